@@ -1,0 +1,33 @@
+"""For being told how turns fare: logs now, metrics and traces later."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Protocol
+
+from application.ports.llm import Usage
+from domain.conversation import Turn
+from domain.errors import ChatError
+
+
+@dataclass(frozen=True, slots=True)
+class TurnFigures:
+    """What a turn took. Seconds are measured from its begin."""
+
+    seconds: float
+    first_text_seconds: float | None
+    texts: int
+    usage: Usage | None
+
+
+class TurnObserver(Protocol):
+    """For being told how turns fare. Calls return at once and never raise."""
+
+    @abstractmethod
+    def ended(self, turn: Turn, error: ChatError | None, figures: TurnFigures) -> None:
+        """A turn has ended, as `turn` says; `error` is what ended it early."""
+        ...
+
+    @abstractmethod
+    def history_failed(self, doing: str, error: Exception) -> None:
+        """The store failed while the application was `doing` something that it will try again or give up."""
+        ...
