@@ -1,0 +1,90 @@
+"""Server-sent events from bytes, as they come off the network."""
+
+from typing import Final
+
+from domain.errors import OutputLimit
+
+LIMIT: Final = 64 * 1024
+"""Bytes that a line, and the data of an event, may have. No chunk of a reply comes near it."""
+
+Event = tuple[bytes, bytes]
+"""An event's name, empty where it has none, and its data."""
+
+_BOM: Final = b"\xef\xbb\xbf"
+
+
+class EventDecoder:
+    """Decodes a stream of server-sent events, however its bytes are split.
+
+    Follows https://html.spec.whatwg.org/multipage/server-sent-events.html, except that `id` and `retry` are of no
+    use here. What has to be kept between two reads stays below twice the limit.
+    """
+
+    def __init__(self) -> None:
+        self._between = False
+        """Nothing is left over: the next byte begins an event."""
+        self._started = False
+        self._after_cr = False
+        self._line = b""
+        self._name = b""
+        self._data: list[bytes] = []
+        self._size = 0
+
+    def feed(self, read: bytes) -> list[Event]:
+        """The events that `read` completes.
+
+        Raises:
+            OutputLimit: a line or an event is longer than it may be. The stream can not be decoded any further.
+        """
+        # What nearly every read looks like: whole events of one line each.
+        if self._between and read.endswith(b"\n\n") and len(read) <= LIMIT and b"\r" not in read:
+            events = []
+            for block in read[:-2].split(b"\n\n"):
+                if not block.startswith(b"data: ") or b"\n" in block:
+                    break
+                events.append((b"", block[6:]))
+            else:
+                return events
+        return self._feed_lines(read)
+
+    def _feed_lines(self, read: bytes) -> list[Event]:
+        if not self._started:
+            read, self._line = self._line + read, b""
+            if len(read) < len(_BOM) and _BOM.startswith(read):
+                self._line = read
+                return []
+            self._started = True
+            read = read.removeprefix(_BOM)
+        if self._after_cr and read:
+            self._after_cr = False
+            read = read.removeprefix(b"\n")
+        if b"\r" in read:
+            self._after_cr = read.endswith(b"\r")
+            read = read.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        lines = (self._line + read).split(b"\n")
+        self._line = lines.pop()
+        events: list[Event] = []
+        for line in lines:
+            self._check(len(line))
+            if line:
+                self._field(line)
+            else:
+                if self._data:
+                    events.append((self._name, b"\n".join(self._data)))
+                self._name, self._data, self._size = b"", [], 0
+        self._check(len(self._line))
+        self._between = not (self._line or self._name or self._data or self._after_cr)
+        return events
+
+    def _field(self, line: bytes) -> None:
+        field, _, value = line.partition(b":")
+        if field == b"data":
+            self._data.append(value.removeprefix(b" "))
+            self._size += len(value) + 1
+            self._check(self._size)
+        elif field == b"event":
+            self._name = value.removeprefix(b" ")
+
+    def _check(self, size: int) -> None:
+        if size > LIMIT:
+            raise OutputLimit(f"The model's service sent more than {LIMIT} bytes in one piece.")

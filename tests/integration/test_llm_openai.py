@@ -1,0 +1,297 @@
+"""The OpenAI adapter over real sockets: what each fault of the service becomes, and what it leaves behind."""
+
+import logging
+import socket
+import traceback
+from collections.abc import AsyncIterator, Callable
+
+import anyio
+import pytest
+
+from adapters.llm_openai import LLMOpenAI
+from application.ports.llm import (
+    LLMAuthFailed,
+    LLMContextTooLong,
+    LLMDisconnected,
+    LLMError,
+    LLMFailed,
+    LLMIdle,
+    LLMInvalid,
+    LLMRateLimited,
+    LLMRedirected,
+    LLMRefused,
+    LLMTimeout,
+    LLMUnreachable,
+)
+from domain.conversation import Message, Role
+from domain.errors import ChatError, OutputLimit
+from tests.scripted_upstream import NASTY_TEXTS, ScriptedUpstream
+
+KEY = "sk-verysecret-0123456789abcdef"
+MESSAGES = [Message(Role.USER, "Hello")]
+
+Open = Callable[..., LLMOpenAI]
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[ScriptedUpstream]:
+    async with ScriptedUpstream() as upstream:
+        yield upstream
+
+
+@pytest.fixture
+async def open_llm(upstream: ScriptedUpstream) -> AsyncIterator[Open]:
+    """Opens the adapter for a model, by default against the scripted upstream, with short limits."""
+    opened: list[LLMOpenAI] = []
+
+    def open_(model: str, base_url: str | None = None, max_connections: int = 10) -> LLMOpenAI:
+        llm = LLMOpenAI(
+            api_key=KEY,
+            base_url=base_url or upstream.base_url,
+            model=model,
+            temperature=0.5,
+            max_tokens=100,
+            connect_timeout=0.3,
+            first_byte_timeout=0.5,
+            idle_timeout=0.5,
+            pool_timeout=0.1,
+            max_connections=max_connections,
+        )
+        opened.append(llm)
+        return llm
+
+    yield open_
+    for llm in opened:
+        await llm.close()
+
+
+async def texts_of(llm: LLMOpenAI) -> list[str]:
+    async with llm.reply(MESSAGES) as reply:
+        return [text async for texts in reply for text in texts]
+
+
+async def error_of(llm: LLMOpenAI) -> ChatError:
+    with pytest.raises(ChatError) as raised:
+        await texts_of(llm)
+    return raised.value
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "repeatable"),
+    [
+        ("hanghead", LLMTimeout, False),
+        ("closehead", LLMDisconnected, False),
+        ("garbage", LLMInvalid, False),
+        ("html", LLMInvalid, False),
+        ("500", LLMFailed, True),
+        ("502", LLMFailed, True),
+        ("503", LLMFailed, True),
+        ("status-504", LLMTimeout, False),
+        ("status-408", LLMTimeout, True),
+        ("status-409", LLMFailed, True),
+        ("status-404", LLMRefused, False),
+        ("status-422", LLMRefused, False),
+        ("status-413", LLMContextTooLong, False),
+        ("429-60", LLMRateLimited, True),
+        ("401", LLMAuthFailed, False),
+        ("403", LLMAuthFailed, False),
+        ("context-2", LLMContextTooLong, False),
+        ("redirect", LLMRedirected, False),
+        ("rst-0", LLMDisconnected, False),
+        ("rst-3", LLMDisconnected, False),
+        ("fin-0", LLMDisconnected, False),
+        ("fin-3", LLMDisconnected, False),
+        ("hang-0", LLMIdle, False),
+        ("hang-3", LLMIdle, False),
+        ("err-0", LLMFailed, False),
+        ("err-3", LLMFailed, False),
+        ("named-err-1", LLMFailed, False),
+        ("badjson", LLMInvalid, False),
+        ("badshape", LLMInvalid, False),
+    ],
+)
+async def test_a_fault_becomes_an_error_of_the_port_and_frees_the_connection(
+    upstream: ScriptedUpstream, open_llm: Open, model: str, error: type[LLMError], repeatable: bool
+) -> None:
+    raised = await error_of(open_llm(model))
+    assert (type(raised), getattr(raised, "repeatable", None)) == (error, repeatable)
+    assert "secret reason" not in "".join(traceback.format_exception(raised))
+    await upstream.all_closed()
+    assert len(upstream.requests) == 1
+
+
+async def test_a_refused_connection_is_repeatable(open_llm: Open) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        raised = await error_of(open_llm("ok", f"http://127.0.0.1:{bound.getsockname()[1]}/v1"))
+    assert (type(raised), getattr(raised, "repeatable", None)) == (LLMUnreachable, True)
+
+
+async def test_an_unknown_host_is_repeatable(open_llm: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "unknown")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    raised = await error_of(open_llm("ok", "http://model.invalid/v1"))
+    assert (type(raised), getattr(raised, "repeatable", None)) == (LLMUnreachable, True)
+
+
+async def test_a_failed_handshake_is_repeatable(open_llm: Open) -> None:
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener, anyio.create_task_group() as tasks:
+
+        async def hang_up(stream: anyio.abc.SocketStream) -> None:
+            await stream.receive()
+            await stream.send(b"no TLS here\r\n")
+            await stream.aclose()
+
+        tasks.start_soon(listener.serve, hang_up)
+        port = listener.extra(anyio.abc.SocketAttribute.local_port)
+        raised = await error_of(open_llm("ok", f"https://127.0.0.1:{port}/v1"))
+        tasks.cancel_scope.cancel()
+    assert (type(raised), getattr(raised, "repeatable", None)) == (LLMUnreachable, True)
+
+
+async def test_a_connection_that_is_not_accepted_is_repeatable(open_llm: Open) -> None:
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        port = full.getsockname()[1]
+        async with await anyio.connect_tcp("127.0.0.1", port):  # fills the backlog
+            raised = await error_of(open_llm("ok", f"http://127.0.0.1:{port}/v1"))
+    assert (type(raised), getattr(raised, "repeatable", None)) == (LLMUnreachable, True)
+
+
+async def test_a_call_beyond_the_pool_is_repeatable(open_llm: Open) -> None:
+    llm = open_llm("hang-1", max_connections=1)
+    async with llm.reply(MESSAGES):
+        raised = await error_of(llm)
+    assert (type(raised), getattr(raised, "repeatable", None)) == (LLMUnreachable, True)
+
+
+async def test_a_slot_that_was_freed_can_be_taken_again(open_llm: Open) -> None:
+    llm = open_llm("ok", max_connections=1)
+    for _ in range(3):
+        assert await texts_of(llm) == ["Hello", ", ", "world", "!"]
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("rate_limit_exceeded", LLMRateLimited),
+        (429, LLMRateLimited),
+        ("context_length_exceeded", LLMContextTooLong),
+        ("invalid_api_key", LLMAuthFailed),
+        (None, LLMFailed),
+    ],
+)
+async def test_an_error_inside_of_the_stream_is_told_by_its_code(
+    upstream: ScriptedUpstream, open_llm: Open, code: str | int | None, error: type[LLMError]
+) -> None:
+    upstream.error_code = code
+    assert type(await error_of(open_llm("err-1"))) is error
+
+
+async def test_a_line_without_end_is_cut(upstream: ScriptedUpstream, open_llm: Open) -> None:
+    assert isinstance(await error_of(open_llm("bigline")), OutputLimit)
+    await upstream.all_closed()
+
+
+async def test_a_slow_reply_is_not_an_idle_one(open_llm: Open) -> None:
+    assert len(await texts_of(open_llm("tokens-5-200"))) == 5
+
+
+@pytest.mark.parametrize("model", ["afterdone", "afterfinish", "finishonly"])
+async def test_a_finished_reply_does_not_wait_for_the_end_of_the_body(
+    upstream: ScriptedUpstream, open_llm: Open, model: str
+) -> None:
+    with anyio.fail_after(2):
+        assert await texts_of(open_llm(model)) == ["Hello", ", ", "world", "!"]
+    await upstream.all_closed()
+
+
+async def test_texts_arrive_as_they_are_but_for_nul_and_lone_surrogates(open_llm: Open) -> None:
+    replaced = {ord("\0"): "\ufffd", 0xD83D: "\ufffd", 0xDE00: "\ufffd"}
+    assert await texts_of(open_llm("unicode")) == [text.translate(replaced) for text in NASTY_TEXTS]
+
+
+async def test_every_call_sends_its_parameters_and_the_key(upstream: ScriptedUpstream, open_llm: Open) -> None:
+    await texts_of(open_llm("ok"))
+    request = upstream.requests[0]
+    assert request.body == {
+        "model": "ok",
+        "messages": [{"role": "user", "content": "Hello"}],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "max_tokens": 100,
+        "temperature": 0.5,
+    }
+    assert (request.path, request.headers["authorization"]) == ("/v1/chat/completions", f"Bearer {KEY}")
+
+
+@pytest.mark.parametrize(
+    ("model", "parameters"),
+    [
+        ("refuses-max-tokens", {"max_completion_tokens", "temperature", "stream_options"}),
+        ("refuses-temperature", {"max_tokens", "stream_options"}),
+        ("refuses-usage", {"max_tokens", "temperature"}),
+        ("refuses-everything", {"max_completion_tokens"}),
+    ],
+)
+async def test_what_a_model_refuses_is_learnt_once(
+    upstream: ScriptedUpstream, open_llm: Open, model: str, parameters: set[str]
+) -> None:
+    llm = open_llm(model)
+    await texts_of(llm)
+    to_learn = len(upstream.requests)
+    await texts_of(llm)
+    assert len(upstream.requests) == to_learn + 1
+    assert upstream.requests[-1].body.keys() - {"model", "messages", "stream"} == parameters
+
+
+async def test_calls_that_learn_at_the_same_time_do_not_loop(upstream: ScriptedUpstream, open_llm: Open) -> None:
+    llm = open_llm("refuses-everything")
+    async with anyio.create_task_group() as tasks:
+        for _ in range(5):
+            tasks.start_soon(texts_of, llm)
+    assert len(upstream.requests) <= 5 * 4
+
+
+async def test_a_redirect_is_not_followed(open_llm: Open) -> None:
+    async with ScriptedUpstream() as elsewhere:
+        assert isinstance(await error_of(open_llm(f"redirect-{elsewhere.port}")), LLMRedirected)
+        assert elsewhere.requests == []
+
+
+@pytest.mark.parametrize("model", ["401", "403", "garbage", "status-400"])
+async def test_the_key_is_in_no_error_and_no_log(open_llm: Open, caplog: pytest.LogCaptureFixture, model: str) -> None:
+    caplog.set_level(logging.DEBUG)
+    link: BaseException | None = await error_of(open_llm(model))
+    while link is not None:
+        caplog.handler.stream.write("".join(traceback.format_exception(link)) + repr(link) + str(vars(link)))
+        link = link.__cause__ or link.__context__
+    assert KEY not in caplog.text
+
+
+async def test_a_reply_read_to_its_end_leaves_its_connection_for_the_next(
+    upstream: ScriptedUpstream, open_llm: Open
+) -> None:
+    llm = open_llm("ok")
+    for _ in range(3):
+        await texts_of(llm)
+    assert upstream.connections == 1
+
+
+async def test_an_endless_refusal_is_not_read_to_its_end(upstream: ScriptedUpstream, open_llm: Open) -> None:
+    with anyio.fail_after(5):
+        raised = await error_of(open_llm("endless-refusal"))
+    assert type(raised) is LLMFailed
+    await upstream.all_closed()
+
+
+async def test_cancelling_before_the_answer_ends_the_call(upstream: ScriptedUpstream, open_llm: Open) -> None:
+    llm = open_llm("hanghead")
+    with anyio.move_on_after(0.2):
+        await texts_of(llm)
+    assert len(upstream.requests) == 1
+    with anyio.fail_after(1):
+        await upstream.all_closed()
