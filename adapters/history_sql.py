@@ -1,0 +1,211 @@
+"""History in a relational database."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import Column, Connection, Row, bindparam, case, delete, exists, insert, select, text, update
+
+from adapters.sql.database import Database, Statements
+from adapters.sql.errors import DATABASE_ERRORS
+from adapters.sql.tables import CONTEXT_TURNS, RUNNING_TURNS, Instant, conversations, turns, users
+from application.ports.history import ConversationHistory, HistoryUnavailable, Page
+from domain.conversation import Conversation, ConversationId, Turn, TurnId, TurnStatus, UserId
+from domain.errors import TurnNotFound, UnknownCursor, WorkerLost
+
+T = TypeVar("T")
+
+RETRY_AFTER: Final = 1.0
+"""Seconds after which it makes sense to ask again a database that failed."""
+
+_BEYOND_ALL: Final = 10**18
+"""A place behind every place that a cursor can name."""
+
+
+class HistorySQL(ConversationHistory):
+    """For keeping turns as rows; as durable as the database's commits."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def begin(self, turn: Turn) -> None:
+        await self._write(lambda connection: _begin(connection, turn))
+
+    async def save_progress(self, replies: Mapping[TurnId, str]) -> None:
+        rows = [{"turn_id": turn_id, "new_reply": reply} for turn_id, reply in replies.items()]
+        if rows:
+            await self._write(lambda connection: connection.execute(_SAVE_PROGRESS, rows).close())
+
+    async def finish(self, turn: Turn) -> bool:
+        return await self._write(lambda connection: _finish(connection, turn))
+
+    async def finish_abandoned(self) -> int:
+        return await self._write(lambda connection: connection.execute(_FINISH_ABANDONED).rowcount)
+
+    async def get(self, turn_id: TurnId) -> Turn:
+        row = await self._read(lambda connection: connection.execute(_GET, {"turn_id": turn_id}).one_or_none())
+        if row is None:
+            raise TurnNotFound
+        return _turn(row)
+
+    async def latest(self, user_id: UserId, conversation_id: ConversationId, limit: int) -> Sequence[Turn]:
+        wanted = {"user": user_id, "conversation": conversation_id, "rows": limit}
+        return [_turn(row) for row in await self._read(lambda connection: connection.execute(_LATEST, wanted).all())]
+
+    async def page(
+        self, user_id: UserId, conversation_id: ConversationId | None, limit: int, cursor: str | None
+    ) -> Page[Turn]:
+        query = _PAGE if conversation_id is None else _CONVERSATION_PAGE
+        wanted = {"user": user_id, "conversation": conversation_id, "before": _place(cursor), "rows": limit + 1}
+        rows = await self._read(lambda connection: connection.execute(query, wanted).all())
+        return Page([_turn(row) for row in reversed(rows[:limit])], _cursor(rows, limit, turns.c.seq))
+
+    async def conversations(self, user_id: UserId, limit: int, cursor: str | None) -> Page[Conversation]:
+        wanted = {"user": user_id, "before": _place(cursor), "rows": limit + 1}
+        rows = await self._read(lambda connection: connection.execute(_CONVERSATIONS, wanted).all())
+        return Page([_conversation(row) for row in rows[:limit]], _cursor(rows, limit, conversations.c.last_seq))
+
+    async def clear(self, user_id: UserId, conversation_id: ConversationId | None) -> int:
+        with _port_errors():
+            return await self._database.erase(lambda connection: _clear(connection, user_id, conversation_id))
+
+    async def check(self) -> None:
+        await self._read(lambda connection: connection.execute(_CHECK).all())
+
+    async def _read(self, statements: Statements[T]) -> T:
+        with _port_errors():
+            return await self._database.read(statements)
+
+    async def _write(self, statements: Statements[T]) -> T:
+        with _port_errors():
+            return await self._database.write(statements)
+
+
+@contextmanager
+def _port_errors() -> Iterator[None]:
+    try:
+        yield
+    except DATABASE_ERRORS as error:
+        raise HistoryUnavailable(retry_after=RETRY_AFTER) from error
+
+
+_TAKE_PLACE: Final = text(
+    "INSERT INTO users (id, last_seq) VALUES (:user, 1)"
+    " ON CONFLICT (id) DO UPDATE SET last_seq = users.last_seq + 1 RETURNING last_seq"
+)
+_TOUCH_CONVERSATION: Final = text(
+    "INSERT INTO conversations (user_id, id, created_at, updated_at, last_seq, turns)"
+    " VALUES (:user_id, :conversation_id, :started_at, :started_at, :seq, 1)"
+    " ON CONFLICT (user_id, id) DO UPDATE SET"
+    " updated_at = excluded.updated_at, last_seq = excluded.last_seq, turns = conversations.turns + 1"
+).bindparams(bindparam("started_at", type_=Instant))
+_INSERT_TURN: Final = insert(turns)
+
+
+def _begin(connection: Connection, turn: Turn) -> None:
+    seq = connection.execute(_TAKE_PLACE, {"user": turn.user_id}).scalar_one()
+    row = {
+        "id": turn.id,
+        "user_id": turn.user_id,
+        "conversation_id": turn.conversation_id,
+        "seq": seq,
+        "started_at": turn.started_at,
+        "user_message": turn.user_message,
+        "reply": turn.reply,
+        "status": turn.status,
+        "reason": turn.reason,
+    }
+    connection.execute(_TOUCH_CONVERSATION, row)
+    connection.execute(_INSERT_TURN, row)
+
+
+_ONE_RUNNING: Final = update(turns).where(turns.c.id == bindparam("turn_id"), RUNNING_TURNS)
+_SAVE_PROGRESS: Final = _ONE_RUNNING.values(reply=bindparam("new_reply"))
+_FINISH: Final = _ONE_RUNNING.values(
+    reply=bindparam("new_reply"), status=bindparam("new_status"), reason=bindparam("new_reason")
+)
+_EXISTS: Final = select(turns.c.id).where(turns.c.id == bindparam("turn_id"))
+_FINISH_ABANDONED: Final = (
+    update(turns)
+    .where(RUNNING_TURNS)
+    .values(
+        status=case((turns.c.reply == "", TurnStatus.FAILED.value), else_=TurnStatus.INTERRUPTED.value),
+        reason=WorkerLost.code,
+    )
+)
+
+
+def _finish(connection: Connection, turn: Turn) -> bool:
+    end = {"turn_id": turn.id, "new_reply": turn.reply, "new_status": turn.status, "new_reason": turn.reason}
+    if connection.execute(_FINISH, end).rowcount:
+        return True
+    return connection.execute(_EXISTS, {"turn_id": turn.id}).scalar() is not None
+
+
+_GET: Final = select(turns).where(turns.c.id == bindparam("turn_id"))
+_OF_USER: Final = select(turns).where(turns.c.user_id == bindparam("user"))
+_OF_CONVERSATION: Final = _OF_USER.where(turns.c.conversation_id == bindparam("conversation"))
+_LATEST: Final = _OF_CONVERSATION.where(CONTEXT_TURNS).order_by(turns.c.seq.desc()).limit(bindparam("rows"))
+_BEFORE: Final = turns.c.seq < bindparam("before")
+_PAGE: Final = _OF_USER.where(_BEFORE).order_by(turns.c.seq.desc()).limit(bindparam("rows"))
+_CONVERSATION_PAGE: Final = _OF_CONVERSATION.where(_BEFORE).order_by(turns.c.seq.desc()).limit(bindparam("rows"))
+_CONVERSATIONS: Final = (
+    select(conversations)
+    .where(conversations.c.user_id == bindparam("user"), conversations.c.last_seq < bindparam("before"))
+    .order_by(conversations.c.last_seq.desc())
+    .limit(bindparam("rows"))
+)
+_CHECK: Final = select(users.c.id).limit(1)
+
+
+def _turn(row: Row[*tuple[Any, ...]]) -> Turn:
+    id, user_id, conversation_id, _, started_at, user_message, reply, status, reason = row
+    return Turn(
+        id,
+        UserId(user_id),
+        ConversationId(conversation_id),
+        started_at,
+        user_message,
+        reply,
+        TurnStatus(status),
+        reason,
+    )
+
+
+def _conversation(row: Row[*tuple[Any, ...]]) -> Conversation:
+    user_id, id, created_at, updated_at, _, count = row
+    return Conversation(UserId(user_id), ConversationId(id), created_at, updated_at, count)
+
+
+def _place(cursor: str | None) -> int:
+    if cursor is None:
+        return _BEYOND_ALL
+    if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= 18):
+        raise UnknownCursor("The cursor is not one that this service gave.")
+    return int(cursor)
+
+
+def _cursor(rows: Sequence[Row[*tuple[Any, ...]]], limit: int, place: Column[int]) -> str | None:
+    return str(rows[limit - 1]._mapping[place]) if len(rows) > limit else None
+
+
+_LOCK_USER: Final = select(users.c.id).where(users.c.id == bindparam("user")).with_for_update()
+_DELETE_TURNS: Final = delete(turns).where(turns.c.user_id == bindparam("user"))
+_DELETE_CONVERSATIONS: Final = delete(conversations).where(conversations.c.user_id == bindparam("user"))
+_DELETE_USER: Final = delete(users).where(
+    users.c.id == bindparam("user"), ~exists().where(conversations.c.user_id == users.c.id)
+)
+
+
+def _clear(connection: Connection, user_id: UserId, conversation_id: ConversationId | None) -> int:
+    doomed = {"user": user_id}
+    if connection.execute(_LOCK_USER, doomed).one_or_none() is None:
+        return 0
+    delete_turns, delete_conversations = _DELETE_TURNS, _DELETE_CONVERSATIONS
+    if conversation_id is not None:
+        delete_turns = delete_turns.where(turns.c.conversation_id == conversation_id)
+        delete_conversations = delete_conversations.where(conversations.c.id == conversation_id)
+    deleted = connection.execute(delete_turns, doomed).rowcount
+    connection.execute(delete_conversations, doomed)
+    connection.execute(_DELETE_USER, doomed)
+    return deleted

@@ -1,0 +1,101 @@
+"""The tables, for every database we speak to."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Dialect,
+    ForeignKeyConstraint,
+    Index,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+class Instant(TypeDecorator[datetime]):
+    """A moment as whole microseconds since 1970 UTC: exact, and the same in every database."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        return None if value is None else (value - _EPOCH) // _MICROSECOND
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else _EPOCH + timedelta(microseconds=value)
+
+
+metadata: Final = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(referred_table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+users: Final = Table(
+    "users",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("last_seq", BigInteger, nullable=False),
+)
+"""Who has turns. Raising `last_seq` gives a turn its place, and makes begins of one user wait for each other."""
+
+conversations: Final = Table(
+    "conversations",
+    metadata,
+    Column("user_id", Text, primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("created_at", Instant, nullable=False),
+    Column("updated_at", Instant, nullable=False),
+    Column("last_seq", BigInteger, nullable=False),
+    Column("turns", BigInteger, nullable=False),
+    ForeignKeyConstraint(["user_id"], ["users.id"]),
+    Index(None, "user_id", "last_seq"),
+)
+"""The conversations in outline, so that listing them reads no turns."""
+
+CONTEXT_TURNS: Final = text("status <> 'in_progress' AND reply <> ''")
+"""The turns that a model may get to see. Literally the same in index and query, else SQLite does not use the index."""
+
+turns: Final = Table(
+    "turns",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("user_id", Text, nullable=False),
+    Column("conversation_id", Text, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("started_at", Instant, nullable=False),
+    Column("user_message", Text, nullable=False),
+    Column("reply", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("reason", Text),
+    ForeignKeyConstraint(["user_id", "conversation_id"], ["conversations.user_id", "conversations.id"]),
+    UniqueConstraint("user_id", "seq"),
+    Index(None, "user_id", "conversation_id", "seq"),
+)
+"""`seq` is a turn's place among all turns of its user."""
+
+Index(
+    "ix_turns_context",
+    turns.c.user_id,
+    turns.c.conversation_id,
+    turns.c.seq,
+    sqlite_where=CONTEXT_TURNS,
+    postgresql_where=CONTEXT_TURNS,
+)
+
+RUNNING_TURNS: Final = text("status = 'in_progress'")
+"""The turns that have not ended."""
+
+Index("ix_turns_running", turns.c.id, sqlite_where=RUNNING_TURNS, postgresql_where=RUNNING_TURNS)

@@ -1,0 +1,727 @@
+"""The history on SQLite: what only a file has."""
+
+import asyncio
+import gc
+import logging
+import os
+import re
+import resource
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+from uuid import uuid4
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Select, TextClause, UpdateBase, create_engine, insert, make_url, text
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.exc import SQLAlchemyError
+
+from adapters import history_sql
+from adapters.history_sql import HistorySQL
+from adapters.sql.database import Database, DatabaseClosed, DatabaseUnusable, Statements
+from adapters.sql.schema import HEAD, MIGRATIONS
+from adapters.sql.sqlite import SQLiteDatabase, migrate
+from adapters.sql.sqlite_threads import VACUUM_BYTES
+from adapters.sql.tables import conversations, metadata, turns, users
+from application.ports.history import ConversationHistory, HistoryUnavailable
+from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, UserId
+
+T = TypeVar("T")
+
+ADA, BOB = UserId("ada"), UserId("bob")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "chat.db"
+
+
+@asynccontextmanager
+async def opened(path: Path) -> AsyncIterator[SQLiteDatabase]:
+    database = SQLiteDatabase(f"sqlite:///{path}")
+    await database.open()
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+@pytest.fixture
+async def database(path: Path) -> AsyncIterator[SQLiteDatabase]:
+    async with opened(path) as database:
+        yield database
+
+
+@pytest.fixture
+def history(database: SQLiteDatabase) -> HistorySQL:
+    return HistorySQL(database)
+
+
+@pytest.fixture
+def file(path: Path) -> Path:
+    """A database that was used and closed."""
+    asyncio.run(used(path))
+    return path
+
+
+async def used(path: Path) -> None:
+    """Open the database, keep a hundred turns, and close it."""
+    async with opened(path) as database:
+        history = HistorySQL(database)
+        await asyncio.gather(*(history.begin(new_turn(f"message {n} " * 20)) for n in range(100)))
+
+
+def new_turn(message: str = "Hello", user_id: UserId = ADA) -> Turn:
+    return Turn(TurnId(str(uuid4())), user_id, DEFAULT_CONVERSATION, datetime.now(UTC), message)
+
+
+@contextmanager
+def another_program(path: Path) -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as connection:
+        yield connection
+
+
+def refusal(path: Path) -> str:
+    """The sentence with which the database is not opened."""
+    with pytest.raises(DatabaseUnusable) as refused:
+        asyncio.run(used(path))
+    return str(refused.value)
+
+
+def messages(path: Path) -> list[str]:
+    with another_program(path) as connection:
+        return [message for (message,) in connection.execute("SELECT user_message FROM turns ORDER BY user_id, seq")]
+
+
+def python(script: str) -> subprocess.CompletedProcess[str]:
+    """A process of its own that runs the script."""
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+
+
+@asynccontextmanager
+async def locked_by_another_program(path: Path) -> AsyncIterator[None]:
+    with another_program(path) as other:
+        await asyncio.to_thread(other.execute, "BEGIN IMMEDIATE")
+        yield
+        await asyncio.to_thread(other.execute, "ROLLBACK")
+
+
+@asynccontextmanager
+async def read_by_another_program(path: Path) -> AsyncIterator[None]:
+    with another_program(path) as other:
+        await asyncio.to_thread(other.execute, "BEGIN")
+        await asyncio.to_thread(lambda: other.execute("SELECT count(*) FROM turns").fetchall())
+        yield
+        await asyncio.to_thread(other.execute, "ROLLBACK")
+
+
+@contextmanager
+def files_limited_to(size: int) -> Iterator[None]:
+    """No file of this process may grow beyond `size` bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def integrity(path: Path) -> str:
+    with another_program(path) as connection:
+        ((verdict,),) = connection.execute("PRAGMA integrity_check")
+        return str(verdict)
+
+
+def free_pages(path: Path) -> int:
+    with another_program(path) as connection:
+        ((count,),) = connection.execute("PRAGMA freelist_count")
+        return int(count)
+
+
+def flip(path: Path, positions: range) -> bytes:
+    """Flip the bits of the bytes there; what the file holds then."""
+    data = bytearray(path.read_bytes())
+    for position in positions:
+        data[position] ^= 0xFF
+    path.write_bytes(data)
+    return bytes(data)
+
+
+def remnants(path: Path, word: str) -> list[str]:
+    """The files beside and including the database that hold the word."""
+    return [file.name for file in sorted(path.parent.iterdir()) if word.encode() in file.read_bytes()]
+
+
+async def remnants_after_clearing(path: Path, word: str) -> list[str]:
+    """Rows of many sizes that grow, between those of others, so that they are moved from page to page."""
+    async with opened(path) as database:
+        history = HistorySQL(database)
+
+        async def converse(n: int) -> None:
+            name = word if n % 3 == 0 else f"user{n % 20}"
+            turn = new_turn(f"{word if n % 3 == 0 else 'other'} " * (1, 5, 30, 100, 800)[n % 5], UserId(name))
+            await history.begin(turn)
+            for length in (3, 20, 90, 600)[: n % 4]:
+                await history.save_progress({turn.id: f"{name} " * length})
+            await history.finish(turn.completed(f"{name} " * (1 + n % 700), "stop"))
+
+        for start in range(0, 600, 30):
+            await asyncio.gather(*map(converse, range(start, start + 30)))
+        assert await history.clear(UserId(word), None) == 200
+        return await asyncio.to_thread(remnants, path, word)
+
+
+def schema(path: Path) -> list[str]:
+    with another_program(path) as connection:
+        found = connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")
+        return sorted(" ".join(sql.split()) for (sql,) in found)
+
+
+def steps(connection: Connection, sql: str) -> list[str]:
+    """How SQLite goes about it."""
+    return [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", (1,) * sql.count("?"))]
+
+
+def fill(connection: Connection, user_id: UserId, count: int) -> None:
+    began = {"user_id": user_id, "started_at": datetime.now(UTC)}
+    outline = {"id": DEFAULT_CONVERSATION, "created_at": began["started_at"], "updated_at": began["started_at"]}
+    connection.execute(insert(users).values(id=user_id, last_seq=count))
+    connection.execute(insert(conversations).values(user_id=user_id, last_seq=count, turns=count, **outline))
+    text = {"conversation_id": DEFAULT_CONVERSATION, "reply": "Hi", "status": "completed", "reason": None}
+    rows = [{"id": f"t{n}", "seq": n, "user_message": f"message {n}"} for n in range(1, count + 1)]
+    connection.execute(insert(turns), [began | text | row for row in rows])
+
+
+def pragma(connection: Connection, name: str) -> object:
+    return connection.execute(text(f"PRAGMA {name}")).scalar()
+
+
+# Durability
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("journal_mode", "wal"),
+        ("synchronous", 2),
+        ("busy_timeout", 5000),
+        ("foreign_keys", 1),
+        ("secure_delete", 1),
+        ("temp_store", 2),
+    ],
+)
+async def test_the_writer_is_set_up_for_durability(database: SQLiteDatabase, name: str, value: object) -> None:
+    assert value == await database.write(lambda connection: pragma(connection, name))
+
+
+async def test_writes_run_in_a_transaction_that_has_the_right_to_write(database: SQLiteDatabase, path: Path) -> None:
+    def locked(_: Connection) -> str:
+        with another_program(path) as other:
+            other.execute("PRAGMA busy_timeout = 0")
+            with pytest.raises(sqlite3.OperationalError) as refused:
+                other.execute("BEGIN IMMEDIATE")
+        return str(refused.value)
+
+    assert await database.write(locked) == "database is locked"
+
+
+async def test_a_turn_survives_the_death_of_the_process(path: Path) -> None:
+    script = f"""
+import asyncio, os
+from datetime import UTC, datetime
+from adapters.history_sql import HistorySQL
+from adapters.sql.sqlite import SQLiteDatabase
+from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, UserId
+
+async def main():
+    database = SQLiteDatabase("sqlite:///{path}")
+    await database.open()
+    turn = Turn(TurnId("t"), UserId("ada"), DEFAULT_CONVERSATION, datetime.now(UTC), "Are you there?")
+    await HistorySQL(database).begin(turn)
+    os.kill(os.getpid(), 9)
+
+asyncio.run(main())
+"""
+    assert (await asyncio.to_thread(python, script)).returncode == -9
+    async with opened(path) as database:
+        assert await HistorySQL(database).finish_abandoned() == 1
+        assert (await HistorySQL(database).get(TurnId("t"))).user_message == "Are you there?"
+
+
+async def test_turns_are_there_after_closing_and_opening(path: Path) -> None:
+    turn = new_turn()
+    async with opened(path) as database:
+        await HistorySQL(database).begin(turn)
+    async with opened(path) as database:
+        assert turn == await HistorySQL(database).get(turn.id)
+
+
+async def test_closing_finishes_the_writes_that_were_asked_for(path: Path) -> None:
+    async with opened(path) as database:
+        asked = [asyncio.ensure_future(HistorySQL(database).begin(new_turn(str(n)))) for n in range(50)]
+        await asyncio.sleep(0)
+    await asyncio.gather(*asked)
+    assert sorted(map(str, range(50))) == sorted(await asyncio.to_thread(messages, path))
+
+
+async def test_after_closing_only_the_database_and_its_lock_file_are_left(path: Path) -> None:
+    await used(path)
+    assert await asyncio.to_thread(lambda: sorted(os.listdir(path.parent))) == ["chat.db", "chat.db.lock"]
+
+
+async def test_nothing_can_be_asked_of_a_database_that_is_not_open(path: Path) -> None:
+    never_opened = HistorySQL(SQLiteDatabase(f"sqlite:///{path}"))
+    async with opened(path) as database:
+        closed = HistorySQL(database)
+    for history in (never_opened, closed):
+        for call in (history.check(), history.begin(new_turn()), history.clear(ADA, None)):
+            with pytest.raises(HistoryUnavailable) as refused:
+                await call
+            assert isinstance(refused.value.__cause__, DatabaseClosed)
+
+
+# Committing together
+
+
+async def test_writes_that_gather_behind_a_commit_are_committed_together(database: SQLiteDatabase) -> None:
+    commits: set[int] = set()
+
+    def see(connection: Connection) -> None:
+        commits.add(id(connection.get_transaction()))
+
+    await asyncio.gather(*(database.write(see) for _ in range(100)))
+    assert len(commits) < 20
+
+
+async def test_a_write_that_fails_takes_no_other_with_it(history: HistorySQL, path: Path) -> None:
+    twice = new_turn("twice")
+    calls = [history.begin(t) for t in (new_turn("a"), twice, new_turn("b"), twice, new_turn("c"))]
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert [None, None, None, HistoryUnavailable, None] == [error and type(error) for error in outcomes]
+    assert await asyncio.to_thread(messages, path) == ["a", "twice", "b", "c"]
+
+
+async def test_a_bug_in_a_write_is_raised_as_it_is_and_nothing_is_written(
+    database: SQLiteDatabase, history: HistorySQL, path: Path
+) -> None:
+    def write_and_stumble(connection: Connection) -> None:
+        connection.execute(insert(users).values(id="half", last_seq=1))
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await database.write(write_and_stumble)
+    await history.begin(new_turn("next"))
+    assert await database.read(lambda connection: connection.execute(users.select()).all()) == [("ada", 1)]
+
+
+async def test_a_write_whose_caller_was_cancelled_happens_and_says_nothing(
+    history: HistorySQL, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    twice = new_turn("twice")
+    await history.begin(twice)
+    for turn in (new_turn("cancelled"), twice):
+        call = asyncio.ensure_future(history.begin(turn))
+        await asyncio.sleep(0)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+    await history.begin(new_turn("last"))
+    gc.collect()
+    assert await asyncio.to_thread(messages, path) == ["twice", "cancelled", "last"]
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+# Other programs that look into the file
+
+
+async def test_a_write_waits_for_another_program_that_has_the_file_locked(history: HistorySQL, path: Path) -> None:
+    async with locked_by_another_program(path):
+        write = asyncio.ensure_future(history.begin(new_turn("patient")))
+        await asyncio.sleep(0.5)
+        assert not write.done()
+    await write
+    assert await asyncio.to_thread(messages, path) == ["patient"]
+
+
+async def test_readers_do_not_wait_for_a_program_that_has_the_file_locked(history: HistorySQL, path: Path) -> None:
+    await history.begin(new_turn("before"))
+    async with locked_by_another_program(path):
+        page = await history.page(ADA, None, 10, None)
+    assert [turn.user_message for turn in page.items] == ["before"]
+
+
+async def test_writes_fail_whole_where_the_file_stays_locked_and_the_next_one_works(
+    history: HistorySQL, path: Path
+) -> None:
+    turns = [new_turn(str(n)) for n in range(3)]
+    async with locked_by_another_program(path):
+        outcomes = await asyncio.gather(*map(history.begin, turns), return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {HistoryUnavailable}
+    assert {outcome.retry_after for outcome in outcomes if isinstance(outcome, HistoryUnavailable)} == {1.0}
+    await history.begin(new_turn("after"))
+    assert await asyncio.to_thread(messages, path) == ["after"]
+
+
+# Disks that fail
+
+
+async def test_a_full_disk_is_unavailable_for_writing_only_and_the_next_write_works_when_there_is_room(
+    history: HistorySQL, path: Path
+) -> None:
+    await history.begin(new_turn("before"))
+    with files_limited_to(200_000):
+        with pytest.raises(HistoryUnavailable):
+            await history.begin(new_turn("too much " * 100_000))
+        page = await history.page(ADA, None, 10, None)
+    await history.begin(new_turn("after"))
+    assert [turn.user_message for turn in page.items] == ["before"]
+    assert await asyncio.to_thread(messages, path) == ["before", "after"]
+    assert await asyncio.to_thread(integrity, path) == "ok"
+
+
+# One process has the file
+
+
+async def test_a_second_database_on_the_file_is_refused(database: SQLiteDatabase, path: Path) -> None:
+    expected = f"Another process uses the database {path}; SQLite serves one process, several need PostgreSQL."
+    with pytest.raises(DatabaseUnusable, match="^" + re.escape(expected) + "$"):
+        await SQLiteDatabase(f"sqlite:///{path}").open()
+
+
+async def test_another_process_is_refused(database: SQLiteDatabase, path: Path) -> None:
+    script = f"from adapters.sql.sqlite import migrate; migrate('sqlite:///{path}')"
+    refused = await asyncio.to_thread(python, script)
+    assert "Another process uses the database" in refused.stderr
+
+
+async def test_the_lock_ends_with_the_database_that_held_it(path: Path) -> None:
+    await used(path)
+    await used(path)
+    assert len(await asyncio.to_thread(messages, path)) == 200
+
+
+def test_a_refused_database_is_not_locked_any_longer(file: Path) -> None:
+    with another_program(file) as other:
+        other.execute("UPDATE alembic_version SET version_num = '9999'")
+    assert "newer" in refusal(file)
+    with another_program(file) as other:
+        other.execute("UPDATE alembic_version SET version_num = ?", (HEAD,))
+    asyncio.run(used(file))
+
+
+def test_the_files_are_for_nobody_else_to_read(path: Path) -> None:
+    async def modes() -> dict[str, int]:
+        async with opened(path) as database:
+            await HistorySQL(database).begin(new_turn())
+            return await asyncio.to_thread(
+                lambda: {p.name: stat.S_IMODE(p.stat().st_mode) for p in (path.parent, *path.parent.iterdir())}
+            )
+
+    private = {"chat.db": 0o600, "chat.db-shm": 0o600, "chat.db-wal": 0o600, "chat.db.lock": 0o600}
+    assert {"data": 0o700} | private == asyncio.run(modes())
+
+
+# Files that are not fit for use
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_text("Dear diary, " * 1000)
+    before = path.read_bytes()
+    assert refusal(path) == f"The file {path} is no SQLite database, or its beginning is damaged."
+    assert before == path.read_bytes()
+
+
+@pytest.mark.parametrize("offset", [0, 5, 15, 20, 100], ids=["magic", "magic end", "magic nul", "sizes", "first page"])
+def test_a_file_with_a_damaged_beginning_is_refused_and_left_alone(file: Path, offset: int) -> None:
+    damaged = flip(file, range(offset, offset + 4))
+    assert str(file) in refusal(file)
+    assert damaged == file.read_bytes()
+
+
+@pytest.mark.parametrize("page", [2, 5, 9])
+def test_a_file_with_a_damaged_page_is_refused_and_left_alone(file: Path, page: int) -> None:
+    damaged = flip(file, range(4096 * (page - 1), 4096 * (page - 1) + 64))
+    assert refusal(file) == f"The database {file} is damaged: restore it from a backup, or move it away."
+    assert damaged == file.read_bytes()
+
+
+def test_a_file_that_was_cut_off_is_refused_and_left_alone(file: Path) -> None:
+    cut = file.read_bytes()[: 4096 * 5]
+    file.write_bytes(cut)
+    assert "damaged" in refusal(file) or "malformed" in refusal(file)
+    assert cut == file.read_bytes()
+
+
+def test_damage_that_is_met_later_makes_the_history_unavailable_and_is_not_repaired(file: Path) -> None:
+    size = file.stat().st_size
+
+    async def damage_and_read() -> None:
+        async with opened(file) as database:
+            await asyncio.to_thread(flip, file, range(4096, size))
+            await HistorySQL(database).page(ADA, None, 100, None)
+
+    with pytest.raises(HistoryUnavailable):
+        asyncio.run(damage_and_read())
+
+
+def test_a_log_without_its_database_is_refused_and_left_alone(path: Path) -> None:
+    path.parent.mkdir()
+    log = Path(f"{path}-wal")
+    log.write_bytes(b"turns that were committed")
+    assert refusal(path) == f"The database {path} is gone, but its log chat.db-wal is there; put the file back."
+    assert log.read_bytes() == b"turns that were committed"
+    assert not path.exists()
+
+
+def test_the_database_of_another_program_is_refused_and_left_alone(path: Path) -> None:
+    path.parent.mkdir()
+    with another_program(path) as other:
+        other.execute("CREATE TABLE recipes (name TEXT)")
+    before = path.read_bytes()
+    assert refusal(path) == f"The file {path} is the database of another program."
+    assert before == path.read_bytes()
+
+
+def test_a_schema_newer_than_we_know_is_refused_and_left_alone(file: Path) -> None:
+    with another_program(file) as other:
+        other.execute("UPDATE alembic_version SET version_num = '9999'")
+    assert refusal(file) == f"A newer version of this service made the database {file} (schema 9999)."
+    assert len(messages(file)) == 100
+
+
+def test_a_folder_that_can_not_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file")
+    expected = f"The folder {tmp_path}/data can not hold a database: File exists."
+    assert refusal(tmp_path / "data" / "chat.db") == expected
+
+
+def test_a_folder_in_the_place_of_the_file_is_refused(path: Path) -> None:
+    path.mkdir(parents=True)
+    assert str(path) in refusal(path)
+
+
+@pytest.mark.parametrize("url", ["", "chat.db", "sqlite://", "sqlite:///:memory:", "postgresql://localhost/chat"])
+async def test_an_address_that_names_no_file_is_refused(url: str) -> None:
+    with pytest.raises(DatabaseUnusable, match=r"an example is sqlite:///chat\.db"):
+        await SQLiteDatabase(url).open()
+
+
+# Deleting
+
+
+def test_deleted_texts_and_ids_are_in_no_file(path: Path) -> None:
+    assert asyncio.run(remnants_after_clearing(path, "canary")) == []
+
+
+def test_texts_of_a_process_that_died_while_deleting_are_in_no_file_after_the_next_write(path: Path) -> None:
+    script = f"""
+import asyncio, os
+from adapters.history_sql import HistorySQL, _clear
+from adapters.sql.sqlite import SQLiteDatabase
+from domain.conversation import UserId
+from tests.integration.test_history_sqlite import new_turn
+
+async def main():
+    database = SQLiteDatabase("sqlite:///{path}")
+    await database.open()
+    await HistorySQL(database).begin(new_turn("canary", UserId("canary")))
+    await database.write(lambda connection: _clear(connection, UserId("canary"), None))
+    os.kill(os.getpid(), 9)
+
+asyncio.run(main())
+"""
+    assert python(script).returncode == -9
+    assert remnants(path, "canary") != []
+    asyncio.run(used(path))
+    assert remnants(path, "canary") == []
+
+
+async def test_a_reader_in_another_program_delays_the_overwriting_and_not_the_deletion(
+    history: HistorySQL, path: Path
+) -> None:
+    await history.begin(new_turn("canary", UserId("canary")))
+    async with read_by_another_program(path):
+        assert await history.clear(UserId("canary"), None) == 1
+        assert (await history.page(UserId("canary"), None, 10, None)).items == []
+    await history.begin(new_turn())
+    assert await asyncio.to_thread(remnants, path, "canary") == []
+
+
+async def test_a_large_file_is_not_rewritten_for_a_deletion(history: HistorySQL, path: Path) -> None:
+    await history.begin(new_turn("x" * (VACUUM_BYTES + 2**20)))
+    await history.begin(new_turn("canary", UserId("canary")))
+    await history.begin(new_turn("y" * 2**20, BOB))
+    await history.clear(BOB, None)
+    await history.clear(UserId("canary"), None)
+    assert await asyncio.to_thread(remnants, path, "canary") == []
+    assert await asyncio.to_thread(free_pages, path) > 0
+
+
+# The schema
+
+
+def test_a_migrated_schema_is_the_one_that_a_new_file_gets(file: Path, tmp_path: Path) -> None:
+    migrate(f"sqlite:///{tmp_path}/migrated.db")
+    assert schema(file) == schema(tmp_path / "migrated.db")
+
+
+def test_the_schema_is_what_the_tables_say(tmp_path: Path) -> None:
+    migrate(f"sqlite:///{tmp_path}/migrated.db")
+    engine = create_engine(f"sqlite:///{tmp_path}/migrated.db")
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection, opts={"compare_type": True}), metadata) == []
+    engine.dispose()
+
+
+def test_the_latest_migration_is_the_one_that_we_expect() -> None:
+    assert ScriptDirectory(str(MIGRATIONS)).get_current_head() == HEAD
+
+
+def test_an_older_schema_is_migrated_when_it_is_opened(path: Path) -> None:
+    path.parent.mkdir()
+    with another_program(path) as other:
+        other.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)")
+    asyncio.run(used(path))
+    assert len(messages(path)) == 100
+
+
+def test_migrating_again_changes_nothing(file: Path) -> None:
+    before = schema(file)
+    migrate(f"sqlite:///{file}")
+    assert before == schema(file)
+    assert len(messages(file)) == 100
+
+
+def test_a_migration_that_fails_leaves_the_file_as_it_was(path: Path) -> None:
+    path.parent.mkdir()
+    with another_program(path) as other:
+        other.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)")
+        other.execute("CREATE TABLE turns (in_the_way INTEGER)")
+    before = schema(path)
+    with pytest.raises(DatabaseUnusable):
+        migrate(f"sqlite:///{path}")
+    assert before == schema(path)
+
+
+@pytest.mark.parametrize("state", ["new", "current"])
+def test_alembic_is_not_imported_where_there_is_nothing_to_migrate(path: Path, state: str) -> None:
+    opening = f"""
+import asyncio, sys
+from adapters.sql.sqlite import SQLiteDatabase
+
+async def main():
+    database = SQLiteDatabase("sqlite:///{path}")
+    await database.open()
+    await database.close()
+
+asyncio.run(main())
+print("alembic" in sys.modules)
+"""
+    outcomes = {"new": python(opening).stdout, "current": python(opening).stdout}
+    assert outcomes[state] == "False\n"
+
+
+def test_an_odd_path_is_taken_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "50% of #1" / "chat 'a' ü.db"
+    asyncio.run(used(path))
+    assert len(messages(path)) == 100
+
+
+# Cost
+
+
+async def test_a_context_and_a_page_of_a_long_history_are_found_by_an_index(database: SQLiteDatabase) -> None:
+    queries = [history_sql._LATEST, history_sql._PAGE, history_sql._CONVERSATION_PAGE, history_sql._CONVERSATIONS]
+    for query in (*queries, history_sql._FINISH_ABANDONED):
+        sql = str(query.compile(dialect=sqlite.dialect(), compile_kwargs={"render_postcompile": True}))
+        plan = await database.read(lambda connection, sql=sql: steps(connection, sql))  # type: ignore[misc]
+        assert [step for step in plan if "USING INDEX" not in step] == []
+
+
+async def test_a_hundred_thousand_turns_are_read_and_deleted_in_reasonable_time(
+    database: SQLiteDatabase, history: HistorySQL
+) -> None:
+    await database.write(lambda connection: fill(connection, ADA, 100_000))
+    newest = await history.page(ADA, None, 200, None)
+    assert [turn.user_message for turn in newest.items] == [f"message {n}" for n in range(99_801, 100_001)]
+    assert len(await history.latest(ADA, DEFAULT_CONVERSATION, 50)) == 50
+    assert await history.clear(ADA, None) == 100_000
+    assert (await history.page(ADA, None, 200, None)).items == []
+
+
+# Errors
+
+
+def all_subclasses(error: type[Exception]) -> set[type[Exception]]:
+    return {error}.union(*(all_subclasses(kind) for kind in error.__subclasses__()))
+
+
+class FailingDatabase(Database):
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    async def read(self, statements: Statements[T]) -> T:
+        raise self.error
+
+    async def write(self, statements: Statements[T]) -> T:
+        raise self.error
+
+    async def erase(self, statements: Statements[int]) -> int:
+        raise self.error
+
+
+CALLS: list[Callable[[HistorySQL], Awaitable[object]]] = [
+    lambda history: history.begin(new_turn()),
+    lambda history: history.save_progress({TurnId("t"): "Hi"}),
+    lambda history: history.finish(new_turn()),
+    lambda history: history.finish_abandoned(),
+    lambda history: history.get(TurnId("t")),
+    lambda history: history.latest(ADA, DEFAULT_CONVERSATION, 10),
+    lambda history: history.page(ADA, None, 10, None),
+    lambda history: history.conversations(ADA, 10, None),
+    lambda history: history.clear(ADA, None),
+    lambda history: history.check(),
+]
+
+
+@pytest.mark.parametrize(
+    "kind", sorted(all_subclasses(SQLAlchemyError) | all_subclasses(sqlite3.Error), key=lambda kind: str(kind))
+)
+async def test_every_error_of_the_database_is_the_ports(kind: type[Exception]) -> None:
+    error = kind.__new__(kind)
+    for call in CALLS:
+        with pytest.raises(HistoryUnavailable) as raised:
+            await call(HistorySQL(FailingDatabase(error)))
+        assert raised.value.__cause__ is error
+
+
+def test_the_errors_are_tried_on_every_method_of_the_port() -> None:
+    assert len(ConversationHistory.__abstractmethods__) == len(CALLS)
+
+
+async def test_an_error_does_not_quote_what_was_said(history: HistorySQL) -> None:
+    turn = new_turn("my secret")
+    await history.begin(turn)
+    with pytest.raises(HistoryUnavailable) as raised:
+        await history.begin(turn)
+    assert "my secret" not in f"{raised.value!r} {raised.value.__cause__!r} {raised.value.__cause__}"
+
+
+# PostgreSQL is next
+
+
+def test_every_statement_is_one_for_postgresql_too() -> None:
+    statements = [value for value in vars(history_sql).values() if isinstance(value, Select | TextClause | UpdateBase)]
+    assert len(statements) > 10
+    for statement in statements:
+        assert str(statement.compile(dialect=make_url("postgresql://").get_dialect()()))
