@@ -154,7 +154,8 @@ class RunningTurns:
 
     async def _until_idle(self) -> None:
         while self._running:
-            self._idle = anyio.Event()
+            if self._idle.is_set():  # otherwise someone waits for it already
+                self._idle = anyio.Event()
             await self._idle.wait()
 
     async def _run(self, running: RunningTurn, lease: Lease) -> None:

@@ -1,0 +1,109 @@
+"""The composition root: which part is built from what. Read it from top to bottom."""
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from dependency_injector import containers, providers
+
+from adapters.conversation_leases_in_process import ConversationLeasesInProcess
+from adapters.history_in_memory import HistoryInMemory
+from adapters.live_turns_in_process import LiveTurnsInProcess
+from adapters.llm_retrying import RetryingLLM
+from adapters.turn_observer_structlog import TurnObserverStructlog
+from application.generate_reply import GenerateReply
+from application.health import CheckHealth
+from application.history import ClearHistory, GetHistory, ListConversations
+from application.ports.history import ConversationHistory
+from application.running_turns import RunningTurns
+from application.send_message import SendMessage
+from application.turns import FollowTurn, GetTurn, StopTurn
+from domain.conversation import TurnId
+from entrypoints.observability import pseudonym
+from entrypoints.settings import Settings
+
+if TYPE_CHECKING:
+    from adapters.llm_openai import LLMOpenAI
+    from adapters.sql.sqlite import SQLiteDatabase
+
+
+def _database(settings: Settings) -> "SQLiteDatabase":
+    from adapters.sql.sqlite import SQLiteDatabase
+
+    return SQLiteDatabase(settings.database)
+
+
+def _sql_history(database: "SQLiteDatabase") -> ConversationHistory:
+    from adapters.history_sql import HistorySQL
+
+    return HistorySQL(database)
+
+
+def _openai(settings: Settings) -> "LLMOpenAI":
+    from adapters.llm_openai import LLMOpenAI
+
+    return LLMOpenAI(
+        api_key=settings.openai_api_key.get_secret_value() if settings.openai_api_key else "none",
+        base_url=settings.openai_base_url,
+        model=settings.openai_model,
+        temperature=settings.openai_temperature,
+        max_tokens=settings.openai_max_tokens,
+        connect_timeout=settings.upstream_connect_timeout,
+        first_byte_timeout=settings.upstream_first_byte_timeout,
+        idle_timeout=settings.upstream_idle_timeout,
+    )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _new_turn_id() -> TurnId:
+    return TurnId(str(uuid4()))
+
+
+class Container(containers.DeclarativeContainer):
+    settings = providers.Dependency(instance_of=Settings)
+
+    upstream = providers.Singleton(_openai, settings)
+    llm = providers.Singleton(RetryingLLM, upstream)
+    database = providers.Singleton(_database, settings)
+    history = providers.Selector(
+        settings.provided.history_backend,
+        sql=providers.Singleton(_sql_history, database),
+        in_memory=providers.Singleton(HistoryInMemory),
+    )
+    live_turns = providers.Singleton(LiveTurnsInProcess)
+    leases = providers.Singleton(ConversationLeasesInProcess)
+    observer = providers.Singleton(TurnObserverStructlog, providers.Object(pseudonym))
+
+    generate_reply = providers.Singleton(
+        GenerateReply,
+        llm=llm,
+        history=history,
+        observer=observer,
+        instructions=settings.provided.system_prompt,
+        context_tokens=settings.provided.context_tokens,
+        deadline=settings.provided.turn_timeout,
+    )
+    running_turns = providers.Singleton(RunningTurns, generate_reply, history, observer)
+
+    send_message = providers.Singleton(
+        SendMessage,
+        history=history,
+        live_turns=live_turns,
+        leases=leases,
+        turns=running_turns,
+        now=providers.Object(_now),
+        new_turn_id=providers.Object(_new_turn_id),
+        instructions=settings.provided.system_prompt,
+        context_tokens=settings.provided.context_tokens,
+        max_message_chars=settings.provided.max_message_chars,
+    )
+    get_history = providers.Singleton(GetHistory, history)
+    list_conversations = providers.Singleton(ListConversations, history)
+    clear_history = providers.Singleton(ClearHistory, history, live_turns)
+    get_turn = providers.Singleton(GetTurn, history)
+    follow_turn = providers.Singleton(FollowTurn, live_turns)
+    stop_turn = providers.Singleton(StopTurn, history, live_turns)
+    check_health = providers.Singleton(CheckHealth, history, running_turns)

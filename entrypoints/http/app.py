@@ -1,0 +1,64 @@
+"""The application: built here, opened and closed here."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
+from functools import partial
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+from entrypoints.container import Container
+from entrypoints.drain import Drain
+from entrypoints.http.errors import add_error_handlers
+from entrypoints.http.middleware import ClosingGate, RequestContext
+from entrypoints.http.openapi import document
+from entrypoints.http.routes import chat, health, history, turns
+from entrypoints.lifespan import opened
+from entrypoints.observability import configure_logging
+from entrypoints.settings import Settings
+from entrypoints.version import VERSION
+
+
+def create_app(settings: Settings, container: Container | None = None, *, chain_signals: bool = False) -> FastAPI:
+    """The service as an ASGI application.
+
+    `container` is for those who replace a part of it. `chain_signals` has the application itself notice the signals
+    to stop, for servers that know nothing of running turns.
+    """
+    configure_logging(debug=settings.debug)
+    container = container or Container(settings=settings)
+    app = FastAPI(
+        title=settings.app_name,
+        version=VERSION,
+        summary="Chat with a model: streamed replies, durable history.",
+        lifespan=_lifespan,
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+    )
+    app.state.settings = settings
+    app.state.container = container
+    app.state.drain = Drain(container.running_turns(), settings.shutdown_grace)
+    app.state.chain_signals = chain_signals
+    for module in (chat, turns, history, health):
+        app.include_router(module.router)
+    add_error_handlers(app)
+    app.add_middleware(ClosingGate)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["Content-Type", "Last-Event-ID", "X-Request-ID"],
+            expose_headers=["X-Turn-ID", "X-Request-ID"],
+        )
+    app.add_middleware(RequestContext)
+    app.openapi = partial(document, app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async with opened(app.state.container):
+        with app.state.drain.on_signals() if app.state.chain_signals else nullcontext():
+            yield

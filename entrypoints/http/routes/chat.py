@@ -1,0 +1,55 @@
+"""Sending a message and getting the reply, as a stream or whole."""
+
+import anyio
+from fastapi import APIRouter, Request, Response
+
+from application.send_message import BegunTurn
+from entrypoints.http.dependencies import SendMessageDep, SettingsDep
+from entrypoints.http.errors import RefusedTurn
+from entrypoints.http.event_stream import EventStream
+from entrypoints.http.json_body import JSONRoute
+from entrypoints.http.openapi import BEGIN, BODY, STREAM, UPSTREAM, problems
+from entrypoints.http.presence import leaving_on_error, unless_gone
+from entrypoints.http.schemas import ChatRequest, SimpleReply
+
+router = APIRouter(prefix="/api/chat", tags=["chat"], route_class=JSONRoute)
+
+
+@router.post(
+    "",
+    summary="Send a message, stream the reply",
+    response_class=Response,
+    responses=STREAM | problems(*BEGIN, *UPSTREAM, request=BODY),
+)
+async def send_message(body: ChatRequest, request: Request, send: SendMessageDep, settings: SettingsDep) -> Response:
+    begun = await unless_gone(request.receive, send(body.to_message(settings.on_disconnect)))
+    async with leaving_on_error(begun.reader):
+        await unless_gone(request.receive, _answered(begun, settings.header_hold))
+        if begun.running.refused:
+            raise RefusedTurn(begun.running.refused, begun.running.turn.id)
+    return EventStream(begun.reader, begun.running.turn.id, comment_interval=settings.comment_interval)
+
+
+@router.post(
+    "/simple",
+    summary="Send a message, get the whole reply",
+    response_model_exclude_none=True,
+    responses=problems(*BEGIN, *UPSTREAM, request=BODY),
+)
+async def send_message_simple(
+    body: ChatRequest, request: Request, response: Response, send: SendMessageDep, settings: SettingsDep
+) -> SimpleReply:
+    begun = await unless_gone(request.receive, send(body.to_message(settings.on_disconnect)))
+    async with begun.reader:
+        await unless_gone(request.receive, begun.running.ended.wait())
+    ended = begun.running
+    if ended.failure:
+        raise RefusedTurn(ended.failure, ended.turn.id)
+    response.headers["X-Turn-ID"] = ended.turn.id
+    return SimpleReply.of(ended.turn)
+
+
+async def _answered(begun: BegunTurn, hold: float) -> None:
+    """Wait for the model to answer, so that a refusal still has a status of its own."""
+    with anyio.move_on_after(hold):
+        await begun.running.answered.wait()

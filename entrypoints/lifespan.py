@@ -1,0 +1,38 @@
+"""Opening and closing: the one place where the parts of the service start and end."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import structlog
+
+from adapters.sql.database import DatabaseUnusable
+from entrypoints.container import Container
+from entrypoints.version import VERSION
+
+
+class StartRefused(Exception):
+    """The service can not start as it is configured; the message is one sentence."""
+
+
+@asynccontextmanager
+async def opened(container: Container) -> AsyncIterator[None]:
+    """Open what is configured, end what a dead process left running, and close it all in reverse order.
+
+    Raises:
+        StartRefused: something that is configured can not be used.
+    """
+    log = structlog.get_logger("service")
+    async with AsyncExitStack() as stack:
+        if container.settings().history_backend == "sql":
+            database = container.database()
+            try:
+                await database.open()
+            except DatabaseUnusable as unusable:
+                raise StartRefused(str(unusable)) from None
+            stack.push_async_callback(database.close)
+        stack.push_async_callback(container.upstream().close)
+        abandoned = await container.history().finish_abandoned()
+        await stack.enter_async_context(container.running_turns().open())
+        log.info("started", version=VERSION, abandoned_turns=abandoned)
+        yield
+    log.info("stopped")

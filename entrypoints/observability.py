@@ -1,0 +1,80 @@
+"""Logging: one line an event, JSON unless on a terminal; never what people say, never a secret."""
+
+import hashlib
+import logging
+import logging.config
+import sys
+import traceback
+from typing import Any
+
+import structlog
+from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
+
+QUIET = ("openai", "httpx2", "httpcore2", "httpx", "httpcore", "aiohttp", "asyncio", "alembic", "sqlalchemy")
+"""Libraries whose debug lines hold requests, headers or statements."""
+
+
+def configure_logging(*, debug: bool) -> None:
+    """Send the lines of structlog, of the standard library and of the server to stderr in one form."""
+    on_terminal = sys.stderr.isatty()
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _locate_exception,
+    ]
+    renderer: Processor = (
+        structlog.dev.ConsoleRenderer() if on_terminal else structlog.processors.JSONRenderer(ensure_ascii=True)
+    )
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.DEBUG if debug else logging.INFO)
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("uvicorn", "uvicorn.error"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [], True
+    # Its lines hold paths, and paths hold users' ids; our own line a request takes their place.
+    logging.getLogger("uvicorn.access").disabled = True
+
+
+def pseudonym(identity: str) -> str:
+    """A short stand-in for a user's id: the same for the same id, not the id."""
+    return hashlib.sha256(identity.encode()).hexdigest()[:12]
+
+
+def _locate_exception(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Put an exception's classes and places into the line, without its message: that may quote what people said."""
+    info: ExcInfo | bool | BaseException | None = event.pop("exc_info", None)
+    if info is True:
+        info = sys.exc_info()  # type: ignore[assignment]  # only asked for while an exception is handled
+    error = info[1] if isinstance(info, tuple) else info
+    if isinstance(error, BaseException):
+        event["exception"] = _chain(error)
+    return event
+
+
+def _chain(error: BaseException) -> list[dict[str, Any]]:
+    links: list[dict[str, Any]] = []
+    link: BaseException | None = error
+    while link is not None and len(links) < 10:
+        frames = traceback.extract_tb(link.__traceback__)
+        places = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames[-10:]]
+        links.append({"type": type(link).__qualname__, "at": places})
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+    return links

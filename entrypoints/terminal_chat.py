@@ -1,0 +1,74 @@
+"""A chat in the terminal, against a running service."""
+
+import http.client
+import json
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+
+class TerminalChat:
+    """Reads a line, streams the reply; Ctrl-C stops the reply, Ctrl-D ends the chat."""
+
+    def __init__(self, url: str, user: str, conversation: str) -> None:
+        self._url = urlsplit(url if "//" in url else f"http://{url}")
+        self._user = user
+        self._conversation = conversation
+
+    def run(self) -> int:
+        """Chat until the input ends; the exit status."""
+        print("Ctrl-C stops a reply, Ctrl-D ends the chat.")
+        while True:
+            try:
+                message = input("\nyou> ")
+            except (EOFError, KeyboardInterrupt):
+                print()
+                return 0
+            if message.strip():
+                try:
+                    self._exchange(message)
+                except (OSError, http.client.HTTPException) as error:
+                    print(f"{self._url.geturl()} can not be reached: {error}")
+                    return 1
+
+    def _exchange(self, message: str) -> None:
+        body = {"user_id": self._user, "conversation_id": self._conversation, "message": message}
+        connection = self._connect()
+        connection.request("POST", "/api/chat", json.dumps(body), {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        if response.status != 200:
+            print(json.loads(response.read()).get("detail", f"HTTP {response.status}"))
+            return
+        turn_id = response.headers["X-Turn-ID"]
+        try:
+            self._print_reply(response)
+        except KeyboardInterrupt:
+            self._stop(turn_id)
+            print(" [stopped]")
+        finally:
+            connection.close()
+
+    def _print_reply(self, response: http.client.HTTPResponse) -> None:
+        for event in _events(response):
+            print(event["content"], end="", flush=True)
+            if "error" in event:
+                print(f"\n[{event['error']['detail']}]", end="")
+            elif "finish_reason" in event:
+                print(f" [{event['finish_reason']}]", end="")
+        print()
+
+    def _stop(self, turn_id: str) -> None:
+        connection = self._connect()
+        connection.request("POST", f"/api/chat/turns/{turn_id}/stop")
+        connection.getresponse().read()
+        connection.close()
+
+    def _connect(self) -> http.client.HTTPConnection:
+        kind = http.client.HTTPSConnection if self._url.scheme == "https" else http.client.HTTPConnection
+        return kind(self._url.netloc)
+
+
+def _events(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
+    for line in response:
+        if line.startswith(b"data: ") and line.strip() != b"data: [DONE]":
+            yield json.loads(line.removeprefix(b"data: "))
