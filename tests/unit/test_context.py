@@ -1,0 +1,160 @@
+"""The laws of what the model gets to see."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domain.context import MAX_TURNS, MESSAGE_OVERHEAD, assemble, estimate_tokens
+from domain.conversation import DEFAULT_CONVERSATION, Message, Role, Turn, TurnId, TurnStatus, UserId
+from domain.errors import ContextTooLong
+
+texts = st.text(max_size=60)
+replies = st.one_of(st.just(""), texts)
+
+
+def turn(user_message: str, reply: str) -> Turn:
+    return Turn(
+        id=TurnId("0b0c5b1e-8a7c-4a53-9f0e-6d3a4f1c2b7d"),
+        user_id=UserId("user123"),
+        conversation_id=DEFAULT_CONVERSATION,
+        started_at=datetime(2026, 1, 1, tzinfo=UTC),
+        user_message=user_message,
+        reply=reply,
+        status=TurnStatus.COMPLETED,
+    )
+
+
+turns = st.lists(st.builds(turn, texts, replies), max_size=12)
+
+
+def cost(messages: Sequence[Message]) -> int:
+    return sum(estimate_tokens(message.text) + MESSAGE_OVERHEAD for message in messages)
+
+
+def needed(instructions: str, message: str) -> int:
+    return cost([Message(Role.SYSTEM, instructions), Message(Role.USER, message)])
+
+
+def as_messages(latest_first: Sequence[Turn]) -> Sequence[Message]:
+    return [
+        message
+        for turn in reversed(latest_first)
+        for message in (Message(Role.USER, turn.user_message), Message(Role.ASSISTANT, turn.reply))
+    ]
+
+
+@given(texts, turns, texts, st.integers(0, 400))
+def test_the_context_never_exceeds_its_budget(instructions: str, history: list[Turn], message: str, spare: int) -> None:
+    budget = needed(instructions, message) + spare
+
+    assert cost(assemble(instructions, history, message, budget)) <= budget
+
+
+@given(texts, turns, texts, st.integers(0, 400))
+def test_the_context_is_the_instructions_the_latest_whole_turns_and_the_message(
+    instructions: str, history: list[Turn], message: str, spare: int
+) -> None:
+    answered = [turn for turn in history if turn.reply]
+
+    first, *recent, last = assemble(instructions, history, message, needed(instructions, message) + spare)
+
+    assert Message(Role.SYSTEM, instructions) == first
+    assert Message(Role.USER, message) == last
+    assert as_messages(answered[: len(recent) // 2]) == recent
+
+
+@given(texts, turns, texts, st.integers(0, 400))
+def test_user_and_assistant_alternate_after_the_instructions(
+    instructions: str, history: list[Turn], message: str, spare: int
+) -> None:
+    roles = [m.role for m in assemble(instructions, history, message, needed(instructions, message) + spare)]
+
+    assert [Role.SYSTEM, *[Role.USER, Role.ASSISTANT] * (len(roles) // 2 - 1), Role.USER] == roles
+
+
+@given(texts, turns, texts, st.integers(0, 400))
+def test_the_first_turn_left_out_would_not_have_fitted(
+    instructions: str, history: list[Turn], message: str, spare: int
+) -> None:
+    budget = needed(instructions, message) + spare
+    answered = [turn for turn in history if turn.reply]
+
+    context = assemble(instructions, history, message, budget)
+
+    left_out = answered[len(context) // 2 - 1 :][:1]
+    assert not left_out or cost(context) + cost(as_messages(left_out)) > budget
+
+
+@given(texts, turns, texts, st.integers(0, 400), st.integers(0, 400))
+def test_a_larger_budget_only_adds_older_turns(
+    instructions: str, history: list[Turn], message: str, spare: int, more: int
+) -> None:
+    budget = needed(instructions, message) + spare
+
+    small = assemble(instructions, history, message, budget)[1:]
+    large = assemble(instructions, history, message, budget + more)[1:]
+
+    assert small == large[len(large) - len(small) :]
+
+
+@given(texts, turns, texts, st.integers(1, 1000))
+def test_a_budget_below_instructions_and_message_is_refused(
+    instructions: str, history: list[Turn], message: str, short: int
+) -> None:
+    with pytest.raises(ContextTooLong):
+        assemble(instructions, history, message, needed(instructions, message) - short)
+
+
+@given(texts, texts)
+def test_instructions_and_message_that_just_fit_are_sent_alone(instructions: str, message: str) -> None:
+    expected = [Message(Role.SYSTEM, instructions), Message(Role.USER, message)]
+
+    assert expected == assemble(instructions, [turn("Hello", "Hi")], message, needed(instructions, message))
+
+
+def test_a_refusal_names_both_numbers() -> None:
+    with pytest.raises(ContextTooLong, match=r"^Instructions and message take about 20 tokens; the limit is 10\.$"):
+        assemble("", (), "1234567890", 10)
+
+
+def test_turns_without_reply_text_are_left_out_whole() -> None:
+    history = [turn("And now?", ""), turn("Hello", "Hi"), turn("Anyone there?", "")]
+
+    recent = assemble("", history, "Well?", 1000)[1:-1]
+
+    assert [Message(Role.USER, "Hello"), Message(Role.ASSISTANT, "Hi")] == recent
+
+
+def test_a_turn_that_does_not_fit_hides_the_older_ones() -> None:
+    history = [turn("Two", "2"), turn("A long one", "x" * 4000), turn("One", "1")]
+
+    recent = assemble("", history, "Three", 1000)[1:-1]
+
+    assert [Message(Role.USER, "Two"), Message(Role.ASSISTANT, "2")] == recent
+
+
+def test_no_more_than_the_latest_fifty_turns_are_sent() -> None:
+    history = [turn(f"Question {n}", f"Answer {n}") for n in range(MAX_TURNS + 10)]
+
+    recent = assemble("", history, "Next", 1_000_000)[1:-1]
+
+    assert as_messages(history[:MAX_TURNS]) == recent
+
+
+@given(texts, texts)
+def test_more_text_never_takes_fewer_tokens(text: str, more: str) -> None:
+    assert estimate_tokens(text) <= estimate_tokens(text + more)
+
+
+@given(texts, texts)
+def test_two_texts_take_as_much_as_both_together(one: str, other: str) -> None:
+    together = estimate_tokens(one + other)
+
+    assert together <= estimate_tokens(one) + estimate_tokens(other) <= together + 1
+
+
+def test_no_text_takes_no_tokens() -> None:
+    assert estimate_tokens("") == 0
