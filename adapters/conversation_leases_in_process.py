@@ -47,7 +47,7 @@ class ConversationLeasesInProcess(ConversationLeases):
         except (TimeoutError, asyncio.CancelledError) as left:
             if place.done() and not place.cancelled():
                 self.pass_on(key)
-            else:
+            elif place in queue:  # not where it was passed over between being cancelled and getting here
                 queue.remove(place)
             if isinstance(left, TimeoutError):
                 raise TurnInProgress(retry_after=1) from None

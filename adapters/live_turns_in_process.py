@@ -139,7 +139,7 @@ class LiveTurnsInProcess(LiveTurns):
         for log in list(self._logs.values()):
             if log.turn.user_id == user_id and conversation_id in (None, log.turn.conversation_id):
                 del self._logs[log.turn.id]
-                log.texts = []
+                log.texts = [""] * len(log.texts)  # readers that are there get the end under its true number
                 if log.end is None:
                     log.stop(Cancelled())
 
