@@ -90,6 +90,13 @@ class Settings(BaseSettings):
         plain = value.get_secret_value() if isinstance(value, SecretStr) else value
         return None if isinstance(plain, str) and (not plain.strip() or plain.strip() in SAMPLE_KEYS) else value
 
+    @field_validator("openai_api_key", "mem0_api_key")
+    @classmethod
+    def _fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not all("!" <= character <= "~" for character in value.get_secret_value()):
+            raise ValueError("must be visible ASCII characters")
+        return value
+
     @field_validator("openai_base_url")
     @classmethod
     def _is_http_url(cls, value: str | None) -> str | None:
@@ -139,9 +146,9 @@ class Settings(BaseSettings):
 def _is_web_url(url: str) -> bool:
     try:
         parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:  # its message would repeat what may hold a password
         return False
-    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def load_settings() -> Settings:

@@ -191,10 +191,17 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
         answer = problem(
             request_id_of(request), 405, "method_not_allowed", "The method is not allowed", "See the Allow header."
         )
+        answer.headers["Allow"] = _methods(request, error)
     else:
         answer = problem(request_id_of(request), 404, "not_found", "There is nothing here", "See /docs.")
-    answer.headers.update(error.headers or {})
     return answer
+
+
+def _methods(request: Request, error: HTTPException) -> str:
+    """The methods of a path; the framework's own header names those of one of its routes only."""
+    route = request.scope.get("route")
+    operations = request.app.openapi()["paths"].get(route.path) if route else None
+    return ", ".join(sorted(map(str.upper, operations))) if operations else (error.headers or {}).get("Allow", "")
 
 
 async def _on_client_gone(_request: Request, _error: Exception) -> Response:

@@ -4,13 +4,17 @@ import json
 import math
 from collections.abc import Callable, Coroutine
 from email.message import Message
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
+import anyio
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 
 from entrypoints.http.errors import ClientGone, body_too_large, malformed_json, unsupported_media_type
+
+PATIENCE: Final = 1.0
+"""Seconds that the rest of a body that is too large is listened to."""
 
 
 class JSONRoute(APIRoute):
@@ -43,17 +47,23 @@ class _JSONRequest(Request):
         if declared.get_content_maintype() != "application" or not (subtype == "json" or subtype.endswith("+json")):
             raise unsupported_media_type()
         announced = self.headers.get("content-length", "")
-        if announced.isdecimal() and int(announced) > limit:
+        if announced.isdecimal() and int(announced) > 2 * limit:
             raise body_too_large(limit)
         chunks, size = [], 0
         try:
-            async for chunk in self.stream():
-                size += len(chunk)
-                if size > limit:
-                    raise body_too_large(limit)
-                chunks.append(chunk)
+            with anyio.CancelScope() as patience:
+                async for chunk in self.stream():
+                    size += len(chunk)
+                    if size <= limit:
+                        chunks.append(chunk)
+                    elif size <= 2 * limit:  # a client that is still sending may never read the answer
+                        patience.deadline = min(patience.deadline, anyio.current_time() + PATIENCE)
+                    else:
+                        break
         except ClientDisconnect:
             raise ClientGone from None
+        if size > limit:
+            raise body_too_large(limit)
         self._body = b"".join(chunks)
         self._json = parse_json(self._body)
 

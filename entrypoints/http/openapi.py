@@ -76,9 +76,13 @@ STREAM: Final[Responses] = {
                         "id": {"type": "string", "pattern": "^[1-9][0-9]*$"},
                         "data": {
                             "type": "string",
-                            "description": "`[DONE]`, or JSON.",
-                            "contentMediaType": "application/json",
-                            "contentSchema": {"$ref": "#/components/schemas/StreamEvent"},
+                            "anyOf": [
+                                {"const": "[DONE]"},
+                                {
+                                    "contentMediaType": "application/json",
+                                    "contentSchema": {"$ref": "#/components/schemas/StreamEvent"},
+                                },
+                            ],
                         },
                     },
                     "required": ["data"],

@@ -1,0 +1,79 @@
+"""What the service costs, as ratios to two yardsticks that are measured in the same run.
+
+    python -m tests.bench [--seconds N] [--streams N]
+
+`floor` is as little as Python can do, `plain` what one writes in an afternoon; neither stores or checks anything.
+Absolute figures depend on the machine; the ratios much less.
+"""
+
+import argparse
+import asyncio
+import platform
+import statistics
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+import psutil
+
+from tests.bench import history, start
+from tests.bench.load import load
+from tests.bench.servers import Server, service, upstream, yardstick
+
+ROUNDS = 3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=6, help="length of a round (default: %(default)s)")
+    parser.add_argument("--streams", type=int, default=100, help="streams at a time (default: %(default)s)")
+    options = parser.parse_args()
+    print(f"{platform.machine()}, {psutil.cpu_count()} processors, Python {platform.python_version()}")
+    for name, tokens, pause in (("paced, 20 ms a chunk", 100, 20), ("as fast as it goes", 100, 0), ("one token", 1, 0)):
+        print(f"\n{name}, {options.streams} streams")
+        with upstream(tokens, pause) as base_url:
+            _compare(base_url, options.streams, options.seconds)
+    history.measure()
+    start.measure()
+
+
+def _compare(base_url: str, streams: int, seconds: float) -> None:
+    with ExitStack() as stack:
+        servers = {
+            "service": stack.enter_context(service(base_url)),
+            "plain": stack.enter_context(yardstick("plain", base_url)),
+            "floor": stack.enter_context(yardstick("floor", base_url)),
+        }
+        rounds: dict[str, list[dict[str, float]]] = {name: [] for name in servers}
+        for _ in range(ROUNDS):  # in turn, so that a machine whose speed drifts treats them alike
+            for name, server in servers.items():
+                rounds[name].append(_round(server, streams, seconds))
+    rows = {name: {key: statistics.median(r[key] for r in of) for key in of[0]} for name, of in rounds.items()}
+    floor = rows["floor"]
+    for name, row in rows.items():
+        ratio = row["µs a chunk"] / floor["µs a chunk"]
+        figures = "  ".join(f"{key} {value:8.2f}" for key, value in row.items())
+        print(f"  {name:8} {ratio:6.2f} × floor  {figures}")
+
+
+def _round(server: Server, streams: int, seconds: float) -> dict[str, float]:
+    idle = server.memory()
+    before = server.cpu()
+    seen = asyncio.run(load(server.port, streams, seconds))
+    spent = server.cpu() - before
+    return {
+        "µs a chunk": spent / max(seen.chunks, 1) * 1e6,
+        "µs a turn": spent / max(seen.turns, 1) * 1e6,
+        "first p50 ms": _quantile(seen.first, 0.5) * 1e3,
+        "first p99 ms": _quantile(seen.first, 0.99) * 1e3,
+        "gap p99 ms": _quantile(seen.gaps, 0.99) * 1e3,
+        "kB a stream": (server.memory() - idle) / streams / 1e3,
+        "errors": seen.errors,
+    }
+
+
+def _quantile(values: Sequence[float], share: float) -> float:
+    return sorted(values)[int((len(values) - 1) * share)] if values else 0.0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""The servers that are measured, each a process with one worker, and what they have used."""
+
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from tests.servers import clean_environment
+
+_UVICORN = ("-m", "uvicorn", "--port", "0", "--no-access-log")
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running process that listens on `port`."""
+
+    port: int
+    process: psutil.Process
+
+    def cpu(self) -> float:
+        """Seconds of processor time so far."""
+        used = self.process.cpu_times()
+        return float(used.user + used.system)
+
+    def memory(self) -> int:
+        """Bytes of it that are in memory."""
+        return int(self.process.memory_info().rss)
+
+
+@contextmanager
+def upstream(tokens: int, pause_ms: float) -> Iterator[str]:
+    """A stand-in for the model's service; its base URL."""
+    with _started(("-m", "tests.bench.upstream", str(tokens), str(pause_ms)), r"^(\d+)$", {}) as server:
+        yield f"http://127.0.0.1:{server.port}/v1"
+
+
+@contextmanager
+def service(base_url: str) -> Iterator[Server]:
+    """The service in its default configuration, logs and history on, in a folder of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {"OPENAI_BASE_URL": base_url, "DATA_DIR": folder, "PORT": "0"}
+        with _started(("-m", "entrypoints.cli", "serve"), r"listens on http://\S+:(\d+)", environment) as server:
+            yield server
+
+
+@contextmanager
+def yardstick(name: str, base_url: str) -> Iterator[Server]:
+    """`plain` or `floor`."""
+    command = (*_UVICORN, f"tests.bench.{name}:app")
+    with _started(command, r"running on http://\S+:(\d+)", {"OPENAI_BASE_URL": base_url}) as server:
+        yield server
+
+
+@contextmanager
+def _started(command: Sequence[str], ready: str, environment: dict[str, str]) -> Iterator[Server]:
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder, "output")
+        with output.open("wb") as sink:
+            process = subprocess.Popen(
+                [sys.executable, *command], stdout=sink, stderr=sink, env=clean_environment(**environment)
+            )
+        try:
+            yield Server(_port(process, output, ready), psutil.Process(process.pid))
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _port(process: "subprocess.Popen[bytes]", output: Path, ready: str) -> int:
+    while process.poll() is None:
+        if found := re.search(ready, output.read_text(), re.MULTILINE):
+            return int(found[1])
+        time.sleep(0.02)
+    raise RuntimeError(output.read_text())

@@ -1,0 +1,161 @@
+"""The OpenAPI document: compared with the one that was last agreed on, and with what the service does."""
+
+import importlib
+import json
+import pkgutil
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.routing import APIRoute
+
+import entrypoints.http.routes
+from application.ports.history import HistoryUnavailable
+from application.ports.llm import LLMRateLimited, LLMTimeout, LLMUnreachable
+from domain.conversation import ID_PATTERN
+from entrypoints.http.app import create_app
+from entrypoints.settings import Settings
+from tests.fakes import ScriptedLLM, ScriptedReply
+from tests.servers import running_service
+from tests.unit.stage import FailingHistory
+
+SNAPSHOT = Path(__file__).parents[1] / "openapi.json"
+
+HELLO = {"user_id": "user123", "message": "Hello"}
+
+SEEN: list[tuple[str, str, str, Any]] = [
+    ("POST", "/api/chat", "/api/chat", HELLO),
+    ("POST", "/api/chat", "/api/chat", {}),
+    ("POST", "/api/chat", "/api/chat", "no object"),
+    ("POST", "/api/chat", "/api/chat", None),
+    ("POST", "/api/chat", "/api/chat", HELLO | {"message": "x" * 40_000}),
+    ("POST", "/api/chat/simple", "/api/chat/simple", HELLO),
+    ("POST", "/api/chat/simple", "/api/chat/simple", {}),
+    ("POST", "/api/chat/simple", "/api/chat/simple", None),
+    ("GET", "/api/chat/history/{user_id}", "/api/chat/history/user123", None),
+    ("GET", "/api/chat/history/{user_id}", "/api/chat/history/*", None),
+    ("GET", "/api/chat/history/{user_id}", "/api/chat/history/user123?limit=0", None),
+    ("GET", "/api/chat/history/{user_id}", "/api/chat/history/user123?cursor=x", None),
+    ("DELETE", "/api/chat/history/{user_id}", "/api/chat/history/user123", None),
+    ("DELETE", "/api/chat/history/{user_id}", "/api/chat/history/*", None),
+    ("GET", "/api/chat/conversations/{user_id}", "/api/chat/conversations/user123", None),
+    ("GET", "/api/chat/conversations/{user_id}", "/api/chat/conversations/*", None),
+    ("GET", "/api/chat/turns/{turn_id}", "/api/chat/turns/x", None),
+    ("POST", "/api/chat/turns/{turn_id}/stop", "/api/chat/turns/x/stop", None),
+    ("GET", "/api/chat/turns/{turn_id}/stream", "/api/chat/turns/x/stream", None),
+    ("GET", "/api/chat/turns/{turn_id}/stream", "/api/chat/turns/x/stream?after=x", None),
+    ("GET", "/livez", "/livez", None),
+    ("GET", "/readyz", "/readyz", None),
+    ("GET", "/api/health", "/api/health", None),
+    ("GET", "/api/health/detailed", "/api/health/detailed", None),
+]
+"""Requests of every kind: method, path in the document, path that is asked for, body."""
+
+
+@cache
+def document() -> dict[str, Any]:
+    chosen = Settings(_env_file=None, history_backend="in_memory", app_name="Smart Chatbot")
+    found: dict[str, Any] = create_app(chosen).openapi()
+    return found
+
+
+def written(found: dict[str, Any]) -> str:
+    return json.dumps(found, indent=2, ensure_ascii=False) + "\n"
+
+
+def routes() -> Iterator[tuple[str, str]]:
+    """Every route of every module of routes."""
+    for module in pkgutil.iter_modules(entrypoints.http.routes.__path__, "entrypoints.http.routes."):
+        for route in importlib.import_module(module.name).router.routes:
+            assert isinstance(route, APIRoute)
+            yield from ((method, route.path) for method in route.methods or ())
+
+
+def documented() -> dict[tuple[str, str], dict[str, Any]]:
+    paths = document()["paths"]
+    return {(method.upper(), path): operation for path, item in paths.items() for method, operation in item.items()}
+
+
+def references(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        if isinstance(value.get("$ref"), str):
+            yield value["$ref"]
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from references(item)
+
+
+def test_the_document_is_the_one_that_is_checked_in() -> None:
+    assert written(document()) == SNAPSHOT.read_text(encoding="utf-8"), (
+        "The API's document has changed. If that is meant, write it anew: python -m tests.integration.test_openapi"
+    )
+
+
+def test_every_route_is_documented_and_nothing_else_is() -> None:
+    assert set(documented()) == set(routes())
+
+
+def test_every_operation_has_a_summary_and_a_group() -> None:
+    assert [key for key, each in documented().items() if not each.get("summary") or not each.get("tags")] == []
+
+
+def test_whatever_is_referred_to_is_there() -> None:
+    found = document()
+    schemas = {f"#/components/schemas/{name}" for name in found["components"]["schemas"]}
+
+    assert set(references(found)) <= schemas
+
+
+def test_ids_are_described_with_their_grammar() -> None:
+    operation = documented()[("GET", "/api/chat/history/{user_id}")]
+    [user_id] = [one for one in operation["parameters"] if one["name"] == "user_id"]
+
+    assert user_id["schema"]["pattern"] == f"^{ID_PATTERN}$"
+
+
+def test_a_refused_request_is_described_as_a_problem_and_in_no_other_way() -> None:
+    kinds = {
+        kind
+        for operation in documented().values()
+        for status, response in operation["responses"].items()
+        if status[0] in "45" and (operation["summary"], status) != ("Whether requests should be sent here", "503")
+        for kind in response.get("content", {})
+    }
+
+    assert kinds == {"application/problem+json"}
+
+
+async def test_every_status_that_is_seen_is_documented() -> None:
+    unlisted = []
+    async with running_service({"llm": ScriptedLLM()}) as service:
+        for method, template, path, body in SEEN:
+            answer = await service.client.request(method, path, json=body)
+            if str(answer.status_code) not in documented()[(method, template)]["responses"]:
+                unlisted.append((method, template, answer.status_code))
+
+    assert unlisted == []
+
+
+@pytest.mark.parametrize("error", [LLMUnreachable(), LLMRateLimited(), LLMTimeout()])
+async def test_the_status_of_a_reply_that_failed_is_documented(error: Any) -> None:
+    async with running_service({"llm": ScriptedLLM(ScriptedReply(refusal=error))}) as service:
+        answers = {path: await service.client.post(path, json=HELLO) for path in ("/api/chat", "/api/chat/simple")}
+
+    for path, answer in answers.items():
+        assert str(answer.status_code) in documented()[("POST", path)]["responses"]
+
+
+async def test_the_status_of_a_failing_store_is_documented() -> None:
+    history = FailingHistory({"begin": [HistoryUnavailable()]})
+    async with running_service({"llm": ScriptedLLM(), "history": history}) as service:
+        answer = await service.client.post("/api/chat", json=HELLO)
+
+    assert (answer.status_code, answer.json()["code"]) == (503, "history_unavailable")
+    assert "503" in documented()[("POST", "/api/chat")]["responses"]
+
+
+if __name__ == "__main__":
+    SNAPSHOT.write_text(written(document()), encoding="utf-8")

@@ -1,0 +1,34 @@
+"""Requests that a machine makes up from the OpenAPI document: no answer may contradict it."""
+
+from typing import Any
+
+import anyio.to_thread
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis.checks import CheckFunction
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from tests.fakes import ScriptedLLM, ScriptedReply
+from tests.integration.test_openapi import documented
+from tests.servers import running_service
+
+# A schema has no words for what a cursor is, or a blank message: such requests are refused although they fit it.
+EXCLUDED: list[CheckFunction] = [positive_data_acceptance]
+
+
+def explore(url: str, method: str, path: str) -> None:
+    operation = schemathesis.openapi.from_url(f"{url}/openapi.json")[path][method]
+
+    @settings(max_examples=25, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @given(operation.as_strategy())
+    def ask(case: schemathesis.Case[Any]) -> None:
+        case.call_and_validate(excluded_checks=EXCLUDED, timeout=30)
+
+    ask()
+
+
+@pytest.mark.parametrize(("method", "path"), documented())
+async def test_no_answer_contradicts_the_document(method: str, path: str) -> None:
+    async with running_service({"llm": ScriptedLLM(ScriptedReply(finish_reason="length"))}) as service:
+        await anyio.to_thread.run_sync(explore, service.url, method, path)

@@ -1,0 +1,82 @@
+"""The table from errors to statuses: complete, and as the API's document has it."""
+
+import importlib
+import pkgutil
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+import adapters
+import application
+import domain
+import entrypoints
+from domain.errors import ChatError
+from entrypoints.http.errors import STATUS
+
+DOCUMENTED = {
+    "turn_not_found": 404,
+    "turn_in_progress": 409,
+    "cancelled": 409,
+    "client_disconnected": 409,
+    "stream_expired": 410,
+    "message_too_long": 413,
+    "context_too_long": 413,
+    "invalid_request": 422,
+    "internal_error": 500,
+    "worker_lost": 500,
+    "upstream_unreachable": 502,
+    "upstream_error": 502,
+    "upstream_auth": 502,
+    "upstream_invalid": 502,
+    "upstream_disconnected": 502,
+    "upstream_truncated": 502,
+    "output_limit": 502,
+    "upstream_rate_limited": 503,
+    "history_unavailable": 503,
+    "history_write_failed": 503,
+    "server_shutting_down": 503,
+    "upstream_timeout": 504,
+    "upstream_idle": 504,
+    "turn_deadline": 504,
+}
+
+SHARED = {"upstream_error": 3, "context_too_long": 2}
+"""Codes of several errors that are one to a client."""
+
+
+def subclasses(kind: type[ChatError]) -> Iterator[type[ChatError]]:
+    for subclass in kind.__subclasses__():
+        yield subclass
+        yield from subclasses(subclass)
+
+
+def errors() -> set[type[ChatError]]:
+    """Every error of the product that can be raised: one that has a code."""
+    for layer in (domain, application, adapters, entrypoints):
+        for module in pkgutil.walk_packages(layer.__path__, f"{layer.__name__}."):
+            if module.name not in ("entrypoints.asgi", "entrypoints.local_model") and "migrations" not in module.name:
+                importlib.import_module(module.name)
+    layers = {layer.__name__ for layer in (domain, application, adapters, entrypoints)}
+    return {kind for kind in subclasses(ChatError) if kind.__module__.split(".")[0] in layers and hasattr(kind, "code")}
+
+
+def test_every_error_has_a_status_and_nothing_else_has() -> None:
+    assert errors() == set(STATUS)
+
+
+@pytest.mark.parametrize(("code", "status"), DOCUMENTED.items())
+def test_a_documented_code_has_its_documented_status(code: str, status: int) -> None:
+    assert {status} == {found for kind, found in STATUS.items() if kind.code == code}
+
+
+def test_there_is_no_code_that_is_not_documented() -> None:
+    assert set(DOCUMENTED) == {kind.code for kind in errors()}
+
+
+def test_a_code_belongs_to_one_error_but_where_several_are_one_to_a_client() -> None:
+    assert {code: count for code, count in Counter(kind.code for kind in errors()).items() if count > 1} == SHARED
+
+
+def test_every_error_says_what_it_is_in_one_sentence() -> None:
+    assert [kind for kind in errors() if not kind.title or kind().detail != f"{kind.title}."] == []

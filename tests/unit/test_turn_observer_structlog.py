@@ -1,0 +1,153 @@
+"""How turns stand in the log: levels, figures, and nothing of what was said."""
+
+import time
+from collections.abc import Iterator, MutableMapping
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import structlog
+from structlog.testing import LogCapture
+
+from adapters.turn_observer_structlog import TurnObserverStructlog
+from application.ports.history import HistoryUnavailable, HistoryWriteFailed
+from application.ports.llm import LLMAuthFailed, LLMDisconnected, LLMRateLimited, LLMRedirected, Usage
+from application.ports.turn_observer import TurnFigures
+from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, UserId
+from domain.errors import Cancelled, ChatError, ClientDisconnected, InternalError, ServerShuttingDown, TurnDeadline
+
+BEGUN = Turn(
+    id=TurnId("0b0c5b1e-8a7c-4a53-9f0e-6d3a4f1c2b7d"),
+    user_id=UserId("canary-user"),
+    conversation_id=DEFAULT_CONVERSATION,
+    started_at=datetime(2026, 1, 1, tzinfo=UTC),
+    user_message="canary-question",
+)
+REPLY = "canary-reply"
+FIGURES = TurnFigures(seconds=1.23456, first_text_seconds=0.12345, texts=7, usage=Usage(10, 4))
+
+
+@pytest.fixture
+def lines() -> Iterator[list[MutableMapping[str, Any]]]:
+    """What has been logged."""
+    before = structlog.get_config()
+    capture = LogCapture()
+    structlog.configure(processors=[capture], cache_logger_on_first_use=False)
+    yield capture.entries
+    structlog.configure(**before)
+
+
+@pytest.fixture
+def observer(lines: list[MutableMapping[str, Any]]) -> TurnObserverStructlog:
+    return TurnObserverStructlog(lambda user_id: f"pseudonym of {len(user_id)}")
+
+
+def cut(observer: TurnObserverStructlog, error: ChatError) -> None:
+    observer.ended(BEGUN.cut(REPLY, error), error, FIGURES)
+
+
+def test_a_completed_turn_is_one_line_with_its_figures(
+    observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]
+) -> None:
+    observer.ended(BEGUN.completed(REPLY, "length"), None, FIGURES)
+
+    assert lines == [
+        {
+            "log_level": "info",
+            "event": "turn completed",
+            "turn_id": BEGUN.id,
+            "user": "pseudonym of 11",
+            "reason": "length",
+            "seconds": 1.235,
+            "first_text_seconds": 0.123,
+            "texts": 7,
+            "prompt_tokens": 10,
+            "completion_tokens": 4,
+        }
+    ]
+
+
+def test_figures_that_are_not_known_are_none(
+    observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]
+) -> None:
+    observer.ended(BEGUN.completed("", "stop"), None, TurnFigures(1.0, None, 0, None))
+
+    figures = ("first_text_seconds", "prompt_tokens", "completion_tokens")
+    assert [lines[0][name] for name in figures] == [None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("error", "level"),
+    [
+        (Cancelled(), "info"),
+        (ClientDisconnected(), "info"),
+        (ServerShuttingDown(), "info"),
+        (TurnDeadline(), "info"),
+        (LLMDisconnected(), "warning"),
+        (LLMRateLimited(), "warning"),
+        (LLMAuthFailed(), "error"),
+        (LLMRedirected(), "error"),
+        (HistoryUnavailable(), "error"),
+        (HistoryWriteFailed(), "error"),
+        (InternalError(), "error"),
+    ],
+    ids=lambda value: getattr(value, "code", value),
+)
+def test_the_level_says_who_should_look(
+    error: ChatError, level: str, observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]
+) -> None:
+    cut(observer, error)
+
+    assert (level, "turn interrupted", error.code) == (lines[0]["log_level"], lines[0]["event"], lines[0]["reason"])
+
+
+def test_the_calls_to_the_model_are_counted_where_they_failed(
+    observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]
+) -> None:
+    error = LLMDisconnected()
+    error.attempts = 2
+    cut(observer, error)
+
+    assert lines[0]["attempts"] == 2
+
+
+def test_a_redirect_is_marked_as_a_matter_of_security(
+    observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]
+) -> None:
+    cut(observer, LLMRedirected())
+    cut(observer, LLMDisconnected())
+
+    assert [line.get("security") for line in lines] == [True, None]
+
+
+def test_refused_credentials_are_an_error_once_a_minute(
+    observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = time.monotonic()
+    for seconds in (0, 1, 59.9, 60.1, 61, 119, 121):
+        monkeypatch.setattr(time, "monotonic", lambda seconds=seconds: begin + seconds)
+        cut(observer, LLMAuthFailed())
+
+    levels = ["error", "warning", "warning", "error", "warning", "warning", "error"]
+    assert [line["log_level"] for line in lines] == levels
+
+
+def test_a_failing_store_is_a_warning_that_says_what_was_tried(
+    observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]
+) -> None:
+    error = HistoryUnavailable()
+    observer.history_failed("saving the text so far", error)
+
+    assert lines == [
+        {"log_level": "warning", "event": "history failed", "doing": "saving the text so far", "exc_info": error}
+    ]
+
+
+@pytest.mark.parametrize("error", [None, LLMDisconnected(), InternalError(), Cancelled()])
+def test_nothing_that_was_said_and_no_user_id_is_in_a_line(
+    error: ChatError | None, observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]
+) -> None:
+    ended = BEGUN.cut(REPLY, error) if error else BEGUN.completed(REPLY, "stop")
+    observer.ended(ended, error, FIGURES)
+
+    assert "canary" not in str(lines)
