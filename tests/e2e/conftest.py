@@ -1,0 +1,14 @@
+"""What tests of whole processes share."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.forks import Forks, imported_once
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Services that start without importing everything again."""
+    with imported_once() as forks:
+        yield forks

@@ -1,0 +1,85 @@
+"""One message sent and its reply followed, by a client that notes what it saw and when."""
+
+import asyncio
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpcore2  # noqa: F401  # httpx2 imports it with its first client, when it would block the test's loop
+import httpx2
+
+PATIENCE = 30
+"""Seconds after which something is taken to hang."""
+
+
+@dataclass
+class Exchange:
+    """What a client knows of one turn."""
+
+    user_id: str
+    message: str
+    turn_id: str = ""
+    """Known once the headers are there."""
+    texts: list[str] = field(default_factory=list)
+    seen_at: list[float] = field(default_factory=list)
+    """When each of `texts` came, by the loop's clock."""
+    last: dict[str, Any] | None = None
+    """The event with `done: true`."""
+    closed_properly: bool = False
+    """`[DONE]` has come."""
+    cut_at: float = math.inf
+    """When the service was killed under it, by the loop's clock."""
+
+    @property
+    def text(self) -> str:
+        return "".join(self.texts)
+
+    @property
+    def acknowledged(self) -> bool:
+        """The client was told that the turn is stored."""
+        return self.last is not None and "error" not in self.last
+
+    def text_until(self, moment: float) -> str:
+        return "".join(text for text, seen_at in zip(self.texts, self.seen_at, strict=True) if seen_at <= moment)
+
+
+def client_of(url: str) -> httpx2.AsyncClient:
+    return httpx2.AsyncClient(base_url=url, timeout=PATIENCE, limits=httpx2.Limits(max_connections=None))
+
+
+async def follow(client: httpx2.AsyncClient, exchange: Exchange) -> None:
+    """Send the message, and note the reply into `exchange` as it comes.
+
+    Raises:
+        httpx2.TransportError: the connection broke.
+    """
+    body = {"user_id": exchange.user_id, "message": exchange.message}
+    async with client.stream("POST", "/api/chat", json=body) as response:
+        assert response.status_code == 200, await response.aread()
+        exchange.turn_id = response.headers["X-Turn-ID"]
+        async for line in response.aiter_lines():
+            if line == "data: [DONE]":
+                exchange.closed_properly = True
+            elif line.startswith("data: "):
+                _note(exchange, json.loads(line.removeprefix("data: ")))
+
+
+def _note(exchange: Exchange, event: dict[str, Any]) -> None:
+    if event["done"]:
+        exchange.last = event
+    else:
+        exchange.texts.append(event["content"])
+        exchange.seen_at.append(asyncio.get_running_loop().time())
+
+
+async def history(client: httpx2.AsyncClient, user_id: str) -> list[dict[str, Any]]:
+    """All turns of a user, oldest first, page by page."""
+    turns: list[dict[str, Any]] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        query = {"limit": "200"} | ({"cursor": cursor} if cursor else {})
+        page = (await client.get(f"/api/chat/history/{user_id}", params=query)).raise_for_status().json()
+        turns = page["history"] + turns
+        cursor = page["next_cursor"]
+    return turns

@@ -1,0 +1,162 @@
+"""The process is killed where it stands, and started again on the same data."""
+
+import asyncio
+import random
+import signal
+import sqlite3
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from tests.e2e.exchange import Exchange, client_of, follow, history
+from tests.e2e.forks import Fork, Forks
+from tests.scripted_upstream import ScriptedUpstream
+
+USERS = [f"user{number}" for number in range(6)]
+TEXTS = tuple(f"word{number} " for number in range(1000))
+"""Each different, so that one that is lost, doubled or out of place shows."""
+
+CYCLES = 20
+LONG_CYCLES = (4, 9, 14)
+"""In these, no reply ends before the kill."""
+LONG_CYCLE_SECONDS = 2.6
+SAVED_AFTER_SECONDS = 2.0
+"""Text is saved once a second; as much again for a machine that does other things too."""
+
+
+async def test_kills_lose_nothing_that_was_acknowledged_and_double_nothing(forks: Forks, tmp_path: Path) -> None:
+    chance, sent = random.Random(20), list[Exchange]()
+    async with ScriptedUpstream() as upstream:
+        upstream.texts = TEXTS
+        for cycle in range(CYCLES):
+            long = cycle in LONG_CYCLES
+            model = "tokens-1000-5" if long else "tokens-20-5"
+            async with forks.service(tmp_path, OPENAI_BASE_URL=upstream.base_url, OPENAI_MODEL=model) as service:
+                await _check_histories(service, sent)
+                seconds = LONG_CYCLE_SECONDS if long else chance.uniform(0, 0.5)
+                sent += await _chat_until_killed(service, f"cycle {cycle}", seconds)
+        async with forks.service(tmp_path, OPENAI_BASE_URL=upstream.base_url) as service:
+            await _check_histories(service, sent)
+    # All three outcomes have been met.
+    assert any(exchange.acknowledged for exchange in sent)
+    assert any(exchange.texts and not exchange.last for exchange in sent)
+    assert any(not exchange.texts for exchange in sent)
+    assert await asyncio.to_thread(_integrity, tmp_path) == "ok"
+
+
+async def test_a_kill_before_the_commit_leaves_an_interrupted_turn_that_was_not_acknowledged(
+    forks: Forks, tmp_path: Path
+) -> None:
+    exchange, turns, _ = await _die(forks, tmp_path, "before_finish", "tokens-4-400")  # saved once
+    assert exchange.last is None
+    assert [(exchange.turn_id, "interrupted", "worker_lost")] == _ends(turns)
+    assert "Hello, world!".startswith(turns[0]["assistant_response"])
+
+
+async def test_a_kill_between_the_commit_and_its_acknowledgement_leaves_one_completed_turn(
+    forks: Forks, tmp_path: Path
+) -> None:
+    exchange, turns, _ = await _die(forks, tmp_path, "after_finish")
+    assert exchange.last is None
+    assert [(exchange.turn_id, "completed", None)] == _ends(turns)
+    assert turns[0]["assistant_response"] == "Hello, world!"
+
+
+async def test_a_kill_before_the_model_is_asked_leaves_a_failed_turn_with_the_message(
+    forks: Forks, tmp_path: Path
+) -> None:
+    exchange, turns, asked = await _die(forks, tmp_path, "after_begin")
+    assert asked == 0
+    assert [(turn["user_message"], turn["assistant_response"], turn["status"], turn["reason"]) for turn in turns] == [
+        ("Hello?", "", "failed", "worker_lost")
+    ]
+    assert exchange.turn_id == ""
+
+
+async def _chat_until_killed(service: Fork, name: str, seconds: float) -> Sequence[Exchange]:
+    """Have all users chat, one message after the other, for `seconds` from when all have begun; what they saw."""
+    loop, sent = asyncio.get_running_loop(), list[Exchange]()
+
+    async def chat(user_id: str) -> None:
+        with suppress(httpx2.TransportError):
+            for number in range(1000):
+                sent.append(Exchange(user_id, f"{name}, {user_id}, message {number}"))
+                await follow(client, sent[-1])
+
+    async with client_of(service.url) as client, asyncio.TaskGroup() as group:
+        for user_id in USERS:
+            group.create_task(chat(user_id))
+        while {exchange.user_id for exchange in sent if exchange.texts} != set(USERS):
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(seconds)
+        killed_at = loop.time()
+        service.signal(signal.SIGKILL)
+        await service.wait()
+    for exchange in sent:
+        exchange.cut_at = killed_at
+    return sent
+
+
+async def _check_histories(service: Fork, sent: Sequence[Exchange]) -> None:
+    async with client_of(service.url) as client:
+        for user_id in USERS:
+            turns = await history(client, user_id)
+            _check(turns, [exchange for exchange in sent if exchange.user_id == user_id])
+
+
+def _check(turns: Sequence[dict[str, Any]], sent: Sequence[Exchange]) -> None:
+    messages = [turn["user_message"] for turn in turns]
+    assert dict.fromkeys(messages, 1) == Counter(messages), "a turn is there twice"
+    assert [exchange.message for exchange in sent if exchange.message in messages] == messages, "out of order"
+    kept = {turn["id"]: turn for turn in turns}
+    for exchange in sent:
+        if exchange.turn_id:
+            _check_turn(kept[exchange.turn_id], exchange)
+    for turn in turns:
+        assert turn["status"] in ("completed", "interrupted", "failed")
+        assert "".join(TEXTS).startswith(turn["assistant_response"])
+
+
+def _check_turn(turn: dict[str, Any], exchange: Exchange) -> None:
+    reply = turn["assistant_response"]
+    assert exchange.message == turn["user_message"]
+    if exchange.acknowledged:
+        assert (exchange.text, "completed") == (reply, turn["status"])
+    elif turn["status"] == "completed":
+        assert reply.startswith(exchange.text)
+    else:
+        assert ("interrupted" if reply else "failed", "worker_lost") == (turn["status"], turn["reason"])
+        assert reply.startswith(exchange.text_until(exchange.cut_at - SAVED_AFTER_SECONDS))
+
+
+def _integrity(directory: Path) -> str:
+    # Only in the end: opening the file would do a part of the service's own recovery.
+    with closing(sqlite3.connect(directory / "data" / "chat.db")) as connection:
+        return str(connection.execute("PRAGMA integrity_check").fetchone()[0])
+
+
+async def _die(
+    forks: Forks, directory: Path, moment: str, model: str = "tokens-4-0"
+) -> tuple[Exchange, list[dict[str, Any]], int]:
+    """One turn of a service that dies at `moment`: what its client saw, what is kept, how often the model was asked."""
+    exchange = Exchange("user123", "Hello?")
+    async with ScriptedUpstream() as upstream:
+        environment = {"OPENAI_BASE_URL": upstream.base_url, "OPENAI_MODEL": model}
+        async with forks.service(directory, "tests.apps.dying_service", moment, **environment) as service:
+            async with client_of(service.url) as client:
+                with suppress(httpx2.TransportError):
+                    await follow(client, exchange)
+            assert await service.wait() == -signal.SIGKILL
+        async with (
+            forks.service(directory, **environment) as service,
+            client_of(service.url) as client,
+        ):
+            return exchange, await history(client, "user123"), len(upstream.requests)
+
+
+def _ends(turns: Sequence[dict[str, Any]]) -> list[tuple[str, str, str | None]]:
+    return [(turn["id"], turn["status"], turn["reason"]) for turn in turns]

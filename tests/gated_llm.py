@@ -1,0 +1,38 @@
+"""An LLM that fails at will."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+
+from application.ports.llm import LLM, Reply, Usage
+from domain.conversation import Message
+
+
+class GatedLLM(LLM):
+    """Another LLM behind a gate, which each step of a reply passes: the call, each read, its end, and the leaving."""
+
+    def __init__(self, llm: LLM, gate: Callable[[str], Awaitable[None]]) -> None:
+        self._llm = llm
+        self._gate = gate
+
+    @asynccontextmanager
+    async def reply(self, messages: Sequence[Message]) -> AsyncIterator[Reply]:
+        await self._gate("reply")
+        async with self._llm.reply(messages) as reply:
+            await self._gate("reply done")
+            yield _GatedReply(reply, self._gate)
+            await self._gate("leave")
+
+
+class _GatedReply(Reply):
+    def __init__(self, reply: Reply, gate: Callable[[str], Awaitable[None]]) -> None:
+        self._reply = reply
+        self._gate = gate
+        self.finish_reason = ""
+        self.usage: Usage | None = None
+
+    async def __aiter__(self) -> AsyncIterator[Sequence[str]]:
+        async for texts in self._reply:
+            await self._gate("texts")
+            yield texts
+        await self._gate("texts done")
+        self.finish_reason, self.usage = self._reply.finish_reason, self._reply.usage

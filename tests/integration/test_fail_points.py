@@ -1,0 +1,152 @@
+"""One turn, failed at each of its steps in turn, until none is left to fail."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Container
+from typing import Any
+
+import orjson
+import pytest
+
+from adapters.history_in_memory import HistoryInMemory
+from application.ports.history import HistoryUnavailable
+from application.ports.llm import LLMDisconnected
+from domain.conversation import Turn, TurnStatus, UserId
+from tests.failing_history import GatedHistory
+from tests.fakes import ScriptedLLM
+from tests.gated_llm import GatedLLM
+from tests.leaks import assert_no_turn_left
+from tests.raw_client import RawClient
+from tests.servers import Service, running_service
+
+WHOLE = "Hello, world!"
+STREAM, SIMPLE = "/api/chat", "/api/chat/simple"
+
+both_endpoints = pytest.mark.parametrize("path", [STREAM, SIMPLE])
+
+HISTORY_POINTS = {"begin", "latest", "finish", "finish done"}
+"""Where a store may fail. Behind `begin` and behind reads it may not: what raises has not happened, says the port."""
+
+LLM_POINTS = {"reply", "reply done", "texts", "texts done", "leave"}
+
+ALL_POINTS = HISTORY_POINTS | LLM_POINTS | {"begin done", "latest done"}
+
+
+class FailPoint:
+    """A gate that does something at the n-th step of the kinds that it is armed for."""
+
+    def __init__(self) -> None:
+        self.hit = False
+        self._left = 0
+
+    def arm(self, number: int, kinds: Container[str], act: Callable[[], Awaitable[None]]) -> None:
+        self.hit, self._left, self._kinds, self._act = False, number, kinds, act
+
+    async def __call__(self, point: str) -> None:
+        if self._left and point in self._kinds:
+            self._left -= 1
+            if not self._left:
+                self.hit = True
+                await self._act()
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("application.generate_reply.FINISH_PAUSES", (0.0, 0.01, 0.02))
+
+
+class Trial:
+    """A service whose history and model pass one fail-point, and what a turn came to."""
+
+    def __init__(self) -> None:
+        self.point = FailPoint()
+        self.kept = HistoryInMemory()
+        self.parts = {
+            "history": GatedHistory(self.kept, self.point),
+            "llm": GatedLLM(ScriptedLLM(), self.point),
+        }
+
+    async def turns(self, user: str) -> list[Turn]:
+        return list((await self.kept.page(UserId(user), None, 10, None)).items)
+
+    async def run(self, service: Service, path: str, user: str) -> tuple[RawClient, list[Turn]]:
+        """A turn to its end, as its client saw it and as it is kept."""
+        async with RawClient(service.url) as client:
+            client.post(path, {"user_id": user, "message": "Hello"})
+            async with asyncio.timeout(10):
+                await client.head()
+                await client.rest()
+        await assert_no_turn_left(service)
+        return client, await self.turns(user)
+
+
+def told(path: str, client: RawClient) -> str:
+    """What the client was told: `done`, or the code of what went wrong."""
+    if path == STREAM and client.status == 200:
+        error: dict[str, Any] = client.stream.last.get("error", {})
+        return str(error.get("code", "done"))
+    return "done" if client.status == 200 else str(orjson.loads(client.body)["code"])
+
+
+def stored(turns: list[Turn]) -> str:
+    """How the turn ended: `done`, the reason, or `nothing` where there is none."""
+    assert len(turns) <= 1
+    for turn in turns:
+        assert turn.status is not TurnStatus.IN_PROGRESS
+        assert WHOLE.startswith(turn.reply)
+        if turn.status is TurnStatus.COMPLETED:
+            assert turn.reply == WHOLE
+            return "done"
+        return str(turn.reason)
+    return "nothing"
+
+
+# Which steps fail, how, and what client and history are then told together.
+FAILURES = [
+    (HISTORY_POINTS, HistoryUnavailable, {("history_unavailable", "nothing"), ("history_unavailable",) * 2}),
+    (HISTORY_POINTS, RuntimeError, {("internal_error", "nothing"), ("internal_error",) * 2}),
+    (LLM_POINTS, LLMDisconnected, {("upstream_disconnected",) * 2}),
+    (LLM_POINTS, RuntimeError, {("internal_error",) * 2}),
+]
+
+
+@both_endpoints
+@pytest.mark.parametrize(("kinds", "error", "failures"), FAILURES)
+async def test_wherever_a_turn_fails_its_client_is_told_what_is_stored(
+    path: str, kinds: set[str], error: type[Exception], failures: set[tuple[str, str]]
+) -> None:
+    async def fail() -> None:
+        raise error
+
+    trial, number, outcomes = Trial(), 0, set()
+    async with running_service(trial.parts) as service:
+        while number == 0 or trial.point.hit:
+            number += 1
+            trial.point.arm(number, kinds, fail)
+            client, turns = await trial.run(service, path, f"user{number}")
+            outcomes.add((told(path, client), stored(turns)))
+    assert number > len(kinds)
+    assert outcomes == failures | {("done", "done")}
+
+
+@both_endpoints
+@pytest.mark.parametrize("policy", ["cancel", "continue"])
+async def test_whenever_a_client_leaves_its_turn_ends_and_frees_the_conversation(path: str, policy: str) -> None:
+    trial, number, outcomes = Trial(), 0, set()
+    async with running_service(trial.parts) as service:
+        while number == 0 or trial.point.hit:
+            number += 1
+            async with RawClient(service.url) as client:
+                trial.point.arm(number, ALL_POINTS, lambda: _leave(client))
+                client.post(path, {"user_id": f"user{number}", "message": "Hello", "on_disconnect": policy})
+                async with asyncio.timeout(10):
+                    await client.closed()
+            await assert_no_turn_left(service)
+            outcomes.add(stored(await trial.turns(f"user{number}")))
+    assert number > len(ALL_POINTS)
+    assert outcomes <= {"done", "client_disconnected", "nothing"}
+    assert ("client_disconnected" in outcomes) == (policy == "cancel")
+
+
+async def _leave(client: RawClient) -> None:
+    client.leave("rst")
+    await asyncio.sleep(0.03)  # for the service to notice while it is at this very step
