@@ -47,20 +47,15 @@ class _Log(TurnLog):
 
     async def ended(self) -> None:
         while self.end is None:
-            await self.wait(silence=None)
+            await self.wait(asyncio.get_running_loop().create_future())
 
-    async def wait(self, silence: float | None) -> None:
-        """Wait for the next event, at most `silence` seconds."""
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[None] = loop.create_future()
+    async def wait(self, waiter: "asyncio.Future[None]") -> None:
+        """Wait for the next event, or for whoever else wakes `waiter`."""
         self._waiting.add(waiter)
-        timer = None if silence is None else loop.call_later(silence, _wake_up, waiter)
         try:
             await waiter
         finally:
             self._waiting.discard(waiter)
-            if timer is not None:
-                timer.cancel()
 
     def _wake(self) -> None:
         for waiter in self._waiting:
@@ -80,16 +75,37 @@ class _Reader(Reader):
         self._log = log
         self._after = after
         self._left = False
+        self._loop = asyncio.get_running_loop()
+        self._waiter: asyncio.Future[None] | None = None
+        self._silent_at = 0.0
+        self._alarm: asyncio.TimerHandle | None = None
         log.readers += 1
 
     async def next(self, silence: float) -> Batch:
         log = self._log
         if len(log.texts) <= self._after and log.end is None:
-            await log.wait(silence)
+            await self._wait(silence)
         first = min(self._after, len(log.texts)) + 1
         texts = log.texts[self._after :]
         self._after += len(texts)
         return Batch(first, texts, log.end)
+
+    async def _wait(self, silence: float) -> None:
+        # One alarm goes along with all waits: setting and stopping one a wait costs more than the rest of the wait.
+        self._silent_at = self._loop.time() + silence
+        if self._alarm is None:
+            self._alarm = self._loop.call_at(self._silent_at, self._ring)
+        self._waiter = self._loop.create_future()
+        await self._log.wait(self._waiter)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        if self._waiter is None or self._waiter.done():
+            return
+        if self._loop.time() < self._silent_at:
+            self._alarm = self._loop.call_at(self._silent_at, self._ring)
+        else:
+            self._waiter.set_result(None)
 
     async def __aenter__(self) -> Reader:
         return self
@@ -100,6 +116,8 @@ class _Reader(Reader):
         if self._left:
             return
         self._left = True
+        if self._alarm is not None:
+            self._alarm.cancel()
         self._log.readers -= 1
         if not self._log.readers and self._log.end is None and self._log.stop_when_left:
             self._log.stop(ClientDisconnected())

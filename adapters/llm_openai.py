@@ -7,10 +7,10 @@ from typing import Final
 
 import httpx2
 import openai
+import orjson
 
-# Two that the SDK and its HTTP client import where they are first used, which would be on the event loop.
+# The HTTP client imports it where it is first used, which would be on the event loop.
 from httpcore2 import default_ssl_context
-from openai.resources.chat.completions import AsyncCompletions
 
 from adapters.openai_api import errors
 from adapters.openai_api.parameters import Parameters
@@ -24,6 +24,9 @@ OPENAI: Final = "https://api.openai.com/v1"
 KEEP_ALIVE: Final = 3.0
 """Seconds that an idle connection is kept: less than the five after which many servers close theirs, since a request
 that meets the closing end is lost without a word."""
+
+_STREAM: Final[bool] = True
+"""Hands the response over before its body has come; as a response, since that is what it is cast to."""
 
 _HEADERS: Final = {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
 
@@ -66,7 +69,6 @@ class LLMOpenAI(LLM):
         self._client = openai.AsyncOpenAI(
             api_key=api_key, base_url=base_url or OPENAI, http_client=http, timeout=timeout, max_retries=0
         )
-        self._create = AsyncCompletions(self._client).with_streaming_response.create
         self._model = model
         self._parameters = Parameters(temperature=temperature, max_tokens=max_tokens)
         self._first_byte_timeout = first_byte_timeout
@@ -82,7 +84,9 @@ class LLMOpenAI(LLM):
         await self._take_slot()
         try:
             async with AsyncExitStack() as stack:
-                response = await self._ask(stack, messages)
+                response = await self._ask(messages)
+                stack.push_async_callback(response.aclose)
+                _expect_stream(response)
                 async with aclosing(response.aiter_raw()) as reads:
                     yield OpenAIReply(reads)
         finally:
@@ -97,32 +101,41 @@ class LLMOpenAI(LLM):
             busy.repeatable = True
             raise busy from None
 
-    async def _ask(self, stack: AsyncExitStack, messages: Sequence[Message]) -> httpx2.Response:
+    async def _post(self, content: bytes) -> httpx2.Response:
+        # Below the SDK's own method for this path, which walks through the messages by their types and loads a module
+        # for each of its API's types: with a long context that takes longer than all else together.
+        response = await self._client.post(
+            "/chat/completions",
+            cast_to=httpx2.Response,
+            content=content,
+            options={"headers": _HEADERS},
+            stream=_STREAM,
+            stream_cls=openai.AsyncStream[object],
+        )
+        assert isinstance(response, httpx2.Response), "what it was asked to be cast to"
+        return response
+
+    async def _ask(self, messages: Sequence[Message]) -> httpx2.Response:
         texts = [{"role": message.role.value, "content": message.text} for message in messages]
         failure: LLMError | None = None
         while failure is None:
             sent = self._parameters.current
-            # Not as `messages`: the SDK walks through those by their types, which takes longer than all else for many.
-            body = {"messages": texts, **sent}
-            call = self._create(model=self._model, messages=(), stream=True, extra_headers=_HEADERS, extra_body=body)
+            content = orjson.dumps({"model": self._model, "messages": texts, "stream": True, **sent})
             try:
                 async with asyncio.timeout(self._first_byte_timeout):
-                    answer = await stack.enter_async_context(call)
+                    return await self._post(content)
             except openai.APIStatusError as refusal:
                 if not self._parameters.learn(refusal, sent):
                     failure = errors.of_status(refusal)
             except errors.FOREIGN as error:
                 failure = errors.of_exception(error, streaming=False)
-            else:
-                return _stream(answer.http_response)
         raise failure  # outside of the handlers: what the service wrote must not hang on it as its context
 
 
-def _stream(response: httpx2.Response) -> httpx2.Response:
+def _expect_stream(response: httpx2.Response) -> None:
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "text/event-stream" or response.headers.get("content-encoding", "identity") != "identity":
         raise LLMInvalid("The model's service answered with something else than a stream of events.")
-    return response
 
 
 async def _cap_refusals(response: httpx2.Response) -> None:

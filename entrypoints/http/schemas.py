@@ -44,8 +44,6 @@ def _check_message(text: str) -> str:
         raise ValueError("must not be blank")
     if "\x00" in text:
         raise ValueError("must not hold U+0000")
-    if any("\ud800" <= char <= "\udfff" for char in text):
-        raise ValueError("must not hold a lone surrogate")
     return text
 
 
