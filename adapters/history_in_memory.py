@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from application.ports.history import ConversationHistory, Page
+from application.ports.history import ConversationHistory
 from domain.conversation import Conversation, ConversationId, Turn, TurnId, TurnStatus, UserId
-from domain.errors import TurnNotFound, UnknownCursor, WorkerLost
+from domain.errors import TurnNotFound, WorkerLost
+from domain.paging import Page, page_of, page_of_turns, place_of
 
 
 class HistoryInMemory(ConversationHistory):
@@ -69,22 +70,21 @@ class HistoryInMemory(ConversationHistory):
         self, user_id: UserId, conversation_id: ConversationId | None, limit: int, cursor: str | None
     ) -> Page[Turn]:
         await asyncio.sleep(0)
-        before = _place(cursor)
-        places = [(n, turn) for n, turn in self._newest_first(user_id, conversation_id) if n < before][: limit + 1]
-        cursor = str(places[limit - 1][0]) if len(places) > limit else None
-        return Page([turn for _, turn in reversed(places[:limit])], cursor)
+        before = place_of(cursor)
+        return page_of_turns(
+            ((n, turn) for n, turn in self._newest_first(user_id, conversation_id) if n < before), limit
+        )
 
     async def conversations(self, user_id: UserId, limit: int, cursor: str | None) -> Page[Conversation]:
         await asyncio.sleep(0)
-        before = _place(cursor)
+        before = place_of(cursor)
         found: dict[ConversationId, tuple[int, Conversation]] = {}
         for n, turn in reversed(list(self._newest_first(user_id, None))):
             began, id = turn.started_at, turn.conversation_id
             created, count = (found[id][1].created_at, found[id][1].turns) if id in found else (began, 0)
             found[id] = n, Conversation(user_id, id, created, began, count + 1)
-        listed = sorted((entry for entry in found.values() if entry[0] < before), key=lambda e: e[0], reverse=True)
-        cursor = str(listed[limit - 1][0]) if len(listed) > limit else None
-        return Page([conversation for _, conversation in listed[:limit]], cursor)
+        latest_first = sorted(found.values(), key=lambda entry: entry[0], reverse=True)
+        return page_of((entry for entry in latest_first if entry[0] < before), limit)
 
     async def clear(self, user_id: UserId, conversation_id: ConversationId | None) -> int:
         await asyncio.sleep(0)
@@ -102,11 +102,3 @@ class HistoryInMemory(ConversationHistory):
     def _newest_first(self, user_id: UserId, conversation_id: ConversationId | None) -> "Sequence[tuple[int, Turn]]":
         turns = [(n, self._turns[id]) for n, id in reversed(self._places.get(user_id, {}).items())]
         return [entry for entry in turns if conversation_id in (None, entry[1].conversation_id)]
-
-
-def _place(cursor: str | None) -> float:
-    if cursor is None:
-        return float("inf")
-    if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= 18):
-        raise UnknownCursor("The cursor is not one that this service gave.")
-    return int(cursor)

@@ -4,22 +4,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Column, Connection, Row, bindparam, case, delete, exists, insert, select, text, update
+from sqlalchemy import Connection, Row, bindparam, case, delete, exists, insert, select, text, update
 
 from adapters.sql.database import Database, Statements
 from adapters.sql.errors import DATABASE_ERRORS
 from adapters.sql.tables import CONTEXT_TURNS, RUNNING_TURNS, Instant, conversations, turns, users
-from application.ports.history import ConversationHistory, HistoryUnavailable, Page
+from application.ports.history import ConversationHistory, HistoryUnavailable
 from domain.conversation import Conversation, ConversationId, Turn, TurnId, TurnStatus, UserId
-from domain.errors import TurnNotFound, UnknownCursor, WorkerLost
+from domain.errors import TurnNotFound, WorkerLost
+from domain.paging import Page, page_of, page_of_turns, place_of
 
 T = TypeVar("T")
 
 RETRY_AFTER: Final = 1.0
 """Seconds after which it makes sense to ask again a database that failed."""
-
-_BEYOND_ALL: Final = 10**18
-"""A place behind every place that a cursor can name."""
 
 
 class HistorySQL(ConversationHistory):
@@ -56,14 +54,18 @@ class HistorySQL(ConversationHistory):
         self, user_id: UserId, conversation_id: ConversationId | None, limit: int, cursor: str | None
     ) -> Page[Turn]:
         query = _PAGE if conversation_id is None else _CONVERSATION_PAGE
-        wanted = {"user": user_id, "conversation": conversation_id, "before": _place(cursor), "rows": limit + 1}
-        rows = await self._read(lambda connection: connection.execute(query, wanted).all())
-        return Page([_turn(row) for row in reversed(rows[:limit])], _cursor(rows, limit, turns.c.seq))
+        wanted = {"user": user_id, "conversation": conversation_id, "before": place_of(cursor), "rows": limit + 1}
+
+        def page(connection: Connection) -> Page[Turn]:
+            with connection.execute(query, wanted) as rows:  # row by row: long texts are not read beyond the page
+                return page_of_turns(((row.seq, _turn(row)) for row in rows), limit)
+
+        return await self._read(page)
 
     async def conversations(self, user_id: UserId, limit: int, cursor: str | None) -> Page[Conversation]:
-        wanted = {"user": user_id, "before": _place(cursor), "rows": limit + 1}
+        wanted = {"user": user_id, "before": place_of(cursor), "rows": limit + 1}
         rows = await self._read(lambda connection: connection.execute(_CONVERSATIONS, wanted).all())
-        return Page([_conversation(row) for row in rows[:limit]], _cursor(rows, limit, conversations.c.last_seq))
+        return page_of(((row.last_seq, _conversation(row)) for row in rows), limit)
 
     async def clear(self, user_id: UserId, conversation_id: ConversationId | None) -> int:
         with _port_errors():
@@ -175,18 +177,6 @@ def _turn(row: Row[*tuple[Any, ...]]) -> Turn:
 def _conversation(row: Row[*tuple[Any, ...]]) -> Conversation:
     user_id, id, created_at, updated_at, _, count = row
     return Conversation(UserId(user_id), ConversationId(id), created_at, updated_at, count)
-
-
-def _place(cursor: str | None) -> int:
-    if cursor is None:
-        return _BEYOND_ALL
-    if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= 18):
-        raise UnknownCursor("The cursor is not one that this service gave.")
-    return int(cursor)
-
-
-def _cursor(rows: Sequence[Row[*tuple[Any, ...]]], limit: int, place: Column[int]) -> str | None:
-    return str(rows[limit - 1]._mapping[place]) if len(rows) > limit else None
 
 
 _LOCK_USER: Final = select(users.c.id).where(users.c.id == bindparam("user")).with_for_update()

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-from application.ports.history import ConversationHistory, Page
+from application.ports.history import ConversationHistory
 from application.ports.live_turns import LiveTurns
 from domain.conversation import Conversation, ConversationId, Turn, UserId
+from domain.paging import Page
 
 
 @dataclass(frozen=True)

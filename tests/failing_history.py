@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
-from application.ports.history import ConversationHistory, HistoryUnavailable, Page
+from application.ports.history import ConversationHistory, HistoryUnavailable
 from domain.conversation import Conversation, ConversationId, Turn, TurnId, UserId
+from domain.paging import Page
 
 T = TypeVar("T")
 

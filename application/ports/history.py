@@ -2,13 +2,11 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Protocol
 
 from domain.conversation import Conversation, ConversationId, Turn, TurnId, UserId
 from domain.errors import ChatError
-
-Item = TypeVar("Item")
+from domain.paging import Page
 
 
 class HistoryError(ChatError):
@@ -29,14 +27,6 @@ class HistoryWriteFailed(HistoryError):
     code = "history_write_failed"
     title = "The reply could not be stored"
     retryable = True
-
-
-@dataclass(frozen=True, slots=True)
-class Page(Generic[Item]):
-    """A part of a listing; `next_cursor` leads to the rest, and is None at the end."""
-
-    items: Sequence[Item]
-    next_cursor: str | None
 
 
 class ConversationHistory(Protocol):
@@ -95,6 +85,8 @@ class ConversationHistory(Protocol):
         self, user_id: UserId, conversation_id: ConversationId | None, limit: int, cursor: str | None
     ) -> Page[Turn]:
         """The newest turns before `cursor`, oldest first; of all conversations where none is named.
+
+        At most `limit`, and fewer where their text is long: see `domain.paging`.
 
         Raises:
             UnknownCursor: `cursor` is not one that a page gave.

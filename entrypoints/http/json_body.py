@@ -52,6 +52,8 @@ class _JSONRequest(Request):
         chunks, size = [], 0
         try:
             with anyio.CancelScope() as patience:
+                if announced.isdecimal() and int(announced) > limit:
+                    patience.deadline = anyio.current_time() + PATIENCE
                 async for chunk in self.stream():
                     size += len(chunk)
                     if size <= limit:
@@ -62,7 +64,7 @@ class _JSONRequest(Request):
                         break
         except ClientDisconnect:
             raise ClientGone from None
-        if size > limit:
+        if size > limit or patience.cancelled_caught:
             raise body_too_large(limit)
         self._body = b"".join(chunks)
         self._json = parse_json(self._body)

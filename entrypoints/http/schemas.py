@@ -7,7 +7,6 @@ from pydantic import AfterValidator, BaseModel, Field, GetPydanticSchema, PlainS
 from pydantic_core import CoreSchema, core_schema
 
 from application.health import Health
-from application.ports.history import Page
 from application.send_message import NewMessage
 from domain.conversation import (
     DEFAULT_CONVERSATION,
@@ -18,6 +17,7 @@ from domain.conversation import (
     TurnStatus,
     UserId,
 )
+from domain.paging import Page
 
 
 def _id_schema(kind: type[str]) -> GetPydanticSchema:

@@ -275,6 +275,24 @@ async def test_the_place_of_a_turn_is_that_of_its_begin_whenever_it_ends(history
     assert [t.user_message for t in (await history.page(ADA, None, 10, None)).items] == ["first", "second"]
 
 
+async def test_a_page_ends_early_where_its_texts_are_long_and_the_next_one_goes_on(
+    history: ConversationHistory,
+) -> None:
+    turns = [await kept(history, new_turn(str(number)), "\u00e4" * 100_000) for number in range(9)]
+    newest = await history.page(ADA, None, 200, None)
+    older = await history.page(ADA, None, 200, newest.next_cursor)
+    oldest = await history.page(ADA, None, 200, older.next_cursor)
+    assert [turns[5:], turns[1:5], turns[:1]] == [list(page.items) for page in (newest, older, oldest)]
+    assert oldest.next_cursor is None
+
+
+async def test_a_page_holds_one_turn_however_long_it_is(history: ConversationHistory) -> None:
+    turn = await kept(history, new_turn(), "x" * 1_000_000)
+    await kept(history, new_turn(), "x" * 1_000_000)
+    newest = await history.page(ADA, None, 200, None)
+    assert [turn] == list((await history.page(ADA, None, 200, newest.next_cursor)).items)
+
+
 @pytest.mark.parametrize("cursor", ["", " 1", "-1", "1.0", "1e3", "٣", "²", "0x1", "a", "1\n", "9" * 19, "1" * 5000])
 async def test_a_cursor_that_no_page_gave_is_refused(history: ConversationHistory, cursor: str) -> None:
     await several(history, 1)

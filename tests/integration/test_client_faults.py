@@ -380,9 +380,10 @@ def assert_kept(policy: str, got: str, kept: list[dict[str, Any]]) -> None:
         assert text.startswith(got)
 
 
-async def test_a_body_that_says_it_is_too_large_is_refused_unread(upstream: ScriptedUpstream) -> None:
+@pytest.mark.parametrize("announced", [300_000, 3_000_000])
+async def test_a_body_that_says_it_is_too_large_is_refused_unread(upstream: ScriptedUpstream, announced: int) -> None:
     async with serving(upstream, "any") as service, RawClient(service.url) as client:
-        client.request("POST", STREAM, "Content-Type: application/json\r\nContent-Length: 3000000")
+        client.request("POST", STREAM, f"Content-Type: application/json\r\nContent-Length: {announced}")
         assert await client.head() == 413
         await client.rest()
         await client.closed()

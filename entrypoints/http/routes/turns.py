@@ -59,7 +59,13 @@ async def follow_turn(
     if start.end is not None and not encode(start, turn.id, seen):
         async with reader:
             return Response(status_code=204)
-    return EventStream(reader, turn.id, comment_interval=settings.comment_interval, after=seen, start=start)
+    return EventStream(
+        reader,
+        turn.id,
+        comment_interval=settings.comment_interval,
+        after=seen,
+        start=start if start.texts or start.end else None,
+    )
 
 
 def _event_number(last_event_id: str | None, after: str | None) -> int:
