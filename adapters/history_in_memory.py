@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from application.ports.history import ConversationHistory
-from domain.conversation import Conversation, ConversationId, Turn, TurnId, TurnStatus, UserId
+from domain.conversation import Conversation, ConversationId, Exchange, Turn, TurnId, TurnStatus, UserId
 from domain.errors import TurnNotFound, WorkerLost
 from domain.paging import Page, page_of, page_of_turns, place_of
 
@@ -56,14 +56,14 @@ class HistoryInMemory(ConversationHistory):
         except KeyError:
             raise TurnNotFound from None
 
-    async def latest(self, user_id: UserId, conversation_id: ConversationId, limit: int) -> Sequence[Turn]:
+    async def latest(self, user_id: UserId, conversation_id: ConversationId, limit: int) -> Sequence[Exchange]:
         await asyncio.sleep(0)
-        found: list[Turn] = []
+        found: list[Exchange] = []
         for _, turn in self._newest_first(user_id, conversation_id):
             if len(found) >= limit:
                 break
             if turn.reply and turn.status is not TurnStatus.IN_PROGRESS:
-                found.append(turn)
+                found.append(turn.exchange)
         return found
 
     async def page(

@@ -10,7 +10,7 @@ from adapters.sql.database import Database, Statements
 from adapters.sql.errors import DATABASE_ERRORS
 from adapters.sql.tables import CONTEXT_TURNS, RUNNING_TURNS, Instant, conversations, turns, users
 from application.ports.history import ConversationHistory, HistoryUnavailable
-from domain.conversation import Conversation, ConversationId, Turn, TurnId, TurnStatus, UserId
+from domain.conversation import Conversation, ConversationId, Exchange, Turn, TurnId, TurnStatus, UserId
 from domain.errors import TurnNotFound, WorkerLost
 from domain.paging import Page, page_of, page_of_turns, place_of
 
@@ -46,9 +46,9 @@ class HistorySQL(ConversationHistory):
             raise TurnNotFound
         return _turn(row)
 
-    async def latest(self, user_id: UserId, conversation_id: ConversationId, limit: int) -> Sequence[Turn]:
+    async def latest(self, user_id: UserId, conversation_id: ConversationId, limit: int) -> Sequence[Exchange]:
         wanted = {"user": user_id, "conversation": conversation_id, "rows": limit}
-        return [_turn(row) for row in await self._read(lambda connection: connection.execute(_LATEST, wanted).all())]
+        return await self._read(lambda connection: list(map(Exchange._make, connection.execute(_LATEST, wanted))))
 
     async def page(
         self, user_id: UserId, conversation_id: ConversationId | None, limit: int, cursor: str | None
@@ -147,7 +147,12 @@ def _finish(connection: Connection, turn: Turn) -> bool:
 _GET: Final = select(turns).where(turns.c.id == bindparam("turn_id"))
 _OF_USER: Final = select(turns).where(turns.c.user_id == bindparam("user"))
 _OF_CONVERSATION: Final = _OF_USER.where(turns.c.conversation_id == bindparam("conversation"))
-_LATEST: Final = _OF_CONVERSATION.where(CONTEXT_TURNS).order_by(turns.c.seq.desc()).limit(bindparam("rows"))
+_LATEST: Final = (
+    _OF_CONVERSATION.with_only_columns(turns.c.user_message, turns.c.reply)
+    .where(CONTEXT_TURNS)
+    .order_by(turns.c.seq.desc())
+    .limit(bindparam("rows"))
+)
 _BEFORE: Final = turns.c.seq < bindparam("before")
 _PAGE: Final = _OF_USER.where(_BEFORE).order_by(turns.c.seq.desc()).limit(bindparam("rows"))
 _CONVERSATION_PAGE: Final = _OF_CONVERSATION.where(_BEFORE).order_by(turns.c.seq.desc()).limit(bindparam("rows"))

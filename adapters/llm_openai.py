@@ -54,20 +54,21 @@ class LLMOpenAI(LLM):
         pool_timeout: float = 2,
         max_connections: int = 1200,
     ) -> None:
+        url = base_url or OPENAI
         # The transport's own limit on waiting for a connection would cut connecting short too: it counts both as one.
         limits = httpx2.Limits(
             max_connections=max_connections, max_keepalive_connections=None, keepalive_expiry=KEEP_ALIVE
         )
         timeout = httpx2.Timeout(connect=connect_timeout, read=idle_timeout, write=idle_timeout, pool=None)
         http = openai.DefaultAioHttpClient(
-            verify=default_ssl_context(),
+            verify=default_ssl_context() if url.startswith("https:") else False,  # takes its time to read certificates
             follow_redirects=False,
             limits=limits,
             timeout=timeout,
             event_hooks={"response": [_cap_refusals]},
         )
         self._client = openai.AsyncOpenAI(
-            api_key=api_key, base_url=base_url or OPENAI, http_client=http, timeout=timeout, max_retries=0
+            api_key=api_key, base_url=url, http_client=http, timeout=timeout, max_retries=0
         )
         self._model = model
         self._parameters = Parameters(temperature=temperature, max_tokens=max_tokens)

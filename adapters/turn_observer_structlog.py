@@ -24,7 +24,7 @@ class TurnObserverStructlog(TurnObserver):
 
     def __init__(self, pseudonym: Callable[[UserId], str]) -> None:
         self._pseudonym = pseudonym
-        self._log = structlog.get_logger("turns")
+        self._log = structlog.get_logger()
         self._auth_error_at = -AUTH_INTERVAL
 
     def ended(self, turn: Turn, error: ChatError | None, figures: TurnFigures) -> None:

@@ -12,7 +12,7 @@ from application.ports.llm import LLM, LLMContextTooLong
 from application.ports.turn_observer import TurnFigures, TurnObserver
 from application.running_turns import RunningTurn
 from domain.context import MAX_TURNS, assemble
-from domain.conversation import Message, Turn
+from domain.conversation import Exchange, Message, Turn
 from domain.errors import Cancelled, ChatError, ContextTooLong, InternalError, TurnDeadline
 
 FINISH_PAUSES: Final = (0.0, 0.5, 1.5)
@@ -64,7 +64,7 @@ class GenerateReply:
         except LLMContextTooLong as error:
             raise ContextTooLong from error
 
-    def _context(self, turn: Turn, latest: Sequence[Turn], budget: int) -> Sequence[Message]:
+    def _context(self, turn: Turn, latest: Sequence[Exchange], budget: int) -> Sequence[Message]:
         return assemble(self.instructions, latest, turn.user_message, budget)
 
     async def _reply(self, running: RunningTurn, messages: Sequence[Message]) -> str:

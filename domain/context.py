@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from domain.conversation import Message, Role, Turn
+from domain.conversation import Exchange, Message, Role
 from domain.errors import ContextTooLong
 
 MAX_TURNS: Final = 50
@@ -35,7 +35,7 @@ def estimate_tokens(text: str) -> int:
     return (small * 38 + capital * 70 + spaces * 25 + high * 85 + others * 100 + 99) // 100
 
 
-def assemble(instructions: str, latest_first: Iterable[Turn], message: str, budget: int) -> Sequence[Message]:
+def assemble(instructions: str, latest_first: Iterable[Exchange], message: str, budget: int) -> Sequence[Message]:
     """The messages to send, oldest turn first, within `budget` estimated tokens.
 
     Turns go in whole or not at all, from the latest back, until the first that does not fit: a gap in the middle

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Final, NewType, Self
+from typing import Final, NamedTuple, NewType, Self
 
 from domain.errors import ChatError, Interruption
 
@@ -64,6 +64,13 @@ class Message:
     text: str
 
 
+class Exchange(NamedTuple):
+    """What was said in a turn, and nothing else of it."""
+
+    user_message: str
+    reply: str
+
+
 class TurnStatus(StrEnum):
     IN_PROGRESS = "in_progress"
     COMPLETED = "completed"
@@ -90,6 +97,10 @@ class Turn:
     reply: str = ""
     status: TurnStatus = TurnStatus.IN_PROGRESS
     reason: str | None = None
+
+    @property
+    def exchange(self) -> Exchange:
+        return Exchange(self.user_message, self.reply)
 
     def completed(self, reply: str, finish_reason: str) -> Self:
         """This turn after the model ended its reply of its own accord."""

@@ -21,7 +21,7 @@ async def opened(container: Container) -> AsyncIterator[None]:
     Raises:
         StartRefused: something that is configured can not be used.
     """
-    log = structlog.get_logger("service")
+    log = structlog.get_logger()
     async with AsyncExitStack() as stack:
         if container.settings().history_backend == "sql":
             database = container.database()

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 from application.ports.history import ConversationHistory, HistoryUnavailable
-from domain.conversation import Conversation, ConversationId, Turn, TurnId, UserId
+from domain.conversation import Conversation, ConversationId, Exchange, Turn, TurnId, UserId
 from domain.paging import Page
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ class GatedHistory(ConversationHistory):
     async def get(self, turn_id: TurnId) -> Turn:
         return await self._through("get", lambda: self._history.get(turn_id))
 
-    async def latest(self, user_id: UserId, conversation_id: ConversationId, limit: int) -> Sequence[Turn]:
+    async def latest(self, user_id: UserId, conversation_id: ConversationId, limit: int) -> Sequence[Exchange]:
         return await self._through("latest", lambda: self._history.latest(user_id, conversation_id, limit))
 
     async def page(

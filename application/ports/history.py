@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from domain.conversation import Conversation, ConversationId, Turn, TurnId, UserId
+from domain.conversation import Conversation, ConversationId, Exchange, Turn, TurnId, UserId
 from domain.errors import ChatError
 from domain.paging import Page
 
@@ -76,8 +76,11 @@ class ConversationHistory(Protocol):
         ...
 
     @abstractmethod
-    async def latest(self, user_id: UserId, conversation_id: ConversationId, limit: int) -> Sequence[Turn]:
-        """The newest finished turns with reply text of one conversation, latest first, at most `limit`."""
+    async def latest(self, user_id: UserId, conversation_id: ConversationId, limit: int) -> Sequence[Exchange]:
+        """What was said in the newest finished turns with reply text of one conversation, latest first.
+
+        At most `limit` of them. Read before every reply, so it brings no more than that.
+        """
         ...
 
     @abstractmethod

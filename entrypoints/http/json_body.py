@@ -2,8 +2,8 @@
 
 import json
 import math
+import re
 from collections.abc import Callable, Coroutine
-from email.message import Message
 from typing import Any, Final, NoReturn
 
 import anyio
@@ -12,6 +12,8 @@ from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 
 from entrypoints.http.errors import ClientGone, body_too_large, malformed_json, unsupported_media_type
+
+_JSON_TYPE: Final = re.compile(r"application/(?:[\w.!#$&^-]+\+)?json\s*(?:;|$)", re.IGNORECASE)
 
 PATIENCE: Final = 1.0
 """Seconds that the rest of a body that is too large is listened to."""
@@ -41,10 +43,7 @@ class _JSONRequest(Request):
             RequestProblem: it is declared as something else, too large, or not JSON.
             ClientGone: the client left in the middle of it.
         """
-        declared = Message()
-        declared["content-type"] = self.headers.get("content-type", "")
-        subtype = declared.get_content_subtype()
-        if declared.get_content_maintype() != "application" or not (subtype == "json" or subtype.endswith("+json")):
+        if not _JSON_TYPE.match(self.headers.get("content-type", "")):
             raise unsupported_media_type()
         announced = self.headers.get("content-length", "")
         if announced.isdecimal() and int(announced) > 2 * limit:

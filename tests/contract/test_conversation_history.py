@@ -185,7 +185,7 @@ async def test_turns_that_had_ended_are_not_abandoned(history: ConversationHisto
 
 async def test_the_latest_turns_come_latest_first_and_no_more_than_asked_for(history: ConversationHistory) -> None:
     turns = await several(history, 5)
-    assert turns[:1:-1] == list(await history.latest(ADA, HOME, 3))
+    assert [turn.exchange for turn in turns[:1:-1]] == list(await history.latest(ADA, HOME, 3))
 
 
 async def test_the_latest_turns_are_those_that_ended_with_text(history: ConversationHistory) -> None:
@@ -194,14 +194,14 @@ async def test_the_latest_turns_are_those_that_ended_with_text(history: Conversa
     running = new_turn()
     await history.begin(running)
     await history.save_progress({running.id: "Hi, th"})
-    assert [told] == list(await history.latest(ADA, DEFAULT_CONVERSATION, 10))
+    assert [told.exchange] == list(await history.latest(ADA, DEFAULT_CONVERSATION, 10))
 
 
 async def test_the_latest_turns_are_of_that_conversation_and_that_user(history: ConversationHistory) -> None:
     mine = await kept(history, new_turn(conversation_id=HOME))
     await kept(history, new_turn(conversation_id=WORK))
     await kept(history, new_turn(user_id=BOB, conversation_id=HOME))
-    assert [mine] == list(await history.latest(ADA, HOME, 10))
+    assert [mine.exchange] == list(await history.latest(ADA, HOME, 10))
 
 
 async def test_nothing_was_said_in_an_unknown_conversation(history: ConversationHistory) -> None:
@@ -398,7 +398,7 @@ async def test_what_has_returned_is_seen_by_whoever_asks_next(history: Conversat
         for _ in range(10):
             turn = await kept(history, new_turn(user_id=user_id))
             assert turn == (await history.page(user_id, None, 1, None)).items[0]
-            assert turn == (await history.latest(user_id, DEFAULT_CONVERSATION, 1))[0]
+            assert turn.exchange == (await history.latest(user_id, DEFAULT_CONVERSATION, 1))[0]
 
     await asyncio.gather(*(converse(UserId(f"user{n}")) for n in range(5)))
 

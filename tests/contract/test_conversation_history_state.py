@@ -94,7 +94,7 @@ class HistoryMachine(RuleBasedStateMachine):
 
     @rule(user=USERS, conversation=CONVERSATIONS, limit=LIMITS)
     def latest(self, user: UserId, conversation: ConversationId, limit: int) -> None:
-        told = [turn for turn in self._of(user, conversation) if turn.reply and not self._runs(turn)]
+        told = [turn.exchange for turn in self._of(user, conversation) if turn.reply and not self._runs(turn)]
         assert told[::-1][:limit] == list(self.run(self.history.latest(user, conversation, limit)))
 
     @rule(user=USERS, conversation=st.none() | CONVERSATIONS, limit=LIMITS)

@@ -6,14 +6,13 @@ fewer tokens for the same text. `pytest -rP` prints the table.
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import pytest
 import requests
 
 from domain.context import assemble, estimate_tokens
-from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, TurnStatus, UserId
+from domain.conversation import Exchange
 from entrypoints.local_model import SLOT_TOKENS, LocalModel, local_model
 
 PROSE: Final[Mapping[str, str]] = {
@@ -192,21 +191,11 @@ def test_repetition_is_never_estimated_too_low(kind: str, ratio: Callable[[str, 
 def test_the_fullest_context_leaves_the_embedded_model_room_for_its_longest_reply(
     text: str, model: LocalModel, post: Post
 ) -> None:
-    context = assemble("You are a helpful assistant.", [turn(text)] * 50, "Go on.", model.context_tokens)
+    context = assemble(
+        "You are a helpful assistant.", [Exchange("And then?", text)] * 50, "Go on.", model.context_tokens
+    )
     messages = [{"role": message.role, "content": message.text} for message in context]
 
     counted = post("/v1/chat/completions/input_tokens", {"messages": messages})["input_tokens"]
 
     assert counted + model.max_tokens <= SLOT_TOKENS
-
-
-def turn(text: str) -> Turn:
-    return Turn(
-        id=TurnId("0b0c5b1e-8a7c-4a53-9f0e-6d3a4f1c2b7d"),
-        user_id=UserId("user123"),
-        conversation_id=DEFAULT_CONVERSATION,
-        started_at=datetime(2026, 1, 1, tzinfo=UTC),
-        user_message="And then?",
-        reply=text,
-        status=TurnStatus.COMPLETED,
-    )

@@ -17,7 +17,7 @@ from application.ports.live_turns import End, Reader
 from application.ports.turn_observer import TurnFigures, TurnObserver
 from application.running_turns import RunningTurns
 from application.send_message import NewMessage, SendMessage
-from domain.conversation import DEFAULT_CONVERSATION, ConversationId, Turn, TurnId, UserId
+from domain.conversation import DEFAULT_CONVERSATION, ConversationId, Exchange, Turn, TurnId, UserId
 from domain.errors import ChatError
 from tests.fakes import ScriptedLLM, ScriptedReply
 
@@ -151,7 +151,7 @@ class FailingHistory(HistoryInMemory):
         await self._play("finish")
         return await super().finish(turn)
 
-    async def latest(self, user_id: UserId, conversation_id: ConversationId, limit: int) -> Sequence[Turn]:
+    async def latest(self, user_id: UserId, conversation_id: ConversationId, limit: int) -> Sequence[Exchange]:
         await self._play("latest")
         return await super().latest(user_id, conversation_id, limit)
 

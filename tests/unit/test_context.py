@@ -1,33 +1,20 @@
 """The laws of what the model gets to see."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.context import MAX_TURNS, MESSAGE_OVERHEAD, assemble, estimate_tokens
-from domain.conversation import DEFAULT_CONVERSATION, Message, Role, Turn, TurnId, TurnStatus, UserId
+from domain.conversation import Exchange, Message, Role
 from domain.errors import ContextTooLong
 
 texts = st.text(max_size=60)
 replies = st.one_of(st.just(""), texts)
 
 
-def turn(user_message: str, reply: str) -> Turn:
-    return Turn(
-        id=TurnId("0b0c5b1e-8a7c-4a53-9f0e-6d3a4f1c2b7d"),
-        user_id=UserId("user123"),
-        conversation_id=DEFAULT_CONVERSATION,
-        started_at=datetime(2026, 1, 1, tzinfo=UTC),
-        user_message=user_message,
-        reply=reply,
-        status=TurnStatus.COMPLETED,
-    )
-
-
-turns = st.lists(st.builds(turn, texts, replies), max_size=12)
+turns = st.lists(st.builds(Exchange, texts, replies), max_size=12)
 
 
 def cost(messages: Sequence[Message]) -> int:
@@ -38,7 +25,7 @@ def needed(instructions: str, message: str) -> int:
     return cost([Message(Role.SYSTEM, instructions), Message(Role.USER, message)])
 
 
-def as_messages(latest_first: Sequence[Turn]) -> Sequence[Message]:
+def as_messages(latest_first: Sequence[Exchange]) -> Sequence[Message]:
     return [
         message
         for turn in reversed(latest_first)
@@ -47,7 +34,9 @@ def as_messages(latest_first: Sequence[Turn]) -> Sequence[Message]:
 
 
 @given(texts, turns, texts, st.integers(0, 400))
-def test_the_context_never_exceeds_its_budget(instructions: str, history: list[Turn], message: str, spare: int) -> None:
+def test_the_context_never_exceeds_its_budget(
+    instructions: str, history: list[Exchange], message: str, spare: int
+) -> None:
     budget = needed(instructions, message) + spare
 
     assert cost(assemble(instructions, history, message, budget)) <= budget
@@ -55,7 +44,7 @@ def test_the_context_never_exceeds_its_budget(instructions: str, history: list[T
 
 @given(texts, turns, texts, st.integers(0, 400))
 def test_the_context_is_the_instructions_the_latest_whole_turns_and_the_message(
-    instructions: str, history: list[Turn], message: str, spare: int
+    instructions: str, history: list[Exchange], message: str, spare: int
 ) -> None:
     answered = [turn for turn in history if turn.reply]
 
@@ -68,7 +57,7 @@ def test_the_context_is_the_instructions_the_latest_whole_turns_and_the_message(
 
 @given(texts, turns, texts, st.integers(0, 400))
 def test_user_and_assistant_alternate_after_the_instructions(
-    instructions: str, history: list[Turn], message: str, spare: int
+    instructions: str, history: list[Exchange], message: str, spare: int
 ) -> None:
     roles = [m.role for m in assemble(instructions, history, message, needed(instructions, message) + spare)]
 
@@ -77,7 +66,7 @@ def test_user_and_assistant_alternate_after_the_instructions(
 
 @given(texts, turns, texts, st.integers(0, 400))
 def test_the_first_turn_left_out_would_not_have_fitted(
-    instructions: str, history: list[Turn], message: str, spare: int
+    instructions: str, history: list[Exchange], message: str, spare: int
 ) -> None:
     budget = needed(instructions, message) + spare
     answered = [turn for turn in history if turn.reply]
@@ -90,7 +79,7 @@ def test_the_first_turn_left_out_would_not_have_fitted(
 
 @given(texts, turns, texts, st.integers(0, 400), st.integers(0, 400))
 def test_a_larger_budget_only_adds_older_turns(
-    instructions: str, history: list[Turn], message: str, spare: int, more: int
+    instructions: str, history: list[Exchange], message: str, spare: int, more: int
 ) -> None:
     budget = needed(instructions, message) + spare
 
@@ -102,7 +91,7 @@ def test_a_larger_budget_only_adds_older_turns(
 
 @given(texts, turns, texts, st.integers(1, 1000))
 def test_a_budget_below_instructions_and_message_is_refused(
-    instructions: str, history: list[Turn], message: str, short: int
+    instructions: str, history: list[Exchange], message: str, short: int
 ) -> None:
     with pytest.raises(ContextTooLong):
         assemble(instructions, history, message, needed(instructions, message) - short)
@@ -112,7 +101,7 @@ def test_a_budget_below_instructions_and_message_is_refused(
 def test_instructions_and_message_that_just_fit_are_sent_alone(instructions: str, message: str) -> None:
     expected = [Message(Role.SYSTEM, instructions), Message(Role.USER, message)]
 
-    assert expected == assemble(instructions, [turn("Hello", "Hi")], message, needed(instructions, message))
+    assert expected == assemble(instructions, [Exchange("Hello", "Hi")], message, needed(instructions, message))
 
 
 def test_a_refusal_names_both_numbers() -> None:
@@ -121,7 +110,7 @@ def test_a_refusal_names_both_numbers() -> None:
 
 
 def test_turns_without_reply_text_are_left_out_whole() -> None:
-    history = [turn("And now?", ""), turn("Hello", "Hi"), turn("Anyone there?", "")]
+    history = [Exchange("And now?", ""), Exchange("Hello", "Hi"), Exchange("Anyone there?", "")]
 
     recent = assemble("", history, "Well?", 1000)[1:-1]
 
@@ -129,7 +118,7 @@ def test_turns_without_reply_text_are_left_out_whole() -> None:
 
 
 def test_a_turn_that_does_not_fit_hides_the_older_ones() -> None:
-    history = [turn("Two", "2"), turn("A long one", "x" * 4000), turn("One", "1")]
+    history = [Exchange("Two", "2"), Exchange("A long one", "x" * 4000), Exchange("One", "1")]
 
     recent = assemble("", history, "Three", 1000)[1:-1]
 
@@ -137,7 +126,7 @@ def test_a_turn_that_does_not_fit_hides_the_older_ones() -> None:
 
 
 def test_no_more_than_the_latest_fifty_turns_are_sent() -> None:
-    history = [turn(f"Question {n}", f"Answer {n}") for n in range(MAX_TURNS + 10)]
+    history = [Exchange(f"Question {n}", f"Answer {n}") for n in range(MAX_TURNS + 10)]
 
     recent = assemble("", history, "Next", 1_000_000)[1:-1]
 

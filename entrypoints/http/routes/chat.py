@@ -3,7 +3,8 @@
 import anyio
 from fastapi import APIRouter, Request, Response
 
-from application.send_message import BegunTurn
+from application.running_turns import RunningTurn
+from application.send_message import BegunTurn, NewMessage, SendMessage
 from entrypoints.http.dependencies import SendMessageDep, SettingsDep
 from entrypoints.http.errors import RefusedTurn
 from entrypoints.http.event_stream import EventStream
@@ -22,11 +23,8 @@ router = APIRouter(prefix="/api/chat", tags=["chat"], route_class=JSONRoute)
     responses=STREAM | problems(*BEGIN, *UPSTREAM, request=BODY),
 )
 async def send_message(body: ChatRequest, request: Request, send: SendMessageDep, settings: SettingsDep) -> Response:
-    begun = await unless_gone(request.receive, send(body.to_message(settings.on_disconnect)))
-    async with leaving_on_error(begun.reader):
-        await unless_gone(request.receive, _answered(begun, settings.header_hold))
-        if begun.running.refused:
-            raise RefusedTurn(begun.running.refused, begun.running.turn.id)
+    message = body.to_message(settings.on_disconnect)
+    begun = await unless_gone(request.receive, _begin(send, message, settings.header_hold))
     return EventStream(begun.reader, begun.running.turn.id, comment_interval=settings.comment_interval)
 
 
@@ -39,17 +37,27 @@ async def send_message(body: ChatRequest, request: Request, send: SendMessageDep
 async def send_message_simple(
     body: ChatRequest, request: Request, response: Response, send: SendMessageDep, settings: SettingsDep
 ) -> SimpleReply:
-    begun = await unless_gone(request.receive, send(body.to_message(settings.on_disconnect)))
-    async with begun.reader:
-        await unless_gone(request.receive, begun.running.ended.wait())
-    ended = begun.running
+    ended = await unless_gone(request.receive, _run(send, body.to_message(settings.on_disconnect)))
     if ended.failure:
         raise RefusedTurn(ended.failure, ended.turn.id)
     response.headers["X-Turn-ID"] = ended.turn.id
     return SimpleReply.of(ended.turn)
 
 
-async def _answered(begun: BegunTurn, hold: float) -> None:
-    """Wait for the model to answer, so that a refusal still has a status of its own."""
-    with anyio.move_on_after(hold):
-        await begun.running.answered.wait()
+async def _begin(send: SendMessage, message: NewMessage, hold: float) -> BegunTurn:
+    """Begin a turn, and wait for the model to answer, so that a refusal still has a status of its own."""
+    begun = await send(message)
+    async with leaving_on_error(begun.reader):
+        with anyio.move_on_after(hold):
+            await begun.running.answered.wait()
+        if begun.running.refused:
+            raise RefusedTurn(begun.running.refused, begun.running.turn.id)
+    return begun
+
+
+async def _run(send: SendMessage, message: NewMessage) -> RunningTurn:
+    """Begin a turn, and wait for its end."""
+    begun = await send(message)
+    async with begun.reader:
+        await begun.running.ended.wait()
+    return begun.running
