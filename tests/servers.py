@@ -22,6 +22,9 @@ from entrypoints.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 
+NOBODY = "http://127.0.0.1:9/v1"
+"""Where no model's service listens, for services whose model is a fake."""
+
 for _imported_at_need in ("adapters.llm_openai", "adapters.history_sql", "adapters.sql.sqlite"):
     import_module(_imported_at_need)  # importing reads files, which no event loop should wait for
 
@@ -39,7 +42,9 @@ class Service:
 async def running_service(overrides: dict[str, Any] | None = None, **settings: Any) -> AsyncIterator[Service]:
     """Start the service with these settings, on a free port; `overrides` replaces parts of the container."""
     # The settings of whoever runs the tests must not matter: neither their .env nor, for these fields, their variables.
-    chosen = Settings(_env_file=None, **{"history_backend": "in_memory", "port": 0, **settings})
+    chosen = Settings(
+        _env_file=None, **{"history_backend": "in_memory", "port": 0, "openai_base_url": NOBODY, **settings}
+    )
     container = Container(settings=chosen)
     for name, part in (overrides or {}).items():
         container.providers[name].override(providers.Object(part))

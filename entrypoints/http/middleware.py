@@ -52,7 +52,7 @@ class RequestContext:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         asked = Headers(scope=scope).get("x-request-id", "")
-        request_id = asked if _SAFE_ID.fullmatch(asked) else f"{_PROCESS}{next(_numbers):08x}"
+        request_id = asked if _SAFE_ID.fullmatch(asked) else f"{_PROCESS}{next(_numbers):016x}"
         scope.setdefault("state", {})["request_id"] = request_id
         started = time.perf_counter()
         status = 0
