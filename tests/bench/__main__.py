@@ -1,6 +1,6 @@
 """What the service costs, as ratios to two yardsticks that are measured in the same run.
 
-    python -m tests.bench [--seconds N] [--streams N]
+    python -m tests.bench [--seconds N] [--streams N ...]
 
 `floor` is as little as Python can do, `plain` what one writes in an afternoon; neither stores or checks anything.
 Absolute figures depend on the machine; the ratios much less.
@@ -25,19 +25,24 @@ ROUNDS = 3
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=6, help="length of a round (default: %(default)s)")
-    parser.add_argument("--streams", type=int, default=100, help="streams at a time (default: %(default)s)")
+    parser.add_argument(
+        "--streams", type=int, nargs="+", default=[20, 100, 300], help="streams at a time (default: %(default)s)"
+    )
     options = parser.parse_args()
     print(f"{platform.machine()}, {psutil.cpu_count()} processors, Python {platform.python_version()}")
-    for name, tokens, pause in (("paced, 20 ms a chunk", 100, 20), ("as fast as it goes", 100, 0), ("one token", 1, 0)):
-        print(f"\n{name}, {options.streams} streams")
-        with upstream(tokens, pause) as base_url:
-            _compare(base_url, options.streams, options.seconds)
+    for streams in options.streams:
+        _compare("paced, 20 ms a chunk", 100, 20, streams, options.seconds)
+    middle = sorted(options.streams)[len(options.streams) // 2]
+    _compare("as fast as it goes", 100, 0, middle, options.seconds)
+    _compare("one token", 1, 0, middle, options.seconds)
     history.measure()
     start.measure()
 
 
-def _compare(base_url: str, streams: int, seconds: float) -> None:
+def _compare(title: str, tokens: int, pause: float, streams: int, seconds: float) -> None:
+    print(f"\n{title}, {streams} streams")
     with ExitStack() as stack:
+        base_url = stack.enter_context(upstream(tokens, pause))
         servers = {
             "service": stack.enter_context(service(base_url)),
             "plain": stack.enter_context(yardstick("plain", base_url)),
