@@ -1,6 +1,7 @@
 """What the model gets to see: the instructions, the latest turns that fit a budget, the message."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Final
 
 from domain.conversation import Exchange, Message, Role
@@ -47,15 +48,24 @@ def assemble(instructions: str, latest_first: Iterable[Exchange], message: str, 
     left = budget - _cost(instructions) - _cost(message)
     if left < 0:
         raise ContextTooLong(f"Instructions and message take about {budget - left} tokens; the limit is {budget}.")
-    recent: list[Message] = []
-    for turn in latest_first:
-        if not turn.reply:
-            continue
-        left -= _cost(turn.user_message) + _cost(turn.reply)
-        if left < 0 or len(recent) >= 2 * MAX_TURNS:
-            break
-        recent += Message(Role.ASSISTANT, turn.reply), Message(Role.USER, turn.user_message)
+    told = [exchange for exchange in islice(latest_first, MAX_TURNS) if exchange.reply]
+    # No text takes more tokens than bytes: where even that many fit, as in most conversations, nothing is estimated.
+    if sum(len(text.encode()) + MESSAGE_OVERHEAD for exchange in told for text in exchange) > left:
+        told = list(_fitting(told, left))
+    recent = [
+        message
+        for exchange in told
+        for message in (Message(Role.ASSISTANT, exchange.reply), Message(Role.USER, exchange.user_message))
+    ]
     return [Message(Role.SYSTEM, instructions), *reversed(recent), Message(Role.USER, message)]
+
+
+def _fitting(latest_first: Iterable[Exchange], budget: int) -> Iterator[Exchange]:
+    for exchange in latest_first:
+        budget -= _cost(exchange.user_message) + _cost(exchange.reply)
+        if budget < 0:
+            return
+        yield exchange
 
 
 def _cost(text: str) -> int:

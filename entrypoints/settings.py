@@ -60,7 +60,7 @@ class Settings(BaseSettings):
     )
     data_dir: Path = Field(Path("data"), description="Directory for everything the service keeps.")
     context_tokens: int = Field(
-        12_000, ge=100, le=10_000_000, description="Budget for instructions, recent turns and message, in tokens."
+        14_000, ge=100, le=10_000_000, description="Budget for instructions, recent turns and message, in tokens."
     )
     on_disconnect: Literal["cancel", "continue"] = Field(
         "cancel", description="When the last reader leaves: `cancel` the reply, or `continue` it."

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from domain.context import MAX_TURNS, MESSAGE_OVERHEAD, assemble, estimate_tokens
 from domain.conversation import Exchange, Message, Role
 from domain.errors import ContextTooLong
+from entrypoints.settings import DEFAULT_PROMPT
 
 texts = st.text(max_size=60)
 replies = st.one_of(st.just(""), texts)
@@ -147,3 +148,7 @@ def test_two_texts_take_as_much_as_both_together(one: str, other: str) -> None:
 
 def test_no_text_takes_no_tokens() -> None:
     assert estimate_tokens("") == 0
+
+
+def test_the_longest_message_fits_the_budget_that_is_set_by_default() -> None:
+    assert len(assemble(DEFAULT_PROMPT, [], "a" * 32_000, 14_000)) == 2

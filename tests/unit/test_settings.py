@@ -39,7 +39,7 @@ FURTHER = {
     "PORT": 8000,
     "HISTORY_BACKEND": "sql",
     "DATABASE_URL": None,
-    "CONTEXT_TOKENS": 12_000,
+    "CONTEXT_TOKENS": 14_000,
     "ON_DISCONNECT": "cancel",
     "CORS_ORIGINS": (),
     "MAX_MESSAGE_CHARS": 32_000,
