@@ -86,16 +86,10 @@ turns: Final = Table(
 )
 """`seq` is a turn's place among all turns of its user."""
 
-Index(
-    "ix_turns_context",
-    turns.c.user_id,
-    turns.c.conversation_id,
-    turns.c.seq,
-    sqlite_where=CONTEXT_TURNS,
-    postgresql_where=CONTEXT_TURNS,
-)
+# Partial on PostgreSQL too, by the migrations: saying so here as well would load its dialect at every start.
+Index("ix_turns_context", turns.c.user_id, turns.c.conversation_id, turns.c.seq, sqlite_where=CONTEXT_TURNS)
 
 RUNNING_TURNS: Final = text("status = 'in_progress'")
 """The turns that have not ended."""
 
-Index("ix_turns_running", turns.c.id, sqlite_where=RUNNING_TURNS, postgresql_where=RUNNING_TURNS)
+Index("ix_turns_running", turns.c.id, sqlite_where=RUNNING_TURNS)
