@@ -7,7 +7,7 @@ from types import TracebackType
 
 from application.ports.live_turns import Batch, End, LiveTurns, Reader, Stop, TurnLog
 from domain.conversation import ConversationId, Turn, TurnId, UserId
-from domain.errors import Cancelled, ClientDisconnected, StreamExpired
+from domain.errors import Cancelled, ClientDisconnected, Interruption, StreamExpired
 
 RETENTION = 600.0
 """Seconds that a finished log is kept, so that a reader can come back."""
@@ -19,13 +19,18 @@ MAX_BYTES = 512_000
 MAX_FINISHED_BYTES = 64_000_000
 """What all finished logs may take together; the oldest go first."""
 
+_LOG_BYTES = 1_500
+"""What a log takes in memory without its texts."""
+
 _EVENT_BYTES = 56
 """What a text costs in memory beyond its characters."""
 
 
 class _Log(TurnLog):
     def __init__(self, turn: Turn, stop: Stop, keep: "Callable[[_Log], None]", *, stop_when_left: bool) -> None:
-        self.turn = turn
+        self.turn_id = turn.id
+        self.user_id = turn.user_id
+        self.conversation_id = turn.conversation_id
         self.stop = stop
         self.stop_when_left = stop_when_left
         self._keep = keep
@@ -33,7 +38,7 @@ class _Log(TurnLog):
         self.end: End | None = None
         self.ended_at = 0.0
         self.readers = 0
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._waiting: set[asyncio.Future[bool]] = set()
 
     async def append(self, texts: Sequence[str]) -> None:
         self.texts += texts
@@ -41,6 +46,7 @@ class _Log(TurnLog):
 
     async def close(self, end: End) -> None:
         self.end = end
+        self.stop = _nothing_to_stop  # the turn, with all its text, is not kept along with the log
         self.ended_at = asyncio.get_running_loop().time()
         self._wake()
         self._keep(self)
@@ -49,11 +55,11 @@ class _Log(TurnLog):
         while self.end is None:
             await self.wait(asyncio.get_running_loop().create_future())
 
-    async def wait(self, waiter: "asyncio.Future[None]") -> None:
-        """Wait for the next event, or for whoever else wakes `waiter`."""
+    async def wait(self, waiter: "asyncio.Future[bool]") -> bool:
+        """Wait for the next event, or for whoever else settles `waiter`, with False."""
         self._waiting.add(waiter)
         try:
-            await waiter
+            return await waiter
         finally:
             self._waiting.discard(waiter)
 
@@ -76,27 +82,27 @@ class _Reader(Reader):
         self._after = after
         self._left = False
         self._loop = asyncio.get_running_loop()
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[bool] | None = None
         self._silent_at = 0.0
         self._alarm: asyncio.TimerHandle | None = None
         log.readers += 1
 
     async def next(self, silence: float) -> Batch:
         log = self._log
-        if len(log.texts) <= self._after and log.end is None:
-            await self._wait(silence)
+        while len(log.texts) <= self._after and log.end is None and await self._wait(silence):
+            pass
         first = min(self._after, len(log.texts)) + 1
         texts = log.texts[self._after :]
         self._after += len(texts)
         return Batch(first, texts, log.end)
 
-    async def _wait(self, silence: float) -> None:
+    async def _wait(self, silence: float) -> bool:
         # One alarm goes along with all waits: setting and stopping one a wait costs more than the rest of the wait.
         self._silent_at = self._loop.time() + silence
         if self._alarm is None:
             self._alarm = self._loop.call_at(self._silent_at, self._ring)
         self._waiter = self._loop.create_future()
-        await self._log.wait(self._waiter)
+        return await self._log.wait(self._waiter)
 
     def _ring(self) -> None:
         self._alarm = None
@@ -105,7 +111,7 @@ class _Reader(Reader):
         if self._loop.time() < self._silent_at:
             self._alarm = self._loop.call_at(self._silent_at, self._ring)
         else:
-            self._waiter.set_result(None)
+            self._waiter.set_result(False)
 
     async def __aenter__(self) -> Reader:
         return self
@@ -123,9 +129,13 @@ class _Reader(Reader):
             self._log.stop(ClientDisconnected())
 
 
-def _wake_up(waiter: "asyncio.Future[None]") -> None:
+def _wake_up(waiter: "asyncio.Future[bool]") -> None:
     if not waiter.done():
-        waiter.set_result(None)
+        waiter.set_result(True)
+
+
+def _nothing_to_stop(_interruption: Interruption) -> None:
+    pass
 
 
 class LiveTurnsInProcess(LiveTurns):
@@ -155,15 +165,15 @@ class LiveTurnsInProcess(LiveTurns):
 
     async def discard(self, user_id: UserId, conversation_id: ConversationId | None) -> None:
         for log in list(self._logs.values()):
-            if log.turn.user_id == user_id and conversation_id in (None, log.turn.conversation_id):
-                del self._logs[log.turn.id]
+            if log.user_id == user_id and conversation_id in (None, log.conversation_id):
+                del self._logs[log.turn_id]
                 log.texts = [""] * len(log.texts)  # readers that are there get the end under its true number
                 if log.end is None:
                     log.stop(Cancelled())
 
     def _keep(self, log: _Log) -> None:
         """Remember when a log ended, and what it takes."""
-        size = log.bytes
+        size = log.bytes + _LOG_BYTES
         self._finished.append((log, size))
         self._finished_bytes += size
         self._forget_old()
@@ -174,4 +184,4 @@ class LiveTurnsInProcess(LiveTurns):
         while self._finished and (self._finished[0][0].ended_at < oldest or self._finished_bytes > MAX_FINISHED_BYTES):
             log, size = self._finished.popleft()
             self._finished_bytes -= size
-            self._logs.pop(log.turn.id, None)
+            self._logs.pop(log.turn_id, None)

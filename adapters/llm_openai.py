@@ -5,6 +5,7 @@ import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Final
+from urllib.parse import urlsplit
 
 import httpx2
 import openai
@@ -136,7 +137,7 @@ class LLMOpenAI(LLM):
 
 def _trusted(url: str) -> ssl.SSLContext:
     """Whom to believe: nobody where the URL is plain, which saves the time that reading certificates takes."""
-    if not url.startswith("https:"):
+    if urlsplit(url).scheme == "http":
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     return default_ssl_context()
 

@@ -45,8 +45,8 @@ class TurnObserverStructlog(TurnObserver):
             **({"exc_info": error} if isinstance(error, InternalError) else {}),
         )
 
-    def history_failed(self, doing: str, error: Exception) -> None:
-        self._log.warning("history failed", doing=doing, exc_info=error)
+    def failed(self, doing: str, error: Exception) -> None:
+        self._log.warning("failed", doing=doing, exc_info=error)
 
     def _level(self, error: ChatError | None) -> int:
         if isinstance(error, LLMAuthFailed):

@@ -58,7 +58,9 @@ class GenerateReply:
         try:
             return await self._reply(running, self._context(running.turn, latest, self.context_tokens))
         except LLMContextTooLong:
-            pass  # our estimate was too low for this model: once more with half as much
+            if running.texts:
+                raise  # what was sent can not be taken back
+            # Our estimate was too low for this model: once more with half as much.
         try:
             return await self._reply(running, self._context(running.turn, latest, self.context_tokens // 2))
         except LLMContextTooLong as error:
@@ -88,6 +90,8 @@ class GenerateReply:
         running.ended.set()
         running.answered.set()
         self.observer.ended(ended, failure, _figures(running))
+        if failure is not None:  # kept with the log; what led to it holds the messages, and has been reported
+            failure.__traceback__ = failure.__cause__ = failure.__context__ = None
 
     async def _finish(self, ended: Turn) -> bool:
         for pause in FINISH_PAUSES:
@@ -95,7 +99,7 @@ class GenerateReply:
             try:
                 return await self.history.finish(ended)
             except Exception as error:  # whatever the store does, the readers are told
-                self.observer.history_failed("storing how a turn ended", error)
+                self.observer.failed("storing how a turn ended", error)
         raise HistoryWriteFailed
 
 

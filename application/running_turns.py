@@ -1,7 +1,7 @@
 """The turns that run in this process: tasks that belong to the application, not to a request."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 import anyio
@@ -17,6 +17,9 @@ from domain.errors import ChatError, Interruption, OutputLimit, ServerShuttingDo
 
 MAX_REPLY_BYTES: Final = 256_000
 """No reply is longer, in UTF-8."""
+
+MAX_UNWRITTEN: Final = 1_000
+"""Ended turns that are kept to be stored later, while the store does not take them."""
 
 PROGRESS_INTERVAL: Final = 1.0
 """Seconds between two savings of the text so far."""
@@ -141,6 +144,8 @@ class RunningTurns:
         """Generate the reply in a task of its own; the lease is released at the end."""
         assert self._tasks is not None, "turns run while the context is open"
         self._running[running.turn.id] = running
+        if self.closing:  # it began while the drain was under way, which no longer looks for it
+            running.stop(ServerShuttingDown())
         self._tasks.start_soon(self._run, running, lease)
 
     async def drain(self, grace: float) -> None:
@@ -161,11 +166,16 @@ class RunningTurns:
     async def _run(self, running: RunningTurn, lease: Lease) -> None:
         try:
             await self._generate(running)
+        except Exception as bug:  # of this turn; the others go on
+            with suppress(Exception):
+                self._observer.failed("running a turn", bug)
         finally:
             del self._running[running.turn.id]
             self._note_llm(running)
             if isinstance(running.failure, HistoryWriteFailed):
                 self._unwritten[running.turn.id] = running.turn
+                if len(self._unwritten) > MAX_UNWRITTEN:  # the next start ends it, as of a process that died
+                    del self._unwritten[next(iter(self._unwritten))]
             with anyio.CancelScope(shield=True):
                 await lease.release()
             if not self._running:
@@ -180,18 +190,24 @@ class RunningTurns:
     async def _save_progress_forever(self) -> None:
         while True:
             await anyio.sleep(PROGRESS_INTERVAL)
-            try:
-                await self._save_progress()
-            except Exception as error:  # the loop outlives whatever the store does
-                self._observer.history_failed("saving the text so far", error)
+            await self._try("saving the text so far", self._save_progress())
+            for turn in list(self._unwritten.values()):
+                await self._try("storing how a turn ended", self._write(turn))
+
+    async def _try(self, doing: str, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except Exception as error:  # the loop outlives whatever the store does
+            self._observer.failed(doing, error)
 
     async def _save_progress(self) -> None:
-        for turn in list(self._unwritten.values()):
-            await self._history.finish(turn)
-            del self._unwritten[turn.id]
         grown = {id: running for id, running in self._running.items() if len(running.texts) > running.saved}
         if grown:
             counts = {id: len(running.texts) for id, running in grown.items()}
             await self._history.save_progress({id: running.reply for id, running in grown.items()})
             for id, running in grown.items():
                 running.saved = counts[id]
+
+    async def _write(self, turn: Turn) -> None:
+        await self._history.finish(turn)
+        del self._unwritten[turn.id]

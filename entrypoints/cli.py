@@ -1,6 +1,7 @@
 """The command `smart-chatbot`: serve, chat, migrate, check."""
 
 import argparse
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -9,6 +10,9 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from entrypoints.settings import Settings, SettingsError, load_settings, require_model, unknown_keys
+
+BACKLOG = 2048
+"""Connections that may wait to be accepted."""
 
 UNUSABLE = 3
 """Exit status when the configuration, or what it points at, can not be used."""
@@ -99,9 +103,20 @@ def _run_server(settings: Settings, notice: str) -> int:
     def greet(address: str) -> None:
         print(BANNER.format(name=settings.app_name, address=address) + notice, flush=True)
 
-    server = DrainingServer(create_app(settings), settings.host, settings.port, greet)
-    server.run()
+    with _listening(settings) as listener:
+        server = DrainingServer(create_app(settings), greet)
+        server.run([listener])
     return 0 if server.started else UNUSABLE
+
+
+def _listening(settings: Settings) -> socket.socket:
+    """The socket to serve on, taken before anything else is touched."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        cause = str(error.strerror).partition(" (")[0]
+        raise SettingsError(f"Can not listen on {settings.host}, port {settings.port}: {cause}.") from None
 
 
 def _chat(parsed: argparse.Namespace) -> int:
@@ -133,7 +148,8 @@ def _check(_parsed: argparse.Namespace) -> int:
     print(f"model     {settings.openai_model} at {where}" if settings.has_model else "model     none; see below")
     print(f"history   {kept}")
     print(f"memory    {settings.memory_backend}")
-    print(f"address   http://{settings.host}:{settings.port}")
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    print(f"address   http://{host}:{settings.port}")
     require_model(settings)
     return 0
 

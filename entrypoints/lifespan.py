@@ -7,11 +7,8 @@ import structlog
 
 from adapters.sql.database import DatabaseUnusable
 from entrypoints.container import Container
+from entrypoints.settings import SettingsError
 from entrypoints.version import VERSION
-
-
-class StartRefused(Exception):
-    """The service can not start as it is configured; the message is one sentence."""
 
 
 @asynccontextmanager
@@ -19,7 +16,7 @@ async def opened(container: Container) -> AsyncIterator[None]:
     """Open what is configured, end what a dead process left running, and close it all in reverse order.
 
     Raises:
-        StartRefused: something that is configured can not be used.
+        SettingsError: something that is configured can not be used.
     """
     log = structlog.get_logger()
     async with AsyncExitStack() as stack:
@@ -28,7 +25,7 @@ async def opened(container: Container) -> AsyncIterator[None]:
             try:
                 await database.open()
             except DatabaseUnusable as unusable:
-                raise StartRefused(str(unusable)) from None
+                raise SettingsError(str(unusable)) from None
             stack.push_async_callback(database.close)
         stack.push_async_callback(container.upstream().close)
         abandoned = await container.history().finish_abandoned()

@@ -5,7 +5,8 @@ import logging
 import logging.config
 import sys
 import traceback
-from typing import Any
+from contextlib import suppress
+from typing import Any, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
@@ -31,7 +32,7 @@ def configure_logging(*, debug: bool) -> None:
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _Tolerant(sys.stderr))),
         cache_logger_on_first_use=True,
     )
     formatter = structlog.stdlib.ProcessorFormatter(
@@ -50,6 +51,21 @@ def configure_logging(*, debug: bool) -> None:
         logger.handlers, logger.propagate = [], True
     # Its lines hold paths, and paths hold users' ids; our own line a request takes their place.
     logging.getLogger("uvicorn.access").disabled = True
+
+
+class _Tolerant:
+    """Drops what can not be written: whoever reads the log may leave, and the service goes on."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, text: str) -> None:
+        with suppress(OSError, ValueError):
+            self._file.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._file.flush()
 
 
 def pseudonym(identity: str) -> str:

@@ -24,12 +24,10 @@ class DrainingServer(uvicorn.Server):
     limit, and exits with the signal's status.
     """
 
-    def __init__(self, app: FastAPI, host: str, port: int, on_started: Callable[[str], None]) -> None:
+    def __init__(self, app: FastAPI, on_started: Callable[[str], None]) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
-                host=host,
-                port=port,
                 http="httptools",
                 ws="none",
                 access_log=False,

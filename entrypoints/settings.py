@@ -124,6 +124,13 @@ class Settings(BaseSettings):
                 raise ValueError("must be origins such as https://example.com, without a path")
         return value
 
+    @field_validator("data_dir", "database_url")
+    @classmethod
+    def _fits_a_url(cls, value: Path | str | None) -> Path | str | None:
+        if value is not None and any(character in str(value) for character in "?#%"):
+            raise ValueError("must not hold ?, # or %, which mean something else in a database's URL")
+        return value
+
     @property
     def database(self) -> str:
         """The database's URL, the embedded default included."""

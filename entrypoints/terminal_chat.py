@@ -33,17 +33,19 @@ class TerminalChat:
 
     def _exchange(self, message: str) -> None:
         body = {"user_id": self._user, "conversation_id": self._conversation, "message": message}
+        turn_id = None
         connection = self._connect()
-        connection.request("POST", "/api/chat", json.dumps(body), {"Content-Type": "application/json"})
-        response = connection.getresponse()
-        if response.status != 200:
-            print(json.loads(response.read()).get("detail", f"HTTP {response.status}"))
-            return
-        turn_id = response.headers["X-Turn-ID"]
         try:
-            self._print_reply(response)
+            connection.request("POST", "/api/chat", json.dumps(body), {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            turn_id = response.headers["X-Turn-ID"]
+            if response.status == 200:
+                self._print_reply(response)
+            else:
+                print(_problem(response))
         except KeyboardInterrupt:
-            self._stop(turn_id)
+            if turn_id is not None:  # before that, leaving is what stops the turn
+                self._stop(turn_id)
             print(" [stopped]")
         finally:
             connection.close()
@@ -66,6 +68,13 @@ class TerminalChat:
     def _connect(self) -> http.client.HTTPConnection:
         kind = http.client.HTTPSConnection if self._url.scheme == "https" else http.client.HTTPConnection
         return kind(self._url.netloc)
+
+
+def _problem(response: http.client.HTTPResponse) -> str:
+    try:
+        return str(json.loads(response.read())["detail"])
+    except (ValueError, KeyError, TypeError):  # not this service's answer
+        return f"HTTP {response.status}"
 
 
 def _events(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -42,15 +43,14 @@ class Service:
 async def running_service(overrides: dict[str, Any] | None = None, **settings: Any) -> AsyncIterator[Service]:
     """Start the service with these settings, on a free port; `overrides` replaces parts of the container."""
     # The settings of whoever runs the tests must not matter: neither their .env nor, for these fields, their variables.
-    chosen = Settings(
-        _env_file=None, **{"history_backend": "in_memory", "port": 0, "openai_base_url": NOBODY, **settings}
-    )
+    chosen = Settings(_env_file=None, **{"history_backend": "in_memory", "openai_base_url": NOBODY, **settings})
     container = Container(settings=chosen)
     for name, part in (overrides or {}).items():
         container.providers[name].override(providers.Object(part))
     started: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    server = DrainingServer(create_app(chosen, container), chosen.host, chosen.port, started.set_result)
-    serving = asyncio.create_task(server.serve())
+    server = DrainingServer(create_app(chosen, container), started.set_result)
+    listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
+    serving = asyncio.create_task(server.serve([listener]))
     try:
         while not started.done():
             assert not serving.done(), "the service refused to start"

@@ -28,6 +28,6 @@ class TurnObserver(Protocol):
         ...
 
     @abstractmethod
-    def history_failed(self, doing: str, error: Exception) -> None:
-        """The store failed while the application was `doing` something that it will try again or give up."""
+    def failed(self, doing: str, error: Exception) -> None:
+        """Something failed while the application was `doing` what it says; it goes on."""
         ...

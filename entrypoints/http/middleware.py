@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from domain.errors import ServerShuttingDown
 from entrypoints.http.errors import chat_problem, internal_error
-from entrypoints.lifespan import StartRefused
+from entrypoints.settings import SettingsError
 
 _SAFE_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 
@@ -43,11 +43,11 @@ class RequestContext:
         """Pass the start and the end on; a refusal to start is a sentence for the operator, not a traceback."""
 
         async def send_sentence(message: Message) -> None:
-            if message["type"] == "lifespan.startup.failed" and isinstance(refusal := sys.exc_info()[1], StartRefused):
+            if message["type"] == "lifespan.startup.failed" and isinstance(refusal := sys.exc_info()[1], SettingsError):
                 message["message"] = str(refusal)
             await send(message)
 
-        with suppress(StartRefused):
+        with suppress(SettingsError):
             await self._app(scope, receive, send_sentence)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:

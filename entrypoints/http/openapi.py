@@ -53,12 +53,15 @@ def problems(*kinds: type[ChatError], request: tuple[int, ...] = ()) -> Response
     for status in request:
         codes[status].add(_REQUEST_CODES[status])
     return {
-        status: {
-            "description": "Problem: " + ", ".join(f"`{code}`" for code in sorted(found)),
-            "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemView"}}},
-        }
+        status: described("Problem: " + ", ".join(f"`{code}`" for code in sorted(found)))
         for status, found in sorted(codes.items())
     }
+
+
+def described(description: str) -> dict[str, Any]:
+    """A response that is a problem."""
+    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemView"}}}
+    return {"description": description, "content": content}
 
 
 STREAM: Final[Responses] = {

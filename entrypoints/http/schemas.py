@@ -163,7 +163,7 @@ class StatusView(BaseModel):
 
 
 class HealthView(BaseModel):
-    status: Literal["ok", "unavailable"]
+    status: Literal["ok"]
     name: str
     version: str
     time: Timestamp

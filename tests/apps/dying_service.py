@@ -5,6 +5,7 @@ python -m tests.apps.dying_service after_begin | before_finish | after_finish
 
 import os
 import signal
+import socket
 import sys
 from collections.abc import Sequence
 
@@ -44,7 +45,8 @@ def main(arguments: Sequence[str]) -> None:
     container = Container(settings=settings)
     container.history.override(providers.Singleton(DyingHistory, container.database, arguments[0]))
     app = create_app(settings, container)
-    DrainingServer(app, settings.host, settings.port, lambda url: print(f"listens on {url}", flush=True)).run()
+    listener = socket.create_server((settings.host, settings.port))
+    DrainingServer(app, lambda url: print(f"listens on {url}", flush=True)).run([listener])
 
 
 if __name__ == "__main__":

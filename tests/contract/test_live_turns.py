@@ -400,7 +400,7 @@ async def test_a_log_with_too_much_text_goes_on_and_can_not_be_joined(monkeypatc
 async def test_the_oldest_finished_logs_go_first_where_all_together_take_too_much(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(live_turns_in_process, "MAX_FINISHED_BYTES", 3000)
+    monkeypatch.setattr(live_turns_in_process, "MAX_FINISHED_BYTES", 6000)
     live = LiveTurnsInProcess()
     finished = []
     for _ in range(5):
@@ -417,3 +417,12 @@ async def test_the_oldest_finished_logs_go_first_where_all_together_take_too_muc
         kept.append(running.id)
 
     assert [running.id for running in finished[-2:]] == kept
+
+
+async def test_a_reader_that_is_ahead_of_the_log_is_not_told_of_what_it_has(live: LiveTurns) -> None:
+    running = await begun(live)
+    async with await live.join(running.id, after=3) as reader, anyio.create_task_group() as tasks:
+        for text in ("a", "b", "c", "d"):
+            tasks.start_soon(running.log.append, [text])
+
+        assert Batch(4, ["d"], None) == await reader.next(LONG)

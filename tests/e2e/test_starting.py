@@ -175,7 +175,7 @@ async def test_an_address_beyond_the_loopback_warns(forks: Forks, tmp_path: Path
 async def test_a_taken_port_is_refused_in_a_sentence(forks: Forks, tmp_path: Path, taken_port: str) -> None:
     status, output = await forks.run(tmp_path, "serve", OPENAI_API_KEY=SECRET, PORT=taken_port)
     assert status == 3
-    assert f"('127.0.0.1', {taken_port}): address already in use" in output
+    assert output == f"Can not listen on 127.0.0.1, port {taken_port}: Address already in use.\n"
     assert "Traceback" not in output
 
 

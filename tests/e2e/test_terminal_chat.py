@@ -14,6 +14,7 @@ from typing import Any
 
 from tests.e2e.exchange import PATIENCE, history
 from tests.fakes import ScriptedLLM, ScriptedReply
+from tests.gated_llm import GatedLLM
 from tests.servers import clean_environment, running_service
 
 CTRL_C, CTRL_D = b"\x03", b"\x04"
@@ -75,6 +76,33 @@ async def test_ctrl_c_stops_the_reply_and_the_chat_goes_on(tmp_path: Path) -> No
         turns = await history(service.client, "terminal")
     assert [_outcome(turn) for turn in turns] == [
         ("Once upon", "interrupted", "cancelled"),
+        ("Hello, world!", "completed", None),
+    ]
+
+
+async def test_ctrl_c_before_the_model_answers_stops_the_turn_and_the_chat_goes_on(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    async def hang_at_first(step: str) -> None:
+        if step == "reply":
+            asked.append(step)
+            if len(asked) == 1:
+                await asyncio.Event().wait()
+
+    llm = GatedLLM(ScriptedLLM(), hang_at_first)
+    async with running_service({"llm": llm}) as service, _chat(tmp_path, service.url) as terminal:
+        await terminal.reads_until(PROMPT)
+        terminal.type(b"A story!\n")
+        async with asyncio.timeout(PATIENCE):
+            while not asked:
+                await asyncio.sleep(0.01)
+        terminal.type(CTRL_C)
+        assert "[stopped]" in await terminal.reads_until(PROMPT)
+        terminal.type(b"Hello?\n")
+        assert "Hello, world!" in await terminal.reads_until(PROMPT)
+        turns = await history(service.client, "terminal")
+    assert [_outcome(turn) for turn in turns] == [
+        ("", "interrupted", "client_disconnected"),
         ("Hello, world!", "completed", None),
     ]
 

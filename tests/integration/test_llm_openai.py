@@ -2,12 +2,14 @@
 
 import logging
 import socket
+import ssl
 import traceback
 from collections.abc import AsyncIterator, Callable
 
 import anyio
 import pytest
 
+from adapters import llm_openai
 from adapters.llm_openai import LLMOpenAI
 from application.ports.llm import (
     LLMAuthFailed,
@@ -295,3 +297,14 @@ async def test_cancelling_before_the_answer_ends_the_call(upstream: ScriptedUpst
     assert len(upstream.requests) == 1
     with anyio.fail_after(1):
         await upstream.all_closed()
+
+
+@pytest.mark.parametrize("url", ["https://example.com/v1", "HTTPS://example.com/v1", "http://127.0.0.1/v1"])
+def test_nobody_is_believed_without_a_certificate(url: str) -> None:
+    trusted = llm_openai._trusted(url)
+    assert (ssl.CERT_REQUIRED, True) == (trusted.verify_mode, trusted.check_hostname)
+
+
+def test_the_scheme_of_a_url_is_read_as_urls_are() -> None:
+    assert type(llm_openai._trusted("https://example.com/v1")) is type(llm_openai._trusted("HTTPS://example.com/v1"))
+    assert type(llm_openai._trusted("http://example.com/v1")) is ssl.SSLContext

@@ -31,12 +31,14 @@ class Observed(TurnObserver):
 
     def __init__(self) -> None:
         self.turns: list[tuple[Turn, ChatError | None, TurnFigures]] = []
+        self.causes: list[BaseException | None] = []
         self.failures: list[tuple[str, Exception]] = []
 
     def ended(self, turn: Turn, error: ChatError | None, figures: TurnFigures) -> None:
         self.turns.append((turn, error, figures))
+        self.causes.append(error and error.__cause__)
 
-    def history_failed(self, doing: str, error: Exception) -> None:
+    def failed(self, doing: str, error: Exception) -> None:
         self.failures.append((doing, error))
 
 

@@ -141,7 +141,7 @@ async def test_a_bug_fails_the_turn_and_tells_nothing_of_itself() -> None:
 
         error = stage.observer.turns[0][1]
         assert isinstance(error, InternalError)
-        assert isinstance(error.__cause__, KeyError)
+        assert isinstance(stage.observer.causes[0], KeyError)
         assert (ended.end.error and ended.end.error.detail) == "The service made a mistake."
         assert (await last_turn(stage)).reason == "internal_error"
 
@@ -380,3 +380,21 @@ async def test_an_end_that_is_being_stored_is_stored_although_the_whole_applicat
             await anyio.sleep_forever()
 
     assert [turn.status for turn in (await history.page(ANN, None, 50, None)).items] == [TurnStatus.COMPLETED]
+
+
+async def test_a_context_that_proves_too_long_after_some_text_is_not_asked_again() -> None:
+    async with staged(ScriptedReply(texts=("Hel", "lo"), failure=LLMContextTooLong()), ScriptedReply()) as stage:
+        ended = await stage.ended(message())
+
+        assert ["Hel", "lo"] == ended.texts
+        assert isinstance(ended.end.error, LLMContextTooLong)
+        assert len(stage.llm.asked) == 1
+
+
+async def test_an_error_that_is_kept_holds_nothing_of_what_led_to_it() -> None:
+    async with staged(ScriptedReply(refusal=LLMContextTooLong())) as stage:
+        ended = await stage.ended(message())
+
+        assert ended.end.error is not None
+        kept = ended.end.error
+        assert (kept.__traceback__, kept.__cause__, kept.__context__) == (None, None, None)

@@ -8,6 +8,7 @@ import pytest
 from adapters.history_in_memory import HistoryInMemory
 from application import generate_reply, running_turns
 from application.ports.history import HistoryUnavailable
+from application.ports.live_turns import End
 from application.ports.llm import LLMUnreachable
 from domain.conversation import ConversationId, Turn, TurnId, TurnStatus
 from domain.errors import Cancelled
@@ -187,3 +188,61 @@ async def test_a_stop_says_nothing_about_the_model() -> None:
         await begun.running.ended.wait()
 
         assert stage.turns.llm_failure is not None
+
+
+class Begin:
+    """Lets a begin wait."""
+
+    def __init__(self) -> None:
+        self.reached, self.go_on = anyio.Event(), anyio.Event()
+
+
+class SlowHistory(HistoryInMemory):
+    def __init__(self, slow: Begin) -> None:
+        super().__init__()
+        self._slow = slow
+
+    async def begin(self, turn: Turn) -> None:
+        self._slow.reached.set()
+        await self._slow.go_on.wait()
+        await super().begin(turn)
+
+
+async def test_a_turn_that_begins_while_the_service_drains_is_ended_at_once() -> None:
+    slow = Begin()
+    async with staged(HANGS, history=SlowHistory(slow)) as stage, anyio.create_task_group() as tasks:
+        tasks.start_soon(stage.send, message())
+        await slow.reached.wait()
+        await stage.turns.drain(0)
+        slow.go_on.set()
+        await until(lambda: bool(stage.observer.turns))
+
+        assert [(turn.status, turn.reason) for turn, _, _ in stage.observer.turns] == [
+            (TurnStatus.INTERRUPTED, "server_shutting_down")
+        ]
+
+
+class Unobserved(Exception):
+    """What an observer must not raise, and raises."""
+
+
+async def test_a_turn_that_goes_wrong_beyond_all_measure_leaves_the_others_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with staged(ScriptedReply()) as stage:
+        told = stage.observer.ended
+        monkeypatch.setattr(stage.observer, "ended", lambda *_: (_ for _ in ()).throw(Unobserved))
+        await stage.ended(message())
+        monkeypatch.setattr(stage.observer, "ended", told)
+
+        assert End("stop", None) == (await stage.ended(message())).end
+
+
+@pytest.mark.usefixtures("often")
+async def test_an_end_that_is_never_stored_does_not_keep_the_text_of_others_from_being_saved() -> None:
+    history = FailingHistory({"finish": [HistoryUnavailable()] * 100_000})
+    async with staged(ScriptedReply(), HANGS, history=history) as stage:
+        await stage.ended(message())
+        begun = await stage.send(message(conversation=ConversationId("other")))
+        await until(lambda: begun.running.saved == 2)
+        history.plans.clear()

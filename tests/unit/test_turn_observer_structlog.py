@@ -136,11 +136,9 @@ def test_a_failing_store_is_a_warning_that_says_what_was_tried(
     observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]
 ) -> None:
     error = HistoryUnavailable()
-    observer.history_failed("saving the text so far", error)
+    observer.failed("saving the text so far", error)
 
-    assert lines == [
-        {"log_level": "warning", "event": "history failed", "doing": "saving the text so far", "exc_info": error}
-    ]
+    assert lines == [{"log_level": "warning", "event": "failed", "doing": "saving the text so far", "exc_info": error}]
 
 
 @pytest.mark.parametrize("error", [None, LLMDisconnected(), InternalError(), Cancelled()])

@@ -10,7 +10,7 @@ from domain.errors import StreamExpired, TurnNotFound
 from entrypoints.http.dependencies import FollowTurnDep, GetTurnDep, SettingsDep, StopTurnDep
 from entrypoints.http.errors import RefusedTurn, invalid_request
 from entrypoints.http.event_stream import EventStream
-from entrypoints.http.openapi import STORE, STREAM, problems
+from entrypoints.http.openapi import STORE, STREAM, described, problems
 from entrypoints.http.presence import leaving_on_error
 from entrypoints.http.schemas import TurnView
 from entrypoints.http.sse import encode
@@ -35,7 +35,7 @@ async def stop_turn(turn_id: str, stop: StopTurnDep) -> TurnView:
     responses=STREAM
     | {
         204: {"description": "The turn has ended, and every event of it has been sent."},
-        400: {"description": "The number of the last event is not one."},
+        400: described("Problem: `invalid_request`, where the number of the last event is not one"),
     }
     | problems(TurnNotFound, StreamExpired, *STORE),
 )
