@@ -1,6 +1,7 @@
 """The server of `smart-chatbot serve`: uvicorn that lets running turns end before it closes its doors."""
 
 import asyncio
+import gc
 import signal
 import socket
 from collections.abc import Callable
@@ -47,6 +48,7 @@ class DrainingServer(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         if self.started:
+            _collect_less()
             host, port, *_ = self.servers[0].sockets[0].getsockname()
             self._on_started(f"http://{f'[{host}]' if ':' in host else host}:{port}")
 
@@ -62,3 +64,15 @@ class DrainingServer(uvicorn.Server):
     async def _drain_and_exit(self, at_once: bool) -> None:
         await self._drain.run(at_once=at_once)
         self.should_exit = True
+
+
+def _collect_less() -> None:
+    """Have the garbage collector look less often, and not at what stays anyway.
+
+    It looks for cycles whenever 700 objects have been added, which a few streams do in a moment, and each full round
+    walks through every module that was imported. Measured at 100 streams: a ninth of a chunk's cost, and most of what
+    the slowest first tokens wait for.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
