@@ -191,8 +191,7 @@ class RunningTurns:
         while True:
             await anyio.sleep(PROGRESS_INTERVAL)
             await self._try("saving the text so far", self._save_progress())
-            for turn in list(self._unwritten.values()):
-                await self._try("storing how a turn ended", self._write(turn))
+            await self._try("storing how turns ended", self._write_ends())
 
     async def _try(self, doing: str, work: Awaitable[None]) -> None:
         try:
@@ -208,6 +207,11 @@ class RunningTurns:
             for id, running in grown.items():
                 running.saved = counts[id]
 
-    async def _write(self, turn: Turn) -> None:
-        await self._history.finish(turn)
-        del self._unwritten[turn.id]
+    async def _write_ends(self) -> None:
+        for turn in list(self._unwritten.values()):
+            # Put last first: where one fails the round ends, so that a slow failure holds up nothing else, and the
+            # next round begins with another.
+            self._unwritten.pop(turn.id, None)
+            self._unwritten[turn.id] = turn
+            await self._history.finish(turn)
+            self._unwritten.pop(turn.id, None)

@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import logging.config
 import sys
 import traceback
 from contextlib import suppress

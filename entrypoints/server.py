@@ -13,6 +13,8 @@ from fastapi import FastAPI
 from entrypoints.drain import Drain
 
 KEEP_ALIVE = 75
+"""Seconds that an idle connection stays open."""
+
 LAST_SECONDS = 1
 """Seconds that open responses get after the last turn has ended: their end is on its way already."""
 

@@ -1,7 +1,5 @@
 """The response that follows a turn's log."""
 
-from typing import Final
-
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -10,8 +8,6 @@ from domain.conversation import TurnId
 from entrypoints.http.presence import cancelled_when_gone
 from entrypoints.http.sse import COMMENT, encode
 
-MEDIA_TYPE: Final = "text/event-stream"
-
 
 class EventStream(Response):
     """One reader of a turn's log, present until the end or until the client leaves.
@@ -19,7 +15,7 @@ class EventStream(Response):
     What has gathered since the last write goes out in one write, so a busy service coalesces by itself.
     """
 
-    media_type = MEDIA_TYPE
+    media_type = "text/event-stream"
 
     def __init__(
         self, reader: Reader, turn_id: TurnId, *, comment_interval: float, after: int = 0, start: Batch | None = None

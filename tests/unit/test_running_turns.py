@@ -246,3 +246,26 @@ async def test_an_end_that_is_never_stored_does_not_keep_the_text_of_others_from
         begun = await stage.send(message(conversation=ConversationId("other")))
         await until(lambda: begun.running.saved == 2)
         history.plans.clear()
+
+
+@pytest.mark.usefixtures("often")
+async def test_an_end_that_fails_again_does_not_keep_another_from_being_stored() -> None:
+    class Poisoned(HistoryInMemory):
+        bad: TurnId | None = None
+        down = True
+
+        async def finish(self, turn: Turn) -> bool:
+            self.bad = self.bad or turn.id
+            if self.down or turn.id == self.bad:
+                raise HistoryUnavailable
+            return await super().finish(turn)
+
+    history = Poisoned()
+    async with staged(ScriptedReply(), history=history) as stage:
+        await stage.ended(message())
+        other = await stage.send(message(conversation=ConversationId("other")))
+        await read(other.reader)
+        history.down = False
+        with anyio.fail_after(10):
+            while (await history.get(other.running.turn.id)).status is TurnStatus.IN_PROGRESS:
+                await anyio.sleep(0.001)
