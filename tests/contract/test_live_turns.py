@@ -421,8 +421,10 @@ async def test_the_oldest_finished_logs_go_first_where_all_together_take_too_muc
 
 async def test_a_reader_that_is_ahead_of_the_log_is_not_told_of_what_it_has(live: LiveTurns) -> None:
     running = await begun(live)
-    async with await live.join(running.id, after=3) as reader, anyio.create_task_group() as tasks:
+    async with await live.join(running.id, after=3) as reader:
+        told = asyncio.ensure_future(reader.next(LONG))
         for text in ("a", "b", "c", "d"):
-            tasks.start_soon(running.log.append, [text])
+            await anyio.wait_all_tasks_blocked()
+            await running.log.append([text])
 
-        assert Batch(4, ["d"], None) == await reader.next(LONG)
+        assert Batch(4, ["d"], None) == await told

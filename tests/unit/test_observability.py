@@ -1,0 +1,30 @@
+"""What the log does when nobody reads it."""
+
+import os
+from collections.abc import Iterator
+from contextlib import redirect_stderr, suppress
+from typing import TextIO
+
+import pytest
+import structlog
+
+from entrypoints.observability import configure_logging
+
+
+@pytest.fixture
+def broken_pipe() -> Iterator[TextIO]:
+    """Takes lines that nobody can get any more."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    file = os.fdopen(writing, "w", buffering=1)
+    yield file
+    with suppress(BrokenPipeError):  # for what may still be in it
+        file.close()
+
+
+def test_a_line_that_can_not_be_written_is_dropped(broken_pipe: TextIO) -> None:
+    with redirect_stderr(broken_pipe):
+        configure_logging(debug=False)
+
+    structlog.get_logger().info("first")
+    structlog.get_logger().info("second")
