@@ -4,6 +4,7 @@
     ├── MessageTooLong          message_too_long
     ├── ContextTooLong          context_too_long
     ├── TurnNotFound            turn_not_found
+    ├── MemoryNotFound          memory_not_found
     ├── TurnInProgress          turn_in_progress
     ├── StreamExpired           stream_expired
     ├── UnknownCursor           invalid_request
@@ -28,9 +29,14 @@
     │   ├── LLMDisconnected     upstream_disconnected
     │   ├── LLMTruncated        upstream_truncated
     │   └── LLMContextTooLong   context_too_long
-    └── HistoryError            application/ports/history.py
-        ├── HistoryUnavailable  history_unavailable
-        └── HistoryWriteFailed  history_write_failed
+    ├── HistoryError            application/ports/history.py
+    │   ├── HistoryUnavailable  history_unavailable
+    │   └── HistoryWriteFailed  history_write_failed
+    └── LongTermMemoryError     application/ports/memory.py
+        ├── MemoryUnavailable   memory_unavailable
+        │   └── MemoryLeaked    memory_unavailable
+        ├── MemoryRefused       memory_refused
+        └── MemoryDisabled      memory_disabled
 
 A code is part of the API: it is stored with turns and sent to clients, and never changes its meaning.
 """
@@ -68,6 +74,13 @@ class ContextTooLong(ChatError):
 class TurnNotFound(ChatError):
     code = "turn_not_found"
     title = "There is no such turn"
+
+
+class MemoryNotFound(ChatError):
+    """Also where it is another user's: whose it is, is nobody's business."""
+
+    code = "memory_not_found"
+    title = "There is no such memory"
 
 
 class TurnInProgress(ChatError):

@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from application.ports import history, llm
+from application.ports import history, llm, memory
 from domain import errors
 from domain.conversation import TurnId
 from domain.errors import ChatError
@@ -20,6 +20,7 @@ STATUS: Final[dict[type[ChatError], int]] = {
     errors.MessageTooLong: 413,
     errors.ContextTooLong: 413,
     errors.TurnNotFound: 404,
+    errors.MemoryNotFound: 404,
     errors.TurnInProgress: 409,
     errors.StreamExpired: 410,
     errors.UnknownCursor: 422,
@@ -44,6 +45,10 @@ STATUS: Final[dict[type[ChatError], int]] = {
     llm.LLMContextTooLong: 413,
     history.HistoryUnavailable: 503,
     history.HistoryWriteFailed: 503,
+    memory.MemoryUnavailable: 503,
+    memory.MemoryLeaked: 503,
+    memory.MemoryRefused: 502,
+    memory.MemoryDisabled: 501,
 }
 """The HTTP status of every error. The only place where one meets the other."""
 

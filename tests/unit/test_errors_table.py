@@ -16,6 +16,7 @@ from entrypoints.http.errors import STATUS
 
 DOCUMENTED = {
     "turn_not_found": 404,
+    "memory_not_found": 404,
     "turn_in_progress": 409,
     "cancelled": 409,
     "client_disconnected": 409,
@@ -25,6 +26,8 @@ DOCUMENTED = {
     "invalid_request": 422,
     "internal_error": 500,
     "worker_lost": 500,
+    "memory_disabled": 501,
+    "memory_refused": 502,
     "upstream_unreachable": 502,
     "upstream_error": 502,
     "upstream_auth": 502,
@@ -35,13 +38,14 @@ DOCUMENTED = {
     "upstream_rate_limited": 503,
     "history_unavailable": 503,
     "history_write_failed": 503,
+    "memory_unavailable": 503,
     "server_shutting_down": 503,
     "upstream_timeout": 504,
     "upstream_idle": 504,
     "turn_deadline": 504,
 }
 
-SHARED = {"upstream_error": 3, "context_too_long": 2}
+SHARED = {"upstream_error": 3, "context_too_long": 2, "memory_unavailable": 2}
 """Codes of several errors that are one to a client."""
 
 

@@ -1,0 +1,88 @@
+"""Long-term memory in the memory of one process: for trying things out, and the fake for tests."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from itertools import count
+from uuid import uuid4
+
+from application.ports.memory import LongTermMemory
+from domain.conversation import Turn, UserId
+from domain.errors import MemoryNotFound
+from domain.memory import Memory, MemoryId, Recalled, rank, words
+from domain.paging import Page, page_of, place_of
+
+
+class MemoryInMemory(LongTermMemory):
+    """For keeping facts until the process ends, recalled by the words they share with what is said.
+
+    Learns nothing from turns. Every method lets other tasks run once, as a store behind a socket would.
+    """
+
+    learns = False
+
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        self._now = now
+        self._places = count(1)
+        self._memories: dict[UserId, dict[MemoryId, tuple[int, Memory]]] = {}
+
+    async def store(self, user_id: UserId, fact: str, importance: float) -> Memory:
+        await asyncio.sleep(0)
+        memory = Memory(MemoryId(str(uuid4())), user_id, fact, importance, self._now())
+        self._memories.setdefault(user_id, {})[memory.id] = next(self._places), memory
+        return memory
+
+    async def remember(self, turn: Turn) -> None:
+        await asyncio.sleep(0)
+
+    async def unremember(self, turn: Turn) -> None:
+        await asyncio.sleep(0)
+
+    async def recall(self, user_id: UserId, query: str, limit: int) -> Sequence[Recalled]:
+        await asyncio.sleep(0)
+        asked, now = set(words(query)), self._now()
+        found = []
+        for _, memory in self._newest_first(user_id):
+            shared = len(asked.intersection(words(memory.fact)))
+            if shared:
+                found.append(Recalled(memory, rank(shared / len(asked), memory.importance, now - memory.created_at)))
+        return sorted(found, key=lambda recalled: recalled.score, reverse=True)[:limit]
+
+    async def page(self, user_id: UserId, limit: int, cursor: str | None) -> Page[Memory]:
+        await asyncio.sleep(0)
+        before = place_of(cursor)
+        return page_of((entry for entry in self._newest_first(user_id) if entry[0] < before), limit)
+
+    async def correct(self, user_id: UserId, memory_id: MemoryId, fact: str | None, importance: float | None) -> Memory:
+        await asyncio.sleep(0)
+        place, memory = self._entry(user_id, memory_id)
+        corrected = replace(
+            memory,
+            fact=memory.fact if fact is None else fact,
+            importance=memory.importance if importance is None else importance,
+        )
+        self._memories[user_id][memory_id] = place, corrected
+        return corrected
+
+    async def forget(self, user_id: UserId, memory_id: MemoryId) -> None:
+        await asyncio.sleep(0)
+        self._entry(user_id, memory_id)
+        del self._memories[user_id][memory_id]
+
+    async def forget_all(self, user_id: UserId) -> bool:
+        await asyncio.sleep(0)
+        self._memories.pop(user_id, None)
+        return True
+
+    async def check(self) -> None:
+        await asyncio.sleep(0)
+
+    def _newest_first(self, user_id: UserId) -> Sequence[tuple[int, Memory]]:
+        return list(self._memories.get(user_id, {}).values())[::-1]
+
+    def _entry(self, user_id: UserId, memory_id: MemoryId) -> tuple[int, Memory]:
+        try:
+            return self._memories[user_id][memory_id]
+        except KeyError:
+            raise MemoryNotFound from None
