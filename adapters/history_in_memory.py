@@ -1,17 +1,27 @@
-"""History in the memory of one process: for trying things out, and the fake for tests."""
+"""History and memory outbox in the memory of one process: for trying things out, and the fake for tests."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
+from typing import NamedTuple
 
 from application.ports.history import ConversationHistory
+from application.ports.memory_outbox import MemoryOutbox, OutboxCounts, Remembering
 from domain.conversation import Conversation, ConversationId, Exchange, Turn, TurnId, TurnStatus, UserId
 from domain.errors import TurnNotFound, WorkerLost
 from domain.paging import Page, page_of, page_of_turns, place_of
 
 
-class HistoryInMemory(ConversationHistory):
-    """For keeping turns until the process ends.
+class _Due(NamedTuple):
+    """When a turn is to be remembered, None where it was given up, and how often that has failed."""
+
+    at: datetime | None
+    attempts: int
+
+
+class HistoryInMemory(ConversationHistory, MemoryOutbox):
+    """For keeping turns until the process ends, and what long-term memory has still to do with them.
 
     Every method lets other tasks run once, as a store behind a socket would, and does its work in one go after that.
     """
@@ -20,6 +30,8 @@ class HistoryInMemory(ConversationHistory):
         self._turns: dict[TurnId, Turn] = {}
         self._places: dict[UserId, dict[int, TurnId]] = {}
         self._last_place = 0
+        self._remembering: dict[TurnId, _Due] = {}
+        self._forgetting: dict[UserId, None] = {}
 
     async def begin(self, turn: Turn) -> None:
         await asyncio.sleep(0)
@@ -34,13 +46,15 @@ class HistoryInMemory(ConversationHistory):
             if turn is not None and turn.status is TurnStatus.IN_PROGRESS:
                 self._turns[turn_id] = replace(turn, reply=reply)
 
-    async def finish(self, turn: Turn) -> bool:
+    async def finish(self, turn: Turn, *, remember_at: datetime | None = None) -> bool:
         await asyncio.sleep(0)
         kept = self._turns.get(turn.id)
         if kept is None:
             return False
         if kept.status is TurnStatus.IN_PROGRESS:
             self._turns[turn.id] = turn
+            if remember_at is not None:
+                self._remembering[turn.id] = _Due(remember_at, 0)
         return True
 
     async def finish_abandoned(self) -> int:
@@ -92,12 +106,60 @@ class HistoryInMemory(ConversationHistory):
         places = self._places.get(user_id, {})
         for n, turn in doomed:
             del self._turns[turn.id], places[n]
+            self._remembering.pop(turn.id, None)
         if not places:
             self._places.pop(user_id, None)
         return len(doomed)
 
     async def check(self) -> None:
         await asyncio.sleep(0)
+
+    async def due(self, now: datetime, limit: int) -> Sequence[Remembering]:
+        await asyncio.sleep(0)
+        waiting = [
+            (due.at, Remembering(self._turns[id], due.attempts))
+            for id, due in self._remembering.items()
+            if due.at is not None and due.at <= now and self._turns[id].user_id not in self._forgetting
+        ]
+        return [job for _, job in sorted(waiting, key=lambda entry: entry[0])][:limit]
+
+    async def settle(self, turn_id: TurnId) -> bool:
+        await asyncio.sleep(0)
+        return self._remembering.pop(turn_id, None) is not None
+
+    async def postpone(self, turn_id: TurnId, until: datetime) -> None:
+        await self._fail(turn_id, until)
+
+    async def give_up(self, turn_id: TurnId) -> None:
+        await self._fail(turn_id, None)
+
+    async def _fail(self, turn_id: TurnId, until: datetime | None) -> None:
+        await asyncio.sleep(0)
+        if turn_id in self._remembering:
+            self._remembering[turn_id] = _Due(until, self._remembering[turn_id].attempts + 1)
+
+    async def begin_forgetting(self, user_id: UserId) -> None:
+        await asyncio.sleep(0)
+        self._forgetting[user_id] = None
+        for turn_id in self._places.get(user_id, {}).values():
+            self._remembering.pop(turn_id, None)
+
+    async def end_forgetting(self, user_id: UserId) -> None:
+        await asyncio.sleep(0)
+        self._forgetting.pop(user_id, None)
+
+    async def is_forgetting(self, user_id: UserId) -> bool:
+        await asyncio.sleep(0)
+        return user_id in self._forgetting
+
+    async def forgetting(self, limit: int) -> Sequence[UserId]:
+        await asyncio.sleep(0)
+        return sorted(self._forgetting)[:limit]
+
+    async def counts(self) -> OutboxCounts:
+        await asyncio.sleep(0)
+        dead = sum(due.at is None for due in self._remembering.values())
+        return OutboxCounts(len(self._remembering) - dead, dead, len(self._forgetting))
 
     def _newest_first(self, user_id: UserId, conversation_id: ConversationId | None) -> "Sequence[tuple[int, Turn]]":
         turns = [(n, self._turns[id]) for n, id in reversed(self._places.get(user_id, {}).items())]

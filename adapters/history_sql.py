@@ -1,23 +1,19 @@
 """History in a relational database."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, Final, TypeVar
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
 
 from sqlalchemy import Connection, Row, bindparam, case, delete, exists, insert, select, text, update
 
-from adapters.sql.database import Database, Statements
-from adapters.sql.errors import DATABASE_ERRORS
-from adapters.sql.tables import CONTEXT_TURNS, RUNNING_TURNS, Instant, conversations, turns, users
+from adapters.sql.database import Database, Statements, T
+from adapters.sql.errors import raised_as
+from adapters.sql.tables import CONTEXT_TURNS, RUNNING_TURNS, Instant, conversations, remembering, turns, users
+from adapters.sql.turn_rows import turn_of
 from application.ports.history import ConversationHistory, HistoryUnavailable
 from domain.conversation import Conversation, ConversationId, Exchange, Turn, TurnId, TurnStatus, UserId
 from domain.errors import TurnNotFound, WorkerLost
 from domain.paging import Page, page_of, page_of_turns, place_of
-
-T = TypeVar("T")
-
-RETRY_AFTER: Final = 1.0
-"""Seconds after which it makes sense to ask again a database that failed."""
 
 
 class HistorySQL(ConversationHistory):
@@ -34,8 +30,8 @@ class HistorySQL(ConversationHistory):
         if rows:
             await self._write(lambda connection: connection.execute(_SAVE_PROGRESS, rows).close())
 
-    async def finish(self, turn: Turn) -> bool:
-        return await self._write(lambda connection: _finish(connection, turn))
+    async def finish(self, turn: Turn, *, remember_at: datetime | None = None) -> bool:
+        return await self._write(lambda connection: _finish(connection, turn, remember_at))
 
     async def finish_abandoned(self) -> int:
         return await self._write(lambda connection: connection.execute(_FINISH_ABANDONED).rowcount)
@@ -44,7 +40,7 @@ class HistorySQL(ConversationHistory):
         row = await self._read(lambda connection: connection.execute(_GET, {"turn_id": turn_id}).one_or_none())
         if row is None:
             raise TurnNotFound
-        return _turn(row)
+        return turn_of(row)
 
     async def latest(self, user_id: UserId, conversation_id: ConversationId, limit: int) -> Sequence[Exchange]:
         wanted = {"user": user_id, "conversation": conversation_id, "rows": limit}
@@ -58,7 +54,7 @@ class HistorySQL(ConversationHistory):
 
         def page(connection: Connection) -> Page[Turn]:
             with connection.execute(query, wanted) as rows:  # row by row: long texts are not read beyond the page
-                return page_of_turns(((row.seq, _turn(row)) for row in rows), limit)
+                return page_of_turns(((row.seq, turn_of(row)) for row in rows), limit)
 
         return await self._read(page)
 
@@ -68,27 +64,19 @@ class HistorySQL(ConversationHistory):
         return page_of(((row.last_seq, _conversation(row)) for row in rows), limit)
 
     async def clear(self, user_id: UserId, conversation_id: ConversationId | None) -> int:
-        with _port_errors():
+        with raised_as(HistoryUnavailable):
             return await self._database.erase(lambda connection: _clear(connection, user_id, conversation_id))
 
     async def check(self) -> None:
         await self._read(lambda connection: connection.execute(_CHECK).all())
 
     async def _read(self, statements: Statements[T]) -> T:
-        with _port_errors():
+        with raised_as(HistoryUnavailable):
             return await self._database.read(statements)
 
     async def _write(self, statements: Statements[T]) -> T:
-        with _port_errors():
+        with raised_as(HistoryUnavailable):
             return await self._database.write(statements)
-
-
-@contextmanager
-def _port_errors() -> Iterator[None]:
-    try:
-        yield
-    except DATABASE_ERRORS as error:
-        raise HistoryUnavailable(retry_after=RETRY_AFTER) from error
 
 
 _TAKE_PLACE: Final = text(
@@ -137,9 +125,15 @@ _FINISH_ABANDONED: Final = (
 )
 
 
-def _finish(connection: Connection, turn: Turn) -> bool:
+_INSERT_REMEMBERING: Final = insert(remembering)
+
+
+def _finish(connection: Connection, turn: Turn, remember_at: datetime | None) -> bool:
     end = {"turn_id": turn.id, "new_reply": turn.reply, "new_status": turn.status, "new_reason": turn.reason}
     if connection.execute(_FINISH, end).rowcount:
+        if remember_at is not None:
+            row = {"turn_id": turn.id, "user_id": turn.user_id, "due_at": remember_at, "attempts": 0}
+            connection.execute(_INSERT_REMEMBERING, row)
         return True
     return connection.execute(_EXISTS, {"turn_id": turn.id}).scalar() is not None
 
@@ -163,20 +157,6 @@ _CONVERSATIONS: Final = (
     .limit(bindparam("rows"))
 )
 _CHECK: Final = select(users.c.id).limit(1)
-
-
-def _turn(row: Row[*tuple[Any, ...]]) -> Turn:
-    id, user_id, conversation_id, _, started_at, user_message, reply, status, reason = row
-    return Turn(
-        id,
-        UserId(user_id),
-        ConversationId(conversation_id),
-        started_at,
-        user_message,
-        reply,
-        TurnStatus(status),
-        reason,
-    )
 
 
 def _conversation(row: Row[*tuple[Any, ...]]) -> Conversation:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
 from typing import TypeVar
 
 from application.ports.history import ConversationHistory, HistoryUnavailable
@@ -27,8 +28,8 @@ class GatedHistory(ConversationHistory):
     async def save_progress(self, replies: Mapping[TurnId, str]) -> None:
         await self._through("save_progress", lambda: self._history.save_progress(replies))
 
-    async def finish(self, turn: Turn) -> bool:
-        return await self._through("finish", lambda: self._history.finish(turn))
+    async def finish(self, turn: Turn, *, remember_at: datetime | None = None) -> bool:
+        return await self._through("finish", lambda: self._history.finish(turn, remember_at=remember_at))
 
     async def finish_abandoned(self) -> int:
         return await self._through("finish_abandoned", self._history.finish_abandoned)

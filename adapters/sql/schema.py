@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 
 from adapters.sql.tables import metadata
 
-HEAD: Final = "0001"
+HEAD: Final = "0002"
 """The latest migration."""
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"

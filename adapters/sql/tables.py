@@ -93,3 +93,19 @@ RUNNING_TURNS: Final = text("status = 'in_progress'")
 """The turns that have not ended."""
 
 Index("ix_turns_running", turns.c.id, sqlite_where=RUNNING_TURNS)
+
+remembering: Final = Table(
+    "remembering",
+    metadata,
+    Column("turn_id", Text, primary_key=True),
+    Column("user_id", Text, nullable=False),
+    Column("due_at", Instant),
+    Column("attempts", BigInteger, nullable=False),
+    ForeignKeyConstraint(["turn_id"], ["turns.id"], ondelete="CASCADE"),
+    Index(None, "due_at"),
+    Index(None, "user_id"),
+)
+"""Completed turns that long-term memory is still to remember; without `due_at` those that were given up."""
+
+forgetting: Final = Table("forgetting", metadata, Column("user_id", Text, primary_key=True))
+"""Users whom long-term memory is still to forget."""

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Protocol
 
 from domain.conversation import Conversation, ConversationId, Exchange, Turn, TurnId, UserId
@@ -50,9 +51,10 @@ class ConversationHistory(Protocol):
         ...
 
     @abstractmethod
-    async def finish(self, turn: Turn) -> bool:
+    async def finish(self, turn: Turn, *, remember_at: datetime | None = None) -> bool:
         """Keep how a turn ended. Durable on return.
 
+        Where `remember_at` is given, the turn is in the memory outbox, due from then on, exactly if this kept its end.
         False, and nothing is kept, where the turn has been deleted. Finishing again changes nothing: the first end
         stands.
         """

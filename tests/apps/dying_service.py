@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 
 from dependency_injector import providers
 
@@ -29,9 +30,9 @@ class DyingHistory(HistorySQL):
         await super().begin(turn)
         self._die("after_begin")
 
-    async def finish(self, turn: Turn) -> bool:
+    async def finish(self, turn: Turn, *, remember_at: datetime | None = None) -> bool:
         self._die("before_finish")
-        kept = await super().finish(turn)
+        kept = await super().finish(turn, remember_at=remember_at)
         self._die("after_finish")
         return kept
 

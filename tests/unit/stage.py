@@ -149,9 +149,9 @@ class FailingHistory(HistoryInMemory):
         await self._play("begin")
         await super().begin(turn)
 
-    async def finish(self, turn: Turn) -> bool:
+    async def finish(self, turn: Turn, *, remember_at: datetime | None = None) -> bool:
         await self._play("finish")
-        return await super().finish(turn)
+        return await super().finish(turn, remember_at=remember_at)
 
     async def latest(self, user_id: UserId, conversation_id: ConversationId, limit: int) -> Sequence[Exchange]:
         await self._play("latest")

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 
 import anyio
 import pytest
@@ -77,10 +78,10 @@ async def test_a_reader_sees_the_end_only_when_it_is_stored() -> None:
     storing, stored = anyio.Event(), anyio.Event()
 
     class Slow(HistoryInMemory):
-        async def finish(self, turn: Turn) -> bool:
+        async def finish(self, turn: Turn, *, remember_at: datetime | None = None) -> bool:
             storing.set()
             await stored.wait()
-            return await super().finish(turn)
+            return await super().finish(turn, remember_at=remember_at)
 
     async with staged(history=Slow()) as stage:
         begun = await stage.send(message())
@@ -282,9 +283,9 @@ async def test_a_turn_that_is_deleted_while_it_runs_ends_as_cancelled_and_leaves
 
 async def test_a_turn_that_is_deleted_just_before_its_end_does_not_come_back() -> None:
     class Deleting(HistoryInMemory):
-        async def finish(self, turn: Turn) -> bool:
+        async def finish(self, turn: Turn, *, remember_at: datetime | None = None) -> bool:
             await self.clear(turn.user_id, None)
-            return await super().finish(turn)
+            return await super().finish(turn, remember_at=remember_at)
 
     async with staged(history=Deleting()) as stage:
         ended = await stage.ended(message())
@@ -327,9 +328,9 @@ async def test_the_first_who_wants_the_turn_to_end_is_its_reason(first: Cancelle
 
 async def test_an_end_is_stored_although_the_turn_was_cancelled() -> None:
     class Slow(HistoryInMemory):
-        async def finish(self, turn: Turn) -> bool:
+        async def finish(self, turn: Turn, *, remember_at: datetime | None = None) -> bool:
             await anyio.sleep(0.02)
-            return await super().finish(turn)
+            return await super().finish(turn, remember_at=remember_at)
 
     async with staged(HANGS, history=Slow()) as stage:
         begun = await stage.send(message())
@@ -366,10 +367,10 @@ async def test_an_end_that_is_being_stored_is_stored_although_the_whole_applicat
     storing = anyio.Event()
 
     class Slow(HistoryInMemory):
-        async def finish(self, turn: Turn) -> bool:
+        async def finish(self, turn: Turn, *, remember_at: datetime | None = None) -> bool:
             storing.set()
             await anyio.sleep(0.02)
-            return await super().finish(turn)
+            return await super().finish(turn, remember_at=remember_at)
 
     history = Slow()
     with anyio.CancelScope() as everything:

@@ -1,6 +1,7 @@
 """The turns that run: their text saved now and then, their end at shutdown."""
 
 from collections.abc import Mapping
+from datetime import datetime
 
 import anyio
 import pytest
@@ -254,11 +255,11 @@ async def test_an_end_that_fails_again_does_not_keep_another_from_being_stored()
         bad: TurnId | None = None
         down = True
 
-        async def finish(self, turn: Turn) -> bool:
+        async def finish(self, turn: Turn, *, remember_at: datetime | None = None) -> bool:
             self.bad = self.bad or turn.id
             if self.down or turn.id == self.bad:
                 raise HistoryUnavailable
-            return await super().finish(turn)
+            return await super().finish(turn, remember_at=remember_at)
 
     history = Poisoned()
     async with staged(ScriptedReply(), history=history) as stage:
