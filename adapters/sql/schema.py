@@ -8,17 +8,20 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
+from adapters.sql.full_text_sqlite import MAKE
 from adapters.sql.tables import metadata
 
-HEAD: Final = "0002"
+HEAD: Final = "0003"
 """The latest migration."""
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
 
 def create(connection: Connection) -> None:
-    """Make the schema in an empty database: what all migrations together make."""
+    """Make the schema in an empty SQLite database: what all migrations together make."""
     metadata.create_all(connection, checkfirst=False)
+    for statement in MAKE:
+        connection.exec_driver_sql(statement)
     connection.execute(
         text(
             "CREATE TABLE alembic_version"

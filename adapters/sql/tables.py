@@ -7,8 +7,10 @@ from sqlalchemy import (
     BigInteger,
     Column,
     Dialect,
+    Double,
     ForeignKeyConstraint,
     Index,
+    Integer,
     MetaData,
     Table,
     Text,
@@ -109,3 +111,32 @@ remembering: Final = Table(
 
 forgetting: Final = Table("forgetting", metadata, Column("user_id", Text, primary_key=True))
 """Users whom long-term memory is still to forget."""
+
+_NUMBER: Final = BigInteger().with_variant(Integer, "sqlite")
+"""A number that the database gives where none is given. SQLite does so for this type only."""
+
+memory_owners: Final = Table(
+    "memory_owners",
+    metadata,
+    Column("number", _NUMBER, primary_key=True),
+    Column("user_id", Text, nullable=False, unique=True),
+    Column("last_seq", BigInteger, nullable=False),
+)
+"""Who has memories. Raising `last_seq` gives a memory its place, and makes stores of one user wait for each other."""
+
+MEMORIES_OF_ONE: Final = 2**32
+"""How many places each user has for memories."""
+
+memories: Final = Table(
+    "memories",
+    metadata,
+    Column("place", _NUMBER, primary_key=True, autoincrement=False),
+    Column("id", Text, nullable=False, unique=True),
+    Column("user_id", Text, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("importance", Double, nullable=False),
+    Column("fact", Text, nullable=False),
+)
+"""Facts about users. `place` is the user's number, times MEMORIES_OF_ONE, plus the memory's place among theirs: what a
+user has lies together, in the table and in the full-text index. `fact` comes last, so that the rest is read without it.
+"""

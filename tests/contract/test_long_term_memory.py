@@ -11,6 +11,8 @@ import anyio
 import pytest
 
 from adapters.memory_in_memory import MemoryInMemory
+from adapters.memory_sql import MemorySQL
+from adapters.sql.sqlite import SQLiteDatabase
 from application.ports.memory import LongTermMemory
 from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, UserId
 from domain.errors import MemoryNotFound, UnknownCursor
@@ -23,14 +25,19 @@ NEIGHBOURS = ("a", "ada2", "ADA", "ada.", "ada|bob", "ada@example.com", "user:ad
 NOBODY = MemoryId("00000000-0000-4000-8000-000000000000")
 
 
-@pytest.fixture(params=["in_memory", "learning"])
+@pytest.fixture(params=["in_memory", "learning", "sql_on_sqlite"])
 async def memory(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[LongTermMemory]:
-    kind: Literal["in_memory", "learning"] = request.param
+    kind: Literal["in_memory", "learning", "sql_on_sqlite"] = request.param
     match kind:
         case "in_memory":
             yield MemoryInMemory(lambda: datetime.now(UTC))
         case "learning":
             yield LearningMemory()
+        case "sql_on_sqlite":
+            database = SQLiteDatabase(f"sqlite:///{tmp_path}/chat.db")
+            await database.open()
+            yield MemorySQL(database, lambda: datetime.now(UTC))
+            await database.close()
 
 
 def completed(message: str, user_id: UserId = ADA) -> Turn:

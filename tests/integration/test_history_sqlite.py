@@ -27,6 +27,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from adapters import history_sql
 from adapters.history_sql import HistorySQL
+from adapters.sql import full_text_sqlite
 from adapters.sql.database import Database, DatabaseClosed, DatabaseUnusable, Statements
 from adapters.sql.schema import HEAD, MIGRATIONS
 from adapters.sql.sqlite import SQLiteDatabase, migrate
@@ -184,6 +185,11 @@ def schema(path: Path) -> list[str]:
     with another_program(path) as connection:
         found = connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")
         return sorted(" ".join(sql.split()) for (sql,) in found)
+
+
+def full_text(table: str) -> bool:
+    """Whether SQLite keeps its full-text index there, which no other database does."""
+    return table.startswith(full_text_sqlite.INDEX)
 
 
 def steps(connection: Connection, sql: str) -> list[str]:
@@ -579,7 +585,8 @@ def test_the_schema_is_what_the_tables_say(tmp_path: Path) -> None:
     migrate(f"sqlite:///{tmp_path}/migrated.db")
     engine = create_engine(f"sqlite:///{tmp_path}/migrated.db")
     with engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection, opts={"compare_type": True}), metadata) == []
+        opts = {"compare_type": True, "include_name": lambda name, kind, _: not (kind == "table" and full_text(name))}
+        assert compare_metadata(MigrationContext.configure(connection, opts=opts), metadata) == []
     engine.dispose()
 
 

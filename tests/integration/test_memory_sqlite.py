@@ -1,0 +1,521 @@
+"""Long-term memory on SQLite: what only its file and its full-text index have."""
+
+import asyncio
+import random
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TypeVar
+from uuid import uuid4
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, create_engine, insert, text
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.exc import SQLAlchemyError
+
+from adapters import memory_sql
+from adapters.history_sql import HistorySQL
+from adapters.memory_sql import MemorySQL
+from adapters.sql import full_text_sqlite
+from adapters.sql.database import Database, DatabaseClosed, Statements
+from adapters.sql.schema import HEAD, MIGRATIONS
+from adapters.sql.sqlite import SQLiteDatabase
+from adapters.sql.tables import MEMORIES_OF_ONE, memories, memory_owners
+from application.ports.memory import LongTermMemory, MemoryUnavailable
+from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, UserId
+from domain.memory import MemoryId
+
+T = TypeVar("T")
+
+ADA, BOB = UserId("ada"), UserId("bob")
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+MERGED_IN_PARTS = 3_000
+"""So many facts in the index that SQLite has merged parts of it before anything is forgotten."""
+
+
+class Clock:
+    """A clock that stands until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "chat.db"
+
+
+@pytest.fixture
+async def database(path: Path) -> AsyncIterator[SQLiteDatabase]:
+    database = SQLiteDatabase(f"sqlite:///{path}")
+    await database.open()
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def memory(database: SQLiteDatabase, clock: Clock) -> MemorySQL:
+    return MemorySQL(database, clock)
+
+
+async def recalled(memory: LongTermMemory, user_id: UserId, query: str, limit: int = 10) -> list[str]:
+    return [one.memory.fact for one in await memory.recall(user_id, query, limit)]
+
+
+def fill(connection: Connection, users: int, facts: Sequence[str]) -> None:
+    """Give each of many other users all the facts."""
+    numbers = range(1_000_000, 1_000_000 + users)
+    owners = [{"number": n, "user_id": f"user{n}", "last_seq": len(facts)} for n in numbers]
+    connection.execute(insert(memory_owners), owners)
+    for seq, fact in enumerate(facts, start=1):
+        row = {"created_at": NOW, "importance": 0.5, "fact": fact}
+        places = [{"place": n * MEMORIES_OF_ONE + seq, "id": f"{n}-{seq}", "user_id": f"user{n}"} for n in numbers]
+        connection.execute(insert(memories), [row | place for place in places])
+
+
+# Ranking
+
+
+async def test_what_has_more_of_the_rare_words_comes_first(memory: MemorySQL) -> None:
+    for fact in ("likes green tea", "likes long walks", "likes the colour green", "likes cats"):
+        await memory.store(ADA, fact, 0.5)
+
+    assert (await recalled(memory, ADA, "Which tea do I like? Green?"))[:2] == [
+        "likes green tea",
+        "likes the colour green",
+    ]
+
+
+async def test_what_fits_alike_comes_by_importance(memory: MemorySQL) -> None:
+    for name, importance in (("Minka", 0.2), ("Felix", 0.9), ("Tom", 0.5)):
+        await memory.store(ADA, f"The cat is called {name}", importance)
+
+    assert [f"The cat is called {name}" for name in ("Felix", "Tom", "Minka")] == await recalled(memory, ADA, "my cat")
+
+
+async def test_what_fits_alike_and_is_as_important_comes_latest_first(memory: MemorySQL, clock: Clock) -> None:
+    for name in ("Minka", "Felix", "Tom"):
+        await memory.store(ADA, f"The cat is called {name}", 0.5)
+        clock.now += timedelta(days=30)
+
+    assert [f"The cat is called {name}" for name in ("Tom", "Felix", "Minka")] == await recalled(memory, ADA, "my cat")
+
+
+async def test_how_well_it_fits_weighs_more_than_importance(memory: MemorySQL) -> None:
+    await memory.store(ADA, "The cat is called Felix and likes salmon", 0.0)
+    await memory.store(ADA, "The cat has a vet", 1.0)
+
+    assert (await recalled(memory, ADA, "Does my cat like salmon?"))[0] == "The cat is called Felix and likes salmon"
+
+
+# Words
+
+
+@pytest.mark.parametrize(
+    ("fact", "query"),
+    [
+        ("has two daughters", "a present for my daughter"),
+        ("is planning a wedding", "all those wedding plans"),
+        ("lives in Zürich", "zurich"),
+        ("lives in Zurich", "Zürich"),
+        ("lives in Schloßstraße 4", "Where is SCHLOSSSTRASSE?"),
+        ("lives in Schlossstrasse 4", "Schlossstraße"),
+        ("the file is called tax_return", "tax_return"),
+        ("любит чай", "Чай"),
+        ("ζει στην ΟΔΟΣ 7", "οδος"),
+    ],
+)
+async def test_a_word_is_found_in_its_other_forms(memory: MemorySQL, fact: str, query: str) -> None:
+    await memory.store(ADA, fact, 0.5)
+
+    assert [fact] == await recalled(memory, ADA, query)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "tea AND coffee",
+        "tea NOT tea",
+        "NOT tea",
+        "tea OR",
+        "OR tea",
+        "NEAR(tea coffee, 5)",
+        "NEAR(tea",
+        "fact:tea",
+        "{fact}:tea",
+        "- fact : tea",
+        "tea*",
+        "^tea",
+        "tea + tea",
+        '"tea',
+        '""tea""',
+        "tea')) --",
+        "'; DROP TABLE memories; -- tea",
+        "tea\x00",
+        "\x00tea",
+        "(((((tea",
+        "tea " + " ".join(f"word{n}" for n in range(200)),
+        "tea " + "x" * 100_000,
+    ],
+)
+async def test_a_query_is_words_and_nothing_else(memory: MemorySQL, query: str) -> None:
+    await memory.store(ADA, "drinks tea", 0.5)
+    await memory.store(ADA, "has a dog", 0.5)
+    await memory.store(BOB, "drinks tea too", 0.5)
+
+    assert ["drinks tea"] == await recalled(memory, ADA, query)
+
+
+async def test_a_rare_script_is_no_reason_to_fail(memory: MemorySQL) -> None:
+    everything = "".join(map(chr, range(0x20, 0x3000, 7))) + " 𞤀𞤁 𐓏 🧑‍🚀 ²³ ½ _ __"
+    for start in range(0, len(everything), 50):
+        await memory.recall(ADA, everything[start:], 10)
+    await memory.store(ADA, everything[:2000], 0.5)
+
+    assert [everything[:2000]] == [one.fact for one in (await memory.page(ADA, 10, None)).items]
+
+
+# Correcting
+
+
+async def test_what_was_corrected_is_not_found_by_its_old_words(memory: MemorySQL) -> None:
+    stored = await memory.store(ADA, "The cat is called Minka", 0.5)
+    await memory.correct(ADA, stored.id, "The dog is called Bello", None)
+
+    assert [] == await recalled(memory, ADA, "Minka the cat")
+    assert ["The dog is called Bello"] == await recalled(memory, ADA, "dog")
+
+
+async def test_fact_and_importance_are_corrected_together(memory: MemorySQL) -> None:
+    stored = await memory.store(ADA, "likes tea", 0.5)
+    corrected = await memory.correct(ADA, stored.id, "likes coffee", 0.9)
+
+    assert ("likes coffee", 0.9) == (corrected.fact, corrected.importance)
+
+
+async def test_correcting_nothing_changes_nothing(memory: MemorySQL) -> None:
+    stored = await memory.store(ADA, "likes tea", 0.5)
+
+    assert stored == await memory.correct(ADA, stored.id, None, None)
+
+
+# Many users
+
+
+async def test_each_of_a_thousand_users_has_their_own(memory: MemorySQL, database: SQLiteDatabase) -> None:
+    await memory.store(ADA, "likes green tea", 0.5)
+    await database.write(lambda connection: fill(connection, 1_000, ["likes black tea", "likes green apples"]))
+    await memory.store(BOB, "likes white tea", 0.5)
+
+    assert ["likes green tea"] == await recalled(memory, ADA, "green black white tea apples")
+    assert ["likes white tea"] == await recalled(memory, BOB, "green black white tea apples")
+    assert [] == await recalled(memory, UserId("nobody"), "green black white tea apples")
+    assert len(await recalled(memory, UserId("user1000500"), "tea apples")) == 2
+    assert await memory.forget_all(UserId("user1000500"))
+    assert [] == await recalled(memory, UserId("user1000500"), "tea apples")
+    assert len(await recalled(memory, UserId("user1000501"), "tea apples")) == 2
+    assert len(await recalled(memory, UserId("user1000499"), "tea apples")) == 2
+
+
+async def test_a_users_number_that_is_given_again_brings_nothing_back(memory: MemorySQL) -> None:
+    await memory.store(ADA, "likes tea", 0.5)
+    await memory.forget_all(ADA)
+    await memory.store(BOB, "likes coffee", 0.5)
+
+    assert [] == await recalled(memory, BOB, "tea")
+    assert ["likes coffee"] == await recalled(memory, BOB, "coffee")
+
+
+async def test_a_row_in_anothers_place_is_not_told(memory: MemorySQL, database: SQLiteDatabase) -> None:
+    await memory.store(ADA, "likes tea", 0.5)
+    await database.write(lambda connection: connection.execute(text("UPDATE memories SET user_id = 'bob'")).close())
+
+    assert [] == await recalled(memory, ADA, "tea")
+    assert [] == (await memory.page(ADA, 10, None)).items
+
+
+async def test_a_cursor_tells_nothing_of_other_users(memory: MemorySQL, database: SQLiteDatabase) -> None:
+    await database.write(lambda connection: fill(connection, 100, ["likes tea"]))
+    for n in range(3):
+        await memory.store(ADA, f"fact number{n}", 0.5)
+
+    assert (await memory.page(ADA, 1, None)).next_cursor == "3"
+
+
+# Cost
+
+
+def steps(connection: Connection, sql: str) -> list[str]:
+    """How SQLite goes about it."""
+    return [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", ("[]",) * sql.count("?"))]
+
+
+def work(connection: Connection, query: Callable[[Connection], object]) -> int:
+    """How many of SQLite's instructions a query takes."""
+    taken = 0
+
+    def count() -> int:
+        nonlocal taken
+        taken += 1
+        return 0
+
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    driver.set_progress_handler(count, 1)
+    query(connection)
+    driver.set_progress_handler(None, 0)
+    return taken
+
+
+@pytest.mark.parametrize("statement", ["_GET", "_PAGE", "_NUMBER", "_DELETE", "_DELETE_ALL", "_DELETE_OWNER"])
+async def test_nothing_but_the_users_own_is_looked_at(database: SQLiteDatabase, statement: str) -> None:
+    sql = str(getattr(memory_sql, statement).compile(dialect=sqlite.dialect()))
+    plan = await database.read(lambda connection: steps(connection, sql))
+
+    assert plan != []
+    assert [step for step in plan if "SCAN" in step or "TEMP B-TREE" in step] == []
+
+
+async def test_words_are_looked_up_in_the_index_within_the_users_places(database: SQLiteDatabase) -> None:
+    plan = await database.read(
+        lambda connection: steps(connection, str(full_text_sqlite.FIND.compile(dialect=sqlite.dialect())))
+    )
+
+    assert plan[0].startswith("SEARCH memory_owners USING COVERING INDEX")
+    assert plan[1].startswith("SCAN asked VIRTUAL TABLE")
+    assert plan[2].startswith("SCAN memory_words VIRTUAL TABLE INDEX 0:M")
+    assert plan[2].endswith("><")  # between two places
+    assert plan[3] == "SEARCH memories USING INTEGER PRIMARY KEY (rowid=?)"
+
+
+async def test_a_recall_takes_about_as_many_steps_in_a_big_database_as_in_a_small_one(
+    memory: MemorySQL, database: SQLiteDatabase
+) -> None:
+    for n in range(30):
+        await memory.store(ADA, f"likes tea number{n}", 0.5)
+    wanted = {"user": ADA, "phrases": full_text_sqlite.phrases(["likes", "tea", "number7"])}
+
+    def recall(connection: Connection) -> int:
+        return work(connection, lambda c: memory_sql._recall(c, wanted, 10, NOW))
+
+    alone = await database.read(recall)
+    await database.write(lambda connection: fill(connection, 1_000, ["likes tea", "likes black tea", "tea"]))
+
+    assert await database.read(recall) < 1.2 * alone
+
+
+# Forgetting
+
+
+def remnants(path: Path, words: Sequence[str]) -> list[tuple[str, str]]:
+    """Which files beside and including the database hold which of the words."""
+    found = []
+    for file in sorted(path.parent.iterdir()):
+        held = file.read_bytes().lower()
+        found += [(file.name, word) for word in words if word.encode() in held]
+    return found
+
+
+SECRETS = [a + b for a in ("qua", "zy", "wob", "xen", "kri") for b in ("blorping", "vantelly", "mizzards", "zugness")]
+"""Words that nobody else has."""
+TRACES = sorted({trace for word in SECRETS for trace in (word[3:], word[2:-3])})
+"""What is left of them, stemmed and without what a neighbour in the index has in common with them."""
+
+
+async def many_facts(memory: LongTermMemory, secret: UserId) -> list[MemoryId]:
+    """Facts of many users, those with the secret words in between; the ids of those."""
+    dice = random.Random(7)
+    common = ["".join(dice.choices("bcdfghjklm", k=2) + dice.choices("aeiou", k=2)) * 2 for _ in range(2_000)]
+    stored = []
+    for start in range(0, MERGED_IN_PARTS, 30):
+
+        async def store(n: int) -> None:
+            words = dice.sample(common, 6) + (dice.sample(SECRETS, 3) if n % 3 == 0 else [])
+            kept = await memory.store(secret if n % 3 == 0 else UserId(f"user{n % 20}"), " ".join(words), 0.5)
+            if n % 3 == 0:
+                stored.append(kept.id)
+
+        await asyncio.gather(*map(store, range(start, start + 30)))
+    return stored
+
+
+async def indexed(database: SQLiteDatabase) -> set[str]:
+    """The traces that can be seen in the pages of the full-text index."""
+    blocks = text("SELECT block FROM memory_words_data")
+    pages = b"".join(await database.read(lambda connection: connection.execute(blocks).scalars().all()))
+    return {trace for trace in TRACES if trace.encode() in pages}
+
+
+async def test_words_that_were_forgotten_are_in_no_file(
+    memory: MemorySQL, database: SQLiteDatabase, path: Path
+) -> None:
+    await many_facts(memory, UserId("canary"))
+    in_files = {word for _, word in await asyncio.to_thread(remnants, path, [*TRACES, "canary"])}
+    in_index = await indexed(database)
+    await memory.forget_all(UserId("canary"))
+
+    assert {*TRACES, "canary"} == in_files
+    assert len(in_index) > 5
+    assert [] == await asyncio.to_thread(remnants, path, [*TRACES, "canary"])
+
+
+async def test_words_that_were_forgotten_one_by_one_are_in_no_file(memory: MemorySQL, path: Path) -> None:
+    canary = UserId("canary")
+    doomed = [await memory.store(canary, f"{secret} and tea", 0.5) for secret in SECRETS]
+    for n in range(100):
+        await memory.store(BOB, f"likes tea number{n}", 0.5)
+    await asyncio.gather(*(memory.forget(canary, one.id) for one in doomed))
+
+    assert [] == await asyncio.to_thread(remnants, path, [*TRACES, "canary"])
+    assert len(await recalled(memory, BOB, "tea", 200)) == 100
+
+
+async def test_words_that_were_corrected_are_in_no_file(memory: MemorySQL, path: Path) -> None:
+    doomed = [await memory.store(ADA, f"{secret} and tea", 0.5) for secret in SECRETS]
+    for one in doomed:
+        await memory.correct(ADA, one.id, "likes coffee", None)
+
+    assert [] == await asyncio.to_thread(remnants, path, TRACES)
+    assert len(await recalled(memory, ADA, "coffee", 200)) == len(SECRETS)
+
+
+async def test_words_that_were_stored_after_a_forgetting_are_in_no_file_after_the_next(
+    memory: MemorySQL, path: Path
+) -> None:
+    for _ in range(2):
+        await many_facts(memory, UserId("canary"))
+        await memory.forget_all(UserId("canary"))
+
+    assert [] == await asyncio.to_thread(remnants, path, [*TRACES, "canary"])
+
+
+async def test_the_index_holds_together_after_forgetting(memory: MemorySQL, database: SQLiteDatabase) -> None:
+    doomed = await many_facts(memory, ADA)
+    for one in doomed[:20]:
+        await memory.forget(ADA, one)
+        await memory.store(ADA, "likes tea", 0.5)
+    check = text("INSERT INTO memory_words (memory_words) VALUES ('integrity-check')")
+
+    await database.write(lambda connection: connection.execute(check).close())
+    assert len(await recalled(memory, ADA, "tea", 200)) == 20
+
+
+# Older databases
+
+
+def migrated(path: Path, revision: str) -> None:
+    """A database as an older version of the service made it."""
+    path.parent.mkdir()
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        config = Config(attributes={"connection": connection})
+        config.set_main_option("script_location", str(MIGRATIONS))
+        command.upgrade(config, revision)
+    engine.dispose()
+
+
+async def test_a_database_from_before_there_were_memories_keeps_its_turns(path: Path) -> None:
+    await asyncio.to_thread(migrated, path, "0001")
+    with closing(sqlite3.connect(path)) as older:
+        older.execute("INSERT INTO users VALUES ('ada', 1)")
+        older.execute("INSERT INTO conversations VALUES ('ada', 'default', 0, 0, 1, 1)")
+        older.execute("INSERT INTO turns VALUES ('t', 'ada', 'default', 1, 0, 'Hello', 'Hi', 'completed', 'stop')")
+        older.commit()
+    database = SQLiteDatabase(f"sqlite:///{path}")
+    await database.open()
+    memory = MemorySQL(database, lambda: NOW)
+    await memory.store(ADA, "likes tea", 0.5)
+    turn = await HistorySQL(database).get(TurnId("t"))
+    found = await recalled(memory, ADA, "tea")
+    await database.close()
+
+    assert ("Hello", "Hi", ["likes tea"]) == (turn.user_message, turn.reply, found)
+
+
+def test_the_memories_can_be_migrated_away_and_back(path: Path) -> None:
+    migrated(path, HEAD)
+    engine = create_engine(f"sqlite:///{path}")
+    tables = "SELECT name FROM sqlite_master WHERE name LIKE 'memor%' ORDER BY name"
+    with engine.begin() as connection:
+        before = connection.execute(text(tables)).all()
+        config = Config(attributes={"connection": connection})
+        config.set_main_option("script_location", str(MIGRATIONS))
+        command.downgrade(config, "0002")
+        between = connection.execute(text(tables)).all()
+        command.upgrade(config, HEAD)
+        after = connection.execute(text(tables)).all()
+    engine.dispose()
+
+    assert [] == between
+    assert before == after != []
+
+
+# Errors
+
+
+def all_subclasses(error: type[Exception]) -> set[type[Exception]]:
+    return {error}.union(*(all_subclasses(kind) for kind in error.__subclasses__()))
+
+
+class FailingDatabase(Database):
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    async def read(self, statements: Statements[T]) -> T:
+        raise self.error
+
+    async def write(self, statements: Statements[T]) -> T:
+        raise self.error
+
+    async def erase(self, statements: Statements[int]) -> int:
+        raise self.error
+
+
+NOTHING = MemoryId("00000000-0000-4000-8000-000000000000")
+CALLS: list[Callable[[MemorySQL], Awaitable[object]]] = [
+    lambda memory: memory.store(ADA, "likes tea", 0.5),
+    lambda memory: memory.recall(ADA, "tea", 10),
+    lambda memory: memory.page(ADA, 10, None),
+    lambda memory: memory.correct(ADA, NOTHING, None, None),
+    lambda memory: memory.correct(ADA, NOTHING, None, 0.5),
+    lambda memory: memory.correct(ADA, NOTHING, "likes coffee", None),
+    lambda memory: memory.forget(ADA, NOTHING),
+    lambda memory: memory.forget_all(ADA),
+    lambda memory: memory.check(),
+]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    sorted(
+        all_subclasses(SQLAlchemyError) | all_subclasses(sqlite3.Error) | {DatabaseClosed}, key=lambda kind: str(kind)
+    ),
+)
+async def test_every_error_of_the_database_is_the_ports(kind: type[Exception]) -> None:
+    error = kind.__new__(kind)
+    for call in CALLS:
+        with pytest.raises(MemoryUnavailable) as raised:
+            await call(MemorySQL(FailingDatabase(error), Clock()))
+        assert (raised.value.__cause__, raised.value.retry_after) == (error, 1.0)
+
+
+async def test_learning_nothing_asks_nothing_of_the_database() -> None:
+    memory = MemorySQL(FailingDatabase(DatabaseClosed()), Clock())
+    turn = Turn(TurnId(str(uuid4())), ADA, DEFAULT_CONVERSATION, NOW, "My dog is called Bello").completed("Hi", "stop")
+    await memory.remember(turn)
+    await memory.unremember(turn)
+
+    assert not memory.learns
+    assert [] == await memory.recall(ADA, "What is it?", 10)
