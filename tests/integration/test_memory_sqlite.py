@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, create_engine, insert, text
+from sqlalchemy import Connection, Select, TextClause, UpdateBase, create_engine, insert, make_url, text
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -519,3 +519,13 @@ async def test_learning_nothing_asks_nothing_of_the_database() -> None:
 
     assert not memory.learns
     assert [] == await memory.recall(ADA, "What is it?", 10)
+
+
+# PostgreSQL is next
+
+
+def test_every_statement_but_the_full_text_ones_is_one_for_postgresql_too() -> None:
+    statements = [value for value in vars(memory_sql).values() if isinstance(value, Select | TextClause | UpdateBase)]
+    assert len(statements) > 8
+    for statement in statements:
+        assert str(statement.compile(dialect=make_url("postgresql://").get_dialect()()))
