@@ -8,6 +8,7 @@ import structlog
 
 from application.ports.history import HistoryError
 from application.ports.llm import LLMAuthFailed, LLMError, LLMRedirected
+from application.ports.memory import MemoryLeaked
 from application.ports.turn_observer import TurnFigures, TurnObserver
 from domain.conversation import Turn, UserId
 from domain.errors import ChatError, InternalError
@@ -40,13 +41,17 @@ class TurnObserverStructlog(TurnObserver):
             texts=figures.texts,
             prompt_tokens=figures.usage and figures.usage.prompt_tokens,
             completion_tokens=figures.usage and figures.usage.completion_tokens,
+            memories=figures.memories,
             **({"attempts": error.attempts} if isinstance(error, LLMError) else {}),
             **({"security": True} if isinstance(error, LLMRedirected) else {}),
             **({"exc_info": error} if isinstance(error, InternalError) else {}),
         )
 
     def failed(self, doing: str, error: Exception) -> None:
-        self._log.warning("failed", doing=doing, exc_info=error)
+        if isinstance(error, MemoryLeaked):
+            self._log.error("failed", doing=doing, security=True, exc_info=error)
+        else:
+            self._log.warning("failed", doing=doing, exc_info=error)
 
     def _level(self, error: ChatError | None) -> int:
         if isinstance(error, LLMAuthFailed):

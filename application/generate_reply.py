@@ -6,10 +6,12 @@ from typing import Final
 
 import anyio
 
+from application.memory_keeper import MemoryKeeper
 from application.ports.history import ConversationHistory, HistoryWriteFailed
 from application.ports.live_turns import End
 from application.ports.llm import LLM, LLMContextTooLong
 from application.ports.turn_observer import TurnFigures, TurnObserver
+from application.recollection import Recollection
 from application.running_turns import RunningTurn
 from domain.context import MAX_TURNS, assemble
 from domain.conversation import Exchange, Message, Turn
@@ -28,6 +30,8 @@ class GenerateReply:
 
     llm: LLM
     history: ConversationHistory
+    recollection: Recollection
+    keeper: MemoryKeeper
     observer: TurnObserver
     instructions: str
     context_tokens: int
@@ -54,20 +58,36 @@ class GenerateReply:
             await self._end(running, ended, failure)
 
     async def _generate(self, running: RunningTurn) -> str:
-        latest = await self.history.latest(running.turn.user_id, running.turn.conversation_id, MAX_TURNS)
+        latest, facts = await self._look_back(running)
+
+        def context(budget: int) -> Sequence[Message]:
+            return assemble(self.instructions, latest, running.turn.user_message, budget, facts)
+
         try:
-            return await self._reply(running, self._context(running.turn, latest, self.context_tokens))
+            return await self._reply(running, context(self.context_tokens))
         except LLMContextTooLong:
             if running.texts:
                 raise  # what was sent can not be taken back
             # Our estimate was too low for this model: once more with half as much.
         try:
-            return await self._reply(running, self._context(running.turn, latest, self.context_tokens // 2))
+            return await self._reply(running, context(self.context_tokens // 2))
         except LLMContextTooLong as error:
             raise ContextTooLong from error
 
-    def _context(self, turn: Turn, latest: Sequence[Exchange], budget: int) -> Sequence[Message]:
-        return assemble(self.instructions, latest, turn.user_message, budget)
+    async def _look_back(self, running: RunningTurn) -> tuple[Sequence[Exchange], Sequence[str]]:
+        """The latest turns and what long-term memory has to say, asked for side by side."""
+        facts: list[str] = []
+
+        async def recall() -> None:
+            facts.extend(await self.recollection.recall_for(running))
+
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(recall)
+                latest = await self.history.latest(running.turn.user_id, running.turn.conversation_id, MAX_TURNS)
+        except ExceptionGroup as failures:  # recalling keeps its failures to itself
+            raise failures.exceptions[0] from None
+        return latest, facts
 
     async def _reply(self, running: RunningTurn, messages: Sequence[Message]) -> str:
         async with self.llm.reply(messages) as reply:
@@ -79,7 +99,7 @@ class GenerateReply:
 
     async def _end(self, running: RunningTurn, ended: Turn, failure: ChatError | None) -> None:
         try:
-            if not await self._finish(ended):
+            if not await self._finish(running, ended):
                 failure = Cancelled("The turn was deleted while it ran.")
                 ended = running.turn.cut(running.reply, failure)
         except HistoryWriteFailed as error:
@@ -89,15 +109,17 @@ class GenerateReply:
         await running.log.close(End(None, failure) if failure else End(ended.reason or "stop", None))
         running.ended.set()
         running.answered.set()
+        self.keeper.wake()
         self.observer.ended(ended, failure, _figures(running))
         if failure is not None:  # kept with the log; what led to it holds the messages, and has been reported
             failure.__traceback__ = failure.__cause__ = failure.__context__ = None
 
-    async def _finish(self, ended: Turn) -> bool:
+    async def _finish(self, running: RunningTurn, ended: Turn) -> bool:
+        remember_at = self.keeper.remember_at(running, ended)
         for pause in FINISH_PAUSES:
             await anyio.sleep(pause)
             try:
-                return await self.history.finish(ended)
+                return await self.history.finish(ended, remember_at=remember_at)
             except Exception as error:  # whatever the store does, the readers are told
                 self.observer.failed("storing how a turn ended", error)
         raise HistoryWriteFailed
@@ -110,4 +132,5 @@ def _figures(running: RunningTurn) -> TurnFigures:
         first_text_seconds=None if first is None else first - running.started_at,
         texts=len(running.texts),
         usage=running.usage,
+        memories=running.recalled,
     )

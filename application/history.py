@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from application.memory_keeper import MemoryKeeper
 from application.ports.history import ConversationHistory
 from application.ports.live_turns import LiveTurns
 from domain.conversation import Conversation, ConversationId, Turn, UserId
@@ -30,14 +31,25 @@ class ListConversations:
         return await self.history.conversations(user_id, limit, cursor)
 
 
+@dataclass(frozen=True, slots=True)
+class Cleared:
+    """How many turns were deleted, and whether the user's memories are certainly gone, None where they were to stay."""
+
+    turns: int
+    memories: bool | None
+
+
 @dataclass(frozen=True)
 class ClearHistory:
-    """Delete a user's turns, running ones too, and what is kept for following them; how many there were."""
+    """Delete a user's turns, running ones too, what is kept for following them, and on demand the user's memories."""
 
     history: ConversationHistory
     live_turns: LiveTurns
+    keeper: MemoryKeeper
 
-    async def __call__(self, user_id: UserId, conversation_id: ConversationId | None) -> int:
-        deleted = await self.history.clear(user_id, conversation_id)
+    async def __call__(
+        self, user_id: UserId, conversation_id: ConversationId | None, *, memories: bool = False
+    ) -> Cleared:
+        turns = await self.history.clear(user_id, conversation_id)
         await self.live_turns.discard(user_id, conversation_id)
-        return deleted
+        return Cleared(turns, await self.keeper.forget(user_id) if memories else None)

@@ -28,9 +28,12 @@ PROGRESS_INTERVAL: Final = 1.0
 class RunningTurn:
     """One turn while its reply is generated."""
 
-    def __init__(self, turn: Turn) -> None:
+    def __init__(self, turn: Turn, *, uses_memory: bool = True) -> None:
         self.turn: Turn = turn
         """As it began; as it ended, once `ended` is set."""
+        self.uses_memory = uses_memory
+        self.recalled: int | None = None
+        """How many memories the model got to see, where long-term memory was asked and answered."""
         self.failure: ChatError | None = None
         """What ended it early, once `ended` is set."""
         self.interruption: Interruption | None = None

@@ -21,13 +21,18 @@ QUEUE_WAIT: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class NewMessage:
-    """What a user says. `keep_running` has the reply generated to its end even where nobody reads it any more."""
+    """What a user says.
+
+    `keep_running` has the reply generated to its end even where nobody reads it any more. Without `use_memory` nothing
+    is recalled for the reply, and nothing of the turn is remembered.
+    """
 
     user_id: UserId
     conversation_id: ConversationId
     text: str
     keep_running: bool
     wait_when_busy: bool = True
+    use_memory: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +91,7 @@ class SendMessage:
             raise ServerShuttingDown
         turn = Turn(self.new_turn_id(), message.user_id, message.conversation_id, self.now(), message.text)
         await self.history.begin(turn)
-        running = RunningTurn(turn)
+        running = RunningTurn(turn, uses_memory=message.use_memory)
         running.attach(await self.live_turns.open(turn, running.stop, stop_when_left=not message.keep_running))
         reader = await self.live_turns.join(turn.id)
         self.turns.start(running, lease)

@@ -3,11 +3,12 @@
 import sys
 
 from entrypoints.http.app import create_app
-from entrypoints.settings import SettingsError, load_settings, require_model, unknown_keys
+from entrypoints.settings import SettingsError, load_settings, require_memory, require_model, unknown_keys
 
 try:
     settings = load_settings()
     require_model(settings)
+    require_memory(settings)
     for sentence in unknown_keys():
         print(f"warning: {sentence}", file=sys.stderr)
 except SettingsError as refusal:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from entrypoints.settings import Settings, SettingsError, load_settings, require_model, unknown_keys
+from entrypoints.settings import Settings, SettingsError, load_settings, require_memory, require_model, unknown_keys
 
 BACKLOG = 2048
 """Connections that may wait to be accepted."""
@@ -73,6 +73,7 @@ def _serve(parsed: argparse.Namespace) -> int:
         if local:
             settings = _with_local_model(settings, stack)
         require_model(settings)
+        require_memory(settings)
         if not settings.is_loopback:
             _warn(f"Listening on {settings.host}: anyone who reaches it can read and write every conversation.")
         return _run_server(settings, TOY_MODEL if local else "")
@@ -92,6 +93,9 @@ def _with_local_model(settings: Settings, stack: ExitStack) -> Settings:
             "openai_model": model.model,
             "openai_max_tokens": min(settings.openai_max_tokens, model.max_tokens),
             "context_tokens": min(settings.context_tokens, model.context_tokens),
+            # It neither embeds nor has room for the prompt that has facts extracted.
+            "mem0_embedder": "local",
+            "mem0_infer": False,
         }
     )
 
@@ -127,8 +131,8 @@ def _chat(parsed: argparse.Namespace) -> int:
 
 def _migrate(_parsed: argparse.Namespace) -> int:
     settings = _settings()
-    if settings.history_backend != "sql":
-        print("Nothing to migrate: HISTORY_BACKEND is in_memory.")
+    if not settings.uses_database:
+        print("Nothing to migrate: neither history nor memory is kept in a database.")
         return 0
     from adapters.sql.database import DatabaseUnusable
     from adapters.sql.sqlite import migrate
@@ -151,6 +155,7 @@ def _check(_parsed: argparse.Namespace) -> int:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     print(f"address   http://{host}:{settings.port}")
     require_model(settings)
+    require_memory(settings)
     return 0
 
 

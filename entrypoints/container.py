@@ -1,5 +1,6 @@
 """The composition root: which part is built from what. Read it from top to bottom."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -10,11 +11,26 @@ from adapters.conversation_leases_in_process import ConversationLeasesInProcess
 from adapters.history_in_memory import HistoryInMemory
 from adapters.live_turns_in_process import LiveTurnsInProcess
 from adapters.llm_retrying import RetryingLLM
+from adapters.memory_guarded import GuardedMemory
+from adapters.memory_in_memory import MemoryInMemory
+from adapters.memory_none import NoMemory
 from adapters.turn_observer_structlog import TurnObserverStructlog
 from application.generate_reply import GenerateReply
-from application.health import CheckHealth
+from application.health import CheckHealth, CheckReadiness
 from application.history import ClearHistory, GetHistory, ListConversations
+from application.memories import (
+    CorrectMemory,
+    ForgetMemories,
+    ForgetMemory,
+    ListMemories,
+    RecallMemories,
+    StoreFact,
+)
+from application.memory_keeper import MemoryKeeper
 from application.ports.history import ConversationHistory
+from application.ports.memory import LongTermMemory
+from application.ports.memory_outbox import MemoryOutbox
+from application.recollection import Recollection
 from application.running_turns import RunningTurns
 from application.send_message import SendMessage
 from application.turns import FollowTurn, GetTurn, StopTurn
@@ -37,6 +53,18 @@ def _sql_history(database: "SQLiteDatabase") -> ConversationHistory:
     from adapters.history_sql import HistorySQL
 
     return HistorySQL(database)
+
+
+def _sql_outbox(database: "SQLiteDatabase") -> MemoryOutbox:
+    from adapters.memory_outbox_sql import MemoryOutboxSQL
+
+    return MemoryOutboxSQL(database)
+
+
+def _sql_memory(database: "SQLiteDatabase", now: Callable[[], datetime]) -> LongTermMemory:
+    from adapters.memory_sql import MemorySQL
+
+    return MemorySQL(database, now)
 
 
 def _openai(settings: Settings) -> "LLMOpenAI":
@@ -68,19 +96,40 @@ class Container(containers.DeclarativeContainer):
     upstream = providers.Singleton(_openai, settings)
     llm = providers.Singleton(RetryingLLM, upstream)
     database = providers.Singleton(_database, settings)
+    history_in_memory = providers.Singleton(HistoryInMemory)
     history = providers.Selector(
         settings.provided.history_backend,
         sql=providers.Singleton(_sql_history, database),
-        in_memory=providers.Singleton(HistoryInMemory),
+        in_memory=history_in_memory,
+    )
+    memory_outbox = providers.Selector(
+        settings.provided.history_backend,
+        sql=providers.Singleton(_sql_outbox, database),
+        in_memory=history_in_memory,
     )
     live_turns = providers.Singleton(LiveTurnsInProcess)
     leases = providers.Singleton(ConversationLeasesInProcess)
     observer = providers.Singleton(TurnObserverStructlog, providers.Object(pseudonym))
+    now = providers.Object(_now)
+
+    unguarded_memory = providers.Selector(
+        settings.provided.memory_backend,
+        sql=providers.Singleton(_sql_memory, database, now),
+        in_memory=providers.Singleton(MemoryInMemory, now),
+        none=providers.Singleton(NoMemory),
+    )
+    memory = providers.Singleton(
+        GuardedMemory, unguarded_memory, observer, recall_timeout=settings.provided.memory_recall_timeout
+    )
+    memory_keeper = providers.Singleton(MemoryKeeper, memory, memory_outbox, observer, now)
+    recollection = providers.Singleton(Recollection, memory, memory_outbox)
 
     generate_reply = providers.Singleton(
         GenerateReply,
         llm=llm,
         history=history,
+        recollection=recollection,
+        keeper=memory_keeper,
         observer=observer,
         instructions=settings.provided.system_prompt,
         context_tokens=settings.provided.context_tokens,
@@ -94,7 +143,7 @@ class Container(containers.DeclarativeContainer):
         live_turns=live_turns,
         leases=leases,
         turns=running_turns,
-        now=providers.Object(_now),
+        now=now,
         new_turn_id=providers.Object(_new_turn_id),
         instructions=settings.provided.system_prompt,
         context_tokens=settings.provided.context_tokens,
@@ -102,8 +151,15 @@ class Container(containers.DeclarativeContainer):
     )
     get_history = providers.Singleton(GetHistory, history)
     list_conversations = providers.Singleton(ListConversations, history)
-    clear_history = providers.Singleton(ClearHistory, history, live_turns)
+    clear_history = providers.Singleton(ClearHistory, history, live_turns, memory_keeper)
     get_turn = providers.Singleton(GetTurn, history)
     follow_turn = providers.Singleton(FollowTurn, live_turns)
     stop_turn = providers.Singleton(StopTurn, history, live_turns)
-    check_health = providers.Singleton(CheckHealth, history, running_turns)
+    store_fact = providers.Singleton(StoreFact, memory, memory_keeper)
+    list_memories = providers.Singleton(ListMemories, memory, memory_outbox)
+    recall_memories = providers.Singleton(RecallMemories, memory, memory_outbox)
+    correct_memory = providers.Singleton(CorrectMemory, memory, memory_keeper)
+    forget_memory = providers.Singleton(ForgetMemory, memory, memory_keeper)
+    forget_memories = providers.Singleton(ForgetMemories, memory_keeper)
+    check_readiness = providers.Singleton(CheckReadiness, history)
+    check_health = providers.Singleton(CheckHealth, history, memory, memory_outbox, recollection, running_turns)

@@ -20,7 +20,7 @@ async def opened(container: Container) -> AsyncIterator[None]:
     """
     log = structlog.get_logger()
     async with AsyncExitStack() as stack:
-        if container.settings().history_backend == "sql":
+        if container.settings().uses_database:
             database = container.database()
             try:
                 await database.open()
@@ -28,6 +28,7 @@ async def opened(container: Container) -> AsyncIterator[None]:
                 raise SettingsError(str(unusable)) from None
             stack.push_async_callback(database.close)
         stack.push_async_callback(container.upstream().close)
+        await stack.enter_async_context(container.memory_keeper().open())
         abandoned = await container.history().finish_abandoned()
         await stack.enter_async_context(container.running_turns().open())
         log.info("started", version=VERSION, abandoned_turns=abandoned)

@@ -46,8 +46,31 @@ class Settings(BaseSettings):
     system_prompt: str = Field(
         DEFAULT_PROMPT, min_length=1, description="Instructions that every conversation starts with."
     )
-    mem0_api_key: SecretStr | None = Field(None, description="Key of the Mem0 platform. Not used yet.")
-    memory_backend: Literal["none"] = Field("none", description="Long-term memory: `none`.")
+    memory_backend: Literal["sql", "mem0", "mem0_platform", "in_memory", "none"] = Field(
+        "sql",
+        description="Who keeps facts about users: `sql` (the database), `mem0` (the library, in this process), "
+        "`mem0_platform` (Mem0's service), `in_memory` (until the process ends) or `none`.",
+    )
+    memory_recall_timeout: Seconds = Field(1, description="Seconds that a reply waits for long-term memory.")
+    mem0_api_key: SecretStr | None = Field(None, description="Key of the Mem0 platform, for `mem0_platform`.")
+    mem0_host: str | None = Field(None, description="Base URL of the Mem0 platform. Empty means Mem0's own.")
+    mem0_infer: bool = Field(
+        True, description="Have a model extract facts from what is said; otherwise the user's words are kept."
+    )
+    mem0_embedder: Literal["openai", "local"] = Field(
+        "openai", description="Who embeds for `mem0`: the model's service, or a small model in this process (`local`)."
+    )
+    mem0_embedding_model: str = Field(
+        "text-embedding-3-small", min_length=1, description="Model to ask for embeddings, for `mem0`."
+    )
+    mem0_vector_store: SecretStr | None = Field(
+        None,
+        description="Where `mem0` keeps vectors: URL of PostgreSQL with pgvector, or of a Qdrant server. Empty means "
+        "embedded in `DATA_DIR`, for one process.",
+    )
+    mem0_config_file: Path | None = Field(
+        None, description="JSON file with further configuration of the Mem0 library, which goes before ours."
+    )
     host: str = Field(
         "127.0.0.1", min_length=1, description="Address to listen on. Beyond the loopback anyone can read everything."
     )
@@ -84,7 +107,16 @@ class Settings(BaseSettings):
         description="Seconds that running turns get when the service is told to stop.",
     )
 
-    @field_validator("openai_api_key", "mem0_api_key", "openai_base_url", "database_url", mode="before")
+    @field_validator(
+        "openai_api_key",
+        "mem0_api_key",
+        "openai_base_url",
+        "database_url",
+        "mem0_host",
+        "mem0_vector_store",
+        "mem0_config_file",
+        mode="before",
+    )
     @classmethod
     def _empty_means_none(cls, value: Any) -> Any:
         plain = value.get_secret_value() if isinstance(value, SecretStr) else value
@@ -97,11 +129,20 @@ class Settings(BaseSettings):
             raise ValueError("must be visible ASCII characters")
         return value
 
-    @field_validator("openai_base_url")
+    @field_validator("openai_base_url", "mem0_host")
     @classmethod
     def _is_http_url(cls, value: str | None) -> str | None:
         if value is not None and not _is_web_url(value):
             raise ValueError("must be an http or https URL")
+        return value
+
+    @field_validator("mem0_vector_store")
+    @classmethod
+    def _is_vector_store(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            url = value.get_secret_value()
+            if not (url.startswith("postgresql://") or _is_web_url(url)):
+                raise ValueError("must be a postgresql, http or https URL")
         return value
 
     @field_validator("database_url")
@@ -135,6 +176,11 @@ class Settings(BaseSettings):
     def database(self) -> str:
         """The database's URL, the embedded default included."""
         return self.database_url or f"sqlite:///{self.data_dir / 'chat.db'}"
+
+    @property
+    def uses_database(self) -> bool:
+        """Whether anything is kept in it."""
+        return "sql" in (self.history_backend, self.memory_backend)
 
     @property
     def has_model(self) -> bool:
@@ -183,6 +229,16 @@ def require_model(settings: Settings) -> None:
             "No model to ask: set OPENAI_API_KEY (or OPENAI_BASE_URL for another server) in the environment or in "
             ".env, or try the embedded model with: smart-chatbot serve --local"
         )
+
+
+def require_memory(settings: Settings) -> None:
+    """Return if long-term memory has what it needs.
+
+    Raises:
+        SettingsError: it has not.
+    """
+    if settings.memory_backend == "mem0_platform" and settings.mem0_api_key is None:
+        raise SettingsError("MEM0_API_KEY: is needed where MEMORY_BACKEND is mem0_platform")
 
 
 def unknown_keys(env_file: Path = Path(".env")) -> list[str]:

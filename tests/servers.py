@@ -43,7 +43,10 @@ class Service:
 async def running_service(overrides: dict[str, Any] | None = None, **settings: Any) -> AsyncIterator[Service]:
     """Start the service with these settings, on a free port; `overrides` replaces parts of the container."""
     # The settings of whoever runs the tests must not matter: neither their .env nor, for these fields, their variables.
-    chosen = Settings(_env_file=None, **{"history_backend": "in_memory", "openai_base_url": NOBODY, **settings})
+    chosen = Settings(
+        _env_file=None,
+        **{"history_backend": "in_memory", "memory_backend": "in_memory", "openai_base_url": NOBODY, **settings},
+    )
     container = Container(settings=chosen)
     for name, part in (overrides or {}).items():
         container.providers[name].override(providers.Object(part))

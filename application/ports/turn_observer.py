@@ -11,12 +11,16 @@ from domain.errors import ChatError
 
 @dataclass(frozen=True, slots=True)
 class TurnFigures:
-    """What a turn took. Seconds are measured from its begin."""
+    """What a turn took. Seconds are measured from its begin.
+
+    `memories` is how many were recalled for it, None where long-term memory did not answer or was not asked.
+    """
 
     seconds: float
     first_text_seconds: float | None
     texts: int
     usage: Usage | None
+    memories: int | None
 
 
 class TurnObserver(Protocol):

@@ -12,7 +12,7 @@ from entrypoints.drain import Drain
 from entrypoints.http.errors import add_error_handlers
 from entrypoints.http.middleware import ClosingGate, RequestContext
 from entrypoints.http.openapi import document
-from entrypoints.http.routes import chat, health, history, turns
+from entrypoints.http.routes import chat, health, history, memories, turns
 from entrypoints.lifespan import opened
 from entrypoints.observability import configure_logging
 from entrypoints.settings import Settings
@@ -30,7 +30,7 @@ def create_app(settings: Settings, container: Container | None = None, *, chain_
     app = FastAPI(
         title=settings.app_name,
         version=VERSION,
-        summary="Chat with a model: streamed replies, durable history.",
+        summary="Chat with a model: streamed replies, durable history, long-term memory.",
         lifespan=_lifespan,
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
@@ -40,7 +40,7 @@ def create_app(settings: Settings, container: Container | None = None, *, chain_
     app.state.container = container
     app.state.drain = Drain(container.running_turns(), settings.shutdown_grace)
     app.state.chain_signals = chain_signals
-    for module in (chat, turns, history, health):
+    for module in (chat, turns, history, memories, health):
         app.include_router(module.router)
     add_error_handlers(app)
     app.add_middleware(ClosingGate)
@@ -48,7 +48,7 @@ def create_app(settings: Settings, container: Container | None = None, *, chain_
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST", "DELETE"],
+            allow_methods=["GET", "POST", "PATCH", "DELETE"],
             allow_headers=["Content-Type", "Last-Event-ID", "X-Request-ID"],
             expose_headers=["X-Turn-ID", "X-Request-ID"],
         )

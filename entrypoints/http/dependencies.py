@@ -7,8 +7,16 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from application.health import CheckHealth
+from application.health import CheckHealth, CheckReadiness
 from application.history import ClearHistory, GetHistory, ListConversations
+from application.memories import (
+    CorrectMemory,
+    ForgetMemories,
+    ForgetMemory,
+    ListMemories,
+    RecallMemories,
+    StoreFact,
+)
 from application.send_message import SendMessage
 from application.turns import FollowTurn, GetTurn, StopTurn
 from entrypoints.container import Container
@@ -58,6 +66,34 @@ async def _stop_turn(request: Request) -> StopTurn:
     return _container(request).stop_turn()
 
 
+async def _store_fact(request: Request) -> StoreFact:
+    return _container(request).store_fact()
+
+
+async def _list_memories(request: Request) -> ListMemories:
+    return _container(request).list_memories()
+
+
+async def _recall_memories(request: Request) -> RecallMemories:
+    return _container(request).recall_memories()
+
+
+async def _correct_memory(request: Request) -> CorrectMemory:
+    return _container(request).correct_memory()
+
+
+async def _forget_memory(request: Request) -> ForgetMemory:
+    return _container(request).forget_memory()
+
+
+async def _forget_memories(request: Request) -> ForgetMemories:
+    return _container(request).forget_memories()
+
+
+async def _check_readiness(request: Request) -> CheckReadiness:
+    return _container(request).check_readiness()
+
+
 async def _check_health(request: Request) -> CheckHealth:
     return _container(request).check_health()
 
@@ -71,4 +107,11 @@ ClearHistoryDep = Annotated[ClearHistory, Depends(_clear_history)]
 GetTurnDep = Annotated[GetTurn, Depends(_get_turn)]
 FollowTurnDep = Annotated[FollowTurn, Depends(_follow_turn)]
 StopTurnDep = Annotated[StopTurn, Depends(_stop_turn)]
+StoreFactDep = Annotated[StoreFact, Depends(_store_fact)]
+ListMemoriesDep = Annotated[ListMemories, Depends(_list_memories)]
+RecallMemoriesDep = Annotated[RecallMemories, Depends(_recall_memories)]
+CorrectMemoryDep = Annotated[CorrectMemory, Depends(_correct_memory)]
+ForgetMemoryDep = Annotated[ForgetMemory, Depends(_forget_memory)]
+ForgetMemoriesDep = Annotated[ForgetMemories, Depends(_forget_memories)]
+CheckReadinessDep = Annotated[CheckReadiness, Depends(_check_readiness)]
 CheckHealthDep = Annotated[CheckHealth, Depends(_check_health)]

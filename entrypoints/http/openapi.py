@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from application.ports import history, llm
+from application.ports import history, llm, memory
 from domain import errors
 from domain.errors import ChatError
 from entrypoints.http.errors import STATUS
@@ -26,6 +26,8 @@ BODY: Final = tuple(_REQUEST_CODES)
 """The statuses of a body that can not be used."""
 
 STORE: Final = (history.HistoryUnavailable, errors.ServerShuttingDown, errors.InternalError)
+
+MEMORY: Final = (memory.MemoryUnavailable, memory.MemoryRefused)
 
 BEGIN: Final = (errors.MessageTooLong, errors.ContextTooLong, errors.TurnInProgress, errors.Cancelled, *STORE)
 

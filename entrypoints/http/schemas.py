@@ -1,12 +1,14 @@
 """The shapes on the wire. Documented keys come first, in the documented order."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, Field, GetPydanticSchema, PlainSerializer
+from pydantic import AfterValidator, BaseModel, Field, GetPydanticSchema, PlainSerializer, model_validator
 from pydantic_core import CoreSchema, core_schema
 
 from application.health import Health
+from application.history import Cleared
 from application.send_message import NewMessage
 from domain.conversation import (
     DEFAULT_CONVERSATION,
@@ -17,6 +19,7 @@ from domain.conversation import (
     TurnStatus,
     UserId,
 )
+from domain.memory import DEFAULT_IMPORTANCE, MAX_FACT_CHARS, Memory, Recalled
 from domain.paging import Page
 
 
@@ -39,7 +42,7 @@ Timestamp = Annotated[
 """RFC 3339, UTC, whole seconds, as documented."""
 
 
-def _check_message(text: str) -> str:
+def _check_text(text: str) -> str:
     if not text.strip():
         raise ValueError("must not be blank")
     if "\x00" in text:
@@ -49,7 +52,7 @@ def _check_message(text: str) -> str:
 
 class ChatRequest(BaseModel):
     user_id: UserIdField = Field(description="Whose conversation it is.")
-    message: Annotated[str, AfterValidator(_check_message)] = Field(
+    message: Annotated[str, AfterValidator(_check_text)] = Field(
         description="What the user says; kept as sent.", examples=["Hello, how are you today?"], min_length=1
     )
     conversation_id: ConversationIdField | None = Field(
@@ -61,6 +64,11 @@ class ChatRequest(BaseModel):
     when_busy: Literal["wait", "reject"] = Field(
         "wait", description="What to do while another turn of the conversation runs."
     )
+    memory: bool = Field(
+        True,
+        strict=True,
+        description="Without it nothing is recalled for the reply, and nothing of the turn is remembered.",
+    )
 
     def to_message(self, on_disconnect: Literal["cancel", "continue"]) -> NewMessage:
         policy = self.on_disconnect or on_disconnect
@@ -70,6 +78,7 @@ class ChatRequest(BaseModel):
             self.message,
             keep_running=policy == "continue",
             wait_when_busy=self.when_busy == "wait",
+            use_memory=self.memory,
         )
 
 
@@ -125,9 +134,22 @@ class HistoryView(BaseModel):
         return cls(user_id=user_id, history=turns, count=len(turns), next_cursor=page.next_cursor)
 
 
+def _outcome(certain: bool) -> Literal["deleted", "pending"]:
+    return "deleted" if certain else "pending"
+
+
+_OUTCOME = Field(description="`pending` where that is not certain yet, and goes on in the background.")
+
+
 class ClearedView(BaseModel):
     user_id: str
     deleted: int
+    memories: Literal["deleted", "pending"] | None = Field(None, description="Only where they were to be forgotten.")
+
+    @classmethod
+    def of(cls, user_id: UserId, cleared: Cleared) -> Self:
+        memories = None if cleared.memories is None else _outcome(cleared.memories)
+        return cls(user_id=user_id, deleted=cleared.turns, memories=memories)
 
 
 class ConversationView(BaseModel):
@@ -158,6 +180,83 @@ class ConversationsView(BaseModel):
         return cls(user_id=user_id, conversations=views, count=len(views), next_cursor=page.next_cursor)
 
 
+Fact = Annotated[
+    str,
+    Field(min_length=1, max_length=MAX_FACT_CHARS, examples=["Ann's dog is called Bello."]),
+    AfterValidator(_check_text),
+]
+Importance = Annotated[float, Field(strict=True, ge=0, le=1, description="How much it matters, 0 to 1.")]
+
+
+class FactRequest(BaseModel):
+    fact: Fact = Field(description="What to remember; kept as sent.")
+    importance: Importance = DEFAULT_IMPORTANCE
+
+
+class CorrectionRequest(BaseModel):
+    fact: Fact | None = Field(None, description="What it should say; as it was where absent.")
+    importance: Importance | None = Field(None, description="How much it matters, 0 to 1; as it was where absent.")
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> Self:
+        if self.fact is None and self.importance is None:
+            raise ValueError("must have a fact or an importance")
+        return self
+
+
+class MemoryView(BaseModel):
+    id: str
+    fact: str
+    importance: float
+    created_at: Timestamp
+
+    @classmethod
+    def of(cls, memory: Memory) -> Self:
+        return cls(id=memory.id, fact=memory.fact, importance=memory.importance, created_at=memory.created_at)
+
+
+class MemoriesView(BaseModel):
+    user_id: str
+    memories: list[MemoryView] = Field(description="Newest first.")
+    count: int
+    next_cursor: str | None = Field(description="Leads to older memories; null at the end.")
+
+    @classmethod
+    def of(cls, user_id: UserId, page: Page[Memory]) -> Self:
+        views = [MemoryView.of(memory) for memory in page.items]
+        return cls(user_id=user_id, memories=views, count=len(views), next_cursor=page.next_cursor)
+
+
+class RecalledMemoryView(MemoryView):
+    score: float = Field(description="How well it fits, 0 to 1; comparable within one answer.")
+
+
+class RecalledView(BaseModel):
+    user_id: str
+    memories: list[RecalledMemoryView] = Field(description="Best first.")
+    count: int
+    next_cursor: None = Field(None, description="Always null: ask for more with `limit`.")
+
+    @classmethod
+    def of(cls, user_id: UserId, recalled: Sequence[Recalled]) -> Self:
+        views = [RecalledMemoryView(**dict(MemoryView.of(memory)), score=round(score, 4)) for memory, score in recalled]
+        return cls(user_id=user_id, memories=views, count=len(views))
+
+
+class ForgottenMemoryView(BaseModel):
+    user_id: str
+    id: str
+
+
+class ForgottenView(BaseModel):
+    user_id: str
+    memories: Literal["deleted", "pending"] = _OUTCOME
+
+    @classmethod
+    def of(cls, user_id: UserId, certain: bool) -> Self:
+        return cls(user_id=user_id, memories=_outcome(certain))
+
+
 class StatusView(BaseModel):
     status: Literal["ok", "unavailable"]
 
@@ -172,6 +271,14 @@ class HealthView(BaseModel):
 class ChecksView(BaseModel):
     history: Literal["ok", "unavailable"]
     llm: str = Field(description="`ok`, or the code of what went wrong with the latest call.")
+    memory: Literal["ok", "unavailable"]
+
+
+class MemoryWorkView(BaseModel):
+    pending: int | None = Field(description="Turns still to be remembered; null where the history does not tell.")
+    dead: int | None = Field(description="Turns that were given up.")
+    forgetting: int | None = Field(description="Users still to be forgotten.")
+    failed_recalls: int = Field(description="Turns that had to do without memory since the start.")
 
 
 class SystemView(BaseModel):
@@ -188,6 +295,7 @@ class DetailedHealthView(BaseModel):
     time: Timestamp
     checks: ChecksView
     running_turns: int
+    memory: MemoryWorkView
     system: SystemView
 
     @classmethod
@@ -200,8 +308,15 @@ class DetailedHealthView(BaseModel):
             checks=ChecksView(
                 history="unavailable" if health.history_failure else "ok",
                 llm=health.llm_failure.code if health.llm_failure else "ok",
+                memory="unavailable" if health.memory_failure else "ok",
             ),
             running_turns=health.running_turns,
+            memory=MemoryWorkView(
+                pending=health.outbox and health.outbox.pending,
+                dead=health.outbox and health.outbox.dead,
+                forgetting=health.outbox and health.outbox.forgetting,
+                failed_recalls=health.failed_recalls,
+            ),
             system=system,
         )
 

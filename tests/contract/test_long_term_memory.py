@@ -10,6 +10,7 @@ from uuid import uuid4
 import anyio
 import pytest
 
+from adapters.memory_guarded import GuardedMemory
 from adapters.memory_in_memory import MemoryInMemory
 from adapters.memory_sql import MemorySQL
 from adapters.sql.sqlite import SQLiteDatabase
@@ -18,6 +19,7 @@ from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, UserId
 from domain.errors import MemoryNotFound, UnknownCursor
 from domain.memory import MAX_FACT_CHARS, Memory, MemoryId
 from tests.fakes import LearningMemory
+from tests.unit.stage import Observed
 
 ADA, BOB = UserId("ada"), UserId("bob")
 NEIGHBOURS = ("a", "ada2", "ADA", "ada.", "ada|bob", "ada@example.com", "user:ada", "ada~")
@@ -25,14 +27,16 @@ NEIGHBOURS = ("a", "ada2", "ADA", "ada.", "ada|bob", "ada@example.com", "user:ad
 NOBODY = MemoryId("00000000-0000-4000-8000-000000000000")
 
 
-@pytest.fixture(params=["in_memory", "learning", "sql_on_sqlite"])
+@pytest.fixture(params=["in_memory", "learning", "guarded", "sql_on_sqlite"])
 async def memory(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[LongTermMemory]:
-    kind: Literal["in_memory", "learning", "sql_on_sqlite"] = request.param
+    kind: Literal["in_memory", "learning", "guarded", "sql_on_sqlite"] = request.param
     match kind:
         case "in_memory":
             yield MemoryInMemory(lambda: datetime.now(UTC))
         case "learning":
             yield LearningMemory()
+        case "guarded":
+            yield GuardedMemory(LearningMemory(), Observed(), recall_timeout=60)
         case "sql_on_sqlite":
             database = SQLiteDatabase(f"sqlite:///{tmp_path}/chat.db")
             await database.open()

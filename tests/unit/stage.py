@@ -11,10 +11,13 @@ import anyio
 from adapters.conversation_leases_in_process import ConversationLeasesInProcess
 from adapters.history_in_memory import HistoryInMemory
 from adapters.live_turns_in_process import LiveTurnsInProcess
+from adapters.memory_none import NoMemory
 from application.generate_reply import GenerateReply
-from application.ports.history import ConversationHistory
+from application.memory_keeper import MemoryKeeper
 from application.ports.live_turns import End, Reader
+from application.ports.memory import LongTermMemory
 from application.ports.turn_observer import TurnFigures, TurnObserver
+from application.recollection import Recollection
 from application.running_turns import RunningTurns
 from application.send_message import NewMessage, SendMessage
 from domain.conversation import DEFAULT_CONVERSATION, ConversationId, Exchange, Turn, TurnId, UserId
@@ -47,7 +50,10 @@ class Stage:
     """Everything that takes part in a turn."""
 
     llm: ScriptedLLM
-    history: ConversationHistory
+    history: HistoryInMemory
+    memory: LongTermMemory
+    keeper: MemoryKeeper
+    recollection: Recollection
     observer: Observed
     live_turns: LiveTurnsInProcess
     leases: ConversationLeasesInProcess
@@ -76,7 +82,8 @@ class Ended:
 async def staged(
     *scripts: ScriptedReply,
     llm: ScriptedLLM | None = None,
-    history: ConversationHistory | None = None,
+    history: HistoryInMemory | None = None,
+    memory: LongTermMemory | None = None,
     deadline: float = 60,
     context_tokens: int = 1000,
     max_message_chars: int = 100,
@@ -84,7 +91,9 @@ async def staged(
     """The application, with a model that replies as scripted."""
     llm, history = llm or ScriptedLLM(*scripts), history or HistoryInMemory()
     observer, live_turns, leases = Observed(), LiveTurnsInProcess(), ConversationLeasesInProcess()
-    generate = GenerateReply(llm, history, observer, INSTRUCTIONS, context_tokens, deadline)
+    memory = memory or NoMemory()
+    recollection, keeper = Recollection(memory, history), MemoryKeeper(memory, history, observer, lambda: NOW)
+    generate = GenerateReply(llm, history, recollection, keeper, observer, INSTRUCTIONS, context_tokens, deadline)
     turns = RunningTurns(generate, history, observer)
     send = SendMessage(
         history=history,
@@ -97,8 +106,8 @@ async def staged(
         context_tokens=context_tokens,
         max_message_chars=max_message_chars,
     )
-    async with turns.open():
-        yield Stage(llm, history, observer, live_turns, leases, turns, send)
+    async with keeper.open(), turns.open():
+        yield Stage(llm, history, memory, keeper, recollection, observer, live_turns, leases, turns, send)
 
 
 def message(
@@ -108,8 +117,9 @@ def message(
     conversation: ConversationId = DEFAULT_CONVERSATION,
     keep_running: bool = False,
     wait_when_busy: bool = True,
+    use_memory: bool = True,
 ) -> NewMessage:
-    return NewMessage(user, conversation, text, keep_running, wait_when_busy)
+    return NewMessage(user, conversation, text, keep_running, wait_when_busy, use_memory)
 
 
 async def read(reader: Reader) -> Ended:

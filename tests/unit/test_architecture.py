@@ -23,7 +23,7 @@ ROOT: Final = Path(__file__).parents[2]
 PACKAGES: Final = ("domain", "application", "adapters", "entrypoints")
 
 DOMAIN_MAY_IMPORT: Final = frozenset(
-    {"collections.abc", "dataclasses", "datetime", "enum", "itertools", "re", "typing"},
+    {"collections.abc", "dataclasses", "datetime", "enum", "itertools", "json", "re", "typing"},
 )
 APPLICATION_MAY_IMPORT: Final = DOMAIN_MAY_IMPORT | {"abc", "anyio", "anyio.abc", "contextlib"}
 
@@ -146,7 +146,12 @@ def test_the_allowed_modules_are_of_the_standard_library_or_anyio() -> None:
 
 
 def test_every_use_case_is_known_to_the_rule() -> None:
-    assert {"application.send_message", "application.history", "application.turns"} <= set(use_cases(ROOT))
+    assert {
+        "application.send_message",
+        "application.history",
+        "application.memories",
+        "application.turns",
+    } <= set(use_cases(ROOT))
 
 
 def drawn_errors() -> Mapping[str, tuple[str, str]]:

@@ -34,7 +34,15 @@ DOCUMENTED = {
 FURTHER = {
     "OPENAI_API_KEY": None,
     "OPENAI_BASE_URL": None,
+    "MEMORY_BACKEND": "sql",
+    "MEMORY_RECALL_TIMEOUT": 1,
     "MEM0_API_KEY": None,
+    "MEM0_HOST": None,
+    "MEM0_INFER": True,
+    "MEM0_EMBEDDER": "openai",
+    "MEM0_EMBEDDING_MODEL": "text-embedding-3-small",
+    "MEM0_VECTOR_STORE": None,
+    "MEM0_CONFIG_FILE": None,
     "HOST": "127.0.0.1",
     "PORT": 8000,
     "HISTORY_BACKEND": "sql",
@@ -75,7 +83,14 @@ REFUSED = [
     ("APP_NAME", "x" * 101, "at most 100 characters"),
     ("DEBUG", "perhaps", "valid boolean"),
     ("SYSTEM_PROMPT", "", "at least 1 character"),
-    ("MEMORY_BACKEND", "mem1", "must be one of none"),
+    ("MEMORY_BACKEND", "mem1", "must be one of sql, mem0, mem0_platform, in_memory, none"),
+    ("MEMORY_RECALL_TIMEOUT", "0", "greater than 0"),
+    ("MEM0_HOST", "canary", "must be an http or https URL"),
+    ("MEM0_INFER", "perhaps", "valid boolean"),
+    ("MEM0_EMBEDDER", "canary", "must be one of openai, local"),
+    ("MEM0_EMBEDDING_MODEL", "", "at least 1 character"),
+    ("MEM0_VECTOR_STORE", "canary", "must be a postgresql, http or https URL"),
+    ("MEM0_VECTOR_STORE", "mysql://user:canary@host/x", "must be a postgresql, http or https URL"),
     ("HOST", "", "at least 1 character"),
     ("PORT", "-1", "greater than or equal to 0"),
     ("PORT", "65536", "less than or equal to 65535"),
@@ -210,6 +225,7 @@ def test_a_key_or_a_base_url_says_which_model_to_ask(name: str, value: str, monk
 def test_a_key_is_not_shown_where_the_settings_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-canary")
     monkeypatch.setenv("MEM0_API_KEY", "m0-canary")
+    monkeypatch.setenv("MEM0_VECTOR_STORE", "postgresql://user:canary@host/vectors")
     loaded = load_settings()
 
     assert "canary" not in f"{loaded!r} {loaded} {loaded.model_dump()} {loaded.model_dump_json()}"

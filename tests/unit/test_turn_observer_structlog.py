@@ -12,6 +12,7 @@ from structlog.testing import LogCapture
 from adapters.turn_observer_structlog import TurnObserverStructlog
 from application.ports.history import HistoryUnavailable, HistoryWriteFailed
 from application.ports.llm import LLMAuthFailed, LLMDisconnected, LLMRateLimited, LLMRedirected, Usage
+from application.ports.memory import MemoryLeaked
 from application.ports.turn_observer import TurnFigures
 from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, UserId
 from domain.errors import Cancelled, ChatError, ClientDisconnected, InternalError, ServerShuttingDown, TurnDeadline
@@ -24,7 +25,7 @@ BEGUN = Turn(
     user_message="canary-question",
 )
 REPLY = "canary-reply"
-FIGURES = TurnFigures(seconds=1.23456, first_text_seconds=0.12345, texts=7, usage=Usage(10, 4))
+FIGURES = TurnFigures(seconds=1.23456, first_text_seconds=0.12345, texts=7, usage=Usage(10, 4), memories=2)
 
 
 @pytest.fixture
@@ -63,6 +64,7 @@ def test_a_completed_turn_is_one_line_with_its_figures(
             "texts": 7,
             "prompt_tokens": 10,
             "completion_tokens": 4,
+            "memories": 2,
         }
     ]
 
@@ -70,10 +72,10 @@ def test_a_completed_turn_is_one_line_with_its_figures(
 def test_figures_that_are_not_known_are_none(
     observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]
 ) -> None:
-    observer.ended(BEGUN.completed("", "stop"), None, TurnFigures(1.0, None, 0, None))
+    observer.ended(BEGUN.completed("", "stop"), None, TurnFigures(1.0, None, 0, None, None))
 
-    figures = ("first_text_seconds", "prompt_tokens", "completion_tokens")
-    assert [lines[0][name] for name in figures] == [None, None, None]
+    figures = ("first_text_seconds", "prompt_tokens", "completion_tokens", "memories")
+    assert [lines[0][name] for name in figures] == [None] * 4
 
 
 @pytest.mark.parametrize(
@@ -149,3 +151,11 @@ def test_nothing_that_was_said_and_no_user_id_is_in_a_line(
     observer.ended(ended, error, FIGURES)
 
     assert "canary" not in str(lines)
+
+
+def test_an_answer_with_anothers_memory_is_a_security_event(
+    observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]
+) -> None:
+    observer.failed("checking whose memories these are", MemoryLeaked())
+
+    assert ("error", True) == (lines[0]["log_level"], lines[0]["security"])

@@ -9,7 +9,7 @@ from typing import Final
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
-from entrypoints.http.dependencies import CheckHealthDep, DrainDep, SettingsDep
+from entrypoints.http.dependencies import CheckHealthDep, CheckReadinessDep, DrainDep, SettingsDep
 from entrypoints.http.schemas import DetailedHealthView, HealthView, StatusView, SystemView
 from entrypoints.version import VERSION
 
@@ -30,8 +30,8 @@ async def livez() -> StatusView:
         503: {"description": "Not now: the history is unavailable, or the service is stopping.", "model": StatusView}
     },
 )
-async def readyz(check_health: CheckHealthDep, drain: DrainDep) -> JSONResponse:
-    ready = not drain.begun and (await check_health()).history_failure is None
+async def readyz(check: CheckReadinessDep, drain: DrainDep) -> JSONResponse:
+    ready = not drain.begun and await check() is None
     return JSONResponse({"status": "ok" if ready else "unavailable"}, 200 if ready else 503)
 
 

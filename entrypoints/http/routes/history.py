@@ -6,7 +6,8 @@ from fastapi import APIRouter, Query
 
 from domain.errors import UnknownCursor
 from entrypoints.http.dependencies import ClearHistoryDep, GetHistoryDep, ListConversationsDep
-from entrypoints.http.openapi import STORE, problems
+from entrypoints.http.errors import invalid_request
+from entrypoints.http.openapi import MEMORY, STORE, problems
 from entrypoints.http.schemas import (
     ClearedView,
     ConversationIdField,
@@ -36,11 +37,21 @@ async def get_history(
     return HistoryView.of(user_id, await get(user_id, conversation_id, limit, cursor))
 
 
-@router.delete("/history/{user_id}", summary="Delete a user's turns", responses=_PROBLEMS)
+@router.delete(
+    "/history/{user_id}",
+    summary="Delete a user's turns",
+    response_model_exclude_none=True,
+    responses=problems(UnknownCursor, *STORE, *MEMORY),
+)
 async def clear_history(
-    user_id: UserIdField, clear: ClearHistoryDep, conversation_id: OneConversation = None
+    user_id: UserIdField,
+    clear: ClearHistoryDep,
+    conversation_id: OneConversation = None,
+    memories: Annotated[bool, Query(description="Forget the user's memories too.")] = False,
 ) -> ClearedView:
-    return ClearedView(user_id=user_id, deleted=await clear(user_id, conversation_id))
+    if memories and conversation_id is not None:
+        raise invalid_request(422, "#/query/memories", "must be left out with a conversation: memories belong to none")
+    return ClearedView.of(user_id, await clear(user_id, conversation_id, memories=memories))
 
 
 @router.get("/conversations/{user_id}", summary="A user's conversations", responses=_PROBLEMS)

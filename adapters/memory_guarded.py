@@ -1,0 +1,121 @@
+"""Long-term memory that neither keeps anyone waiting nor is believed blindly."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, ParamSpec, TypeVar
+
+import anyio
+
+from application.ports.memory import LongTermMemory, MemoryLeaked, MemoryUnavailable
+from application.ports.turn_observer import TurnObserver
+from domain.conversation import Turn, UserId
+from domain.errors import ChatError
+from domain.memory import Memory, MemoryId, Recalled
+from domain.paging import Page
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+TIMEOUT: Final = 30.0
+"""Seconds that a call may take which someone waits for, but no reply."""
+
+REMEMBER_TIMEOUT: Final = 120.0
+"""Seconds for what happens in the background, where a model may be asked; adapters have limits of their own below."""
+
+MAX_FAILURES: Final = 5
+"""Recalls in a row that failed, after which replies do without for a while."""
+
+PAUSE: Final = 30.0
+"""Seconds of it; then one recall is let through, whose outcome decides."""
+
+
+class GuardedMemory(LongTermMemory):
+    """Wraps another: bounds how long a call takes, spares replies a recall that keeps failing, and checks answers.
+
+    An answer with another user's memory is not used, and nothing at all is asked for a while: a store that mixes up two
+    users may mix up all.
+    """
+
+    def __init__(self, memory: LongTermMemory, observer: TurnObserver, *, recall_timeout: float) -> None:
+        self._memory = memory
+        self._observer = observer
+        self._recall_timeout = recall_timeout
+        self._failed_recalls = 0
+        self._recall_from = 0.0
+        self._trust_from = 0.0
+        self.learns = memory.learns
+
+    async def store(self, user_id: UserId, fact: str, importance: float) -> Memory:
+        stored = await self._call("storing a fact", TIMEOUT, self._memory.store, user_id, fact, importance)
+        return self._belonging(user_id, [stored])[0]
+
+    async def remember(self, turn: Turn) -> None:
+        await self._call("remembering a turn", REMEMBER_TIMEOUT, self._memory.remember, turn)
+
+    async def unremember(self, turn: Turn) -> None:
+        await self._call("taking back what was remembered", REMEMBER_TIMEOUT, self._memory.unremember, turn)
+
+    async def recall(self, user_id: UserId, query: str, limit: int) -> Sequence[Recalled]:
+        now = anyio.current_time()
+        if now < self._recall_from:
+            raise MemoryUnavailable(retry_after=self._recall_from - now)
+        if self._failed_recalls >= MAX_FAILURES:
+            self._recall_from = now + PAUSE  # for all others, until this one has shown how it goes
+        doing = "recalling memories"
+        try:
+            recalled = await self._call(doing, self._recall_timeout, self._memory.recall, user_id, query, limit)
+        except MemoryUnavailable:
+            self._failed_recalls += 1
+            if self._failed_recalls >= MAX_FAILURES:
+                self._recall_from = anyio.current_time() + PAUSE
+            raise
+        self._failed_recalls, self._recall_from = 0, 0.0
+        self._belonging(user_id, [one.memory for one in recalled])
+        return recalled
+
+    async def page(self, user_id: UserId, limit: int, cursor: str | None) -> Page[Memory]:
+        page = await self._call("listing memories", TIMEOUT, self._memory.page, user_id, limit, cursor)
+        self._belonging(user_id, page.items)
+        return page
+
+    async def correct(self, user_id: UserId, memory_id: MemoryId, fact: str | None, importance: float | None) -> Memory:
+        correct = self._memory.correct
+        corrected = await self._call("correcting a memory", TIMEOUT, correct, user_id, memory_id, fact, importance)
+        return self._belonging(user_id, [corrected])[0]
+
+    async def forget(self, user_id: UserId, memory_id: MemoryId) -> None:
+        await self._call("forgetting a memory", TIMEOUT, self._memory.forget, user_id, memory_id)
+
+    async def forget_all(self, user_id: UserId) -> bool:
+        return await self._call("forgetting a user", TIMEOUT, self._memory.forget_all, user_id)
+
+    async def check(self) -> None:
+        await self._call("checking long-term memory", self._recall_timeout, self._memory.check)
+
+    async def _call(
+        self, doing: str, limit: float, method: Callable[P, Awaitable[T]], *arguments: P.args, **named: P.kwargs
+    ) -> T:
+        distrusted = self._trust_from - anyio.current_time()
+        if distrusted > 0:
+            raise MemoryUnavailable(retry_after=distrusted)
+        try:
+            with anyio.fail_after(limit):
+                return await method(*arguments, **named)
+        except MemoryUnavailable as error:
+            self._observer.failed(doing, error)
+            raise
+        except ChatError:
+            raise
+        except Exception as error:  # a time-out, or what the adapter should have explained: no chat breaks for it
+            failure = MemoryUnavailable()
+            failure.__cause__ = error
+            self._observer.failed(doing, failure)
+            raise failure from error
+
+    def _belonging(self, user_id: UserId, memories: Sequence[Memory]) -> Sequence[Memory]:
+        """The memories, if all are the user's."""
+        if any(memory.owner != user_id for memory in memories):
+            self._trust_from = anyio.current_time() + PAUSE
+            leak = MemoryLeaked()
+            self._observer.failed("checking whose memories these are", leak)
+            raise leak
+        return memories

@@ -1,0 +1,329 @@
+"""Long-term memory keeps up with what happened, whatever fails in between."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import anyio
+import pytest
+
+from adapters.history_in_memory import HistoryInMemory
+from application.memory_keeper import (
+    GIVE_UP_AFTER,
+    LONGEST_PAUSE,
+    SHORTEST_PAUSE,
+    MemoryKeeper,
+)
+from application.ports.history import HistoryUnavailable
+from application.ports.memory import LongTermMemory, MemoryRefused, MemoryUnavailable
+from application.ports.memory_outbox import OutboxCounts, Remembering
+from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, UserId
+from tests.fakes import LearningMemory
+from tests.unit.stage import Observed, until
+
+ADA, BOB = UserId("ada"), UserId("bob")
+START = datetime(2026, 1, 1, tzinfo=UTC)
+NOTHING = OutboxCounts(0, 0, 0)
+
+
+@dataclass
+class Scene:
+    """A keeper with what it works on, and a clock that stands still until it is moved."""
+
+    memory: LearningMemory = field(default_factory=LearningMemory)
+    outbox: HistoryInMemory = field(default_factory=HistoryInMemory)
+    observer: Observed = field(default_factory=Observed)
+    time: datetime = START
+
+    def __post_init__(self) -> None:
+        self.keeper = MemoryKeeper(self.memory, self.outbox, self.observer, lambda: self.time)
+
+    async def completed(self, text: str = "I like tea", user: UserId = ADA) -> Turn:
+        """A turn that is in the outbox."""
+        turn = Turn(TurnId(str(uuid4())), user, DEFAULT_CONVERSATION, self.time, text)
+        await self.outbox.begin(turn)
+        ended = turn.completed("I see.", "stop")
+        await self.outbox.finish(ended, remember_at=self.time)
+        return ended
+
+    async def facts(self, user: UserId = ADA) -> list[str]:
+        return [one.fact for one in (await self.memory.page(user, 200, None)).items]
+
+    async def is_settled(self) -> bool:
+        return await self.outbox.counts() == NOTHING
+
+    def attempts(self) -> int:
+        return self.memory.calls.count("remember")
+
+    async def move(self, by: timedelta) -> None:
+        self.time += by
+        self.keeper.wake()
+
+
+@asynccontextmanager
+async def working(scene: Scene) -> AsyncIterator[Scene]:
+    async with scene.keeper.open():
+        yield scene
+
+
+async def eventually_settled(scene: Scene) -> None:
+    with anyio.fail_after(10):
+        while not await scene.is_settled():
+            await anyio.sleep(0.001)
+
+
+async def attempted(scene: Scene, times: int) -> None:
+    await until(lambda: scene.attempts() >= times)
+    for _ in range(20):
+        await anyio.sleep(0)
+
+
+# Remembering
+
+
+async def test_a_turn_in_the_outbox_is_remembered() -> None:
+    async with working(Scene()) as scene:
+        await scene.completed("I like tea")
+        scene.keeper.wake()
+        await eventually_settled(scene)
+
+        assert ["I like tea"] == await scene.facts()
+
+
+async def test_what_an_earlier_process_left_is_remembered_at_the_start() -> None:
+    scene = Scene()
+    for n in range(10):
+        await scene.completed(f"fact {n}")
+    async with working(scene):
+        await eventually_settled(scene)
+
+    assert {f"fact {n}" for n in range(10)} == set(await scene.facts())
+
+
+async def test_what_fails_is_tried_again_after_pauses_that_grow() -> None:
+    async with working(Scene()) as scene:
+        scene.memory.plans["remember"] = [MemoryUnavailable(), MemoryUnavailable(), MemoryUnavailable()]
+        await scene.completed()
+        scene.keeper.wake()
+        for attempt in range(1, 4):
+            await attempted(scene, attempt)
+            await scene.move(SHORTEST_PAUSE * 2 ** (attempt - 1) - timedelta(milliseconds=1))
+            await attempted(scene, attempt)
+            assert scene.attempts() == attempt
+            await scene.move(timedelta(milliseconds=1))
+        await eventually_settled(scene)
+
+        assert (4, ["I like tea"]) == (scene.attempts(), await scene.facts())
+
+
+async def test_a_memory_that_says_when_is_not_asked_sooner() -> None:
+    async with working(Scene()) as scene:
+        scene.memory.plans["remember"] = [MemoryUnavailable(retry_after=60)]
+        await scene.completed()
+        scene.keeper.wake()
+        await attempted(scene, 1)
+        await scene.move(timedelta(seconds=59))
+        await attempted(scene, 1)
+        assert scene.attempts() == 1
+        await scene.move(timedelta(seconds=1))
+        await eventually_settled(scene)
+
+
+async def test_a_turn_that_is_refused_is_given_up_at_once() -> None:
+    async with working(Scene()) as scene:
+        scene.memory.plans["remember"] = [MemoryRefused()]
+        await scene.completed()
+        scene.keeper.wake()
+        await attempted(scene, 1)
+
+        assert OutboxCounts(0, 1, 0) == await scene.outbox.counts()
+        assert ["remembering a turn, which is given up"] == [doing for doing, _ in scene.observer.failures]
+
+
+async def test_a_turn_is_given_up_when_it_is_a_day_old() -> None:
+    async with working(Scene()) as scene:
+        scene.memory.plans["remember"] = [MemoryUnavailable()] * 100
+        await scene.completed()
+        scene.keeper.wake()
+        tries = 0
+        while (await scene.outbox.counts()).pending:
+            tries += 1
+            await attempted(scene, tries)
+            await scene.move(LONGEST_PAUSE)
+
+        assert OutboxCounts(0, 1, 0) == await scene.outbox.counts()
+        assert scene.time - START > GIVE_UP_AFTER
+
+
+async def test_one_users_trouble_is_not_anothers() -> None:
+    async with working(Scene()) as scene:
+        scene.memory.plans["remember"] = [MemoryUnavailable()]
+        await scene.completed("of Ada", ADA)
+        scene.keeper.wake()
+        await attempted(scene, 1)
+        await scene.completed("of Bob", BOB)
+        scene.keeper.wake()
+        await attempted(scene, 2)
+
+        assert ["of Bob"] == await scene.facts(BOB)
+
+
+async def test_an_outbox_that_fails_is_asked_again() -> None:
+    class Failing(HistoryInMemory):
+        failures = 2
+
+        async def due(self, now: datetime, limit: int) -> Sequence[Remembering]:
+            if self.failures:
+                self.failures -= 1
+                raise HistoryUnavailable
+            return await super().due(now, limit)
+
+    scene = Scene(outbox=Failing())
+    await scene.completed()
+    async with working(scene):
+        await until(lambda: len(scene.observer.failures) == 1)
+        scene.keeper.wake()
+        await until(lambda: len(scene.observer.failures) == 2)
+        scene.keeper.wake()
+        await eventually_settled(scene)
+
+    assert ["working off the memory outbox"] * 2 == [doing for doing, _ in scene.observer.failures]
+
+
+async def test_what_is_due_at_the_stop_is_still_remembered() -> None:
+    scene = Scene()
+    async with working(scene):
+        await scene.completed()
+
+    assert ["I like tea"] == await scene.facts()
+    assert await scene.is_settled()
+
+
+async def test_a_memory_that_hangs_does_not_hold_up_the_stop_and_the_turn_stays_in_the_outbox() -> None:
+    scene = Scene()
+    scene.memory.gate = anyio.Event()
+    await scene.completed()
+    with anyio.fail_after(10):
+        async with working(scene):
+            await until(lambda: scene.attempts() == 1)
+
+    assert OutboxCounts(1, 0, 0) == await scene.outbox.counts()
+
+
+async def test_a_turn_that_is_deleted_while_it_is_remembered_is_taken_back() -> None:
+    async with working(Scene()) as scene:
+        scene.memory.gate = anyio.Event()
+        await scene.completed()
+        scene.keeper.wake()
+        await until(lambda: scene.attempts() == 1)
+        await scene.outbox.clear(ADA, None)
+        scene.memory.gate.set()
+        await until(lambda: "unremember" in scene.memory.calls)
+
+        assert [] == await scene.facts()
+
+
+# Forgetting
+
+
+async def test_a_user_is_forgotten_at_once_where_that_is_possible() -> None:
+    async with working(Scene()) as scene:
+        await scene.memory.store(ADA, "likes tea", 0.5)
+
+        assert await scene.keeper.forget(ADA)
+        assert ([], True) == (await scene.facts(), await scene.is_settled())
+
+
+async def test_what_can_not_be_forgotten_at_once_is_tried_until_it_is() -> None:
+    async with working(Scene()) as scene:
+        await scene.memory.store(ADA, "likes tea", 0.5)
+        scene.memory.plans["forget_all"] = [MemoryUnavailable(), MemoryUnavailable()]
+
+        assert not await scene.keeper.forget(ADA)
+        assert OutboxCounts(0, 0, 1) == await scene.outbox.counts()
+        for _ in range(2):
+            scene.keeper.wake()
+            await anyio.sleep(0.01)
+        await eventually_settled(scene)
+        assert [] == await scene.facts()
+
+
+async def test_forgetting_outlives_the_process() -> None:
+    scene = Scene()
+    await scene.memory.store(ADA, "likes tea", 0.5)
+    await scene.outbox.begin_forgetting(ADA)
+    async with working(scene):
+        await eventually_settled(scene)
+
+    assert [] == await scene.facts()
+
+
+async def test_a_memory_that_does_not_learn_forgets_without_the_outbox() -> None:
+    scene = Scene()
+    scene.memory.learns = False
+    scene.memory.plans["forget_all"] = [MemoryUnavailable()]
+    with pytest.raises(MemoryUnavailable):
+        await scene.keeper.forget(ADA)
+
+    assert await scene.keeper.forget(ADA)
+    assert await scene.is_settled()
+
+
+async def test_nothing_is_written_for_a_user_who_is_still_being_forgotten() -> None:
+    scene = Scene()
+    await scene.outbox.begin_forgetting(ADA)
+    with pytest.raises(MemoryUnavailable) as refusal:
+        async with scene.keeper.writing(ADA):
+            pytest.fail("it was let in")
+    async with scene.keeper.writing(BOB):
+        pass
+
+    assert refusal.value.retry_after is not None
+
+
+async def test_new_facts_survive_a_forgetting_that_is_done_twice() -> None:
+    scene = Scene()
+    assert await scene.keeper.forget(ADA)
+    await scene.memory.store(ADA, "likes coffee", 0.5)
+    async with working(scene):
+        scene.keeper.wake()
+        await anyio.sleep(0.01)
+
+    assert ["likes coffee"] == await scene.facts()
+
+
+@pytest.mark.parametrize("lead", range(20))
+async def test_nothing_is_remembered_of_who_is_forgotten_meanwhile(lead: int) -> None:
+    async with working(Scene()) as scene:
+        for _ in range(50):
+            await scene.completed("I like tea")
+            scene.keeper.wake()
+            for _ in range(lead):
+                await anyio.sleep(0)
+            assert await scene.keeper.forget(ADA)
+            assert [] == await scene.facts()
+        await eventually_settled(scene)
+        for _ in range(50):
+            await anyio.sleep(0)
+
+        assert [] == await scene.facts()
+
+
+async def test_a_fact_that_is_being_stored_is_forgotten_too() -> None:
+    async with working(Scene()) as scene:
+        storing = anyio.Event()
+
+        async def store(memory: LongTermMemory) -> None:
+            async with scene.keeper.writing(ADA):
+                storing.set()
+                await anyio.sleep(0.01)
+                await memory.store(ADA, "likes tea", 0.5)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(store, scene.memory)
+            await storing.wait()
+            assert await scene.keeper.forget(ADA)
+
+        assert [] == await scene.facts()
