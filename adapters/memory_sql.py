@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from heapq import nlargest
 from math import log
 from typing import Any, Final
@@ -52,8 +52,8 @@ class MemorySQL(LongTermMemory):
         asked = words(query[:CONSIDERED_CHARS])
         if not asked:
             return []
-        wanted, now = {"user": user_id, "phrases": phrases(asked)}, self._now()
-        return await self._read(lambda connection: _recall(connection, wanted, limit, now))
+        wanted = {"user": user_id, "phrases": phrases(asked), "now": self._now()}
+        return await self._read(lambda connection: _recall(connection, wanted, limit))
 
     async def page(self, user_id: UserId, limit: int, cursor: str | None) -> Page[Memory]:
         wanted = {"user": user_id, "before": min(place_of(cursor), MEMORIES_OF_ONE), "rows": limit + 1}
@@ -139,12 +139,12 @@ _PAGE: Final = (
 _CHECK: Final = select(memories.c.place).limit(1)
 
 
-def _recall(connection: Connection, wanted: Mapping[str, Any], limit: int, now: datetime) -> Sequence[Recalled]:
+def _recall(connection: Connection, wanted: Mapping[str, Any], limit: int) -> Sequence[Recalled]:
     """What has the asked words fits by how many it has and how rare they are among all that has any."""
     hits = connection.execute(FIND, wanted).all()
     if not hits:
         return []
-    found = {place: (importance, created_at) for _, place, importance, created_at in hits}
+    found = {place: (importance, age) for _, place, importance, age in hits}
     rarity = {word: log(1 + len(found) / count) for word, count in Counter(hit[0] for hit in hits).items()}
     weights = dict.fromkeys(found, 0.0)
     for word, place, _, _ in hits:
@@ -153,8 +153,8 @@ def _recall(connection: Connection, wanted: Mapping[str, Any], limit: int, now: 
     best = nlargest(
         limit,
         (
-            (rank(weights[place] / heaviest, importance, now - created_at), place)
-            for place, (importance, created_at) in found.items()
+            (rank(weights[place] / heaviest, importance, timedelta(microseconds=age)), place)
+            for place, (importance, age) in found.items()
         ),
     )
     rows = connection.execute(_AT, {"user": wanted["user"], "places": [place for _, place in best]})

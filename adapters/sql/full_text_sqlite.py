@@ -30,20 +30,16 @@ MAKE: Final = (
 DROP: Final = "DROP TABLE memory_words"
 """Does away with the index; the triggers go with the table `memories`."""
 
-FIND: Final = (
-    text(
-        "SELECT asked.key, memories.place, memories.importance, memories.created_at"
-        " FROM memory_owners CROSS JOIN json_each(:phrases) AS asked CROSS JOIN memory_words CROSS JOIN memories"
-        " WHERE memory_owners.user_id = :user AND memory_words MATCH asked.value"
-        " AND memory_words.rowid >= memory_owners.number * :each"
-        " AND memory_words.rowid < memory_owners.number * :each + :each"
-        " AND memories.place = memory_words.rowid AND memories.user_id = :user"
-    )
-    .bindparams(bindparam("phrases"), bindparam("user"), each=MEMORIES_OF_ONE)
-    .columns(created_at=Instant)
-)
-"""Each of the phrases, by its number, with each of a user's memories that has it. The order of the joins is given: for
-who has no memories, nothing is looked up."""
+FIND: Final = text(
+    "SELECT asked.key, memories.place, memories.importance, :now - memories.created_at"
+    " FROM memory_owners CROSS JOIN json_each(:phrases) AS asked CROSS JOIN memory_words CROSS JOIN memories"
+    " WHERE memory_owners.user_id = :user AND memory_words MATCH asked.value"
+    " AND memory_words.rowid >= memory_owners.number * :each"
+    " AND memory_words.rowid < memory_owners.number * :each + :each"
+    " AND memories.place = memory_words.rowid AND memories.user_id = :user"
+).bindparams(bindparam("now", type_=Instant), each=MEMORIES_OF_ONE)
+"""Each of the phrases, by its number, with each of the user's memories that has it: place, importance, age in
+microseconds. The order of the joins is given: for who has no memories, nothing is looked up."""
 
 
 def phrases(words: Sequence[str]) -> str:

@@ -305,10 +305,10 @@ async def test_a_recall_takes_about_as_many_steps_in_a_big_database_as_in_a_smal
 ) -> None:
     for n in range(30):
         await memory.store(ADA, f"likes tea number{n}", 0.5)
-    wanted = {"user": ADA, "phrases": full_text_sqlite.phrases(["likes", "tea", "number7"])}
+    wanted = {"user": ADA, "phrases": full_text_sqlite.phrases(["likes", "tea", "number7"]), "now": NOW}
 
     def recall(connection: Connection) -> int:
-        return work(connection, lambda c: memory_sql._recall(c, wanted, 10, NOW))
+        return work(connection, lambda c: memory_sql._recall(c, wanted, 10))
 
     alone = await database.read(recall)
     await database.write(lambda connection: fill(connection, 1_000, ["likes tea", "likes black tea", "tea"]))
