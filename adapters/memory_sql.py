@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, and_, bindparam, delete, exists, insert,
 
 from adapters.sql.database import Database, Statements, T
 from adapters.sql.errors import raised_as
-from adapters.sql.full_text_sqlite import FIND, phrases, settle
+from adapters.sql.full_text_sqlite import FIND, phrases, rid_of_deleted
 from adapters.sql.tables import MEMORIES_OF_ONE, memories, memory_owners
 from application.ports.memory import LongTermMemory, MemoryUnavailable
 from domain.conversation import Turn, UserId
@@ -179,19 +179,16 @@ def _change(connection: Connection, one: Mapping[str, Any], change: Mapping[str,
 def _reword(connection: Connection, one: Mapping[str, Any], change: Mapping[str, Any]) -> int:
     if connection.execute(_GET, one).one_or_none() is None:
         return 0
-    settle(connection)
-    changed = _change(connection, one, change)
-    settle(connection)
-    return changed
+    with rid_of_deleted(connection):
+        return _change(connection, one, change)
 
 
 def _forget(connection: Connection, one: Mapping[str, Any]) -> int:
     if connection.execute(_GET, one).one_or_none() is None:
         return 0
-    settle(connection)
-    deleted = connection.execute(_DELETE, one).rowcount
+    with rid_of_deleted(connection):
+        deleted = connection.execute(_DELETE, one).rowcount
     connection.execute(_DELETE_OWNER, one)
-    settle(connection)
     return deleted
 
 
@@ -199,9 +196,8 @@ def _forget_all(connection: Connection, user: Mapping[str, Any]) -> int:
     number = connection.execute(_NUMBER, user).scalar()
     if number is None:
         return 0
-    settle(connection)
     places = {"first": number * MEMORIES_OF_ONE, "beyond": (number + 1) * MEMORIES_OF_ONE}
-    deleted = connection.execute(_DELETE_ALL, {**user, **places}).rowcount
+    with rid_of_deleted(connection):
+        deleted = connection.execute(_DELETE_ALL, {**user, **places}).rowcount
     connection.execute(_DELETE_OWNER, user)
-    settle(connection)
     return deleted
