@@ -38,6 +38,10 @@ FORBIDDEN_IMPORTS: Final = {
         ("adapters.probe", "adapters.openai_api.errors"),
         ("entrypoints.container", "adapters.openai_api.errors"),
     ],
+    "Only the Mem0 adapters use adapters/mem0": [
+        ("adapters.probe", "adapters.mem0.quiet_import"),
+        ("entrypoints.container", "adapters.mem0.platform_errors"),
+    ],
     "Routes never see the container": [
         ("entrypoints.http.routes.probe", "entrypoints.container"),
         ("entrypoints.http.probe", "entrypoints.container"),
@@ -50,6 +54,11 @@ FORBIDDEN_IMPORTS: Final = {
         ("adapters.probe", "openai"),
         ("entrypoints.http.probe", "aiohttp"),
         ("entrypoints.container", "httpx2"),
+    ],
+    "Mem0's clients stay in their adapters": [
+        ("adapters.probe", "mem0"),
+        ("entrypoints.http.probe", "httpx"),
+        ("entrypoints.container", "mem0"),
     ],
     "SQL stays in its adapters": [
         ("entrypoints.http.probe", "sqlalchemy"),
@@ -169,6 +178,18 @@ Rule = Callable[[Path], list[str]]
             "entrypoints/http/probe.py",
             "from os import getenv",
             "entrypoints/http/probe.py reads the environment",
+        ),
+        (
+            environment_violations,
+            "adapters/mem0/quiet_import.py",
+            "x = os.environ['X']",
+            "adapters/mem0/quiet_import.py reads the environment",
+        ),
+        (
+            environment_violations,
+            "adapters/probe.py",
+            "import os; os.environ['X'] = 'x'",
+            "adapters/probe.py reads the environment",
         ),
         (naming_violations, "application/utils.py", "", "application/utils.py says nothing"),
         (naming_violations, "adapters/common/probe.py", "", "adapters/common says nothing"),
