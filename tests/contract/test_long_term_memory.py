@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 from uuid import uuid4
 
 import anyio
@@ -12,6 +12,7 @@ import pytest
 
 from adapters.memory_guarded import GuardedMemory
 from adapters.memory_in_memory import MemoryInMemory
+from adapters.memory_mem0_platform import MemoryMem0Platform
 from adapters.memory_sql import MemorySQL
 from adapters.sql.sqlite import SQLiteDatabase
 from application.ports.memory import LongTermMemory
@@ -19,6 +20,7 @@ from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, UserId
 from domain.errors import MemoryNotFound, UnknownCursor
 from domain.memory import MAX_FACT_CHARS, Memory, MemoryId
 from tests.fakes import LearningMemory
+from tests.mem0_platform import KEY, Lag, Mem0Platform
 from tests.unit.stage import Observed
 
 ADA, BOB = UserId("ada"), UserId("bob")
@@ -27,9 +29,12 @@ NEIGHBOURS = ("a", "ada2", "ADA", "ada.", "ada|bob", "ada@example.com", "user:ad
 NOBODY = MemoryId("00000000-0000-4000-8000-000000000000")
 
 
-@pytest.fixture(params=["in_memory", "learning", "guarded", "sql_on_sqlite"])
+Kind = Literal["in_memory", "learning", "guarded", "sql_on_sqlite", "mem0_platform", "mem0_platform_lagging"]
+
+
+@pytest.fixture(params=get_args(Kind))
 async def memory(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[LongTermMemory]:
-    kind: Literal["in_memory", "learning", "guarded", "sql_on_sqlite"] = request.param
+    kind: Kind = request.param
     match kind:
         case "in_memory":
             yield MemoryInMemory(lambda: datetime.now(UTC))
@@ -42,6 +47,15 @@ async def memory(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
             await database.open()
             yield MemorySQL(database, lambda: datetime.now(UTC))
             await database.close()
+        case "mem0_platform" | "mem0_platform_lagging":
+            lag = Lag(add=0.004, index=0.004, delete=0.02, search=0.01) if kind == "mem0_platform_lagging" else Lag()
+            async with Mem0Platform(lag) as platform:
+                hosted = MemoryMem0Platform(
+                    api_key=KEY, host=platform.host, data_dir=tmp_path, settle_timeout=5, forget_interval=0.05
+                )
+                await hosted.open()
+                yield hosted
+                await hosted.close()
 
 
 def completed(message: str, user_id: UserId = ADA) -> Turn:
