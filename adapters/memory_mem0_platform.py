@@ -124,7 +124,7 @@ class MemoryMem0Platform(LongTermMemory):
             add = await self._add(user_id, key, [{"role": "user", "content": fact}], metadata, infer=False)
             await self._finished(key, add)
             row = await _seen(lambda: self._first_listed(user_id, FACT_KEY, key))
-            await _seen(lambda: self._is_found(user_id, row.memory))
+            await _seen(lambda: self._found(user_id, row.memory.id, fact))
         return row.memory
 
     async def remember(self, turn: Turn) -> None:
@@ -194,7 +194,7 @@ class MemoryMem0Platform(LongTermMemory):
             return listed if new == [True, True] else None
 
         async with self._in_time():
-            await self._platform.exchange(lambda mem0: mem0.update(memory_id, **change), absent=ABSENT)
+            await self._platform.tell(lambda mem0: mem0.update(memory_id, **change), absent=ABSENT)
             return await _seen(changed)
 
     async def forget(self, user_id: UserId, memory_id: MemoryId) -> None:
@@ -254,10 +254,10 @@ class MemoryMem0Platform(LongTermMemory):
         return row
 
     async def _delete(self, memory_id: MemoryId) -> None:
-        await self._platform.exchange(lambda mem0: mem0.delete(memory_id), absent=ABSENT)
+        await self._platform.tell(lambda mem0: mem0.delete(memory_id), absent=ABSENT)
 
     async def _delete_all(self, user_id: UserId) -> None:
-        await self._platform.exchange(lambda mem0: mem0.delete_all(user_id=user_id))
+        await self._platform.tell(lambda mem0: mem0.delete_all(user_id=user_id))
 
     async def _list(self, filters: Mapping[str, Any]) -> Sequence[Row]:
         rows: dict[MemoryId, Row] = {}
@@ -284,17 +284,14 @@ class MemoryMem0Platform(LongTermMemory):
 
     async def _shown(self, user_id: UserId, memory_id: MemoryId, fact: str) -> tuple[Memory | None, Memory | None]:
         """A memory as a listing and as a search show it."""
-        filters = {"AND": [{"user_id": user_id}, {"memory_ids": [memory_id]}]}
-        query = fact[:MAX_QUERY_CHARS].strip() or "?"
-        answers = (await self._list(filters), await self._search(query, filters, top_k=1, threshold=0.0))
-        listed, found = (
-            next((row.memory for row in _owned(user_id, rows) if row.memory.id == memory_id), None) for rows in answers
-        )
-        return listed, found
+        listed = _one_of(user_id, memory_id, await self._list(_only(user_id, memory_id)))
+        return listed, await self._found(user_id, memory_id, fact)
 
-    async def _is_found(self, user_id: UserId, memory: Memory) -> bool | None:
-        _, found = await self._shown(user_id, memory.id, memory.fact)
-        return found is not None or None
+    async def _found(self, user_id: UserId, memory_id: MemoryId, fact: str) -> Memory | None:
+        """A memory as a search for what it says shows it."""
+        query = fact[:MAX_QUERY_CHARS].strip() or "?"
+        rows = await self._search(query, _only(user_id, memory_id), top_k=10, threshold=0.0)
+        return _one_of(user_id, memory_id, rows)
 
     async def _gone(self, user_id: UserId, memory: Memory) -> None:
         async def shown_nowhere() -> bool | None:
@@ -340,6 +337,15 @@ def _owned(user_id: UserId, rows: Sequence[Row]) -> Sequence[Row]:
     if any(row.memory.owner != user_id for row in rows):
         raise MemoryLeaked
     return rows
+
+
+def _one_of(user_id: UserId, memory_id: MemoryId, rows: Sequence[Row]) -> Memory | None:
+    return next((row.memory for row in _owned(user_id, rows) if row.memory.id == memory_id), None)
+
+
+def _only(user_id: UserId, memory_id: MemoryId) -> Mapping[str, Any]:
+    """Filters that leave one memory."""
+    return {"AND": [{"user_id": user_id}, {"memory_ids": [memory_id]}]}
 
 
 def _placed(oldest_first: Sequence[Memory]) -> Sequence[tuple[int, Memory]]:

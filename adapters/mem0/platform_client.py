@@ -1,8 +1,10 @@
 """mem0's client of its hosted service: built off the event loop, bounded in time, rebuilt when its pool is stuck."""
 
 import asyncio
+import json
 import ssl
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -95,6 +97,18 @@ class PlatformClient:
             self._count(client, starved=False)
             return answer
         raise failure  # outside of the handlers: what the platform wrote must not hang on it as its context
+
+    async def tell(self, request: Request, *, absent: Collection[int] = ()) -> None:
+        """Have the platform do something; what it says beside the status, if anything, does not matter.
+
+        Raises as `exchange` does.
+        """
+
+        async def told(client: Any) -> None:
+            with suppress(json.JSONDecodeError):  # raised for the body, once the status is known to be a success
+                await request(client)
+
+        await self.exchange(told, absent=absent)
 
     async def fetch(self, path: str, *, absent: Collection[int] = ()) -> Any:
         """What the platform answers at a path that mem0's client has no method for. Raises as `exchange` does."""
