@@ -425,7 +425,7 @@ async def test_a_correction_that_is_refused_is_no_missing_memory(
 
 async def test_a_mistake_of_ours_is_not_taken_for_the_platforms(memory: MemoryMem0Platform) -> None:
     with pytest.raises(AttributeError):
-        await memory._platform.exchange(lambda mem0: mem0.no_such_method())
+        await memory._client.exchange(lambda mem0: mem0.no_such_method())
 
 
 # Lag
@@ -779,7 +779,7 @@ async def test_connections_are_taken_for_lost_after_three_calls_without_one(
 
 async def test_calls_without_a_connection_count_in_a_row_only(memories: Memories, platform: Mem0Platform) -> None:
     memory = await memories(max_connections=1, pool_timeout=0.05, request_timeout=30)
-    client = memory._platform._client
+    client = memory._client._client
     for _ in range(2):
         platform.plans["search"] = [slow(0.3)]
         asked = asyncio.create_task(memory.recall(ADA, "tea", 3))
@@ -791,7 +791,7 @@ async def test_calls_without_a_connection_count_in_a_row_only(memories: Memories
                 await memory.check()
         await asked
 
-    assert memory._platform._client is client
+    assert memory._client._client is client
 
 
 async def test_calls_that_are_cancelled_leave_no_connection_taken(memories: Memories, platform: Mem0Platform) -> None:
@@ -813,7 +813,7 @@ async def test_calls_that_are_cancelled_leave_no_connection_taken(memories: Memo
 
 async def test_a_client_that_was_replaced_is_closed(memories: Memories, platform: Mem0Platform) -> None:
     memory = await memories(max_connections=1, pool_timeout=0.02, request_timeout=0.4)
-    old = memory._platform._client.async_client
+    old = memory._client._client.async_client
     platform.faults["search"] = hang
     stuck = asyncio.create_task(memory.recall(ADA, "tea", 3))
     while not platform.sent("search"):
@@ -826,7 +826,7 @@ async def test_a_client_that_was_replaced_is_closed(memories: Memories, platform
     while not old.is_closed:
         await asyncio.sleep(0.01)
 
-    assert not memory._platform._retiring
+    assert not memory._client._retiring
 
 
 # Secrets
