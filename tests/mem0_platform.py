@@ -79,6 +79,10 @@ class Kept:
     created_at: str
     deleted: float | None = None
 
+    def age(self, seconds: float) -> None:
+        """Have it been there for so long already that a lag of this does not hide it."""
+        self.versions = [(since - seconds, text, metadata) for since, text, metadata in self.versions]
+
     def shown(self, now: float, index: float, delete: float) -> dict[str, Any] | None:
         """How it looks to someone who hears of changes `index`, and of its deletion `delete` seconds late."""
         seen = [version for version in self.versions if version[0] + index <= now]
@@ -239,6 +243,11 @@ class Mem0Platform:
         kept = Kept(str(uuid4()), user_id, [(self._now(), text, metadata or {})], now)
         self.memories[kept.id] = kept
         return kept
+
+    def finish_adds(self, seconds: float = 0) -> None:
+        """Have the adds that are under way succeed in this time."""
+        for adding in self.events.values():
+            adding.due = min(adding.due, self._now() + seconds)
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()

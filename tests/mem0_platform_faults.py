@@ -72,6 +72,16 @@ def slow(seconds: float) -> Fault:
     return wait
 
 
+def after(event: asyncio.Event) -> Fault:
+    """An ordinary answer, held back until something has happened."""
+
+    async def wait(connection: Connection) -> None:
+        await event.wait()
+        await answer(connection)
+
+    return wait
+
+
 def unheard(fault: Fault) -> Fault:
     """The platform does as it was told, and its answer gets lost."""
 

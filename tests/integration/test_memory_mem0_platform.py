@@ -23,6 +23,7 @@ from domain.errors import ChatError, MemoryNotFound, UnknownCursor
 from domain.memory import MAX_FACT_CHARS, MemoryId
 from tests.mem0_platform import KEY, NO_LAG, Fault, Lag, Mem0Platform
 from tests.mem0_platform_faults import (
+    after,
     drip,
     flood,
     garbage,
@@ -459,27 +460,28 @@ async def test_what_is_not_there_in_time_was_not_stored_for_certain(
         await memory.store(ADA, "likes tea", 0.5)
 
 
-async def test_a_correction_is_waited_for(memories: Memories, platform: Mem0Platform) -> None:
+@pytest.mark.parametrize("lag", [Lag(index=60), Lag(search=60)], ids=["listing", "search"])
+async def test_a_correction_is_waited_for(lag: Lag, memories: Memories, platform: Mem0Platform) -> None:
     memory = await memories(settle_timeout=0.2)
-    stored = await memory.store(ADA, "likes tea", 0.5)
-    platform.lag = Lag(index=60)
+    kept = platform.keep("ada", "likes tea")
+    kept.age(60)
+    platform.lag = lag
     with pytest.raises(MemoryUnavailable):
-        await memory.correct(ADA, stored.id, "likes coffee", None)
+        await memory.correct(ADA, MemoryId(kept.id), "likes coffee", None)
 
 
 @pytest.mark.parametrize("lag", [Lag(delete=60), Lag(search=60)], ids=["listing", "search"])
 async def test_a_deletion_is_waited_for(lag: Lag, memories: Memories, platform: Mem0Platform) -> None:
     memory = await memories(settle_timeout=0.2)
     kept = platform.keep("ada", "likes tea")
-    await asyncio.sleep(0)
-    stored = await memory.store(ADA, "likes coffee", 0.5)
+    kept.age(60)
+    platform.keep("ada", "likes coffee")
     platform.lag = lag
-    kept.versions[0] = (kept.versions[0][0] - 100, *kept.versions[0][1:])  # old enough to be found in spite of the lag
     with pytest.raises(MemoryUnavailable):
         await memory.forget(ADA, MemoryId(kept.id))
     platform.lag = NO_LAG
 
-    assert await facts(memory) == [stored.fact]
+    assert await facts(memory) == ["likes coffee"]
 
 
 async def test_an_add_that_failed_was_not_stored(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
@@ -502,11 +504,12 @@ async def test_a_turn_whose_add_failed_is_remembered_when_asked_again(
 
 
 async def test_a_turn_that_is_still_being_added_is_not_added_again(memories: Memories, platform: Mem0Platform) -> None:
-    memory = await memories(settle_timeout=0.2)
-    platform.lag = Lag(add=0.3)
+    memory = await memories(settle_timeout=0.5)
+    platform.lag = Lag(add=60)
     turn = completed()
     with pytest.raises(MemoryUnavailable):
         await memory.remember(turn)
+    platform.finish_adds(0.05)
     await memory.remember(turn)
 
     assert len(platform.sent("add")) == 1
@@ -545,14 +548,29 @@ async def test_all_that_was_inferred_of_a_turn_is_taken_back(
     assert await facts(memory) == []
 
 
+async def test_what_is_taken_back_of_a_turn_is_not_found_either(memories: Memories, platform: Mem0Platform) -> None:
+    memory = await memories(settle_timeout=0.5)
+    turn = completed()
+    await memory.remember(turn)
+    next(iter(platform.memories.values())).age(60)
+    platform.lag = Lag(search=60)
+    with pytest.raises(MemoryUnavailable):
+        await memory.unremember(turn)
+    platform.lag = NO_LAG
+    await memory.unremember(turn)
+
+    assert await memory.recall(ADA, "dog", 10) == []
+
+
 async def test_what_is_still_being_added_of_a_turn_is_taken_back(memories: Memories, platform: Mem0Platform) -> None:
-    memory = await memories(settle_timeout=0.2)
-    platform.lag = Lag(add=0.3)
+    memory = await memories(settle_timeout=0.5)
+    platform.lag = Lag(add=60)
     turn = completed()
     with pytest.raises(MemoryUnavailable):
         await memory.remember(turn)
+    platform.finish_adds(0.1)
     await memory.unremember(turn)
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(0.1)
 
     assert await facts(memory) == []
 
@@ -572,11 +590,11 @@ async def test_an_event_that_the_platform_has_forgotten_is_over(
 async def test_a_user_is_forgotten_after_two_looks_an_interval_apart(
     memories: Memories, platform: Mem0Platform
 ) -> None:
-    memory = await memories(forget_interval=0.2)
+    memory = await memories(forget_interval=1)
     platform.keep("ada", "likes tea")
     first = await memory.forget_all(ADA)
     second = await memory.forget_all(ADA)
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(1)
 
     assert (first, second, await memory.forget_all(ADA)) == (False, False, True)
     assert len(platform.sent("delete_all")) == 1
@@ -585,9 +603,11 @@ async def test_a_user_is_forgotten_after_two_looks_an_interval_apart(
 async def test_a_listing_that_lags_behind_is_waited_for(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
     platform.keep("ada", "likes tea")
     platform.keep("bob", "likes tea")
-    platform.lag = Lag(delete=0.2)
-    assert not await memory.forget_all(ADA)
-    assert await facts(memory) == ["likes tea"]
+    platform.lag = Lag(delete=60)
+    for _ in range(3):
+        assert not await memory.forget_all(ADA)
+        await asyncio.sleep(0.06)
+    platform.lag = NO_LAG
     await forgotten(memory, ADA)
 
     assert await facts(memory) == []
@@ -595,9 +615,13 @@ async def test_a_listing_that_lags_behind_is_waited_for(memory: MemoryMem0Platfo
 
 
 async def test_a_search_that_lags_behind_is_waited_for(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
-    platform.keep("ada", "likes tea")
-    await asyncio.sleep(0.2)
-    platform.lag = Lag(search=0.2)
+    kept = platform.keep("ada", "likes tea")
+    platform.lag = Lag(search=60)
+    kept.age(60)
+    for _ in range(3):
+        assert not await memory.forget_all(ADA)
+        await asyncio.sleep(0.06)
+    platform.lag = NO_LAG
     await forgotten(memory, ADA)
 
     assert await memory.recall(ADA, "tea", 10) == []
@@ -617,12 +641,15 @@ async def test_what_comes_back_is_deleted_again(memory: MemoryMem0Platform, plat
 
 async def test_nobody_is_forgotten_while_something_may_still_arrive(memories: Memories, platform: Mem0Platform) -> None:
     memory = await memories(settle_timeout=0.1)
-    platform.lag = Lag(add=0.5)
+    platform.lag = Lag(add=60)
     with pytest.raises(MemoryUnavailable):
         await memory.remember(completed())
+    for _ in range(3):
+        assert not await memory.forget_all(ADA)
+        await asyncio.sleep(0.06)
+    platform.finish_adds()
     await forgotten(memory, ADA)
 
-    assert next(iter(platform.events.values())).kept
     assert await facts(memory) == []
 
 
@@ -781,7 +808,8 @@ async def test_calls_without_a_connection_count_in_a_row_only(memories: Memories
     memory = await memories(max_connections=1, pool_timeout=0.05, request_timeout=30)
     client = memory._client._client
     for _ in range(2):
-        platform.plans["search"] = [slow(0.3)]
+        released = asyncio.Event()
+        platform.plans["search"] = [after(released)]
         asked = asyncio.create_task(memory.recall(ADA, "tea", 3))
         while not platform.sent("search"):
             await asyncio.sleep(0.01)
@@ -789,6 +817,7 @@ async def test_calls_without_a_connection_count_in_a_row_only(memories: Memories
         for _ in range(2):
             with pytest.raises(MemoryUnavailable):
                 await memory.check()
+        released.set()
         await asked
 
     assert memory._client._client is client
@@ -823,10 +852,10 @@ async def test_a_client_that_was_replaced_is_closed(memories: Memories, platform
             await memory.check()
     with pytest.raises(MemoryUnavailable):
         await stuck
-    while not old.is_closed:
+    while memory._client._retiring:
         await asyncio.sleep(0.01)
 
-    assert not memory._client._retiring
+    assert old.is_closed
 
 
 # Secrets
