@@ -37,5 +37,6 @@ async def main(what: str, host: str, folder: Path) -> None:
     print("waited" if not starting.done() else "went on", flush=True)
 
 
-sys.addaudithook(tell)
-asyncio.run(main(sys.argv[1], sys.argv[2], Path(sys.argv[3])))
+if __name__ == "__main__":
+    sys.addaudithook(tell)
+    asyncio.run(main(sys.argv[1], sys.argv[2], Path(sys.argv[3])))
