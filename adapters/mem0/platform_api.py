@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
+from urllib.parse import quote
 
 from adapters.mem0.platform_answers import Event, Row, event_id_of, event_of, has_more, row_of, rows_of
 from adapters.mem0.platform_client import PlatformClient
@@ -43,7 +44,7 @@ class PlatformAPI:
 
     async def event(self, event_id: str) -> Event:
         try:
-            return event_of(await self._client.fetch(f"/v1/event/{event_id}/", absent=ABSENT))
+            return event_of(await self._client.fetch(f"/v1/event/{quote(event_id, safe='')}/", absent=ABSENT))
         except MemoryNotFound:
             return Event(finished=True, failed=False, added=0)  # so old that the platform has forgotten it
 

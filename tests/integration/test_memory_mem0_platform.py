@@ -277,6 +277,13 @@ async def test_an_odd_id_stays_one_part_of_the_path(
     assert (target.count("/"), "?" in target) == (4, False)
 
 
+async def test_an_odd_event_stays_one_part_of_the_path(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
+    platform.plans["add"] = [unheard(saying({"event_id": "../ping/?x#y"}))]
+    await memory.store(ADA, "likes tea", 0.5)
+
+    assert platform.requests[1].target == "/v1/event/..%2Fping%2F%3Fx%23y/"
+
+
 @pytest.mark.parametrize("user_id", ["a+b", "a=b", "ada@example.com", "auth0|1", "a~b:c"])
 async def test_an_odd_user_is_forgotten_by_the_whole_id(
     user_id: str, memory: MemoryMem0Platform, platform: Mem0Platform
