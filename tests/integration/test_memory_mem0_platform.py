@@ -671,6 +671,29 @@ async def test_what_is_stored_meanwhile_starts_the_looks_anew(
     assert len(platform.sent("delete_all")) == 2
 
 
+@pytest.mark.parametrize("looked", ["before", "meanwhile"])
+async def test_a_look_before_or_while_something_is_added_counts_for_nothing(
+    looked: str, memory: MemoryMem0Platform, platform: Mem0Platform
+) -> None:
+    released = asyncio.Event()
+    platform.plans["add"] = [after(released)]
+    if looked == "before":
+        await memory.forget_all(ADA)
+    storing = asyncio.create_task(memory.store(ADA, "likes tea", 0.5))
+    while not platform.sent("add"):
+        await asyncio.sleep(0.01)
+    if looked == "meanwhile":
+        await memory.forget_all(ADA)
+        platform.lag = Lag(index=60)
+        released.set()
+        while not platform.sent("event"):
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.06)
+
+    assert not await memory.forget_all(ADA)
+    storing.cancel()
+
+
 # Others' memories
 
 
