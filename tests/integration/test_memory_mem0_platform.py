@@ -467,6 +467,23 @@ async def test_what_is_not_there_in_time_was_not_stored_for_certain(
         await memory.store(ADA, "likes tea", 0.5)
 
 
+async def test_a_turn_is_remembered_once_all_that_came_of_it_is_listed(
+    memories: Memories, platform: Mem0Platform
+) -> None:
+    memory = await memories(settle_timeout=0.3)
+    platform.distil = lambda said: said.split(", ")
+    platform.lag = Lag(index=60)
+    turn = completed("I like tea, I like cake")
+    with pytest.raises(MemoryUnavailable):
+        await memory.remember(turn)
+    for kept in platform.memories.values():
+        kept.age(60)
+    await memory.remember(turn)
+
+    assert sorted(await facts(memory)) == ["I like cake", "I like tea"]
+    assert len(platform.sent("add")) == 1
+
+
 @pytest.mark.parametrize("lag", [Lag(index=60), Lag(search=60)], ids=["listing", "search"])
 async def test_a_correction_is_waited_for(lag: Lag, memories: Memories, platform: Mem0Platform) -> None:
     memory = await memories(settle_timeout=0.2)
@@ -778,10 +795,12 @@ async def test_opening_asks_once_and_not_by_the_clients_own_ping(
 
 
 async def test_a_slow_ping_holds_nobody_up(memories: Memories, platform: Mem0Platform) -> None:
-    platform.faults["ping"] = slow(0.3)
-    memory = await memories(connect_timeout=0.1)
-
+    released = asyncio.Event()
+    platform.faults["ping"] = after(released)
+    memory = await memories(connect_timeout=0.1, request_timeout=1_000)
     assert await memory.recall(ADA, "tea", 3) == []
+    released.set()
+    await memory.check()
 
 
 @pytest.mark.parametrize("fault", [hang, reset, garbage, status(500), status(401)])
