@@ -773,6 +773,18 @@ async def test_nothing_is_done_after_a_leak(call: Call, memory: MemoryMem0Platfo
     assert platform.sent("delete") == []
 
 
+async def test_a_filter_that_the_platform_does_not_apply_is_applied_here(
+    memory: MemoryMem0Platform, platform: Mem0Platform
+) -> None:
+    platform.faults["list"] = leaking({**foreign(), "user_id": "ada", "memory": "of another turn"})
+    turn = completed()
+    await memory.remember(turn)
+    (kept,) = platform.memories.values()
+    await memory.unremember(turn)
+
+    assert [request.path for request in platform.sent("delete")] == [f"/v1/memories/{kept.id}/"]
+
+
 # Starts, ends, and connections
 
 
