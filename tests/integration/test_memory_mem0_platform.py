@@ -140,6 +140,12 @@ async def test_a_fact_is_added_as_it_is_and_then_looked_for(memory: MemoryMem0Pl
     assert search.body == {"query": "likes tea", "filters": by_id, "top_k": 10, "threshold": 0.0}
 
 
+async def test_a_long_fact_is_looked_for_by_its_beginning(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
+    await memory.store(ADA, "x" * MAX_FACT_CHARS, 0.5)
+
+    assert platform.sent("search")[0].body["query"] == "x" * 1_000
+
+
 async def test_of_a_turn_both_sides_are_given_to_infer_from(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
     turn = completed("My dog is called Bello", "What a name.")
     await memory.remember(turn)
@@ -771,6 +777,18 @@ async def test_nothing_is_done_after_a_leak(call: Call, memory: MemoryMem0Platfo
     with pytest.raises(MemoryLeaked):
         await call(memory)
     assert platform.sent("delete") == []
+
+
+@pytest.mark.parametrize("operation", ["list", "search"])
+async def test_a_leak_is_told_apart_from_waiting(
+    operation: str, memory: MemoryMem0Platform, platform: Mem0Platform
+) -> None:
+    kept = MemoryId(platform.keep("ada", "likes tea").id)
+    platform.faults[operation] = leaking(foreign())
+    with pytest.raises(MemoryLeaked):
+        await memory.correct(ADA, kept, "likes coffee", None)
+    with pytest.raises(MemoryLeaked):
+        await memory.forget(ADA, kept)
 
 
 async def test_a_filter_that_the_platform_does_not_apply_is_applied_here(
