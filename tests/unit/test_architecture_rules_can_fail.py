@@ -38,7 +38,7 @@ FORBIDDEN_IMPORTS: Final = {
         ("adapters.probe", "adapters.openai_api.errors"),
         ("entrypoints.container", "adapters.openai_api.errors"),
     ],
-    "Only the Mem0 adapters use adapters/mem0": [
+    "Only Mem0 adapters use adapters/mem0": [
         ("adapters.probe", "adapters.mem0.quiet_import"),
         ("entrypoints.container", "adapters.mem0.platform_errors"),
     ],
@@ -55,7 +55,7 @@ FORBIDDEN_IMPORTS: Final = {
         ("entrypoints.http.probe", "aiohttp"),
         ("entrypoints.container", "httpx2"),
     ],
-    "Mem0's clients stay in their adapters": [
+    "Mem0 stays in its adapters": [
         ("adapters.probe", "mem0"),
         ("entrypoints.http.probe", "httpx"),
         ("entrypoints.container", "mem0"),
