@@ -958,6 +958,11 @@ async def test_a_client_that_was_replaced_is_closed(memories: Memories, platform
 # Secrets
 
 
+def linked(error: BaseException | None) -> list[BaseException]:
+    """An error and all that hangs on it, shown in a traceback or not."""
+    return [error, *linked(error.__cause__), *linked(error.__context__)] if error else []
+
+
 @pytest.mark.parametrize("fault", [status(400), status(401), status(429), status(500), garbage, reset, hang])
 async def test_neither_the_key_nor_what_users_say_gets_into_logs_or_errors(
     fault: Fault,
@@ -976,16 +981,18 @@ async def test_neither_the_key_nor_what_users_say_gets_into_logs_or_errors(
         "delete": lambda memory: memory.forget(ADA, kept),
         "event": lambda memory: memory.remember(turn),
     }
-    raised = []
+    raised: list[str] = []
+    behind: list[str] = []
     for operation, call in calls.items():
         platform.faults = {operation: fault}
         try:
             await call(memory)
         except ChatError as error:
             raised.append("".join(traceback.format_exception(error)))
+            behind += [repr(link) for link in linked(error)]
     platform.faults = {"ping": fault}
     await memory.open()
-    said = "\n".join([caplog.text, *capfd.readouterr(), *raised])
+    said = "\n".join([caplog.text, *capfd.readouterr(), *raised, *behind])
 
     assert len(raised) >= len(calls) - 1  # a deletion's answer may be garbage
     assert (CANARY in said, KEY in said) == (False, False)
