@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import pytest
 
+from adapters.mem0.capped_answers import LIMIT
 from adapters.mem0.quiet_import import import_mem0
 from adapters.memory_mem0_platform import MemoryMem0Platform
 from application.ports.memory import MemoryLeaked, MemoryRefused, MemoryUnavailable
@@ -365,6 +366,21 @@ async def test_an_answer_of_another_shape_is_unavailable(
     platform.plans[operation] = [saying(body)]
     with pytest.raises(MemoryUnavailable):
         await CALLS[operation](memory)
+
+
+async def test_an_answer_is_read_up_to_a_limit(memories: Memories, platform: Mem0Platform) -> None:
+    memory = await memories(request_timeout=30)
+    platform.plans["list"] = [saying(b'{"results": []}'.rjust(LIMIT))]
+
+    assert await facts(memory) == []
+
+
+@pytest.mark.parametrize("beyond", [1, 1_000_000])
+async def test_a_longer_answer_is_unavailable(beyond: int, memories: Memories, platform: Mem0Platform) -> None:
+    memory = await memories(request_timeout=30)
+    platform.plans["list"] = [saying(b'{"results": []}'.rjust(LIMIT + beyond))]
+    with pytest.raises(MemoryUnavailable):
+        await memory.page(ADA, 50, None)
 
 
 @pytest.mark.parametrize(
