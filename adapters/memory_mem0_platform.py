@@ -45,9 +45,9 @@ class MemoryMem0Platform(LongTermMemory):
         data_dir: Path,
         infer: bool = True,
         connect_timeout: float = 5,
-        request_timeout: float = 30,
+        request_timeout: float = 10,
         pool_timeout: float = 2,
-        settle_timeout: float = 30,
+        settle_timeout: float = 25,
         forget_interval: float = 5,
         max_connections: int = 20,
     ) -> None:
