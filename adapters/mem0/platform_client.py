@@ -21,6 +21,9 @@ from domain.errors import ChatError
 STARVED_CALLS: Final = 3
 """Calls in a row that got no connection, after which connections are taken to be lost and the client is rebuilt."""
 
+BUILD_TIMEOUT: Final = 10.0
+"""Seconds for what takes milliseconds, unless a later mem0 waits for the platform again while it is built."""
+
 Request = Callable[[Any], Awaitable[Any]]
 """One exchange with the platform, given mem0's client."""
 
@@ -48,7 +51,6 @@ class PlatformClient:
         self._timeout = httpx.Timeout(request_timeout, connect=connect_timeout, pool=pool_timeout)
         self._limits = httpx.Limits(max_connections=max_connections)
         self._request_timeout = request_timeout
-        self._connect_timeout = connect_timeout
         self._client: Any = None
         self._building: asyncio.Task[None] | None = None
         self._retiring: dict[asyncio.Task[None], httpx.AsyncClient] = {}
@@ -147,7 +149,7 @@ class PlatformClient:
     async def _build(self) -> None:
         failure: ChatError
         try:
-            async with asyncio.timeout(self._connect_timeout):
+            async with asyncio.timeout(BUILD_TIMEOUT):
                 self._client = await in_daemon_thread(self._new_client)
         except Exception as error:
             failure = errors.of_exception(error, ())
