@@ -590,6 +590,16 @@ async def test_a_turn_of_which_nothing_is_worth_keeping_is_done_with(
     assert await facts(memory) == []
 
 
+async def test_an_event_that_added_nothing_is_not_waited_for(
+    memory: MemoryMem0Platform, platform: Mem0Platform
+) -> None:
+    platform.distil = lambda said: []
+    platform.plans["event"] = [saying({"status": "SUCCEEDED", "results": [{"id": str(uuid4()), "event": "NOOP"}]})]
+    await memory.remember(completed())
+
+    assert await facts(memory) == []
+
+
 async def test_all_that_was_inferred_of_a_turn_is_taken_back(
     memory: MemoryMem0Platform, platform: Mem0Platform
 ) -> None:
