@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from blockbuster import blockbuster_ctx
 
+from tests.postgres import Postgres, postgres_server
+
 _refused: list[str] = []
 
 
@@ -30,6 +32,12 @@ sys.addaudithook(_guard)
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    with postgres_server() as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)

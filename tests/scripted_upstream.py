@@ -202,7 +202,14 @@ class ScriptedUpstream:
 
 @contextmanager
 def scripted_upstream_in_thread() -> Iterator[ScriptedUpstream]:
-    upstream, loop, started, stop = ScriptedUpstream(), asyncio.new_event_loop(), threading.Event(), asyncio.Event()
+    upstream = ScriptedUpstream()
+    with serving_in_thread(upstream):
+        yield upstream
+
+
+@contextmanager
+def serving_in_thread(upstream: ScriptedUpstream) -> Iterator[None]:
+    loop, started, stop = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
 
     async def serve() -> None:
         async with upstream:
@@ -213,7 +220,7 @@ def scripted_upstream_in_thread() -> Iterator[ScriptedUpstream]:
     thread.start()
     try:
         started.wait()
-        yield upstream
+        yield
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join()

@@ -1,7 +1,7 @@
 """What every long-term memory does: one suite for the fakes and whatever stands behind the port."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal, get_args
@@ -21,6 +21,7 @@ from domain.errors import MemoryNotFound, UnknownCursor
 from domain.memory import MAX_FACT_CHARS, Memory, MemoryId
 from tests.fakes import LearningMemory
 from tests.mem0_platform import KEY, Lag, Mem0Platform
+from tests.memory_upstream import MemoryUpstream, memory_upstream_in_thread, open_mem0
 from tests.unit.stage import Observed
 
 ADA, BOB = UserId("ada"), UserId("bob")
@@ -29,7 +30,22 @@ NEIGHBOURS = ("a", "ada2", "ADA", "ada.", "ada|bob", "ada@example.com", "user:ad
 NOBODY = MemoryId("00000000-0000-4000-8000-000000000000")
 
 
-Kind = Literal["in_memory", "learning", "guarded", "sql_on_sqlite", "mem0_platform", "mem0_platform_lagging"]
+Kind = Literal[
+    "in_memory",
+    "learning",
+    "guarded",
+    "sql_on_sqlite",
+    "mem0_on_qdrant",
+    "mem0_on_pgvector",
+    "mem0_platform",
+    "mem0_platform_lagging",
+]
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[MemoryUpstream]:
+    with memory_upstream_in_thread() as upstream:
+        yield upstream
 
 
 @pytest.fixture(params=get_args(Kind))
@@ -47,6 +63,13 @@ async def memory(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
             await database.open()
             yield MemorySQL(database, lambda: datetime.now(UTC))
             await database.close()
+        case "mem0_on_qdrant":
+            async with open_mem0(tmp_path, request.getfixturevalue("upstream")) as memory:
+                yield memory
+        case "mem0_on_pgvector":
+            url = request.getfixturevalue("postgres").new_database()
+            async with open_mem0(tmp_path, request.getfixturevalue("upstream"), store_url=url) as memory:
+                yield memory
         case "mem0_platform" | "mem0_platform_lagging":
             lag = Lag(add=0.004, index=0.004, delete=0.02, search=0.01) if kind == "mem0_platform_lagging" else Lag()
             async with Mem0Platform(lag) as platform:

@@ -1,0 +1,28 @@
+"""Long-term memory with Mem0, as tests of it need it."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from adapters.memory_mem0 import MemoryMem0
+from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, UserId
+
+ADA, BOB = UserId("ada"), UserId("bob")
+SECRET = "Xylophonographie"
+"""A word that nothing but a test's own text holds."""
+
+
+def completed(message: str, reply: str = "I see.", user_id: UserId = ADA) -> Turn:
+    turn = Turn(TurnId(str(uuid4())), user_id, DEFAULT_CONVERSATION, datetime.now(UTC), message)
+    return turn.completed(reply, "stop")
+
+
+async def facts(memory: MemoryMem0, user_id: UserId = ADA) -> list[str]:
+    return [one.fact for one in (await memory.page(user_id, 1000, None)).items]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Return when it holds; a test's time limit ends the wait."""
+    while not condition():
+        await asyncio.sleep(0.01)

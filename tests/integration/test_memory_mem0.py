@@ -1,0 +1,207 @@
+"""Long-term memory on Mem0's library: what its contract does not say of remembering and of its model's service."""
+
+import logging
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from adapters.memory_mem0 import MemoryMem0
+from application.ports.memory import MemoryRefused, MemoryUnavailable
+from domain.conversation import UserId
+from domain.memory import MAX_FACT_CHARS
+from tests.integration.mem0_memory import ADA, SECRET, completed, facts
+from tests.memory_upstream import API_KEY, MemoryUpstream, memory_upstream_in_thread, open_mem0
+from tests.servers import NOBODY
+
+FAULTS = ("status-500", "status-429", "status-401", "closehead", "garbage", "html")
+
+
+@pytest.fixture
+def upstream() -> Iterator[MemoryUpstream]:
+    with memory_upstream_in_thread() as upstream:
+        yield upstream
+
+
+@pytest.fixture
+async def memory(upstream: MemoryUpstream, tmp_path: Path) -> AsyncIterator[MemoryMem0]:
+    async with open_mem0(tmp_path, upstream) as memory:
+        yield memory
+
+
+# Remembering
+
+
+async def test_facts_are_drawn_from_a_turn(memory: MemoryMem0, upstream: MemoryUpstream) -> None:
+    upstream.extract = lambda _: ["Has a dog called Bello", "Lives in Vienna"]
+    turn = completed("Bello and I moved to Vienna.")
+    await memory.remember(turn)
+
+    assert {"Has a dog called Bello", "Lives in Vienna"} == set(await facts(memory))
+    await memory.unremember(turn)
+    assert [] == await facts(memory)
+
+
+async def test_extraction_gets_to_see_both_sides_and_is_told_what_to_keep(
+    memory: MemoryMem0, upstream: MemoryUpstream
+) -> None:
+    await memory.remember(completed("Yes, exactly.", "So your dog is called Bello."))
+
+    assert "user: Yes, exactly.\nassistant: So your dog is called Bello." in upstream.prompts[0]
+    assert "about the user that the user has stated" in upstream.prompts[0]
+
+
+async def test_extraction_reads_the_turns_before(memory: MemoryMem0, upstream: MemoryUpstream) -> None:
+    await memory.remember(completed("I have a dog."))
+    await memory.remember(completed("He is called Bello."))
+
+    assert "I have a dog." in upstream.prompts[1]
+
+
+@pytest.mark.parametrize("forget", ["forget_all", "unremember"])
+async def test_extraction_reads_nothing_that_was_forgotten(
+    memory: MemoryMem0, upstream: MemoryUpstream, forget: str
+) -> None:
+    user_id = UserId("a=da|x")
+    turn = completed(f"My word is {SECRET}.", user_id=user_id)
+    await memory.remember(turn)
+    await (memory.forget_all(user_id) if forget == "forget_all" else memory.unremember(turn))
+    await memory.remember(completed("And now?", user_id=user_id))
+
+    assert SECRET not in upstream.prompts[1]
+
+
+async def test_without_extraction_the_users_words_are_kept_and_nothing_else(
+    upstream: MemoryUpstream, tmp_path: Path
+) -> None:
+    async with open_mem0(tmp_path, upstream, infer=False) as memory:
+        await memory.remember(completed("My dog is called Bello.", "What a lovely name."))
+        await memory.remember(completed("nul \0 and half \ud83d a character"))
+        await memory.remember(completed("x" * 5_000))
+
+        assert ["x" * MAX_FACT_CHARS, "nul  and half ? a character", "My dog is called Bello."] == await facts(memory)
+    assert () == tuple(upstream.prompts)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["", "I am sorry, but I can not.", "[]", "{}", '{"memory": []}', '{"memory": null}', "```json\n{", '["tea"]'],
+)
+async def test_an_answer_without_facts_is_no_error(memory: MemoryMem0, upstream: MemoryUpstream, answer: str) -> None:
+    upstream.answer = answer
+    await memory.remember(completed("My dog is called Bello."))
+
+    assert [] == await facts(memory)
+
+
+async def test_what_is_too_long_for_a_model_is_not_sent(memory: MemoryMem0, upstream: MemoryUpstream) -> None:
+    await memory.remember(completed("word " * 9_000, "word " * 9_000))
+    sent = [text for request in upstream.requests for text in request.body.get("input", [])]
+
+    assert max(map(len, sent)) <= MAX_FACT_CHARS
+    assert max(map(len, upstream.prompts)) < 20_000
+
+
+# Faults of the model's service
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_service_that_gives_no_vectors_makes_memory_unavailable(
+    memory: MemoryMem0, upstream: MemoryUpstream, fault: str
+) -> None:
+    await memory.store(ADA, "likes tea", 0.5)
+    upstream.embedding_fault = fault
+    for call in (memory.store(ADA, "x", 0.5), memory.recall(ADA, "tea", 5), memory.remember(completed("x"))):
+        with pytest.raises(MemoryUnavailable):
+            await call
+
+    upstream.embedding_fault = ""
+    assert ["likes tea"] == [one.memory.fact for one in await memory.recall(ADA, "tea", 5)]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_service_that_draws_no_facts_makes_memory_unavailable(
+    memory: MemoryMem0, upstream: MemoryUpstream, fault: str
+) -> None:
+    turn = completed("My dog is called Bello.")
+    upstream.extraction_fault = fault
+    with pytest.raises(MemoryUnavailable):
+        await memory.remember(turn)
+
+    upstream.extraction_fault = ""
+    await memory.remember(turn)
+    assert ["My dog is called Bello."] == await facts(memory)
+
+
+async def test_a_turn_that_the_service_refuses_is_refused(memory: MemoryMem0, upstream: MemoryUpstream) -> None:
+    upstream.extraction_fault = "status-400"
+    with pytest.raises(MemoryRefused):
+        await memory.remember(completed("My dog is called Bello."))
+
+
+@pytest.mark.parametrize("refused", ["temperature", "max_tokens", "top_p"])
+async def test_a_model_is_asked_without_what_it_refuses(
+    memory: MemoryMem0, upstream: MemoryUpstream, refused: str
+) -> None:
+    upstream.refused_parameters = {refused}
+    await memory.remember(completed("My dog is called Bello."))
+    await memory.remember(completed("My cat is called Minka."))
+
+    assert ["My cat is called Minka.", "My dog is called Bello."] == await facts(memory)
+    assert 3 == len(upstream.prompts)
+
+
+async def test_facts_that_got_no_vector_are_not_lost_in_silence(memory: MemoryMem0, upstream: MemoryUpstream) -> None:
+    def extract_and_fail(_: str) -> list[str]:
+        upstream.embedding_fault = "status-500"
+        return ["Has a dog called Bello"]
+
+    turn = completed("My dog is called Bello.")
+    upstream.extract = extract_and_fail
+    with pytest.raises(MemoryUnavailable):
+        await memory.remember(turn)
+
+    upstream.extract, upstream.embedding_fault = lambda _: ["Has a dog called Bello"], ""
+    await memory.remember(turn)
+    assert ["Has a dog called Bello"] == await facts(memory)
+
+
+async def test_a_service_that_hangs_is_given_up(upstream: MemoryUpstream, tmp_path: Path) -> None:
+    async with open_mem0(tmp_path, upstream, llm_timeout=0.3, embedding_timeout=0.3) as memory:
+        upstream.extraction_fault = "hanghead"
+        with pytest.raises(MemoryUnavailable):
+            await memory.remember(completed("x"))
+        upstream.embedding_fault = "hanghead"
+        for call in (memory.store(ADA, "x", 0.5), memory.recall(ADA, "x", 5)):
+            with pytest.raises(MemoryUnavailable):
+                await call
+
+
+@pytest.mark.parametrize("fault", ["status-400", "status-500", "garbage"])
+async def test_neither_errors_nor_the_log_hold_texts_or_keys(
+    memory: MemoryMem0, upstream: MemoryUpstream, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    upstream.extraction_fault = fault
+    with pytest.raises((MemoryUnavailable, MemoryRefused)) as raised:
+        await memory.remember(completed(f"My word is {SECRET}."))
+    await memory.store(ADA, f"knows {SECRET}", 0.5)
+    await memory.forget_all(ADA)
+    told = f"{raised.value} {raised.value.__cause__}"
+
+    assert "mem0.exceptions.LLMError from openai." in told
+    assert not any(secret in told for secret in (SECRET, API_KEY, "secret reason"))
+    libraries = ("mem0", "qdrant", "psycopg")
+    assert [] == [record for record in caplog.records if record.name.startswith(libraries)]
+
+
+async def test_the_key_of_another_service_does_not_lead_there(
+    upstream: MemoryUpstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENROUTER_API_KEY", "key-of-another")
+    monkeypatch.setenv("OPENAI_API_KEY", "key-of-another")
+    monkeypatch.setenv("OPENAI_BASE_URL", NOBODY)
+    async with open_mem0(tmp_path, upstream) as memory:
+        await memory.remember(completed("My dog is called Bello."))
+
+    assert {f"Bearer {API_KEY}"} == {request.headers["authorization"] for request in upstream.requests}
