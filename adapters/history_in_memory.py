@@ -1,7 +1,7 @@
 """History and memory outbox in the memory of one process: for trying things out, and the fake for tests."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
@@ -114,18 +114,19 @@ class HistoryInMemory(ConversationHistory, MemoryOutbox):
     async def check(self) -> None:
         await asyncio.sleep(0)
 
-    async def due(self, now: datetime, limit: int) -> Sequence[Remembering]:
+    async def due(self, now: datetime, limit: int, *, besides: Collection[UserId] = ()) -> Sequence[Remembering]:
         await asyncio.sleep(0)
+        left_out = {*besides, *self._forgetting}
         waiting = [
             (due.at, Remembering(self._turns[id], due.attempts))
             for id, due in self._remembering.items()
-            if due.at is not None and due.at <= now and self._turns[id].user_id not in self._forgetting
+            if due.at is not None and due.at <= now and self._turns[id].user_id not in left_out
         ]
         return [job for _, job in sorted(waiting, key=lambda entry: entry[0])][:limit]
 
-    async def settle(self, turn_id: TurnId) -> bool:
+    async def settle(self, turn_id: TurnId) -> None:
         await asyncio.sleep(0)
-        return self._remembering.pop(turn_id, None) is not None
+        self._remembering.pop(turn_id, None)
 
     async def postpone(self, turn_id: TurnId, until: datetime) -> None:
         await self._fail(turn_id, until)

@@ -5,10 +5,10 @@ from typing import Final, ParamSpec, TypeVar
 
 import anyio
 
-from application.ports.memory import LongTermMemory, MemoryLeaked, MemoryUnavailable
+from application.ports.memory import LongTermMemory, LongTermMemoryError, MemoryLeaked, MemoryUnavailable
 from application.ports.turn_observer import TurnObserver
 from domain.conversation import Turn, UserId
-from domain.errors import ChatError
+from domain.errors import MemoryNotFound, UnknownCursor
 from domain.memory import Memory, MemoryId, Recalled
 from domain.paging import Page
 
@@ -51,22 +51,22 @@ class GuardedMemory(LongTermMemory):
     async def remember(self, turn: Turn) -> None:
         await self._call("remembering a turn", REMEMBER_TIMEOUT, self._memory.remember, turn)
 
-    async def unremember(self, turn: Turn) -> None:
-        await self._call("taking back what was remembered", REMEMBER_TIMEOUT, self._memory.unremember, turn)
-
     async def recall(self, user_id: UserId, query: str, limit: int) -> Sequence[Recalled]:
         now = anyio.current_time()
         if now < self._recall_from:
             raise MemoryUnavailable(retry_after=self._recall_from - now)
         if self._failed_recalls >= MAX_FAILURES:
             self._recall_from = now + PAUSE  # for all others, until this one has shown how it goes
-        doing = "recalling memories"
+        doing, recall = "recalling memories", self._memory.recall
         try:
-            recalled = await self._call(doing, self._recall_timeout, self._memory.recall, user_id, query, limit)
+            recalled = await self._call(doing, self._recall_timeout, recall, user_id, query, limit)
         except MemoryUnavailable:
             self._failed_recalls += 1
             if self._failed_recalls >= MAX_FAILURES:
                 self._recall_from = anyio.current_time() + PAUSE
+            raise
+        except BaseException:  # refused or cancelled, which shows nothing: let the next one try
+            self._recall_from = 0.0
             raise
         self._failed_recalls, self._recall_from = 0, 0.0
         self._belonging(user_id, [one.memory for one in recalled])
@@ -100,10 +100,10 @@ class GuardedMemory(LongTermMemory):
         try:
             with anyio.fail_after(limit):
                 return await method(*arguments, **named)
-        except MemoryUnavailable as error:
+        except LongTermMemoryError as error:
             self._observer.failed(doing, error)
             raise
-        except ChatError:
+        except (MemoryNotFound, UnknownCursor):
             raise
         except Exception as error:  # a time-out, or what the adapter should have explained: no chat breaks for it
             failure = MemoryUnavailable()

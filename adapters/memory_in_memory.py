@@ -36,9 +36,6 @@ class MemoryInMemory(LongTermMemory):
     async def remember(self, turn: Turn) -> None:
         await asyncio.sleep(0)
 
-    async def unremember(self, turn: Turn) -> None:
-        await asyncio.sleep(0)
-
     async def recall(self, user_id: UserId, query: str, limit: int) -> Sequence[Recalled]:
         await asyncio.sleep(0)
         asked, now = set(words(query)), self._now()

@@ -102,9 +102,6 @@ class MemoryMem0(LongTermMemory):
     async def remember(self, turn: Turn) -> None:
         await self._write(lambda mem0: mem0.remember(turn))
 
-    async def unremember(self, turn: Turn) -> None:
-        await self._write(lambda mem0: mem0.unremember(turn))
-
     async def recall(self, user_id: UserId, query: str, limit: int) -> Sequence[Recalled]:
         return await self._read(lambda mem0: mem0.recall(user_id, query, limit))
 

@@ -6,7 +6,6 @@ listings and searches each in its own time. Methods that write therefore look un
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from adapters.mem0.platform_lag import in_time, seen
 from adapters.mem0.platform_state import Add, AddsUnderWay, Emptiness
 from application.ports.memory import LongTermMemory, LongTermMemoryError, MemoryUnavailable
 from domain.conversation import Turn, UserId
-from domain.errors import MemoryNotFound
 from domain.memory import DEFAULT_IMPORTANCE, MAX_FACT_CHARS, Memory, MemoryId, Recalled
 from domain.paging import Page, page_of, place_of
 
@@ -126,24 +124,6 @@ class MemoryMem0Platform(LongTermMemory):
                 return len(await self._api.listed_with(turn.user_id, TURN_ID, turn.id)) >= event.added
 
             await seen(all_listed)
-
-    async def unremember(self, turn: Turn) -> None:
-        taken_back: dict[MemoryId, Memory] = {}
-
-        async def none_listed() -> bool:
-            rows = await self._api.listed_with(turn.user_id, TURN_ID, turn.id)
-            for row in rows:
-                taken_back[row.memory.id] = row.memory
-                with suppress(MemoryNotFound):
-                    await self._api.delete(row.memory.id)
-            return not rows
-
-        async with in_time(self._settle_timeout):
-            if add := self._adds.get(turn.id):
-                await seen(lambda: self._event(turn.id, add))
-            await seen(none_listed)
-            for memory in taken_back.values():
-                await self._gone(turn.user_id, memory)
 
     async def recall(self, user_id: UserId, query: str, limit: int) -> Sequence[Recalled]:
         rows = await self._api.search(user_id, query, limit)

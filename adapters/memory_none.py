@@ -20,9 +20,6 @@ class NoMemory(LongTermMemory):
     async def remember(self, turn: Turn) -> None:
         pass
 
-    async def unremember(self, turn: Turn) -> None:
-        pass
-
     async def recall(self, user_id: UserId, query: str, limit: int) -> Sequence[Recalled]:
         return []
 

@@ -1,6 +1,6 @@
 """The outbox of long-term memory as rows beside the turns."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -21,25 +21,25 @@ class MemoryOutboxSQL(MemoryOutbox):
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def due(self, now: datetime, limit: int) -> Sequence[Remembering]:
-        wanted = {"now": now, "rows": limit}
+    async def due(self, now: datetime, limit: int, *, besides: Collection[UserId] = ()) -> Sequence[Remembering]:
+        wanted = {"now": now, "rows": limit, "besides": list(besides)}
         rows = await self._read(lambda connection: connection.execute(_DUE, wanted).all())
         return [Remembering(turn_of(row[:-1]), row[-1]) for row in rows]
 
-    async def settle(self, turn_id: TurnId) -> bool:
-        return bool(await self._write(_SETTLE, {"turn": turn_id}))
+    async def settle(self, turn_id: TurnId) -> None:
+        await self._write({"turn": turn_id}, _SETTLE)
 
     async def postpone(self, turn_id: TurnId, until: datetime) -> None:
-        await self._write(_POSTPONE, {"turn": turn_id, "until": until})
+        await self._write({"turn": turn_id, "until": until}, _POSTPONE)
 
     async def give_up(self, turn_id: TurnId) -> None:
-        await self._write(_GIVE_UP, {"turn": turn_id})
+        await self._write({"turn": turn_id}, _GIVE_UP)
 
     async def begin_forgetting(self, user_id: UserId) -> None:
-        await self._write(_WITHDRAW, {"user": user_id}, _BEGIN_FORGETTING)
+        await self._write({"user": user_id}, _WITHDRAW, _BEGIN_FORGETTING)
 
     async def end_forgetting(self, user_id: UserId) -> None:
-        await self._write(_END_FORGETTING, {"user": user_id})
+        await self._write({"user": user_id}, _END_FORGETTING)
 
     async def is_forgetting(self, user_id: UserId) -> bool:
         return bool(await self._read(lambda connection: connection.execute(_IS_FORGETTING, {"user": user_id}).all()))
@@ -56,17 +56,15 @@ class MemoryOutboxSQL(MemoryOutbox):
         with raised_as(HistoryUnavailable):
             return await self._database.read(statements)
 
-    async def _write(self, statement: Executable, values: Mapping[str, Any], *more: Executable) -> int:
-        """Run the statements with the same values; how many rows the first one changed."""
+    async def _write(self, values: Mapping[str, Any], *statements: Executable) -> None:
+        """Run the statements, in one transaction and with the same values."""
 
-        def write(connection: Connection) -> int:
-            changed = connection.execute(statement, values).rowcount
-            for further in more:
-                connection.execute(further, values)
-            return changed
+        def write(connection: Connection) -> None:
+            for statement in statements:
+                connection.execute(statement, values)
 
         with raised_as(HistoryUnavailable):
-            return await self._database.write(write)
+            await self._database.write(write)
 
 
 _OF_TURN: Final = remembering.c.turn_id == bindparam("turn")
@@ -75,7 +73,11 @@ _OF_USER: Final = forgetting.c.user_id == bindparam("user")
 _DUE: Final = (
     select(turns, remembering.c.attempts)
     .join_from(remembering, turns, turns.c.id == remembering.c.turn_id)
-    .where(remembering.c.due_at <= bindparam("now"), remembering.c.user_id.not_in(select(forgetting.c.user_id)))
+    .where(
+        remembering.c.due_at <= bindparam("now"),
+        remembering.c.user_id.not_in(select(forgetting.c.user_id)),
+        remembering.c.user_id.not_in(bindparam("besides", expanding=True)),
+    )
     .order_by(remembering.c.due_at)
     .limit(bindparam("rows"))
 )

@@ -45,9 +45,6 @@ class MemorySQL(LongTermMemory):
     async def remember(self, turn: Turn) -> None:
         """Nothing."""
 
-    async def unremember(self, turn: Turn) -> None:
-        """Nothing."""
-
     async def recall(self, user_id: UserId, query: str, limit: int) -> Sequence[Recalled]:
         asked = words(query[:CONSIDERED_CHARS])
         if not asked:

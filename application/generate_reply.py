@@ -115,11 +115,10 @@ class GenerateReply:
             failure.__traceback__ = failure.__cause__ = failure.__context__ = None
 
     async def _finish(self, running: RunningTurn, ended: Turn) -> bool:
-        remember_at = self.keeper.remember_at(running, ended)
         for pause in FINISH_PAUSES:
             await anyio.sleep(pause)
             try:
-                return await self.history.finish(ended, remember_at=remember_at)
+                return await self.history.finish(ended, remember_at=self.keeper.remember_at(running, ended))
             except Exception as error:  # whatever the store does, the readers are told
                 self.observer.failed("storing how a turn ended", error)
         raise HistoryWriteFailed

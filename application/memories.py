@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from application.memory_keeper import MemoryKeeper
 from application.ports.memory import LongTermMemory
-from application.ports.memory_outbox import MemoryOutbox
 from domain.conversation import UserId
 from domain.memory import Memory, MemoryId, Recalled
 from domain.paging import Page
@@ -28,10 +27,10 @@ class ListMemories:
     """A page of what is kept of a user, newest first; nothing while they are being forgotten."""
 
     memory: LongTermMemory
-    outbox: MemoryOutbox
+    keeper: MemoryKeeper
 
     async def __call__(self, user_id: UserId, limit: int, cursor: str | None) -> Page[Memory]:
-        if self.memory.learns and await self.outbox.is_forgetting(user_id):
+        if await self.keeper.is_forgetting(user_id):
             return Page([], None)
         return await self.memory.page(user_id, limit, cursor)
 
@@ -41,10 +40,10 @@ class RecallMemories:
     """The memories that fit a query best, best first; nothing while their user is being forgotten."""
 
     memory: LongTermMemory
-    outbox: MemoryOutbox
+    keeper: MemoryKeeper
 
     async def __call__(self, user_id: UserId, query: str, limit: int) -> Sequence[Recalled]:
-        if self.memory.learns and await self.outbox.is_forgetting(user_id):
+        if await self.keeper.is_forgetting(user_id):
             return []
         return await self.memory.recall(user_id, query, limit)
 

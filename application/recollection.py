@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
+from application.memory_keeper import MemoryKeeper
 from application.ports.history import HistoryError
 from application.ports.memory import LongTermMemory, LongTermMemoryError
-from application.ports.memory_outbox import MemoryOutbox
+from application.ports.turn_observer import TurnObserver
 from application.running_turns import RunningTurn
 from domain.context import MAX_FACTS
 
@@ -12,9 +13,10 @@ from domain.context import MAX_FACTS
 class Recollection:
     """Recalls what fits a user's message. A chat goes on without what can not be recalled."""
 
-    def __init__(self, memory: LongTermMemory, outbox: MemoryOutbox) -> None:
+    def __init__(self, memory: LongTermMemory, keeper: MemoryKeeper, observer: TurnObserver) -> None:
         self._memory = memory
-        self._outbox = outbox
+        self._keeper = keeper
+        self._observer = observer
         self.failures = 0
         """Turns that had to do without."""
 
@@ -24,11 +26,15 @@ class Recollection:
             return ()
         turn = running.turn
         try:
-            if self._memory.learns and await self._outbox.is_forgetting(turn.user_id):
+            if await self._keeper.is_forgetting(turn.user_id):
                 return ()
             recalled = await self._memory.recall(turn.user_id, turn.user_message, MAX_FACTS)
-        except (LongTermMemoryError, HistoryError):  # whoever raised it has said so
+        except LongTermMemoryError:  # whoever raised it has said so
             self.failures += 1
+            return ()
+        except HistoryError as error:
+            self.failures += 1
+            self._observer.failed("asking whether a user is being forgotten", error)
             return ()
         running.recalled = len(recalled)
         return [one.memory.fact for one in recalled]

@@ -33,7 +33,7 @@ class RunningTurn:
         """As it began; as it ended, once `ended` is set."""
         self.uses_memory = uses_memory
         self.recalled: int | None = None
-        """How many memories the model got to see, where long-term memory was asked and answered."""
+        """How many memories were recalled, where long-term memory was asked and answered."""
         self.failure: ChatError | None = None
         """What ended it early, once `ended` is set."""
         self.interruption: Interruption | None = None

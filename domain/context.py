@@ -103,10 +103,10 @@ def _notes(facts: Sequence[str], budget: int) -> str:
 
 
 def _quoted(fact: str) -> str:
-    """One line of JSON that no chat template takes for a mark of its own: those begin with an angle bracket."""
+    """One line of JSON that no chat template takes for a mark of its own: those begin with a bracket."""
     text = _INVISIBLE.sub(" ", fact)
     text = text if len(text) <= FACT_CHARS else text[: FACT_CHARS - 1] + "…"
-    return json.dumps(text, ensure_ascii=False).replace("<", "\\u003c")
+    return json.dumps(text, ensure_ascii=False).replace("<", "\\u003c").replace("[", "\\u005b")
 
 
 def _cost(text: str) -> int:

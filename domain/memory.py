@@ -67,7 +67,7 @@ _FUNCTION_WORDS: Final = frozenset(
 )
 """Words that English can not do without, and that therefore say nothing of what a text is about."""
 
-MAX_WORDS: Final = 64
+MAX_WORDS: Final = 32
 """How many words of a query are looked for."""
 
 

@@ -36,7 +36,7 @@ from application.send_message import SendMessage
 from application.turns import FollowTurn, GetTurn, StopTurn
 from domain.conversation import TurnId
 from entrypoints.observability import pseudonym
-from entrypoints.settings import Settings
+from entrypoints.settings import Settings, require_memory
 
 if TYPE_CHECKING:
     from adapters.llm_openai import LLMOpenAI
@@ -65,6 +65,36 @@ def _sql_memory(database: "SQLiteDatabase", now: Callable[[], datetime]) -> Long
     from adapters.memory_sql import MemorySQL
 
     return MemorySQL(database, now)
+
+
+def _mem0_memory(settings: Settings) -> LongTermMemory:
+    from adapters.memory_mem0 import MemoryMem0
+
+    store = settings.mem0_vector_store
+    return MemoryMem0(
+        data_dir=settings.data_dir,
+        api_key=settings.openai_api_key.get_secret_value() if settings.openai_api_key else "none",
+        base_url=settings.openai_base_url,
+        model=settings.openai_model,
+        embedding_model=settings.mem0_embedding_model,
+        embedder=settings.mem0_embedder,
+        infer=settings.mem0_infer,
+        store_url=store.get_secret_value() if store else None,
+        config_file=settings.mem0_config_file,
+    )
+
+
+def _hosted_memory(settings: Settings) -> LongTermMemory:
+    from adapters.memory_mem0_platform import MemoryMem0Platform
+
+    require_memory(settings)
+    assert settings.mem0_api_key is not None
+    return MemoryMem0Platform(
+        api_key=settings.mem0_api_key.get_secret_value(),
+        host=settings.mem0_host,
+        data_dir=settings.data_dir,
+        infer=settings.mem0_infer,
+    )
 
 
 def _openai(settings: Settings) -> "LLMOpenAI":
@@ -115,6 +145,8 @@ class Container(containers.DeclarativeContainer):
     unguarded_memory = providers.Selector(
         settings.provided.memory_backend,
         sql=providers.Singleton(_sql_memory, database, now),
+        mem0=providers.Singleton(_mem0_memory, settings),
+        mem0_platform=providers.Singleton(_hosted_memory, settings),
         in_memory=providers.Singleton(MemoryInMemory, now),
         none=providers.Singleton(NoMemory),
     )
@@ -122,7 +154,7 @@ class Container(containers.DeclarativeContainer):
         GuardedMemory, unguarded_memory, observer, recall_timeout=settings.provided.memory_recall_timeout
     )
     memory_keeper = providers.Singleton(MemoryKeeper, memory, memory_outbox, observer, now)
-    recollection = providers.Singleton(Recollection, memory, memory_outbox)
+    recollection = providers.Singleton(Recollection, memory, memory_keeper, observer)
 
     generate_reply = providers.Singleton(
         GenerateReply,
@@ -156,8 +188,8 @@ class Container(containers.DeclarativeContainer):
     follow_turn = providers.Singleton(FollowTurn, live_turns)
     stop_turn = providers.Singleton(StopTurn, history, live_turns)
     store_fact = providers.Singleton(StoreFact, memory, memory_keeper)
-    list_memories = providers.Singleton(ListMemories, memory, memory_outbox)
-    recall_memories = providers.Singleton(RecallMemories, memory, memory_outbox)
+    list_memories = providers.Singleton(ListMemories, memory, memory_keeper)
+    recall_memories = providers.Singleton(RecallMemories, memory, memory_keeper)
     correct_memory = providers.Singleton(CorrectMemory, memory, memory_keeper)
     forget_memory = providers.Singleton(ForgetMemory, memory, memory_keeper)
     forget_memories = providers.Singleton(ForgetMemories, memory_keeper)

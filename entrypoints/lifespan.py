@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
 
+from adapters.mem0.unusable import Mem0Unusable
 from adapters.sql.database import DatabaseUnusable
 from entrypoints.container import Container
 from entrypoints.settings import SettingsError
@@ -28,6 +29,17 @@ async def opened(container: Container) -> AsyncIterator[None]:
                 raise SettingsError(str(unusable)) from None
             stack.push_async_callback(database.close)
         stack.push_async_callback(container.upstream().close)
+        if container.settings().memory_backend in ("mem0", "mem0_platform"):
+            memory = container.unguarded_memory()
+            try:
+                await memory.open()
+            except Mem0Unusable as unusable:
+                raise SettingsError(str(unusable)) from None
+            except ImportError:
+                raise SettingsError('Mem0 is not installed; run: pip install "smart-chatbot-backend[mem0]"') from None
+            except OSError as error:
+                raise SettingsError(f"Mem0 can not keep its files in DATA_DIR: {error.strerror}.") from None
+            stack.push_async_callback(memory.close)
         await stack.enter_async_context(container.memory_keeper().open())
         abandoned = await container.history().finish_abandoned()
         await stack.enter_async_context(container.running_turns().open())

@@ -1,7 +1,7 @@
 """Adapters for tests: small, scriptable, and as interruptible as the real ones."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -11,8 +11,8 @@ import anyio.lowlevel
 from adapters.memory_in_memory import MemoryInMemory
 from application.ports.llm import LLM, LLMError, Reply, Usage
 from domain.conversation import Message, Turn, TurnId, UserId
-from domain.errors import MemoryNotFound, OutputLimit
-from domain.memory import DEFAULT_IMPORTANCE, Memory, MemoryId, Recalled
+from domain.errors import OutputLimit
+from domain.memory import DEFAULT_IMPORTANCE, Memory, Recalled
 
 USAGE = Usage(10, 4)
 
@@ -79,8 +79,9 @@ class _Playing(Reply):
 class LearningMemory(MemoryInMemory):
     """Remembers what the user said in a turn, word by word.
 
-    `plans` are errors that the next calls raise instead of doing anything, each once; `gate` holds calls up, once they
-    have done their work, until it is opened.
+    `plans` are errors that the next calls raise instead of doing anything, each once; `uncertain` is how many calls of
+    `forget_all` are not sure. Calls for a user in `held` wait for that event before they do anything; `gate` holds up
+    those that remember and recall once they have done their work.
     """
 
     learns = True
@@ -89,38 +90,37 @@ class LearningMemory(MemoryInMemory):
         super().__init__(now)
         self.plans: dict[str, list[Exception]] = {}
         self.calls: list[str] = []
+        self.held: dict[UserId, anyio.Event] = {}
         self.gate = anyio.Event()
         self.gate.set()
-        self._of_turns: dict[TurnId, MemoryId] = {}
+        self.uncertain = 0
+        self._of_turns: set[TurnId] = set()
 
-    async def _play(self, method: str) -> None:
+    async def _play(self, method: str, user_id: UserId) -> None:
         self.calls.append(method)
+        if user_id in self.held:
+            await self.held[user_id].wait()
         if planned := self.plans.get(method):
             raise planned.pop(0)
 
     async def store(self, user_id: UserId, fact: str, importance: float) -> Memory:
-        await self._play("store")
+        await self._play("store", user_id)
         return await super().store(user_id, fact, importance)
 
     async def remember(self, turn: Turn) -> None:
-        await self._play("remember")
+        await self._play("remember", turn.user_id)
         if turn.id not in self._of_turns:
-            memory = await super().store(turn.user_id, turn.user_message, DEFAULT_IMPORTANCE)
-            self._of_turns[turn.id] = memory.id
+            self._of_turns.add(turn.id)
+            await super().store(turn.user_id, turn.user_message, DEFAULT_IMPORTANCE)
         await self.gate.wait()
 
-    async def unremember(self, turn: Turn) -> None:
-        await self._play("unremember")
-        memory_id = self._of_turns.pop(turn.id, None)
-        if memory_id is not None:
-            with suppress(MemoryNotFound):
-                await self.forget(turn.user_id, memory_id)
-
     async def recall(self, user_id: UserId, query: str, limit: int) -> Sequence[Recalled]:
-        await self._play("recall")
+        await self._play("recall", user_id)
         await self.gate.wait()
         return await super().recall(user_id, query, limit)
 
     async def forget_all(self, user_id: UserId) -> bool:
-        await self._play("forget_all")
-        return await super().forget_all(user_id)
+        await self._play("forget_all", user_id)
+        certain = not self.uncertain
+        self.uncertain = max(0, self.uncertain - 1)
+        return await super().forget_all(user_id) and certain

@@ -70,6 +70,8 @@ class MemoryCall(Call):
     upstream: MemoryUpstream
 
     async def _answer(self, method: str) -> None:
+        if self.request.body.get("stream"):  # a chat
+            return await super()._answer(method)
         upstream = self.upstream
         upstream.requests.append(self.request)
         upstream.open += 1

@@ -77,15 +77,6 @@ class Memories:
                     await self._delete(memory.id)
                 raise
 
-    async def unremember(self, turn: Turn) -> None:
-        async with self._writing(turn.user_id):
-            self._recent.forget(turn.user_id)
-            found = await self._of_turn(turn)
-            for memory in found:
-                await self._delete(memory.id)
-            if found:
-                await asyncio.to_thread(self._store.erase)
-
     async def recall(self, user_id: UserId, query: str, limit: int) -> Sequence[Recalled]:
         asked = _plain(query)[:QUERY_CHARS].strip()
         if not asked:

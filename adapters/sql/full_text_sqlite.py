@@ -16,6 +16,9 @@ from adapters.sql.tables import MEMORIES_OF_ONE, Instant
 
 INDEX: Final = "memory_words"
 
+CONSIDERED: Final = 2_000
+"""How many of a user's newest memories are searched: replies of other users wait for the same thread."""
+
 _TAKE_OUT: Final = "INSERT INTO memory_words (memory_words, rowid, fact) VALUES ('delete', old.place, old.fact)"
 _PUT_IN: Final = "INSERT INTO memory_words (rowid, fact) VALUES (new.place, new.fact)"
 
@@ -28,17 +31,14 @@ MAKE: Final = (
 )
 """The index, for a table `memories` that is empty, and what keeps it up to date."""
 
-DROP: Final = "DROP TABLE memory_words"
-"""Does away with the index; the triggers go with the table `memories`."""
-
 FIND: Final = text(
     "SELECT asked.key, memories.place, memories.importance, :now - memories.created_at"
     " FROM memory_owners CROSS JOIN json_each(:phrases) AS asked CROSS JOIN memory_words CROSS JOIN memories"
     " WHERE memory_owners.user_id = :user AND memory_words MATCH asked.value"
-    " AND memory_words.rowid >= memory_owners.number * :each"
+    " AND memory_words.rowid >= memory_owners.number * :each + max(0, memory_owners.last_seq - :newest)"
     " AND memory_words.rowid < memory_owners.number * :each + :each"
     " AND memories.place = memory_words.rowid AND memories.user_id = :user"
-).bindparams(bindparam("now", type_=Instant), each=MEMORIES_OF_ONE)
+).bindparams(bindparam("now", type_=Instant), each=MEMORIES_OF_ONE, newest=CONSIDERED)
 """Each of the phrases, by its number, with each of the user's memories that has it: place, importance, age in
 microseconds. The order of the joins is given: for who has no memories, nothing is looked up."""
 

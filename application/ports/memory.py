@@ -46,12 +46,14 @@ class LongTermMemory(Protocol):
     Everything is scoped by user: an id is taken literally, whatever wildcards a store may know, and no method reads,
     changes or tells of another user's memories. A fact comes back as it was given.
 
+    A call that failed or was cancelled may have had its effect, or still get it within two minutes.
+
     Every method raises:
         LongTermMemoryError: `MemoryUnavailable` where trying again may help, `MemoryRefused` where not.
     """
 
     learns: bool
-    """Whether `remember` does anything, and forgetting may therefore meet a remembering that is under way."""
+    """Whether `remember` does anything, so that forgetting may meet a remembering that is under way."""
 
     @abstractmethod
     async def store(self, user_id: UserId, fact: str, importance: float) -> Memory:
@@ -68,16 +70,11 @@ class LongTermMemory(Protocol):
         ...
 
     @abstractmethod
-    async def unremember(self, turn: Turn) -> None:
-        """Forget what `remember` kept of a turn, if anything."""
-        ...
-
-    @abstractmethod
     async def recall(self, user_id: UserId, query: str, limit: int) -> Sequence[Recalled]:
         """The memories that fit `query` best, best first, `limit` at most. Which fit at all, the adapter decides.
 
-        `query` may be any text, blank or very long; what is beyond the first thousand characters may be left out of
-        consideration.
+        Cancelling takes effect at once, whatever goes on behind it: a reply waits. `query` may be any text, blank or
+        very long; what is beyond the first thousand characters may be left out of consideration.
         """
         ...
 

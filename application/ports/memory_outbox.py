@@ -4,7 +4,7 @@ What is still to be done is kept with the turns and changes in the same transact
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -39,8 +39,8 @@ class MemoryOutbox(Protocol):
     """
 
     @abstractmethod
-    async def due(self, now: datetime, limit: int) -> Sequence[Remembering]:
-        """The turns whose time has come, the one that waits longest first.
+    async def due(self, now: datetime, limit: int, *, besides: Collection[UserId] = ()) -> Sequence[Remembering]:
+        """The turns whose time has come, the one that waits longest first; none of the users `besides`.
 
         Not those that were given up, and not those of users who are being forgotten: what is remembered meanwhile
         would be lost with the rest.
@@ -48,8 +48,8 @@ class MemoryOutbox(Protocol):
         ...
 
     @abstractmethod
-    async def settle(self, turn_id: TurnId) -> bool:
-        """A turn has been remembered. False where that was no longer wanted: it was deleted, or its user forgotten."""
+    async def settle(self, turn_id: TurnId) -> None:
+        """A turn has been remembered."""
         ...
 
     @abstractmethod

@@ -365,20 +365,6 @@ async def test_remembering_a_turn_again_adds_nothing(memory: LongTermMemory) -> 
     assert once == await everything(memory, ADA)
 
 
-async def test_what_was_remembered_of_a_turn_can_be_taken_back(memory: LongTermMemory) -> None:
-    kept, taken = completed("My dog is called Bello"), completed("My cat is called Minka")
-    await memory.store(ADA, "likes tea", 0.5)
-    await memory.remember(kept)
-    await memory.remember(taken)
-    await memory.unremember(taken)
-    await memory.unremember(completed("never remembered"))
-    left = await facts(memory, ADA)
-
-    assert not any("Minka" in fact for fact in left)
-    assert "likes tea" in left
-    assert bool(memory.learns) == any("Bello" in fact for fact in left)
-
-
 async def test_what_was_remembered_is_forgotten_with_the_user(memory: LongTermMemory) -> None:
     await memory.remember(completed("My dog is called Bello"))
     await forgotten(memory, ADA)

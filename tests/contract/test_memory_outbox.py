@@ -80,7 +80,7 @@ async def test_what_waits_longest_comes_first_and_no_more_than_asked_for(kept: K
 
 async def test_a_turn_that_has_ended_already_is_not_put_in_again(kept: Kept) -> None:
     turn = await kept.turn(at=NOW)
-    assert await kept.outbox.settle(turn.id)
+    await kept.outbox.settle(turn.id)
     assert await kept.history.finish(turn, remember_at=NOW)
 
     assert [] == await kept.due()
@@ -95,12 +95,19 @@ async def test_a_deleted_turn_is_not_put_in(kept: Kept) -> None:
     assert [] == await kept.due()
 
 
-async def test_a_settled_turn_is_settled_once(kept: Kept) -> None:
-    turn = await kept.turn()
+async def test_a_settled_turn_is_not_due_again(kept: Kept) -> None:
+    settled, other = await kept.turn(), await kept.turn()
+    await kept.outbox.settle(settled.id)
 
-    assert await kept.outbox.settle(turn.id)
-    assert not await kept.outbox.settle(turn.id)
-    assert [] == await kept.due()
+    assert [other] == await kept.due()
+
+
+async def test_turns_of_users_who_have_their_turn_already_are_left_out(kept: Kept) -> None:
+    of_ada, of_bob = await kept.turn(ADA), await kept.turn(BOB)
+
+    assert [Remembering(of_bob, 0)] == await kept.outbox.due(NOW, 1, besides={ADA})
+    assert [] == await kept.outbox.due(NOW, 10, besides={ADA, BOB})
+    assert {of_ada.id, of_bob.id} == {turn.id for turn in await kept.due()}
 
 
 async def test_a_postponed_turn_is_due_later_and_knows_its_attempts(kept: Kept) -> None:
@@ -120,11 +127,10 @@ async def test_a_turn_that_was_given_up_is_only_counted(kept: Kept) -> None:
 
 
 async def test_a_deleted_turn_is_no_longer_wanted(kept: Kept) -> None:
-    deleted, other = await kept.turn(conversation=HOME), await kept.turn(conversation=WORK)
+    _, other = await kept.turn(conversation=HOME), await kept.turn(conversation=WORK)
     await kept.history.clear(ADA, HOME)
 
     assert [other] == await kept.due()
-    assert not await kept.outbox.settle(deleted.id)
     assert OutboxCounts(pending=1, dead=0, forgetting=0) == await kept.outbox.counts()
 
 
@@ -161,11 +167,12 @@ async def test_a_user_who_is_to_be_forgotten_is_so_until_it_is_done(kept: Kept) 
 
 
 async def test_turns_of_who_is_to_be_forgotten_are_no_longer_wanted(kept: Kept) -> None:
-    before, others = await kept.turn(ADA), await kept.turn(BOB)
+    _, others = await kept.turn(ADA), await kept.turn(BOB)
     await kept.outbox.begin_forgetting(ADA)
 
     assert [others] == await kept.due()
-    assert not await kept.outbox.settle(before.id)
+    await kept.outbox.end_forgetting(ADA)
+    assert [others] == await kept.due()
 
 
 async def test_turns_that_come_while_their_user_is_being_forgotten_wait(kept: Kept) -> None:

@@ -38,8 +38,6 @@ async def test_facts_are_drawn_from_a_turn(memory: MemoryMem0, upstream: MemoryU
     await memory.remember(turn)
 
     assert {"Has a dog called Bello", "Lives in Vienna"} == set(await facts(memory))
-    await memory.unremember(turn)
-    assert [] == await facts(memory)
 
 
 async def test_extraction_gets_to_see_both_sides_and_is_told_what_to_keep(
@@ -58,14 +56,11 @@ async def test_extraction_reads_the_turns_before(memory: MemoryMem0, upstream: M
     assert "I have a dog." in upstream.prompts[1]
 
 
-@pytest.mark.parametrize("forget", ["forget_all", "unremember"])
-async def test_extraction_reads_nothing_that_was_forgotten(
-    memory: MemoryMem0, upstream: MemoryUpstream, forget: str
-) -> None:
+async def test_extraction_reads_nothing_that_was_forgotten(memory: MemoryMem0, upstream: MemoryUpstream) -> None:
     user_id = UserId("a=da|x")
     turn = completed(f"My word is {SECRET}.", user_id=user_id)
     await memory.remember(turn)
-    await (memory.forget_all(user_id) if forget == "forget_all" else memory.unremember(turn))
+    await memory.forget_all(user_id)
     await memory.remember(completed("And now?", user_id=user_id))
 
     assert SECRET not in upstream.prompts[1]

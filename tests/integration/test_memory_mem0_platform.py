@@ -600,45 +600,6 @@ async def test_an_event_that_added_nothing_is_not_waited_for(
     assert await facts(memory) == []
 
 
-async def test_all_that_was_inferred_of_a_turn_is_taken_back(
-    memory: MemoryMem0Platform, platform: Mem0Platform
-) -> None:
-    platform.distil = lambda said: said.split(", ")
-    turn = completed("I like tea, I like cake, I like rain")
-    await memory.remember(turn)
-    assert len(await facts(memory)) == 3
-    await memory.unremember(turn)
-
-    assert await facts(memory) == []
-
-
-async def test_what_is_taken_back_of_a_turn_is_not_found_either(memories: Memories, platform: Mem0Platform) -> None:
-    memory = await memories(settle_timeout=0.5)
-    turn = completed()
-    await memory.remember(turn)
-    next(iter(platform.memories.values())).age(60)
-    platform.lag = Lag(search=60)
-    with pytest.raises(MemoryUnavailable):
-        await memory.unremember(turn)
-    platform.lag = NO_LAG
-    await memory.unremember(turn)
-
-    assert await memory.recall(ADA, "dog", 10) == []
-
-
-async def test_what_is_still_being_added_of_a_turn_is_taken_back(memories: Memories, platform: Mem0Platform) -> None:
-    memory = await memories(settle_timeout=0.5)
-    platform.lag = Lag(add=60)
-    turn = completed()
-    with pytest.raises(MemoryUnavailable):
-        await memory.remember(turn)
-    platform.finish_adds(0.1)
-    await memory.unremember(turn)
-    await asyncio.sleep(0.1)
-
-    assert await facts(memory) == []
-
-
 async def test_an_event_that_the_platform_has_forgotten_is_over(
     memory: MemoryMem0Platform, platform: Mem0Platform
 ) -> None:
@@ -811,10 +772,9 @@ async def test_an_answer_about_another_memory_is_not_used(memory: MemoryMem0Plat
     [
         lambda memory: memory.store(ADA, "likes tea", 0.5),
         lambda memory: memory.remember(completed()),
-        lambda memory: memory.unremember(completed()),
         lambda memory: memory.forget_all(ADA),
     ],
-    ids=["store", "remember", "unremember", "forget_all"],
+    ids=["store", "remember", "forget_all"],
 )
 async def test_nothing_is_done_after_a_leak(call: Call, memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
     platform.faults["list"] = leaking(foreign())
@@ -841,10 +801,9 @@ async def test_a_filter_that_the_platform_does_not_apply_is_applied_here(
     platform.faults["list"] = leaking({**foreign(), "user_id": "ada", "memory": "of another turn"})
     turn = completed()
     await memory.remember(turn)
-    (kept,) = platform.memories.values()
-    await memory.unremember(turn)
+    await memory.remember(turn)
 
-    assert [request.path for request in platform.sent("delete")] == [f"/v1/memories/{kept.id}/"]
+    assert len(platform.sent("add")) == 1
 
 
 # Starts, ends, and connections

@@ -49,8 +49,8 @@ async def _correct(memory: MemoryMem0, turn: Turn) -> None:
 
 @pytest.mark.parametrize(
     "forgetting",
-    [lambda memory, _: memory.forget_all(ADA), lambda memory, turn: memory.unremember(turn), _forget, _correct],
-    ids=["forget_all", "unremember", "forget", "correct"],
+    [lambda memory, _: memory.forget_all(ADA), _forget, _correct],
+    ids=["forget_all", "forget", "correct"],
 )
 async def test_no_file_holds_what_was_forgotten(
     upstream: MemoryUpstream, tmp_path: Path, forgetting: Forgetting

@@ -92,7 +92,8 @@ async def staged(
     llm, history = llm or ScriptedLLM(*scripts), history or HistoryInMemory()
     observer, live_turns, leases = Observed(), LiveTurnsInProcess(), ConversationLeasesInProcess()
     memory = memory or NoMemory()
-    recollection, keeper = Recollection(memory, history), MemoryKeeper(memory, history, observer, lambda: NOW)
+    keeper = MemoryKeeper(memory, history, observer, lambda: NOW)
+    recollection = Recollection(memory, keeper, observer)
     generate = GenerateReply(llm, history, recollection, keeper, observer, INSTRUCTIONS, context_tokens, deadline)
     turns = RunningTurns(generate, history, observer)
     send = SendMessage(

@@ -97,6 +97,20 @@ async def test_a_history_that_fails_beside_the_recall_fails_as_ever() -> None:
         assert ended.end.error is error
 
 
+async def test_where_it_can_not_be_known_whether_a_user_is_being_forgotten_nothing_is_recalled() -> None:
+    class Failing(HistoryInMemory):
+        async def is_forgetting(self, user_id: UserId) -> bool:
+            raise HistoryUnavailable
+
+    async with staged(history=Failing(), memory=await knowing("Ann's dog is called Bello")) as stage:
+        ended = await stage.ended(message("What is my dog called?"))
+
+        assert ended.end.error is None
+        assert "What is my dog called?" == asked(stage)
+        assert 1 == stage.recollection.failures
+        assert ["asking whether a user is being forgotten"] == [doing for doing, _ in stage.observer.failures]
+
+
 async def test_a_turn_that_is_stopped_while_memory_is_asked_ends_at_once() -> None:
     memory = await knowing()
     memory.gate = anyio.Event()
@@ -113,7 +127,9 @@ async def test_a_turn_that_is_stopped_while_memory_is_asked_ends_at_once() -> No
 
 
 async def test_while_a_user_is_being_forgotten_nothing_is_recalled() -> None:
-    async with staged(memory=await knowing("Ann's dog is called Bello")) as stage:
+    memory = await knowing("Ann's dog is called Bello")
+    memory.uncertain = 1_000
+    async with staged(memory=memory) as stage:
         await stage.history.begin_forgetting(ANN)
         await stage.ended(message("What is my dog called?"))
 
@@ -150,6 +166,7 @@ async def test_a_memory_that_does_not_learn_is_offered_nothing() -> None:
     async with staged(memory=memory) as stage:
         await stage.ended(message("My dog is called Bello"))
 
+        assert OutboxCounts(0, 0, 0) == await stage.history.counts()
         assert "remember" not in memory.calls
 
 
@@ -198,4 +215,17 @@ async def test_a_turn_whose_end_can_not_be_stored_is_not_remembered() -> None:
 
         assert "history_write_failed" == (ended.end.error and ended.end.error.code)
         assert OutboxCounts(0, 0, 0) == await history.counts()
+    assert "remember" not in memory.calls
+
+
+async def test_a_turn_that_runs_while_its_user_is_forgotten_leaves_nothing_behind() -> None:
+    memory = LearningMemory()
+    async with staged(ScriptedReply(pause=0.01), memory=memory) as stage:
+        begun = await stage.send(message("My dog is called Bello"))
+        assert await stage.keeper.forget(ANN)
+        with anyio.fail_after(10):
+            await begun.running.ended.wait()
+
+        assert TurnStatus.COMPLETED == begun.running.turn.status
+        assert OutboxCounts(0, 0, 0) == await stage.history.counts()
     assert "remember" not in memory.calls

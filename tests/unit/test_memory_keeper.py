@@ -1,8 +1,8 @@
 """Long-term memory keeps up with what happened, whatever fails in between."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -11,6 +11,7 @@ import pytest
 
 from adapters.history_in_memory import HistoryInMemory
 from application.memory_keeper import (
+    ENOUGH_ATTEMPTS,
     GIVE_UP_AFTER,
     LONGEST_PAUSE,
     SHORTEST_PAUSE,
@@ -19,6 +20,7 @@ from application.memory_keeper import (
 from application.ports.history import HistoryUnavailable
 from application.ports.memory import LongTermMemory, MemoryRefused, MemoryUnavailable
 from application.ports.memory_outbox import OutboxCounts, Remembering
+from application.running_turns import RunningTurn
 from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, UserId
 from tests.fakes import LearningMemory
 from tests.unit.stage import Observed, until
@@ -174,11 +176,11 @@ async def test_an_outbox_that_fails_is_asked_again() -> None:
     class Failing(HistoryInMemory):
         failures = 2
 
-        async def due(self, now: datetime, limit: int) -> Sequence[Remembering]:
+        async def due(self, now: datetime, limit: int, *, besides: Collection[UserId] = ()) -> Sequence[Remembering]:
             if self.failures:
                 self.failures -= 1
                 raise HistoryUnavailable
-            return await super().due(now, limit)
+            return await super().due(now, limit, besides=besides)
 
     scene = Scene(outbox=Failing())
     await scene.completed()
@@ -189,7 +191,7 @@ async def test_an_outbox_that_fails_is_asked_again() -> None:
         scene.keeper.wake()
         await eventually_settled(scene)
 
-    assert ["working off the memory outbox"] * 2 == [doing for doing, _ in scene.observer.failures]
+    assert ["looking into the memory outbox"] * 2 == [doing for doing, _ in scene.observer.failures]
 
 
 async def test_what_is_due_at_the_stop_is_still_remembered() -> None:
@@ -212,17 +214,81 @@ async def test_a_memory_that_hangs_does_not_hold_up_the_stop_and_the_turn_stays_
     assert OutboxCounts(1, 0, 0) == await scene.outbox.counts()
 
 
-async def test_a_turn_that_is_deleted_while_it_is_remembered_is_taken_back() -> None:
+async def test_one_user_who_hangs_holds_up_nobody_else() -> None:
     async with working(Scene()) as scene:
-        scene.memory.gate = anyio.Event()
-        await scene.completed()
+        scene.memory.held[BOB] = anyio.Event()
+        for n in range(30):
+            await scene.completed(f"of Bob {n}", BOB)
         scene.keeper.wake()
         await until(lambda: scene.attempts() == 1)
-        await scene.outbox.clear(ADA, None)
-        scene.memory.gate.set()
-        await until(lambda: "unremember" in scene.memory.calls)
+        await scene.completed("of Ada", ADA)
+        scene.keeper.wake()
+        await until(lambda: scene.attempts() == 2)
+        for _ in range(20):
+            await anyio.sleep(0)
 
-        assert [] == await scene.facts()
+        assert ["of Ada"] == await scene.facts(ADA)
+        assert await scene.keeper.forget(ADA)
+
+
+async def test_an_error_that_nobody_expects_is_one_turns_trouble_and_reported() -> None:
+    async with working(Scene()) as scene:
+        scene.memory.plans["remember"] = [KeyError("x")]
+        await scene.completed("of Bob", BOB)
+        scene.keeper.wake()
+        await attempted(scene, 1)
+        await scene.completed("of Ada", ADA)
+        scene.keeper.wake()
+        await attempted(scene, 2)
+        await scene.move(SHORTEST_PAUSE)
+        await eventually_settled(scene)
+
+        assert (["of Ada"], ["of Bob"]) == (await scene.facts(ADA), await scene.facts(BOB))
+
+
+@pytest.mark.parametrize("seconds", [1e15, float("inf")])
+async def test_however_long_a_memory_wants_to_be_left_alone_it_is_asked_again(seconds: float) -> None:
+    async with working(Scene()) as scene:
+        scene.memory.plans["remember"] = [MemoryUnavailable(retry_after=seconds)]
+        await scene.completed()
+        scene.keeper.wake()
+        await attempted(scene, 1)
+        await scene.move(LONGEST_PAUSE)
+        await eventually_settled(scene)
+
+
+async def test_after_a_long_outage_a_turn_is_tried_several_times_however_old_it_is() -> None:
+    scene = Scene()
+    await scene.completed()
+    scene.time += GIVE_UP_AFTER * 2
+    scene.memory.plans["remember"] = [MemoryUnavailable()] * (ENOUGH_ATTEMPTS - 1)
+    async with working(scene):
+        for attempt in range(1, ENOUGH_ATTEMPTS):
+            await attempted(scene, attempt)
+            await scene.move(LONGEST_PAUSE)
+        await eventually_settled(scene)
+
+    assert ["I like tea"] == await scene.facts()
+
+
+async def test_the_outbox_is_looked_into_again_and_again_without_being_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("application.memory_keeper.INTERVAL", 0.01)
+    async with working(Scene()) as scene:
+        await anyio.sleep(0.03)
+        await scene.completed()
+        await eventually_settled(scene)
+
+        assert ["I like tea"] == await scene.facts()
+
+
+async def test_what_comes_while_all_is_quiet_is_remembered_at_the_stop() -> None:
+    scene = Scene()
+    async with working(scene):
+        for _ in range(20):
+            await anyio.sleep(0)
+        await scene.completed()  # and nobody tells the keeper
+
+    assert ["I like tea"] == await scene.facts()
 
 
 # Forgetting
@@ -236,17 +302,59 @@ async def test_a_user_is_forgotten_at_once_where_that_is_possible() -> None:
         assert ([], True) == (await scene.facts(), await scene.is_settled())
 
 
-async def test_what_can_not_be_forgotten_at_once_is_tried_until_it_is() -> None:
+async def test_what_is_not_certain_is_asked_again_until_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("application.memory_keeper.INTERVAL", 0.01)
+    async with working(Scene()) as scene:
+        scene.memory.uncertain = 2
+
+        assert not await scene.keeper.forget(ADA)
+        assert await scene.keeper.is_forgetting(ADA)
+        await eventually_settled(scene)
+        assert 3 == scene.memory.calls.count("forget_all")
+
+
+async def test_what_can_not_be_forgotten_at_once_is_tried_until_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("application.memory_keeper.INTERVAL", 0.01)
     async with working(Scene()) as scene:
         await scene.memory.store(ADA, "likes tea", 0.5)
-        scene.memory.plans["forget_all"] = [MemoryUnavailable(), MemoryUnavailable()]
+        scene.memory.plans["forget_all"] = [MemoryUnavailable(), MemoryUnavailable(), MemoryRefused()]
 
         assert not await scene.keeper.forget(ADA)
         assert OutboxCounts(0, 0, 1) == await scene.outbox.counts()
-        for _ in range(2):
-            scene.keeper.wake()
-            await anyio.sleep(0.01)
         await eventually_settled(scene)
+        assert [] == await scene.facts()
+
+
+async def test_a_store_that_keeps_failing_is_asked_less_and_less_often() -> None:
+    async with working(Scene()) as scene:
+        scene.memory.plans["forget_all"] = [MemoryUnavailable()] * 100
+        assert not await scene.keeper.forget(ADA)
+        for _ in range(50):
+            scene.keeper.wake()
+            await anyio.sleep(0)
+
+        assert 1 == scene.memory.calls.count("forget_all")
+
+
+async def test_who_asks_again_is_not_put_off() -> None:
+    async with working(Scene()) as scene:
+        scene.memory.plans["forget_all"] = [MemoryUnavailable()]
+
+        assert not await scene.keeper.forget(ADA)
+        assert await scene.keeper.forget(ADA)
+
+
+async def test_forgetting_takes_as_long_as_it_takes_but_nobody_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("application.memory_keeper.WAIT", 0.01)
+    async with working(Scene()) as scene:
+        await scene.memory.store(ADA, "likes tea", 0.5)
+        scene.memory.held[ADA] = anyio.Event()
+
+        assert not await scene.keeper.forget(ADA)
+        await anyio.sleep(0.05)
+        scene.memory.held[ADA].set()
+        await eventually_settled(scene)
+        assert 1 == scene.memory.calls.count("forget_all")
         assert [] == await scene.facts()
 
 
@@ -258,6 +366,17 @@ async def test_forgetting_outlives_the_process() -> None:
         await eventually_settled(scene)
 
     assert [] == await scene.facts()
+
+
+async def test_however_many_can_not_be_forgotten_the_next_one_is() -> None:
+    scene = Scene()
+    scene.memory.plans["forget_all"] = [MemoryUnavailable()] * 150
+    for n in range(150):
+        await scene.outbox.begin_forgetting(UserId(f"a{n:03}"))
+    async with working(scene):
+        await until(lambda: scene.memory.calls.count("forget_all") == 150)
+
+        assert await scene.keeper.forget(UserId("z"))
 
 
 async def test_a_memory_that_does_not_learn_forgets_without_the_outbox() -> None:
@@ -283,25 +402,86 @@ async def test_nothing_is_written_for_a_user_who_is_still_being_forgotten() -> N
     assert refusal.value.retry_after is not None
 
 
-async def test_new_facts_survive_a_forgetting_that_is_done_twice() -> None:
-    scene = Scene()
-    assert await scene.keeper.forget(ADA)
-    await scene.memory.store(ADA, "likes coffee", 0.5)
-    async with working(scene):
+async def test_writing_waits_for_what_is_under_way_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("application.memory_keeper.WAIT", 0.01)
+    async with working(Scene()) as scene:
+        scene.memory.held[ADA] = anyio.Event()
+        await scene.completed()
         scene.keeper.wake()
-        await anyio.sleep(0.01)
+        await until(lambda: scene.attempts() == 1)
+        with pytest.raises(MemoryUnavailable):
+            async with scene.keeper.writing(ADA):
+                pytest.fail("it was let in")
+        scene.memory.held[ADA].set()
+        await eventually_settled(scene)
+        async with scene.keeper.writing(ADA):
+            pass
 
-    assert ["likes coffee"] == await scene.facts()
+
+async def test_what_a_store_was_told_and_did_not_confirm_is_forgotten_when_it_arrives(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("application.memory_keeper.LATE", 0.2)
+    monkeypatch.setattr("application.memory_keeper.INTERVAL", 0.01)
+    async with working(Scene()) as scene:
+        scene.memory.plans["remember"] = [MemoryUnavailable()]
+        await scene.completed()
+        scene.keeper.wake()
+        await attempted(scene, 1)
+        assert not await scene.keeper.forget(ADA)
+        await scene.memory.store(ADA, "arrives late", 0.5)
+        await eventually_settled(scene)
+
+        assert [] == await scene.facts()
+
+
+async def test_new_facts_survive_a_forgetting_that_is_done_already() -> None:
+    """The keeper looks into the outbox, and what it sees there is done by the time that it gets to it."""
+
+    class Slow(HistoryInMemory):
+        async def forgetting(self, limit: int) -> Sequence[UserId]:
+            seen = await super().forgetting(limit)
+            if seen:
+                looked.set()
+                await go_on.wait()
+            return seen
+
+    looked, go_on = anyio.Event(), anyio.Event()
+    scene = Scene(outbox=Slow())
+    await scene.outbox.begin_forgetting(ADA)
+    async with working(scene):
+        await looked.wait()
+        await scene.outbox.end_forgetting(ADA)
+        await scene.memory.store(ADA, "likes coffee", 0.5)
+        go_on.set()
+        for _ in range(50):
+            await anyio.sleep(0)
+
+        assert ["likes coffee"] == await scene.facts()
+
+
+async def test_a_turn_that_runs_while_its_user_is_forgotten_is_not_remembered() -> None:
+    async with working(Scene()) as scene:
+        turn = Turn(TurnId(str(uuid4())), ADA, DEFAULT_CONVERSATION, scene.time, "I like tea")
+        running, others = RunningTurn(turn), RunningTurn(replace(turn, user_id=BOB))
+        assert await scene.keeper.forget(ADA)
+        after = RunningTurn(turn)
+
+        assert scene.keeper.remember_at(running, running.turn.completed("I see.", "stop")) is None
+        assert scene.keeper.remember_at(others, others.turn.completed("I see.", "stop")) == scene.time
+        assert scene.keeper.remember_at(after, after.turn.completed("I see.", "stop")) == scene.time
 
 
 @pytest.mark.parametrize("lead", range(20))
 async def test_nothing_is_remembered_of_who_is_forgotten_meanwhile(lead: int) -> None:
     async with working(Scene()) as scene:
         for _ in range(50):
+            scene.memory.held[ADA] = anyio.Event()
             await scene.completed("I like tea")
             scene.keeper.wake()
             for _ in range(lead):
                 await anyio.sleep(0)
+            scene.memory.held.pop(ADA).set()
             assert await scene.keeper.forget(ADA)
             assert [] == await scene.facts()
         await eventually_settled(scene)

@@ -3,10 +3,21 @@
 import sqlalchemy as sa
 from alembic import op
 
-from adapters.sql import full_text_sqlite
-
 revision = "0003"
 down_revision = "0002"
+
+_FULL_TEXT_ON_SQLITE = (
+    "CREATE VIRTUAL TABLE memory_words USING fts5"
+    "(fact, content = '', columnsize = 0, tokenize = 'porter unicode61 remove_diacritics 2')",
+    "CREATE TRIGGER memory_words_stored AFTER INSERT ON memories BEGIN"
+    " INSERT INTO memory_words (rowid, fact) VALUES (new.place, new.fact); END",
+    "CREATE TRIGGER memory_words_forgotten AFTER DELETE ON memories BEGIN"
+    " INSERT INTO memory_words (memory_words, rowid, fact) VALUES ('delete', old.place, old.fact); END",
+    "CREATE TRIGGER memory_words_corrected AFTER UPDATE OF fact ON memories BEGIN"
+    " INSERT INTO memory_words (memory_words, rowid, fact) VALUES ('delete', old.place, old.fact);"
+    " INSERT INTO memory_words (rowid, fact) VALUES (new.place, new.fact); END",
+)
+"""As it was at this revision, whatever becomes of it later."""
 
 _NUMBER = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
@@ -32,12 +43,12 @@ def upgrade() -> None:
         sa.UniqueConstraint("id", name="uq_memories_id"),
     )
     if op.get_bind().dialect.name == "sqlite":
-        for statement in full_text_sqlite.MAKE:
+        for statement in _FULL_TEXT_ON_SQLITE:
             op.get_bind().exec_driver_sql(statement)
 
 
 def downgrade() -> None:
     if op.get_bind().dialect.name == "sqlite":
-        op.get_bind().exec_driver_sql(full_text_sqlite.DROP)
+        op.get_bind().exec_driver_sql("DROP TABLE memory_words")
     op.drop_table("memories")
     op.drop_table("memory_owners")

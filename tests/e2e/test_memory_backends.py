@@ -1,0 +1,143 @@
+"""Swapping long-term memory is configuration only: one conversation with each, and kills in the middle of it."""
+
+import asyncio
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx2
+import pytest
+
+from tests.e2e.exchange import Exchange, client_of, follow
+from tests.e2e.forks import Forks
+from tests.mem0_platform import KEY, Mem0Platform
+from tests.memory_upstream import MemoryUpstream
+
+DURABLE = ("sql", "mem0", "mem0_platform")
+LEARNING = ("mem0", "mem0_platform")
+BACKENDS = (*DURABLE, "in_memory", "none")
+
+CYCLES = 20
+
+
+@asynccontextmanager
+async def configured(backend: str, upstream: MemoryUpstream) -> AsyncIterator[Mapping[str, str]]:
+    """The environment that chooses a backend, and what it needs."""
+    environment = {"OPENAI_BASE_URL": upstream.base_url, "OPENAI_MODEL": "ok", "MEMORY_BACKEND": backend}
+    if backend == "mem0_platform":
+        async with Mem0Platform() as platform:
+            yield environment | {"MEM0_HOST": platform.host, "MEM0_API_KEY": KEY}
+    else:
+        yield environment
+
+
+@dataclass
+class Talk:
+    """A user's calls to one service."""
+
+    client: httpx2.AsyncClient
+    upstream: MemoryUpstream
+    user: str = "ann"
+
+    async def say(self, text: str, conversation: str) -> str:
+        """Send a message; what the model got to see of it."""
+        body = {"user_id": self.user, "conversation_id": conversation, "message": text}
+        (await self.client.post("/api/chat/simple", json=body)).raise_for_status()
+        return [str(request.body["messages"][-1]["content"]) for request in self.upstream.requests if streams(request)][
+            -1
+        ]
+
+    async def store(self, fact: str) -> httpx2.Response:
+        return await self.client.post(f"/api/memories/{self.user}", json={"fact": fact, "importance": 0.9})
+
+    async def facts(self) -> list[str]:
+        found = (await self.client.get(f"/api/memories/{self.user}?limit=200")).raise_for_status().json()
+        return [one["fact"] for one in found["memories"]]
+
+    async def settled(self) -> None:
+        """Wait until everything has been remembered and forgotten that is to be."""
+        with anyio.fail_after(60):
+            while True:
+                work = (await self.client.get("/api/health/detailed")).json()["memory"]
+                if work["pending"] == work["forgetting"] == 0:
+                    return
+                await asyncio.sleep(0.05)
+
+
+def streams(request: Any) -> bool:
+    """Whether a request to the model's service is a chat's, rather than Mem0's."""
+    return bool(request.body.get("stream"))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+async def test_the_same_conversation_with_each_backend(forks: Forks, tmp_path: Path, backend: str) -> None:
+    async with MemoryUpstream() as upstream, configured(backend, upstream) as environment:
+        async with forks.service(tmp_path, **environment) as service, client_of(service.url) as client:
+            ann, bob = Talk(client, upstream), Talk(client, upstream, "bob")
+            stored = await ann.store("Ann's dog is called Bello")
+            assert (501 if backend == "none" else 201) == stored.status_code
+            seen = await ann.say("What is my dog called?", "one")
+            assert (backend != "none") == ("Bello" in seen)
+            assert "Bello" not in await bob.say("What is my dog called?", "one")
+
+            await ann.say("My cat is called Minka", "two")
+            await ann.settled()
+            seen = await ann.say("What is my cat called?", "three")
+            assert (backend in LEARNING) == ("Minka" in seen)
+            await ann.settled()
+            facts = await ann.facts()
+            service.signal(signal.SIGTERM)
+            assert 0 == await service.wait(), await service.output()
+
+        async with forks.service(tmp_path, **environment) as service, client_of(service.url) as client:
+            ann = Talk(client, upstream)
+            assert (facts if backend in DURABLE else []) == await ann.facts()
+            seen = await ann.say("What is my dog called?", "four")
+            assert (backend in DURABLE) == ("Bello" in seen)
+            await ann.settled()
+
+            both = await client.delete("/api/chat/history/ann?memories=true")
+            assert ("pending" if backend == "mem0_platform" else "deleted") == both.json()["memories"]
+            assert [] == await ann.facts()
+            assert "Bello" not in await ann.say("What is my dog called?", "five")
+            await client.delete("/api/chat/history/ann?memories=true")
+            await ann.settled()
+            service.signal(signal.SIGTERM)
+            assert 0 == await service.wait()
+            assert "Traceback" not in await service.output()
+
+        assert [] == await asyncio.to_thread(files_with, tmp_path / "data", b"Bello", b"bello", b"Minka", b"minka")
+
+
+def files_with(folder: Path, *needles: bytes) -> list[Path]:
+    """The files in which one of the texts can be found."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return [path for path in files if any(needle in path.read_bytes() for needle in needles)]
+
+
+async def test_killed_between_a_turns_end_and_its_remembering_it_is_remembered_once(
+    forks: Forks, tmp_path: Path
+) -> None:
+    acknowledged: list[str] = []
+    async with MemoryUpstream() as upstream, configured("mem0", upstream) as environment:
+        environment = {**environment, "MEM0_INFER": "false"}
+        for cycle in range(CYCLES):
+            async with forks.service(tmp_path, **environment) as service, client_of(service.url) as client:
+                exchange = Exchange("ann", f"The number of cycle{cycle} is {cycle}")
+                with suppress(httpx2.TransportError):
+                    await follow(client, exchange)
+                assert exchange.acknowledged
+                acknowledged.append(exchange.message)
+                await asyncio.sleep(cycle % 5 * 0.01)  # from before it begins to after it has ended
+                service.signal(signal.SIGKILL)
+                await service.wait()
+        async with forks.service(tmp_path, **environment) as service, client_of(service.url) as client:
+            ann = Talk(client, upstream)
+            await ann.settled()
+
+            assert Counter(acknowledged) == Counter(await ann.facts())
