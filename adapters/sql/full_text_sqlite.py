@@ -35,7 +35,7 @@ FIND: Final = text(
     "SELECT asked.key, memories.place, memories.importance, :now - memories.created_at"
     " FROM memory_owners CROSS JOIN json_each(:phrases) AS asked CROSS JOIN memory_words CROSS JOIN memories"
     " WHERE memory_owners.user_id = :user AND memory_words MATCH asked.value"
-    " AND memory_words.rowid >= memory_owners.number * :each + max(0, memory_owners.last_seq - :newest)"
+    " AND memory_words.rowid > memory_owners.number * :each + max(0, memory_owners.last_seq - :newest)"
     " AND memory_words.rowid < memory_owners.number * :each + :each"
     " AND memories.place = memory_words.rowid AND memories.user_id = :user"
 ).bindparams(bindparam("now", type_=Instant), each=MEMORIES_OF_ONE, newest=CONSIDERED)
