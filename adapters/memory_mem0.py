@@ -26,7 +26,8 @@ class MemoryMem0(LongTermMemory):
 
     What was forgotten is out of embedded Qdrant's files at once, and out of PostgreSQL's with its next vacuum.
 
-    A model called `model` draws the facts from turns where `infer`; else the user's messages are kept as they are.
+    A model called `model` draws the facts from turns where `infer`; else the user's messages are kept as they are,
+    unless they only ask.
     Vectors come from `embedding_model` of the same service, or, with `embedder="local"`, from a small model in this
     process. `config_file` is JSON that is laid over all this, in the form of Mem0's own configuration; providers of
     which Mem0's client is not OpenAI's have only their own limits of time.

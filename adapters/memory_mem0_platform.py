@@ -20,7 +20,7 @@ from adapters.mem0.platform_lag import in_time, seen
 from adapters.mem0.platform_state import Add, AddsUnderWay, Emptiness
 from application.ports.memory import LongTermMemory, LongTermMemoryError, MemoryUnavailable
 from domain.conversation import Turn, UserId
-from domain.memory import DEFAULT_IMPORTANCE, MAX_FACT_CHARS, Memory, MemoryId, Recalled
+from domain.memory import DEFAULT_IMPORTANCE, MAX_FACT_CHARS, Memory, MemoryId, Recalled, only_asks
 from domain.paging import Page, page_of, place_of
 
 
@@ -30,7 +30,7 @@ class MemoryMem0Platform(LongTermMemory):
     `host` is a URL, None for the public service; `data_dir` gets a folder for what mem0 writes. `request_timeout` is
     for one request, the pieces of its answer included, and `settle_timeout` for how long a write waits to be seen.
     `forget_interval` lies between the two looks that forgetting a user takes. With `infer` the platform distils what
-    is worth keeping of a turn; without, what the user said is kept, and never the reply.
+    is worth keeping of a turn; without, what the user said is kept unless it only asks, and never the reply.
     """
 
     learns = True
@@ -105,6 +105,8 @@ class MemoryMem0Platform(LongTermMemory):
         return row.memory
 
     async def remember(self, turn: Turn) -> None:
+        if not self._infer and only_asks(turn.user_message):
+            return
         said = {"role": "user", "content": turn.user_message if self._infer else turn.user_message[:MAX_FACT_CHARS]}
         messages = [said, {"role": "assistant", "content": turn.reply}] if self._infer else [said]
         metadata = {

@@ -77,6 +77,15 @@ def words(text: str) -> Sequence[str]:
     return [word for word in found if word not in _FUNCTION_WORDS][:MAX_WORDS]
 
 
+_SENTENCE_END: Final = re.compile("[.!?。！？؟]")
+
+
+def only_asks(text: str) -> bool:
+    """Whether a message tells nothing of its user, as far as its punctuation shows: each sentence is a question."""
+    ends = set(_SENTENCE_END.findall(text))
+    return bool(ends) and ends <= set("?？؟") and text.rstrip()[-1] in ends
+
+
 def rank(relevance: float, importance: float, age: timedelta) -> float:
     """The score of a memory that fits a query by `relevance`, from 0 to 1.
 

@@ -55,7 +55,7 @@ class Settings(BaseSettings):
     mem0_api_key: SecretStr | None = Field(None, description="Key of the Mem0 platform, for `mem0_platform`.")
     mem0_host: str | None = Field(None, description="Base URL of the Mem0 platform. Empty means Mem0's own.")
     mem0_infer: bool = Field(
-        True, description="Have a model extract facts from what is said; otherwise the user's words are kept."
+        True, description="Have a model extract facts; otherwise the user's words are kept, questions aside."
     )
     mem0_embedder: Literal["openai", "local"] = Field(
         "openai", description="Who embeds for `mem0`: the model's service, or a small model in this process (`local`)."

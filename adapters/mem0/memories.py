@@ -12,7 +12,7 @@ from adapters.mem0.opening import Opened
 from adapters.mem0.watched import watched
 from domain.conversation import Turn, UserId
 from domain.errors import MemoryNotFound
-from domain.memory import DEFAULT_IMPORTANCE, MAX_FACT_CHARS, Memory, MemoryId, Recalled, rank
+from domain.memory import DEFAULT_IMPORTANCE, MAX_FACT_CHARS, Memory, MemoryId, Recalled, only_asks, rank
 from domain.paging import Page, page_of, place_of
 
 MAX_MEMORIES: Final = 1_000_000
@@ -59,6 +59,8 @@ class Memories:
         return Memory(memory_id, user_id, text, importance, now)
 
     async def remember(self, turn: Turn) -> None:
+        if not self._infer and only_asks(turn.user_message):
+            return
         user_id = turn.user_id
         async with self._writing(user_id):
             if await self._of_turn(turn):

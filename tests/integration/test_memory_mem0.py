@@ -73,6 +73,7 @@ async def test_without_extraction_the_users_words_are_kept_and_nothing_else(
         await memory.remember(completed("My dog is called Bello.", "What a lovely name."))
         await memory.remember(completed("nul \0 and half \ud83d a character"))
         await memory.remember(completed("x" * 5_000))
+        await memory.remember(completed("What is my dog called?"))
 
         assert ["x" * MAX_FACT_CHARS, "nul  and half ? a character", "My dog is called Bello."] == await facts(memory)
     assert () == tuple(upstream.prompts)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.errors import MemoryNotFound
-from domain.memory import MAX_WORDS, memory_id, rank, words
+from domain.memory import MAX_WORDS, memory_id, only_asks, rank, words
 
 shares = st.floats(0, 1)
 ages = st.timedeltas(timedelta(0), timedelta(days=10_000))
@@ -63,3 +63,20 @@ def test_what_is_more_recent_ranks_no_lower(
 
 def test_what_fits_best_comes_first_whatever_else_speaks_for_the_other() -> None:
     assert rank(1.0, 0.0, timedelta(days=10_000)) > rank(0.6, 1.0, timedelta(0))
+
+
+@pytest.mark.parametrize(
+    ("text", "asks"),
+    [
+        ("What is my dog called?", True),
+        ("Who? Where? ", True),
+        ("你好吗？", True),
+        ("My dog is called Bello.", False),
+        ("My dog is called Bello. Cute, isn't he?", False),
+        ("Did you know? My dog is called Bello", False),
+        ("I like tea", False),
+        ("", False),
+    ],
+)
+def test_a_message_that_only_asks_tells_nothing(text: str, asks: bool) -> None:
+    assert asks == only_asks(text)
