@@ -92,6 +92,12 @@ async def hanghead(call: "Call") -> None:
     await call.hang()
 
 
+@fault("latehead")
+async def latehead(call: "Call") -> None:
+    await asyncio.sleep(call.number(0, 200) / 1000)
+    await answer(call)
+
+
 @fault("closehead")
 async def closehead(call: "Call") -> None:
     call.transport.close()

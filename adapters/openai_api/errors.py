@@ -55,7 +55,7 @@ REDIRECTED: Final = Meaning(LLMRedirected, LLMRedirected)
 FAILED: Final = Meaning(LLMFailed, LLMFailed)
 
 MEANINGS: Final[Mapping[type[Exception], Meaning]] = {
-    # aiohttp knows best: the SDK's transport reports a refused connection and one that was cut before the answer alike
+    # aiohttp carries the calls, and tells a refused connection from one that was cut before the answer
     aiohttp.ClientConnectorError: UNREACHED,
     aiohttp.ClientHttpProxyError: UNREACHED,
     aiohttp.ConnectionTimeoutError: UNREACHED,

@@ -1,15 +1,17 @@
 """A reply from the chunks of Chat Completions."""
 
-import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from sys import intern
+from typing import Any, Final, Self
 
+import aiohttp
 import orjson
 
 from adapters.openai_api import errors
+from adapters.openai_api.patience import Patience
 from adapters.openai_api.stream import EventDecoder
 from application.ports.llm import LLMError, LLMInvalid, LLMTruncated, Reply, Usage
 from domain.errors import OutputLimit
@@ -20,20 +22,31 @@ LINGER: Final = 0.5
 LINGER_DONE: Final = 0.1
 """Seconds that follow `[DONE]`: a connection that is read to its end can be used again."""
 
+READ: Final = 16 * 1024
+"""Bytes taken at a time. Less than a line may have, so that no read both completes an event and ends the reply."""
+
 _BROKEN: Final = re.compile("[\0\ud800-\udfff]")
 
 
 class OpenAIReply(Reply):
-    """The texts of the first choice, network read by network read."""
+    """The texts of the first choice, network read by network read. Used as a context, which ends its patience."""
 
-    def __init__(self, reads: AsyncIterator[bytes]) -> None:
+    def __init__(self, content: aiohttp.StreamReader, idle_timeout: float) -> None:
         self.finish_reason = ""
         self.usage: Usage | None = None
-        self._reads = reads
+        self._content = content
+        self._idle_timeout = idle_timeout
+        self._patience = Patience(content, idle_timeout)
         self._decoder = EventDecoder()
         self._failure: LLMError | OutputLimit | None = None
         """What the last read ended in, behind its texts."""
         self._done = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._patience.end()
 
     def __aiter__(self) -> AsyncIterator[Sequence[str]]:
         return self
@@ -43,30 +56,33 @@ class OpenAIReply(Reply):
             if self._failure is not None:
                 raise self._failure
             try:
-                read = await anext(self._reads)
-            except StopAsyncIteration:
-                self._failure = LLMTruncated()
+                read = await self._content.read(READ)
             except errors.FOREIGN as error:
                 self._failure = errors.of_exception(error, streaming=True)
-            else:
-                texts = self._decode(read)
-                if texts:
-                    return texts
+                continue
+            self._patience.allow(self._idle_timeout)
+            texts = self._decode(read)
+            if texts:
+                return texts
         await self._linger()
         raise StopAsyncIteration
 
     async def _linger(self) -> None:
         """Read on to the end of a reply that has finished. Nothing that goes wrong from here on matters any more."""
-        with suppress(StopAsyncIteration, *errors.FOREIGN):
-            async with asyncio.timeout(LINGER) as limit:
-                while self._failure is None:
-                    if self._done:
-                        limit.reschedule(asyncio.get_running_loop().time() + LINGER_DONE)
-                    self._decode(await anext(self._reads))
+        if self._content.at_eof():
+            return
+        self._patience.allow(LINGER)
+        with suppress(*errors.FOREIGN):
+            while self._failure is None:
+                if self._done:
+                    self._patience.allow(LINGER_DONE)
+                self._decode(await self._content.read(READ))
 
     def _decode(self, read: bytes) -> list[str]:
         texts: list[str] = []
         try:
+            if not read:
+                raise LLMTruncated
             for name, data in self._decoder.feed(read):
                 if data == b"[DONE]":
                     self._done = True
@@ -90,7 +106,10 @@ class OpenAIReply(Reply):
             delta = choice.get("delta")
             text = delta.get("content") if delta else None
             if text:
-                texts.append(text if text.isascii() and "\0" not in text else _BROKEN.sub("\ufffd", text))
+                if not text.isascii() or "\0" in text:
+                    text = _BROKEN.sub("\ufffd", text)
+                # Models speak in tokens of one vocabulary: kept once each, a text costs a pointer and not 60 bytes.
+                texts.append(intern(text))
             finish = choice.get("finish_reason")
             if finish:
                 self.finish_reason = _BROKEN.sub("\ufffd", finish)

@@ -7,10 +7,11 @@ import traceback
 from collections.abc import AsyncIterator, Callable
 
 import anyio
+import httpcore2  # noqa: F401  # httpx2 imports it with the first certificates, when it would block the test's loop
 import pytest
 
-from adapters import llm_openai
 from adapters.llm_openai import LLMOpenAI
+from adapters.openai_api.service import trusted
 from application.ports.llm import (
     LLMAuthFailed,
     LLMContextTooLong,
@@ -230,6 +231,53 @@ async def test_every_call_sends_its_parameters_and_the_key(upstream: ScriptedUps
     assert (request.path, request.headers["authorization"]) == ("/v1/chat/completions", f"Bearer {KEY}")
 
 
+async def test_requests_look_as_the_sdk_makes_them(upstream: ScriptedUpstream, open_llm: Open) -> None:
+    llm = open_llm("ok")
+    for _ in range(2):
+        await texts_of(llm)
+    for request in upstream.requests:
+        assert request.headers["user-agent"].startswith("AsyncOpenAI/Python ")
+        assert {
+            "accept": "text/event-stream",
+            "accept-encoding": "identity",
+            "content-type": "application/json",
+            "host": f"127.0.0.1:{upstream.port}",
+            "x-stainless-read-timeout": "0.5",
+        }.items() <= request.headers.items()
+
+
+async def test_the_proxy_that_the_environment_names_is_used(
+    upstream: ScriptedUpstream, open_llm: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{upstream.port}")
+    monkeypatch.setenv("no_proxy", "")
+    assert await texts_of(open_llm("ok", "http://model.invalid/v1"))
+    assert upstream.requests[0].path == "http://model.invalid/v1/chat/completions"
+
+
+async def test_no_proxy_is_used_where_the_environment_says_so(
+    upstream: ScriptedUpstream, open_llm: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert await texts_of(open_llm("ok"))
+    assert upstream.requests[0].path == "/v1/chat/completions"
+
+
+async def test_a_head_may_take_longer_than_the_silence_within_a_reply(upstream: ScriptedUpstream) -> None:
+    llm = LLMOpenAI(
+        api_key=KEY,
+        base_url=upstream.base_url,
+        model="latehead-400",
+        temperature=0.5,
+        max_tokens=100,
+        first_byte_timeout=5,
+        idle_timeout=0.1,
+    )
+    assert await texts_of(llm)
+    await llm.close()
+
+
 @pytest.mark.parametrize(
     ("model", "parameters"),
     [
@@ -301,10 +349,10 @@ async def test_cancelling_before_the_answer_ends_the_call(upstream: ScriptedUpst
 
 @pytest.mark.parametrize("url", ["https://example.com/v1", "HTTPS://example.com/v1", "http://127.0.0.1/v1"])
 def test_nobody_is_believed_without_a_certificate(url: str) -> None:
-    trusted = llm_openai._trusted(url)
-    assert (ssl.CERT_REQUIRED, True) == (trusted.verify_mode, trusted.check_hostname)
+    believed = trusted(url)
+    assert (ssl.CERT_REQUIRED, True) == (believed.verify_mode, believed.check_hostname)
 
 
 def test_the_scheme_of_a_url_is_read_as_urls_are() -> None:
-    lower, upper, plain = (llm_openai._trusted(f"{scheme}://example.com/v1") for scheme in ("https", "HTTPS", "http"))
+    lower, upper, plain = (trusted(f"{scheme}://example.com/v1") for scheme in ("https", "HTTPS", "http"))
     assert lower.cert_store_stats() == upper.cert_store_stats() != plain.cert_store_stats()
