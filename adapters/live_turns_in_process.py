@@ -38,7 +38,8 @@ class _Log(TurnLog):
         self.end: End | None = None
         self.ended_at = 0.0
         self.readers = 0
-        self._waiting: set[asyncio.Future[bool]] = set()
+        self.waiting: set[asyncio.Future[bool]] = set()
+        """Settled with True at the next event, unless someone else settles them first."""
 
     async def append(self, texts: Sequence[str]) -> None:
         self.texts += texts
@@ -53,19 +54,17 @@ class _Log(TurnLog):
 
     async def ended(self) -> None:
         while self.end is None:
-            await self.wait(asyncio.get_running_loop().create_future())
-
-    async def wait(self, waiter: "asyncio.Future[bool]") -> bool:
-        """Wait for the next event, or for whoever else settles `waiter`, with False."""
-        self._waiting.add(waiter)
-        try:
-            return await waiter
-        finally:
-            self._waiting.discard(waiter)
+            waiter = asyncio.get_running_loop().create_future()
+            self.waiting.add(waiter)
+            try:
+                await waiter
+            finally:
+                self.waiting.discard(waiter)
 
     def _wake(self) -> None:
-        for waiter in self._waiting:
-            _wake_up(waiter)
+        for waiter in self.waiting:
+            if not waiter.done():
+                waiter.set_result(True)
 
     @property
     def bytes(self) -> int:
@@ -101,8 +100,13 @@ class _Reader(Reader):
         self._silent_at = self._loop.time() + silence
         if self._alarm is None:
             self._alarm = self._loop.call_at(self._silent_at, self._ring)
-        self._waiter = self._loop.create_future()
-        return await self._log.wait(self._waiter)
+        waiter: asyncio.Future[bool] = self._loop.create_future()
+        self._waiter = waiter
+        self._log.waiting.add(waiter)
+        try:
+            return await waiter
+        finally:
+            self._log.waiting.discard(waiter)
 
     def _ring(self) -> None:
         self._alarm = None
@@ -127,11 +131,6 @@ class _Reader(Reader):
         self._log.readers -= 1
         if not self._log.readers and self._log.end is None and self._log.stop_when_left:
             self._log.stop(ClientDisconnected())
-
-
-def _wake_up(waiter: "asyncio.Future[bool]") -> None:
-    if not waiter.done():
-        waiter.set_result(True)
 
 
 def _nothing_to_stop(_interruption: Interruption) -> None:

@@ -90,7 +90,7 @@ class RunningTurn:
         """
         if self.first_text_at is None:
             self.first_text_at = anyio.current_time()
-        self._bytes += sum(len(text.encode()) for text in texts)
+        self._bytes += len("".join(texts).encode())
         excess = self._bytes > MAX_REPLY_BYTES
         if excess:
             texts = _fitting(texts, self._bytes)

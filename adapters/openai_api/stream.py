@@ -36,8 +36,10 @@ class EventDecoder:
         Raises:
             OutputLimit: a line or an event is longer than it may be. The stream can not be decoded any further.
         """
-        # What nearly every read looks like: whole events of one line each.
+        # What nearly every read looks like: whole events of one line each, and mostly a single one.
         if self._between and read.endswith(b"\n\n") and len(read) <= LIMIT and b"\r" not in read:
+            if read.startswith(b"data: ") and read.find(b"\n") == len(read) - 2:
+                return [(b"", read[6:-2])]
             events = []
             for block in read[:-2].split(b"\n\n"):
                 if not block.startswith(b"data: ") or b"\n" in block:

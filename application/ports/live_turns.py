@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from domain.conversation import ConversationId, Turn, TurnId, UserId
 from domain.errors import ChatError, Interruption
@@ -21,8 +21,7 @@ class End:
     error: ChatError | None
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(NamedTuple):
     """Consecutive events of a log.
 
     Events are numbered from 1 without gaps: the texts first, then the end. `first` is the number of the first event

@@ -5,7 +5,7 @@ from starlette.types import Receive, Scope, Send
 
 from application.ports.live_turns import Batch, Reader
 from domain.conversation import TurnId
-from entrypoints.http.presence import cancelled_when_gone
+from entrypoints.http.presence import while_present
 from entrypoints.http.sse import COMMENT, encode
 
 
@@ -31,8 +31,7 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._reader:
-            with cancelled_when_gone(receive):
-                await self._send(send)
+            await while_present(receive, self._send(send))
 
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})

@@ -1,7 +1,6 @@
 """The events of a reply as bytes (WHATWG HTML, 9.2): whole events, numbered from 1."""
 
 import json
-from collections.abc import Iterator
 from typing import Any, Final
 
 import orjson
@@ -16,21 +15,19 @@ COMMENT: Final = b": keep-alive\n"
 
 def encode(batch: Batch, turn_id: TurnId, after: int = 0) -> bytes:
     """The batch's events with numbers above `after`, one event a text."""
-    return b"".join(_events(batch, turn_id, after))
-
-
-def _events(batch: Batch, turn_id: TurnId, after: int) -> Iterator[bytes]:
+    events = []
     number = batch.first
     for text in batch.texts:
         # orjson writes UTF-8 and no space; the documented form has one after each colon and comma.
-        yield b'id: %d\ndata: {"content": %b, "done": false}\n\n' % (number, orjson.dumps(text))
+        events.append(b'id: %d\ndata: {"content": %b, "done": false}\n\n' % (number, orjson.dumps(text)))
         number += 1
     if batch.end is not None:
         if number > after:
             last = json.dumps(_last(batch.end, turn_id), ensure_ascii=False).encode()
-            yield b"id: %d\ndata: %b\n\n" % (number, last)
+            events.append(b"id: %d\ndata: %b\n\n" % (number, last))
         if number + 1 > after:
-            yield b"id: %d\ndata: [DONE]\n\n" % (number + 1)
+            events.append(b"id: %d\ndata: [DONE]\n\n" % (number + 1))
+    return b"".join(events)
 
 
 def _last(end: End, turn_id: TurnId) -> dict[str, Any]:
