@@ -28,15 +28,15 @@ class JSONRoute(APIRoute):
             return handle
 
         async def read_and_handle(request: Request) -> Response:
-            body = _JSONRequest(request.scope, request.receive)
+            body = JSONRequest(request.scope, request.receive)
             await body.parse(request.app.state.settings.max_body_bytes)
             return await handle(body)
 
         return read_and_handle
 
 
-class _JSONRequest(Request):
-    async def parse(self, limit: int) -> None:
+class JSONRequest(Request):
+    async def parse(self, limit: int) -> Any:
         """Read and parse the body.
 
         Raises:
@@ -67,6 +67,7 @@ class _JSONRequest(Request):
             raise body_too_large(limit)
         self._body = b"".join(chunks)
         self._json = parse_json(self._body)
+        return self._json
 
 
 def parse_json(body: bytes) -> Any:

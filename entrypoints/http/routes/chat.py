@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request, Response
 from application.running_turns import RunningTurn
 from application.send_message import BegunTurn, NewMessage, SendMessage
 from entrypoints.http.dependencies import SendMessageDep, SettingsDep
+from entrypoints.http.direct_route import DirectRoute
 from entrypoints.http.errors import RefusedTurn
 from entrypoints.http.event_stream import EventStream
 from entrypoints.http.json_body import JSONRoute
@@ -16,16 +17,21 @@ from entrypoints.http.schemas import ChatRequest, SimpleReply
 router = APIRouter(prefix="/api/chat", tags=["chat"], route_class=JSONRoute)
 
 
-@router.post(
-    "",
-    summary="Send a message, stream the reply",
-    response_class=Response,
-    responses=STREAM | problems(*BEGIN, *UPSTREAM, request=BODY),
-)
 async def send_message(body: ChatRequest, request: Request, send: SendMessageDep, settings: SettingsDep) -> Response:
     message = body.to_message(settings.on_disconnect)
     begun = await unless_gone(request.receive, _begin(send, message, settings.header_hold))
     return EventStream(begun.reader, begun.running.turn.id, comment_interval=settings.comment_interval)
+
+
+router.add_api_route(
+    "",
+    send_message,
+    methods=["POST"],
+    summary="Send a message, stream the reply",
+    response_class=Response,
+    responses=STREAM | problems(*BEGIN, *UPSTREAM, request=BODY),
+    route_class_override=DirectRoute,
+)
 
 
 @router.post(
