@@ -109,6 +109,7 @@ def _openai(settings: Settings) -> "LLMOpenAI":
         connect_timeout=settings.upstream_connect_timeout,
         first_byte_timeout=settings.upstream_first_byte_timeout,
         idle_timeout=settings.upstream_idle_timeout,
+        max_connections=settings.upstream_max_connections,
     )
 
 

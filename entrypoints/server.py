@@ -31,6 +31,7 @@ class DrainingServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                loop=app.state.settings.event_loop,
                 http="httptools",
                 ws="none",
                 access_log=False,

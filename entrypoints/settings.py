@@ -2,6 +2,7 @@
 
 import difflib
 import ipaddress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args
 from urllib.parse import urlsplit
@@ -96,6 +97,9 @@ class Settings(BaseSettings):
     upstream_connect_timeout: Seconds = Field(5, description="Seconds to connect to the model's service.")
     upstream_first_byte_timeout: Seconds = Field(30, description="Seconds until the model's service answers.")
     upstream_idle_timeout: Seconds = Field(60, description="Seconds the model may be silent within a reply.")
+    upstream_max_connections: int = Field(
+        1200, ge=1, le=100_000, description="Calls of the model's service at once; more wait for two seconds."
+    )
     turn_timeout: Seconds = Field(300, description="Seconds a turn may take in all.")
     header_hold: Seconds = Field(10, description="Seconds a stream's headers wait for the model to answer.")
     comment_interval: Seconds = Field(15, description="Seconds of silence after which a stream carries a comment.")
@@ -105,6 +109,10 @@ class Settings(BaseSettings):
         le=600,
         allow_inf_nan=False,
         description="Seconds that running turns get when the service is told to stop.",
+    )
+    event_loop: Literal["auto", "uvloop", "asyncio"] = Field(
+        "auto",
+        description="Event loop of `serve`: `uvloop`, `asyncio`, or `auto` for the faster one installed.",
     )
 
     @field_validator(
@@ -163,6 +171,13 @@ class Settings(BaseSettings):
         for origin in value:
             if origin != "*" and (not _is_web_url(origin) or urlsplit(origin).path):
                 raise ValueError("must be origins such as https://example.com, without a path")
+        return value
+
+    @field_validator("event_loop")
+    @classmethod
+    def _is_installed(cls, value: str) -> str:
+        if value == "uvloop" and find_spec("uvloop") is None:
+            raise ValueError("must be auto or asyncio, since uvloop is not installed")
         return value
 
     @field_validator("data_dir", "database_url")

@@ -55,6 +55,8 @@ UNUSABLE = {
     "CORS_ORIGINS": ["example.com", "https://example.com/page"],
     "SHUTDOWN_GRACE": ["-1"],
     "TURN_TIMEOUT": ["0"],
+    "UPSTREAM_MAX_CONNECTIONS": ["0"],
+    "EVENT_LOOP": ["trio"],
 }
 
 

@@ -55,10 +55,12 @@ FURTHER = {
     "UPSTREAM_CONNECT_TIMEOUT": 5,
     "UPSTREAM_FIRST_BYTE_TIMEOUT": 30,
     "UPSTREAM_IDLE_TIMEOUT": 60,
+    "UPSTREAM_MAX_CONNECTIONS": 1200,
     "TURN_TIMEOUT": 300,
     "HEADER_HOLD": 10,
     "COMMENT_INTERVAL": 15,
     "SHUTDOWN_GRACE": 3,
+    "EVENT_LOOP": "auto",
 }
 
 REFUSED = [
@@ -114,10 +116,13 @@ REFUSED = [
     ("UPSTREAM_CONNECT_TIMEOUT", "0", "greater than 0"),
     ("UPSTREAM_FIRST_BYTE_TIMEOUT", "inf", "finite number"),
     ("UPSTREAM_IDLE_TIMEOUT", "nan", "finite number"),
+    ("UPSTREAM_MAX_CONNECTIONS", "0", "greater than or equal to 1"),
+    ("UPSTREAM_MAX_CONNECTIONS", "100001", "less than or equal to 100000"),
     ("TURN_TIMEOUT", "3601", "less than or equal to 3600"),
     ("HEADER_HOLD", "-1", "greater than 0"),
     ("COMMENT_INTERVAL", "soon", "valid number"),
     ("SHUTDOWN_GRACE", "601", "less than or equal to 600"),
+    ("EVENT_LOOP", "curio", "must be one of auto, uvloop, asyncio"),
 ]
 
 
