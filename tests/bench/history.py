@@ -21,18 +21,21 @@ READS = 200
 _BATCH = 10_000
 
 
-def measure() -> None:
-    """Print the time of reading a context and a page at several sizes, as ratios to the smallest."""
+def measure() -> float:
+    """Print what reading a context and a page takes at several sizes, as ratios to the smallest; return the last."""
     print("\nreading 10 turns of a history of n")
     base: dict[str, float] = {}
+    ratio = 1.0
     for size in SIZES:
         with tempfile.TemporaryDirectory() as folder:
             found = asyncio.run(_measure(Path(folder, "chat.db"), size))
         base = base or found
+        ratio = max(value / base[name] for name, value in found.items())
         print(
             f"  {size:9,}  "
             + "  ".join(f"{name} {value / base[name]:5.2f} × ({value:.0f} µs)" for name, value in found.items())
         )
+    return ratio
 
 
 async def _measure(path: Path, size: int) -> dict[str, float]:
