@@ -109,7 +109,6 @@ class GenerateReply:
         await running.log.close(End(None, failure) if failure else End(ended.reason or "stop", None))
         running.ended.set()
         running.answered.set()
-        self.keeper.wake()
         self.observer.ended(ended, failure, _figures(running))
         if failure is not None:  # kept with the log; what led to it holds the messages, and has been reported
             failure.__traceback__ = failure.__cause__ = failure.__context__ = None
@@ -118,7 +117,11 @@ class GenerateReply:
         for pause in FINISH_PAUSES:
             await anyio.sleep(pause)
             try:
-                return await self.history.finish(ended, remember_at=self.keeper.remember_at(running, ended))
+                remember_at = self.keeper.remember_at(running, ended)
+                kept = await self.history.finish(ended, remember_at=remember_at)
+                if remember_at:
+                    self.keeper.wake()
+                return kept
             except Exception as error:  # whatever the store does, the readers are told
                 self.observer.failed("storing how a turn ended", error)
         raise HistoryWriteFailed

@@ -52,7 +52,7 @@ LAST_SECONDS: Final = 1.0
 
 
 class MemoryKeeper:
-    """Works off the outbox in the background, one thing at a time for each user.
+    """Works off the outbox in the background, one thing at a time for each user, where the memory learns at all.
 
     So nothing is remembered of someone who is being forgotten, and a user whose memories hang holds up nobody else's.
     """
@@ -79,6 +79,9 @@ class MemoryKeeper:
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         """Work while the context is open; leaving it gives what is due a last, bounded time."""
+        if not self._memory.learns:  # nothing is put into the outbox
+            yield
+            return
         async with anyio.create_task_group() as self._tasks:
             self._tasks.start_soon(self._work)
             try:
@@ -174,7 +177,7 @@ class MemoryKeeper:
             _, again_at = self._failed_forgets.get(user_id, (0, 0.0))
             if self._has_room and user_id not in self._busy and again_at <= now:
                 self._begin(user_id, self._forget, user_id)
-        while self._memory.learns and self._has_room:
+        while self._has_room:
             jobs = await self._outbox.due(self._now(), AT_ONCE, besides=self._busy)
             if not jobs:
                 return
