@@ -14,8 +14,8 @@ OPENAI: Final = "https://api.openai.com/v1"
 
 E5_DIMENSIONS: Final = 384
 E5_THRESHOLD: Final = 0.1
-"""Cosines of this model, less what all texts have in common: nine in ten are below 0.13 for texts that have nothing to
-do with each other, one in a hundred is below this for those that do (tests/bench/recall.py)."""
+"""Cosines of this model, less what all texts have in common, are below 0.13 for nine in ten pairs of texts that have
+nothing to do with each other, and rarely below this for those that do (tests/bench/recall.py)."""
 
 DIMENSIONS: Final = {"text-embedding-3-large": 3072}
 USUAL_DIMENSIONS: Final = 1536
