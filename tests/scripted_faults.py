@@ -43,6 +43,7 @@ async def answer(call: "Call") -> None:
 @fault("tokens")
 async def tokens(call: "Call") -> None:
     call.begin()
+    await asyncio.sleep(call.number(2, 0) / 1000)
     await call.texts(call.number(0, 100), call.number(1, 0) / 1000)
     call.end()
 
