@@ -5,7 +5,13 @@ from typing import Final, ParamSpec, TypeVar
 
 import anyio
 
-from application.ports.memory import LongTermMemory, LongTermMemoryError, MemoryLeaked, MemoryUnavailable
+from application.ports.memory import (
+    LongTermMemory,
+    LongTermMemoryError,
+    MemoryDisabled,
+    MemoryLeaked,
+    MemoryUnavailable,
+)
 from application.ports.turn_observer import TurnObserver
 from domain.conversation import Turn, UserId
 from domain.errors import MemoryNotFound, UnknownCursor
@@ -100,10 +106,10 @@ class GuardedMemory(LongTermMemory):
         try:
             with anyio.fail_after(limit):
                 return await method(*arguments, **named)
+        except (MemoryDisabled, MemoryNotFound, UnknownCursor):  # answers, of which whoever asks is told
+            raise
         except LongTermMemoryError as error:
             self._observer.failed(doing, error)
-            raise
-        except (MemoryNotFound, UnknownCursor):
             raise
         except Exception as error:  # a time-out, or what the adapter should have explained: no chat breaks for it
             failure = MemoryUnavailable()

@@ -130,7 +130,8 @@ class MemoryKeeper:
             try:
                 yield
             except MemoryUnavailable:
-                self._expect_late(user_id)
+                if self._memory.learns:  # otherwise there is nobody who would look after it
+                    self._expect_late(user_id)
                 raise
 
     async def forget(self, user_id: UserId) -> bool:
@@ -140,9 +141,9 @@ class MemoryKeeper:
             LongTermMemoryError: nothing came of it. Only where memory does not learn: otherwise it is tried again.
             HistoryUnavailable: nothing came of it.
         """
-        self._forgotten_at[user_id] = anyio.current_time()
         if not self._memory.learns:
             return await self._memory.forget_all(user_id)
+        self._forgotten_at[user_id] = anyio.current_time()
         attempted = self._attempted.setdefault(user_id, anyio.Event())
         await self._outbox.begin_forgetting(user_id)
         self._failed_forgets.pop(user_id, None)

@@ -9,7 +9,7 @@ import pytest
 
 from adapters.memory_guarded import MAX_FAILURES, GuardedMemory
 from application.ports.history import HistoryUnavailable
-from application.ports.memory import MemoryLeaked, MemoryRefused, MemoryUnavailable
+from application.ports.memory import MemoryDisabled, MemoryLeaked, MemoryRefused, MemoryUnavailable
 from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, UserId
 from domain.errors import MemoryNotFound, UnknownCursor
 from domain.memory import Memory, MemoryId, Recalled
@@ -116,7 +116,7 @@ async def test_a_refusal_is_reported_and_spares_no_recall() -> None:
     assert ["recalling memories"] * MAX_FAILURES * 2 == [doing for doing, _ in observer.failures]
 
 
-@pytest.mark.parametrize("error", [MemoryNotFound(), UnknownCursor()])
+@pytest.mark.parametrize("error", [MemoryNotFound(), UnknownCursor(), MemoryDisabled()])
 async def test_what_whoever_asks_got_wrong_is_no_failure(error: Exception) -> None:
     memory = LearningMemory()
     memory.plans["forget_all"] = [error]

@@ -56,6 +56,10 @@ class Scene:
     async def is_settled(self) -> bool:
         return await self.outbox.counts() == NOTHING
 
+    def kept(self) -> dict[str, int]:
+        """How much the keeper remembers of users, in each of its places."""
+        return {name: len(value) for name, value in vars(self.keeper).items() if isinstance(value, dict | set)}
+
     def attempts(self) -> int:
         return self.memory.calls.count("remember")
 
@@ -507,3 +511,35 @@ async def test_a_fact_that_is_being_stored_is_forgotten_too() -> None:
             assert await scene.keeper.forget(ADA)
 
         assert [] == await scene.facts()
+
+
+async def test_nothing_is_kept_of_users_where_nobody_would_clean_up_after_them() -> None:
+    scene = Scene()
+    scene.memory.learns = False
+    empty = scene.kept()
+    async with working(scene):
+        for number in range(10):
+            user_id = UserId(f"user{number}")
+            await scene.keeper.forget(user_id)
+            with pytest.raises(MemoryUnavailable):
+                async with scene.keeper.writing(user_id):
+                    raise MemoryUnavailable
+
+    assert empty == scene.kept()
+
+
+async def test_nothing_is_kept_of_users_for_whom_all_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("application.memory_keeper.LONGEST_TURN", 0.0)
+    monkeypatch.setattr("application.memory_keeper.LATE", 0.0)
+    scene = Scene()
+    empty = scene.kept()
+    async with working(scene):
+        for number in range(10):
+            user_id = UserId(f"user{number}")
+            await scene.completed("I like tea", user_id)
+            assert await scene.keeper.forget(user_id)
+            with pytest.raises(MemoryUnavailable):
+                async with scene.keeper.writing(user_id):
+                    raise MemoryUnavailable
+
+    assert empty == scene.kept()
