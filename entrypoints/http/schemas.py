@@ -138,9 +138,6 @@ def _outcome(certain: bool) -> Literal["deleted", "pending"]:
     return "deleted" if certain else "pending"
 
 
-_OUTCOME = Field(description="`pending` where that is not certain yet, and goes on in the background.")
-
-
 class ClearedView(BaseModel):
     user_id: str
     deleted: int
@@ -250,7 +247,9 @@ class ForgottenMemoryView(BaseModel):
 
 class ForgottenView(BaseModel):
     user_id: str
-    memories: Literal["deleted", "pending"] = _OUTCOME
+    memories: Literal["deleted", "pending"] = Field(
+        description="`pending` where that is not certain yet, and goes on in the background."
+    )
 
     @classmethod
     def of(cls, user_id: UserId, certain: bool) -> Self:
