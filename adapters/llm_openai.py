@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
-import aiohttp
 import openai
 import orjson
 
 from adapters.openai_api import errors
+from adapters.openai_api.connection import Answer
 from adapters.openai_api.parameters import Parameters
 from adapters.openai_api.reply import OpenAIReply
 from adapters.openai_api.service import ModelService
@@ -46,7 +46,6 @@ class LLMOpenAI(LLM):
             base_url=base_url or OPENAI,
             connect_timeout=connect_timeout,
             idle_timeout=idle_timeout,
-            max_connections=max_connections,
         )
         self._model = model
         self._parameters = Parameters(temperature=temperature, max_tokens=max_tokens)
@@ -57,7 +56,7 @@ class LLMOpenAI(LLM):
 
     async def close(self) -> None:
         """Close the connections. No call may be running or follow."""
-        await self._service.close()
+        self._service.close()
 
     @asynccontextmanager
     async def reply(self, messages: Sequence[Message]) -> AsyncIterator[Reply]:
@@ -66,7 +65,7 @@ class LLMOpenAI(LLM):
             answer = await self._ask(messages)
             try:
                 _expect_stream(answer)
-                with OpenAIReply(answer.content, self._idle_timeout) as reply:
+                with OpenAIReply(answer, self._idle_timeout) as reply:
                     yield reply
             finally:
                 answer.release()  # which closes the connection, unless the answer was read to its end
@@ -85,7 +84,7 @@ class LLMOpenAI(LLM):
             busy.repeatable = True
             raise busy from None
 
-    async def _ask(self, messages: Sequence[Message]) -> aiohttp.ClientResponse:
+    async def _ask(self, messages: Sequence[Message]) -> Answer:
         texts = [{"role": message.role.value, "content": message.text} for message in messages]
         failure: LLMError | None = None
         while failure is None:
@@ -102,7 +101,7 @@ class LLMOpenAI(LLM):
         raise failure  # outside of the handlers: what the service wrote must not hang on it as its context
 
 
-def _expect_stream(answer: aiohttp.ClientResponse) -> None:
-    kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "text/event-stream" or answer.headers.get("content-encoding", "identity") != "identity":
+def _expect_stream(answer: Answer) -> None:
+    kind = answer.header("content-type").partition(";")[0].strip().lower()
+    if kind != "text/event-stream" or answer.header("content-encoding") not in ("", "identity"):
         raise LLMInvalid("The model's service answered with something else than a stream of events.")

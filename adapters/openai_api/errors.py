@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
-import aiohttp
-import aiohttp.http_exceptions
 import httpx2
 import openai
 
+from adapters.openai_api.connection import Unreadable
+from adapters.openai_api.connections import NotConnected
 from application.ports.llm import (
     LLMAuthFailed,
     LLMContextTooLong,
@@ -55,22 +55,8 @@ REDIRECTED: Final = Meaning(LLMRedirected, LLMRedirected)
 FAILED: Final = Meaning(LLMFailed, LLMFailed)
 
 MEANINGS: Final[Mapping[type[Exception], Meaning]] = {
-    # aiohttp carries the calls, and tells a refused connection from one that was cut before the answer
-    aiohttp.ClientConnectorError: UNREACHED,
-    aiohttp.ClientHttpProxyError: UNREACHED,
-    aiohttp.ConnectionTimeoutError: UNREACHED,
-    aiohttp.ServerFingerprintMismatch: UNREACHED,
-    aiohttp.ServerTimeoutError: SILENT,
-    aiohttp.ClientConnectionError: BROKEN,
-    aiohttp.ClientPayloadError: BROKEN,
-    aiohttp.UploadAbortedError: BROKEN,
-    aiohttp.TooManyRedirects: REDIRECTED,
-    aiohttp.RedirectClientError: REDIRECTED,
-    aiohttp.ClientResponseError: UNREADABLE,
-    aiohttp.InvalidURL: UNREACHABLE,
-    aiohttp.NonHttpUrlClientError: UNREACHABLE,
-    aiohttp.ClientError: FAILED,
-    aiohttp.http_exceptions.HttpProcessingError: UNREADABLE,
+    NotConnected: UNREACHED,
+    Unreadable: UNREADABLE,
     httpx2.ConnectTimeout: UNREACHED,
     httpx2.PoolTimeout: UNREACHED,
     httpx2.ConnectError: UNREACHED,
@@ -97,7 +83,7 @@ MEANINGS: Final[Mapping[type[Exception], Meaning]] = {
 
 FOREIGN: Final = tuple(MEANINGS)
 
-_LIBRARIES: Final = ("aiohttp", "httpx2", "openai")
+_LIBRARIES: Final = ("adapters", "httpx2", "openai")
 """Where several of them tell of one error, the first in this order is believed."""
 
 _REPEATABLE: Final = frozenset({408, 409, 500, 502, 503, 529})

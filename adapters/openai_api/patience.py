@@ -2,7 +2,7 @@
 
 import asyncio
 
-import aiohttp
+from adapters.openai_api.connection import Answer
 
 
 class Patience:
@@ -12,8 +12,8 @@ class Patience:
     costs several times what a look at the clock does.
     """
 
-    def __init__(self, content: aiohttp.StreamReader, seconds: float) -> None:
-        self._content = content
+    def __init__(self, answer: Answer, seconds: float) -> None:
+        self._answer = answer
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self.allow(seconds)
@@ -37,4 +37,4 @@ class Patience:
         if self._loop.time() < self._due:
             self._set()
         else:
-            self._content.set_exception(aiohttp.SocketTimeoutError())
+            self._answer.fail(TimeoutError("The service has fallen silent."))

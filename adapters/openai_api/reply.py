@@ -7,10 +7,10 @@ from contextlib import suppress
 from sys import intern
 from typing import Any, Final, Self
 
-import aiohttp
 import orjson
 
 from adapters.openai_api import errors
+from adapters.openai_api.connection import Answer
 from adapters.openai_api.patience import Patience
 from adapters.openai_api.stream import EventDecoder
 from application.ports.llm import LLMError, LLMInvalid, LLMTruncated, Reply, Usage
@@ -31,12 +31,12 @@ _BROKEN: Final = re.compile("[\0\ud800-\udfff]")
 class OpenAIReply(Reply):
     """The texts of the first choice, network read by network read. Used as a context, which ends its patience."""
 
-    def __init__(self, content: aiohttp.StreamReader, idle_timeout: float) -> None:
+    def __init__(self, answer: Answer, idle_timeout: float) -> None:
         self.finish_reason = ""
         self.usage: Usage | None = None
-        self._content = content
+        self._answer = answer
         self._idle_timeout = idle_timeout
-        self._patience = Patience(content, idle_timeout)
+        self._patience = Patience(answer, idle_timeout)
         self._decoder = EventDecoder()
         self._failure: LLMError | OutputLimit | None = None
         """What the last read ended in, behind its texts."""
@@ -56,7 +56,7 @@ class OpenAIReply(Reply):
             if self._failure is not None:
                 raise self._failure
             try:
-                read = await self._content.read(READ)
+                read = await self._answer.read(READ)
             except errors.FOREIGN as error:
                 self._failure = errors.of_exception(error, streaming=True)
                 continue
@@ -69,14 +69,14 @@ class OpenAIReply(Reply):
 
     async def _linger(self) -> None:
         """Read on to the end of a reply that has finished. Nothing that goes wrong from here on matters any more."""
-        if self._content.at_eof():
+        if self._answer.at_end:
             return
         self._patience.allow(LINGER)
         with suppress(*errors.FOREIGN):
             while self._failure is None:
                 if self._done:
                     self._patience.allow(LINGER_DONE)
-                self._decode(await self._content.read(READ))
+                self._decode(await self._answer.read(READ))
 
     def _decode(self, read: bytes) -> list[str]:
         texts: list[str] = []

@@ -1,27 +1,23 @@
-"""Requests to a model's service: the SDK says what they look like and what a refusal means, aiohttp carries them."""
+"""Requests to a model's service: the SDK says what they look like and what a refusal means, connections carry them."""
 
-import ssl
 from typing import Final
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
-import aiohttp
 import httpx2
 import openai
 
+from adapters.openai_api.connection import Answer
+from adapters.openai_api.connections import Connections, NotConnected, believed
+from adapters.openai_api.proxy import Proxy
 from adapters.openai_api.stream import LIMIT
-
-KEEP_ALIVE: Final = 3.0
-"""Seconds that an idle connection is kept: less than the five after which many servers close theirs, since a request
-that meets the closing end is lost without a word."""
 
 _STREAM: Final[bool] = True
 """Hands the response over before its body has come; as a response, since that is what it is cast to."""
 
 _HEADERS: Final = {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
 
-_OF_THE_CONNECTION: Final = frozenset({"host", "connection", "content-length", "transfer-encoding"})
-"""Headers that whoever carries a request sets."""
+_OF_ONE_REQUEST: Final = frozenset({"connection", "content-length", "transfer-encoding"})
+"""Headers that are not those of all requests."""
 
 
 class ModelService:
@@ -32,60 +28,53 @@ class ModelService:
     five times as long.
     """
 
-    def __init__(
-        self, *, api_key: str, base_url: str, connect_timeout: float, idle_timeout: float, max_connections: int
-    ) -> None:
+    def __init__(self, *, api_key: str, base_url: str, connect_timeout: float, idle_timeout: float) -> None:
         self._api_key = api_key
         self._base_url = base_url
+        self._connect_timeout = connect_timeout
         self._idle_timeout = idle_timeout
-        self._max_connections = max_connections
-        self._timeout = aiohttp.ClientTimeout(sock_connect=connect_timeout)
-        self._trusted = trusted(base_url)
-        self._session: aiohttp.ClientSession | None = None
-        self._url = ""
-        self._headers: dict[str, str] = {}
+        self._secure = believed(base_url)
+        self._connections: Connections | None = None
+        self._head = b""
+        """What all requests begin with, up to the length of their body."""
 
-    async def ask(self, content: bytes) -> aiohttp.ClientResponse:
+    async def ask(self, content: bytes) -> Answer:
         """Send a request with this body. Returns when the head of an answer with a status of 2xx has come.
 
         Raises:
             openai.APIStatusError: the service refuses.
             Exception: any other of `errors.FOREIGN`.
         """
-        session = self._session or await self._open()
-        answer = await session.post(
-            self._url, data=content, headers=self._headers, timeout=self._timeout, allow_redirects=False
-        )
+        connections = self._connections or await self._open()
+        connection = await connections.take()
+        answer = await connection.ask(b"%b%d\r\n\r\n%b" % (self._head, len(content), content))
         if not 200 <= answer.status < 300:
             await self._refuse(answer)
         return answer
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Close the connections. No request may be under way or follow."""
-        if self._session is not None:
-            await self._session.close()
+        if self._connections is not None:
+            self._connections.close()
 
-    async def _open(self) -> aiohttp.ClientSession:
+    async def _open(self) -> Connections:
         request = await self._through_sdk(httpx2.Response(200))
-        self._url = str(request.url)
-        self._headers = {name: value for name, value in request.headers.items() if name not in _OF_THE_CONNECTION}
-        if self._session is None:  # nobody was faster
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    limit=self._max_connections, keepalive_timeout=KEEP_ALIVE, ssl=self._trusted
-                ),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-                proxy=_proxy(self._url),
-            )
-        return self._session
-
-    async def _refuse(self, answer: aiohttp.ClientResponse) -> None:
+        url = str(request.url)
         try:
-            body = await _capped(answer.content)
+            proxy = Proxy.on_the_way_to(urlsplit(url))
+        except ValueError as error:
+            raise NotConnected from error
+        self._head = _head(request, proxy)
+        if self._connections is None:  # nobody was faster
+            self._connections = Connections(url, self._secure, proxy, connect_timeout=self._connect_timeout)
+        return self._connections
+
+    async def _refuse(self, answer: Answer) -> None:
+        try:
+            body = await _capped(answer)
         finally:
-            answer.close()
-        kept = [(name, value) for name, value in answer.raw_headers if name.lower() != b"transfer-encoding"]
+            answer.release()
+        kept = [(name, value) for name, value in answer.headers if name != "transfer-encoding"]
         await self._through_sdk(httpx2.Response(answer.status, headers=kept, content=body))
         raise AssertionError("The SDK takes an answer for a success that is none.")
 
@@ -124,24 +113,25 @@ class _NoNetwork(httpx2.AsyncBaseTransport):
         return self._answer
 
 
-async def _capped(content: aiohttp.StreamReader) -> bytes:
+def _head(request: httpx2.Request, proxy: Proxy | None) -> bytes:
+    """Raises: ValueError: a header would be taken for more than one."""
+    plainly_proxied = proxy is not None and request.url.scheme == "http"
+    url = request.url
+    target = b"%b://%b%b" % (url.raw_scheme, url.netloc, url.raw_path) if plainly_proxied else url.raw_path
+    head = b"POST %b HTTP/1.1\r\n" % target
+    for name, value in request.headers.raw:
+        if b"\r" in value or b"\n" in value:
+            raise ValueError(f"The header {name.decode()} has several lines.")
+        if name.lower().decode() not in _OF_ONE_REQUEST:
+            head += b"%b: %b\r\n" % (name, value)
+    if proxy is not None and plainly_proxied:
+        head += proxy.authorization
+    return head + b"content-length: "
+
+
+async def _capped(answer: Answer) -> bytes:
     """What a refusal says, as far as anyone wants to know."""
     body = b""
-    while len(body) < LIMIT and (read := await content.readany()):
+    while len(body) < LIMIT and (read := await answer.read(LIMIT)):
         body += read
     return body[:LIMIT]
-
-
-def trusted(url: str) -> ssl.SSLContext:
-    """Whom to believe: nobody where the URL is plain, which saves what loading certificates and their reader takes."""
-    if urlsplit(url).scheme == "http":
-        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    return httpx2.create_ssl_context()
-
-
-def _proxy(url: str) -> str | None:
-    """The proxy that the environment names for `url`, read once: the HTTP client would ask it at every request."""
-    target, proxies = urlsplit(url), getproxies()
-    if proxy_bypass(target.hostname or ""):
-        return None
-    return proxies.get(target.scheme) or proxies.get("all")

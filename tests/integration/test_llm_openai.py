@@ -11,7 +11,7 @@ import httpcore2  # noqa: F401  # httpx2 imports it with the first certificates,
 import pytest
 
 from adapters.llm_openai import LLMOpenAI
-from adapters.openai_api.service import trusted
+from adapters.openai_api.connections import believed
 from application.ports.llm import (
     LLMAuthFailed,
     LLMContextTooLong,
@@ -347,12 +347,12 @@ async def test_cancelling_before_the_answer_ends_the_call(upstream: ScriptedUpst
         await upstream.all_closed()
 
 
-@pytest.mark.parametrize("url", ["https://example.com/v1", "HTTPS://example.com/v1", "http://127.0.0.1/v1"])
+@pytest.mark.parametrize("url", ["https://example.com/v1", "HTTPS://example.com/v1"])
 def test_nobody_is_believed_without_a_certificate(url: str) -> None:
-    believed = trusted(url)
-    assert (ssl.CERT_REQUIRED, True) == (believed.verify_mode, believed.check_hostname)
+    context = believed(url)
+    assert context is not None
+    assert (ssl.CERT_REQUIRED, True) == (context.verify_mode, context.check_hostname)
 
 
-def test_the_scheme_of_a_url_is_read_as_urls_are() -> None:
-    lower, upper, plain = (trusted(f"{scheme}://example.com/v1") for scheme in ("https", "HTTPS", "http"))
-    assert lower.cert_store_stats() == upper.cert_store_stats() != plain.cert_store_stats()
+def test_a_plain_url_needs_no_certificates() -> None:
+    assert believed("http://127.0.0.1/v1") is None

@@ -1,18 +1,24 @@
 """The table of foreign errors: complete, and saying what it should."""
 
+import ast
+import builtins
+import inspect
 import ssl
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from itertools import pairwise
+from types import ModuleType
 
-import aiohttp
-import aiohttp.http_exceptions
+import httptools
 import httpx2
 import openai
 import orjson
 import pytest
 
+from adapters.openai_api import connection, connections, proxy
+from adapters.openai_api.connection import Unreadable
+from adapters.openai_api.connections import NotConnected
 from adapters.openai_api.errors import FOREIGN, ForeignError, Meaning, meaning_of, of_event, of_exception, of_status
 from application.ports.llm import (
     LLMAuthFailed,
@@ -34,8 +40,8 @@ ROOTS = (
     httpx2.InvalidURL,
     httpx2.CookieConflict,
     httpx2.StreamError,
-    aiohttp.ClientError,
-    aiohttp.http_exceptions.HttpProcessingError,
+    NotConnected,
+    Unreadable,
     OSError,
     ssl.SSLError,
     orjson.JSONDecodeError,
@@ -65,27 +71,47 @@ def test_every_foreign_error_has_a_meaning(foreign: type[Exception]) -> None:
     assert isinstance(meaning_of(foreign), Meaning)
 
 
-@pytest.mark.parametrize("library", [openai, httpx2, aiohttp], ids=lambda library: library.__name__)
-def test_no_library_shows_an_error_outside_of_the_table(library: object) -> None:
-    never_here = {"WebSocketError", "WSMessageTypeError", "EofStream"}
-    unknown = {error.__name__ for error in exceptions_of(library) if not issubclass(error, FOREIGN)}
-    assert unknown - never_here == set()
+@pytest.mark.parametrize("module", [openai, httpx2, connection, connections], ids=lambda module: module.__name__)
+def test_nothing_shows_an_error_outside_of_the_table(module: object) -> None:
+    unknown = {error.__name__ for error in exceptions_of(module) if not issubclass(error, FOREIGN)}
+    assert unknown == set()
+
+
+def made_in(module: ModuleType) -> Iterator[type[Exception]]:
+    """The errors whose making, or raising, stands in the source of a module."""
+    for node in ast.walk(ast.parse(inspect.getsource(module))):
+        named = node.func if isinstance(node, ast.Call) else node.exc if isinstance(node, ast.Raise) else None
+        value = {**vars(builtins), **vars(module)}.get(named.id) if isinstance(named, ast.Name) else None
+        if isinstance(value, type) and issubclass(value, Exception):
+            yield value
+
+
+@pytest.mark.parametrize(
+    ("module", "made"),
+    [
+        (connection, {Unreadable, ConnectionResetError}),
+        (connections, {NotConnected, OSError, ConnectionRefusedError, ConnectionResetError}),
+        (proxy, set()),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_what_a_connection_raises_is_in_the_table(module: ModuleType, made: set[type[Exception]]) -> None:
+    assert made == set(made_in(module))
+    assert {error for error in made if not issubclass(error, FOREIGN)} == set()
 
 
 @pytest.mark.parametrize(
     ("foreign", "waiting", "streaming", "repeatable"),
     [
-        (aiohttp.ClientConnectorDNSError, LLMUnreachable, LLMDisconnected, True),
-        (aiohttp.ClientConnectorCertificateError, LLMUnreachable, LLMDisconnected, True),
-        (aiohttp.ConnectionTimeoutError, LLMUnreachable, LLMDisconnected, True),
-        (aiohttp.SocketTimeoutError, LLMTimeout, LLMIdle, False),
-        (aiohttp.ServerDisconnectedError, LLMDisconnected, LLMDisconnected, False),
-        (aiohttp.ClientOSError, LLMDisconnected, LLMDisconnected, False),
-        (aiohttp.ClientPayloadError, LLMDisconnected, LLMDisconnected, False),
+        (NotConnected, LLMUnreachable, LLMDisconnected, True),
+        (Unreadable, LLMInvalid, LLMInvalid, False),
         (httpx2.ReadTimeout, LLMTimeout, LLMIdle, False),
         (httpx2.ConnectError, LLMUnreachable, LLMDisconnected, True),
         (TimeoutError, LLMTimeout, LLMIdle, False),
         (ConnectionResetError, LLMDisconnected, LLMDisconnected, False),
+        (ssl.SSLEOFError, LLMDisconnected, LLMDisconnected, False),
+        (UnicodeEncodeError, LLMInvalid, LLMInvalid, False),
+        (openai.APITimeoutError, LLMTimeout, LLMIdle, False),
     ],
 )
 def test_the_most_derived_class_counts(
@@ -100,18 +126,25 @@ def chained(*errors: Exception) -> Exception:
     return errors[0]
 
 
-def test_the_lowest_library_is_believed() -> None:
-    error = chained(openai.APITimeoutError(REQUEST), httpx2.ConnectTimeout(""), aiohttp.ServerDisconnectedError())
-    assert type(of_exception(error, streaming=False)) is LLMDisconnected
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (chained(openai.APITimeoutError(REQUEST), httpx2.ReadError("")), LLMDisconnected),
+        (chained(NotConnected(), TimeoutError()), LLMUnreachable),
+        (chained(NotConnected(), Unreadable()), LLMUnreachable),
+        (chained(Unreadable(), httptools.HttpParserError()), LLMInvalid),
+        (chained(httpx2.ReadError(""), NotConnected()), LLMUnreachable),
+    ],
+)
+def test_the_lowest_library_is_believed_and_we_are_above_all(error: Exception, expected: type[LLMError]) -> None:
+    assert type(of_exception(error, streaming=False)) is expected
 
 
 def test_the_cause_holds_names_and_numbers_only() -> None:
-    error = chained(aiohttp.ClientOSError(104, "secret"), ConnectionResetError(104, "secret"))
+    error = chained(NotConnected("secret"), ConnectionResetError(104, "secret"))
     cause = of_exception(error, streaming=True).__cause__
     assert isinstance(cause, ForeignError)
-    assert str(cause) == (
-        "aiohttp.client_exceptions.ClientOSError [Errno 104] from builtins.ConnectionResetError [Errno 104]"
-    )
+    assert str(cause) == ("adapters.openai_api.connections.NotConnected from builtins.ConnectionResetError [Errno 104]")
 
 
 def refusal(status: int, body: object = None, **headers: str) -> LLMError:
