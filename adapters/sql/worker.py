@@ -48,7 +48,8 @@ class Worker(ABC):
 
     def __init__(self, engine: Engine, name: str) -> None:
         self._engine = engine
-        self._inbox: SimpleQueue[Job | None] = SimpleQueue()
+        self._inbox: SimpleQueue[Sequence[Job]] = SimpleQueue()
+        self._asked: list[Job] = []
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
         self._loop = asyncio.get_running_loop()
         self._connection: Connection | None = None
@@ -59,15 +60,18 @@ class Worker(ABC):
         if self._closed:
             raise DatabaseClosed
         job = Job(statements, self._loop.create_future(), erasing)
-        self._inbox.put(job)
+        self._asked.append(job)
+        if len(self._asked) == 1:  # what else is asked for in this round of the loop goes along: a thread wakes dearly
+            self._loop.call_soon(self._hand_over)
         result: T = await job.future
         return result
 
     async def close(self) -> None:
         """Finish what was given, then disconnect."""
         if not self._closed:
+            self._hand_over()  # before the thread may find that it has been given everything
             self._closed = True
-            self._inbox.put(None)
+            self._inbox.put([])  # wakes it
         await asyncio.to_thread(self._thread.join)
 
     @abstractmethod
@@ -88,17 +92,20 @@ class Worker(ABC):
             connection.invalidate()
             connection.close()
 
+    def _hand_over(self) -> None:
+        asked, self._asked = self._asked, []
+        if asked:
+            self._inbox.put(asked)
+
     def _main(self) -> None:
-        while True:
-            gathered = [self._inbox.get()]
+        while not (self._closed and self._inbox.empty()):
+            jobs = list(self._inbox.get())
             while not self._inbox.empty():
-                gathered.append(self._inbox.get())
-            jobs = [job for job in gathered if job is not None]
-            self._settle(jobs)
+                jobs += self._inbox.get()
             if jobs:
+                self._settle(jobs)
                 self._loop.call_soon_threadsafe(_deliver, jobs)
-            if len(jobs) < len(gathered):
-                return self.disconnect()
+        self.disconnect()
 
     def _settle(self, jobs: Sequence[Job]) -> None:
         try:
