@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, bindparam, case, delete, exists, insert, select, text, update
 
+from adapters.sql.compiled import Compiled
 from adapters.sql.database import Database, Statements, T
 from adapters.sql.errors import raised_as
 from adapters.sql.tables import CONTEXT_TURNS, RUNNING_TURNS, Instant, conversations, remembering, turns, users
@@ -44,7 +45,7 @@ class HistorySQL(ConversationHistory):
 
     async def latest(self, user_id: UserId, conversation_id: ConversationId, limit: int) -> Sequence[Exchange]:
         wanted = {"user": user_id, "conversation": conversation_id, "rows": limit}
-        return await self._read(lambda connection: list(map(Exchange._make, connection.execute(_LATEST, wanted))))
+        return await self._read(lambda connection: list(map(Exchange._make, _LATEST.run(connection, wanted))))
 
     async def page(
         self, user_id: UserId, conversation_id: ConversationId | None, limit: int, cursor: str | None
@@ -79,21 +80,25 @@ class HistorySQL(ConversationHistory):
             return await self._database.write(statements)
 
 
-_TAKE_PLACE: Final = text(
-    "INSERT INTO users (id, last_seq) VALUES (:user, 1)"
-    " ON CONFLICT (id) DO UPDATE SET last_seq = users.last_seq + 1 RETURNING last_seq"
+_TAKE_PLACE: Final = Compiled(
+    text(
+        "INSERT INTO users (id, last_seq) VALUES (:user, 1)"
+        " ON CONFLICT (id) DO UPDATE SET last_seq = users.last_seq + 1 RETURNING last_seq"
+    )
 )
-_TOUCH_CONVERSATION: Final = text(
-    "INSERT INTO conversations (user_id, id, created_at, updated_at, last_seq, turns)"
-    " VALUES (:user_id, :conversation_id, :started_at, :started_at, :seq, 1)"
-    " ON CONFLICT (user_id, id) DO UPDATE SET"
-    " updated_at = excluded.updated_at, last_seq = excluded.last_seq, turns = conversations.turns + 1"
-).bindparams(bindparam("started_at", type_=Instant))
-_INSERT_TURN: Final = insert(turns)
+_TOUCH_CONVERSATION: Final = Compiled(
+    text(
+        "INSERT INTO conversations (user_id, id, created_at, updated_at, last_seq, turns)"
+        " VALUES (:user_id, :conversation_id, :started_at, :started_at, :seq, 1)"
+        " ON CONFLICT (user_id, id) DO UPDATE SET"
+        " updated_at = excluded.updated_at, last_seq = excluded.last_seq, turns = conversations.turns + 1"
+    ).bindparams(bindparam("started_at", type_=Instant))
+)
+_INSERT_TURN: Final = Compiled(insert(turns))
 
 
 def _begin(connection: Connection, turn: Turn) -> None:
-    seq = connection.execute(_TAKE_PLACE, {"user": turn.user_id}).scalar_one()
+    ((seq,),) = _TAKE_PLACE.run(connection, {"user": turn.user_id})
     row = {
         "id": turn.id,
         "user_id": turn.user_id,
@@ -105,14 +110,14 @@ def _begin(connection: Connection, turn: Turn) -> None:
         "status": turn.status,
         "reason": turn.reason,
     }
-    connection.execute(_TOUCH_CONVERSATION, row)
-    connection.execute(_INSERT_TURN, row)
+    _TOUCH_CONVERSATION.run(connection, row)
+    _INSERT_TURN.run(connection, row)
 
 
 _ONE_RUNNING: Final = update(turns).where(turns.c.id == bindparam("turn_id"), RUNNING_TURNS)
 _SAVE_PROGRESS: Final = _ONE_RUNNING.values(reply=bindparam("new_reply"))
-_FINISH: Final = _ONE_RUNNING.values(
-    reply=bindparam("new_reply"), status=bindparam("new_status"), reason=bindparam("new_reason")
+_FINISH: Final = Compiled(
+    _ONE_RUNNING.values(reply=bindparam("new_reply"), status=bindparam("new_status"), reason=bindparam("new_reason"))
 )
 _EXISTS: Final = select(turns.c.id).where(turns.c.id == bindparam("turn_id"))
 _FINISH_ABANDONED: Final = (
@@ -130,7 +135,7 @@ _INSERT_REMEMBERING: Final = insert(remembering)
 
 def _finish(connection: Connection, turn: Turn, remember_at: datetime | None) -> bool:
     end = {"turn_id": turn.id, "new_reply": turn.reply, "new_status": turn.status, "new_reason": turn.reason}
-    if connection.execute(_FINISH, end).rowcount:
+    if _FINISH.run(connection, end).rowcount:
         if remember_at is not None:
             row = {"turn_id": turn.id, "user_id": turn.user_id, "due_at": remember_at, "attempts": 0}
             connection.execute(_INSERT_REMEMBERING, row)
@@ -141,7 +146,7 @@ def _finish(connection: Connection, turn: Turn, remember_at: datetime | None) ->
 _GET: Final = select(turns).where(turns.c.id == bindparam("turn_id"))
 _OF_USER: Final = select(turns).where(turns.c.user_id == bindparam("user"))
 _OF_CONVERSATION: Final = _OF_USER.where(turns.c.conversation_id == bindparam("conversation"))
-_LATEST: Final = (
+_LATEST: Final = Compiled(
     _OF_CONVERSATION.with_only_columns(turns.c.user_message, turns.c.reply)
     .where(CONTEXT_TURNS)
     .order_by(turns.c.seq.desc())

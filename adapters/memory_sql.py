@@ -138,7 +138,7 @@ _CHECK: Final = select(memories.c.place).limit(1)
 
 def _recall(connection: Connection, wanted: Mapping[str, Any], limit: int) -> Sequence[Recalled]:
     """What has the asked words fits by how many it has and how rare they are among all that has any."""
-    hits = connection.execute(FIND, wanted).all()
+    hits = FIND.run(connection, wanted).fetchall()
     if not hits:
         return []
     found = {place: (importance, age) for _, place, importance, age in hits}

@@ -12,6 +12,7 @@ from typing import Final
 
 from sqlalchemy import Connection, bindparam, text
 
+from adapters.sql.compiled import Compiled
 from adapters.sql.tables import MEMORIES_OF_ONE, Instant
 
 INDEX: Final = "memory_words"
@@ -31,14 +32,16 @@ MAKE: Final = (
 )
 """The index, for a table `memories` that is empty, and what keeps it up to date."""
 
-FIND: Final = text(
-    "SELECT asked.key, memories.place, memories.importance, :now - memories.created_at"
-    " FROM memory_owners CROSS JOIN json_each(:phrases) AS asked CROSS JOIN memory_words CROSS JOIN memories"
-    " WHERE memory_owners.user_id = :user AND memory_words MATCH asked.value"
-    " AND memory_words.rowid > memory_owners.number * :each + max(0, memory_owners.last_seq - :newest)"
-    " AND memory_words.rowid < memory_owners.number * :each + :each"
-    " AND memories.place = memory_words.rowid AND memories.user_id = :user"
-).bindparams(bindparam("now", type_=Instant), each=MEMORIES_OF_ONE, newest=CONSIDERED)
+FIND: Final = Compiled(
+    text(
+        "SELECT asked.key, memories.place, memories.importance, :now - memories.created_at"
+        " FROM memory_owners CROSS JOIN json_each(:phrases) AS asked CROSS JOIN memory_words CROSS JOIN memories"
+        " WHERE memory_owners.user_id = :user AND memory_words MATCH asked.value"
+        " AND memory_words.rowid > memory_owners.number * :each + max(0, memory_owners.last_seq - :newest)"
+        " AND memory_words.rowid < memory_owners.number * :each + :each"
+        " AND memories.place = memory_words.rowid AND memories.user_id = :user"
+    ).bindparams(bindparam("now", type_=Instant), each=MEMORIES_OF_ONE, newest=CONSIDERED)
+)
 """Each of the phrases, by its number, with each of the user's memories that has it: place, importance, age in
 microseconds. The order of the joins is given: for who has no memories, nothing is looked up."""
 

@@ -10,10 +10,12 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from queue import SimpleQueue
+from time import perf_counter, sleep
 from typing import TypeVar
 from uuid import uuid4
 
@@ -27,14 +29,17 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from adapters import history_sql
 from adapters.history_sql import HistorySQL
-from adapters.sql import full_text_sqlite
+from adapters.sql import full_text_sqlite, worker
+from adapters.sql.compiled import Compiled
 from adapters.sql.database import Database, DatabaseClosed, DatabaseUnusable, Statements
 from adapters.sql.schema import HEAD, MIGRATIONS
 from adapters.sql.sqlite import SQLiteDatabase, migrate
 from adapters.sql.sqlite_threads import VACUUM_BYTES
 from adapters.sql.tables import conversations, metadata, turns, users
+from adapters.sql.worker import Job
 from application.ports.history import ConversationHistory, HistoryUnavailable
 from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, UserId
+from tests.postgres import Postgres
 
 T = TypeVar("T")
 
@@ -306,6 +311,40 @@ async def test_writes_that_gather_behind_a_commit_are_committed_together(databas
 
     await asyncio.gather(*(database.write(see) for _ in range(100)))
     assert len(commits) < 20
+
+
+async def test_what_one_round_of_the_loop_asks_wakes_a_thread_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    handed_over: list[int] = []
+
+    class Inbox(SimpleQueue[Sequence[Job]]):
+        def put(self, jobs: Sequence[Job], block: bool = True, timeout: float | None = None) -> None:
+            handed_over.append(len(jobs))
+            super().put(jobs)
+
+    monkeypatch.setattr(worker, "SimpleQueue", Inbox)
+    async with opened(path) as database:
+        await asyncio.gather(*(database.read(lambda connection: connection.execute(users.select())) for _ in "abc"))
+        assert handed_over == [3]
+
+
+async def test_what_was_asked_last_is_done_before_the_end(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class SlowInbox(SimpleQueue[Sequence[Job]]):
+        def put(self, jobs: Sequence[Job], block: bool = True, timeout: float | None = None) -> None:
+            until = perf_counter() + 0.3 * len(jobs)
+            while perf_counter() < until:  # the thread goes on meanwhile
+                pass
+            super().put(jobs)
+
+    monkeypatch.setattr(worker, "SimpleQueue", SlowInbox)
+    async with opened(path) as database:
+        first = asyncio.ensure_future(database.read(lambda _: sleep(0.02)))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # it has been handed over
+        last = asyncio.ensure_future(database.read(lambda _: "done"))
+        await asyncio.sleep(0)  # it has been asked for
+    async with asyncio.timeout(5):
+        assert "done" == await last
+    await first
 
 
 async def test_a_write_that_fails_takes_no_other_with_it(history: HistorySQL, path: Path) -> None:
@@ -647,8 +686,18 @@ def test_an_odd_path_is_taken_as_it_is(tmp_path: Path) -> None:
 # Cost
 
 
+async def test_a_statement_does_not_run_without_one_of_its_values(database: SQLiteDatabase) -> None:
+    with pytest.raises(KeyError, match="conversation"):
+        await database.read(lambda connection: history_sql._LATEST.run(connection, {"user": ADA, "rows": 1}))
+
+
 async def test_a_context_and_a_page_of_a_long_history_are_found_by_an_index(database: SQLiteDatabase) -> None:
-    queries = [history_sql._LATEST, history_sql._PAGE, history_sql._CONVERSATION_PAGE, history_sql._CONVERSATIONS]
+    queries = [
+        history_sql._LATEST.statement,
+        history_sql._PAGE,
+        history_sql._CONVERSATION_PAGE,
+        history_sql._CONVERSATIONS,
+    ]
     for query in (*queries, history_sql._FINISH_ABANDONED):
         sql = str(query.compile(dialect=sqlite.dialect(), compile_kwargs={"render_postcompile": True}))
         plan = await database.read(lambda connection, sql=sql: steps(connection, sql))  # type: ignore[misc]
@@ -727,8 +776,21 @@ async def test_an_error_does_not_quote_what_was_said(history: HistorySQL) -> Non
 # PostgreSQL is next
 
 
+def test_the_statements_of_every_turn_run_on_postgresql(postgres: Postgres) -> None:
+    engine = create_engine(make_url(postgres.new_database()).set(drivername="postgresql+psycopg"))
+    begun = new_turn("Hello")
+    wanted = {"user": begun.user_id, "conversation": begun.conversation_id, "rows": 5}
+    with engine.begin() as connection:
+        metadata.create_all(connection)
+        history_sql._begin(connection, begun)
+        assert history_sql._finish(connection, begun.completed("Hi", "stop"), None)
+        assert [("Hello", "Hi")] == list(history_sql._LATEST.run(connection, wanted))
+    engine.dispose()
+
+
 def test_every_statement_is_one_for_postgresql_too() -> None:
-    statements = [value for value in vars(history_sql).values() if isinstance(value, Select | TextClause | UpdateBase)]
+    values = vars(history_sql).values()
+    statements = [value for value in values if isinstance(value, Select | TextClause | UpdateBase | Compiled)]
     assert len(statements) > 10
     for statement in statements:
         assert str(statement.compile(dialect=make_url("postgresql://").get_dialect()()))

@@ -21,6 +21,7 @@ from adapters import memory_sql
 from adapters.history_sql import HistorySQL
 from adapters.memory_sql import MemorySQL
 from adapters.sql import full_text_sqlite
+from adapters.sql.compiled import Compiled
 from adapters.sql.database import Database, DatabaseClosed, Statements
 from adapters.sql.schema import HEAD, MIGRATIONS
 from adapters.sql.sqlite import SQLiteDatabase
@@ -290,7 +291,7 @@ async def test_nothing_but_the_users_own_is_looked_at(database: SQLiteDatabase, 
 
 async def test_words_are_looked_up_in_the_index_within_the_users_places(database: SQLiteDatabase) -> None:
     plan = await database.read(
-        lambda connection: steps(connection, str(full_text_sqlite.FIND.compile(dialect=sqlite.dialect())))
+        lambda connection: steps(connection, str(full_text_sqlite.FIND.statement.compile(dialect=sqlite.dialect())))
     )
 
     assert plan[0].startswith("SEARCH memory_owners USING INDEX")
@@ -544,7 +545,8 @@ async def test_learning_nothing_asks_nothing_of_the_database() -> None:
 
 
 def test_every_statement_but_the_full_text_ones_is_one_for_postgresql_too() -> None:
-    statements = [value for value in vars(memory_sql).values() if isinstance(value, Select | TextClause | UpdateBase)]
+    values = vars(memory_sql).values()
+    statements = [value for value in values if isinstance(value, Select | TextClause | UpdateBase | Compiled)]
     assert len(statements) > 8
     for statement in statements:
         assert str(statement.compile(dialect=make_url("postgresql://").get_dialect()()))
