@@ -1,6 +1,7 @@
 """The command `smart-chatbot`: serve, chat, migrate, check."""
 
 import argparse
+import gc
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -101,13 +102,14 @@ def _with_local_model(settings: Settings, stack: ExitStack) -> Settings:
 
 
 def _run_server(settings: Settings, notice: str) -> int:
-    from entrypoints.http.app import create_app
-    from entrypoints.server import DrainingServer
-
     def greet(address: str) -> None:
         print(BANNER.format(name=settings.app_name, address=address) + notice, flush=True)
 
     with _listening(settings) as listener:
+        gc.disable()  # until the server has started: what is imported and built stays
+        from entrypoints.http.app import create_app
+        from entrypoints.server import DrainingServer
+
         server = DrainingServer(create_app(settings), greet)
         server.run([listener])
     return 0 if server.started else UNUSABLE

@@ -18,10 +18,9 @@ _UVICORN = ("-m", "uvicorn", "--port", "0", "--no-access-log")
 
 
 @dataclass(frozen=True)
-class Server:
-    """A running process that listens on `port`."""
+class Process:
+    """A running process."""
 
-    port: int
     process: psutil.Process
 
     def cpu(self) -> float:
@@ -32,6 +31,13 @@ class Server:
     def memory(self) -> int:
         """Bytes of it that are in memory."""
         return int(self.process.memory_info().rss)
+
+
+@dataclass(frozen=True)
+class Server(Process):
+    """One that listens on `port`."""
+
+    port: int
 
 
 @contextmanager
@@ -60,6 +66,13 @@ def yardstick(name: str, base_url: str) -> Iterator[Server]:
 
 @contextmanager
 def _started(command: Sequence[str], ready: str, environment: dict[str, str]) -> Iterator[Server]:
+    with running(command, ready, environment) as (process, found):
+        yield Server(process.process, int(found[1]))
+
+
+@contextmanager
+def running(command: Sequence[str], ready: str, environment: dict[str, str]) -> Iterator[tuple[Process, re.Match[str]]]:
+    """Python with these arguments, once it has said what `ready` matches, and the match."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "output")
         with output.open("wb") as sink:
@@ -67,15 +80,16 @@ def _started(command: Sequence[str], ready: str, environment: dict[str, str]) ->
                 [sys.executable, *command], stdout=sink, stderr=sink, env=clean_environment(**environment)
             )
         try:
-            yield Server(_port(process, output, ready), psutil.Process(process.pid))
+            found = _found(process, output, ready)
+            yield Process(psutil.Process(process.pid)), found
         finally:
             process.terminate()
             process.wait()
 
 
-def _port(process: "subprocess.Popen[bytes]", output: Path, ready: str) -> int:
+def _found(process: "subprocess.Popen[bytes]", output: Path, ready: str) -> re.Match[str]:
     while process.poll() is None:
         if found := re.search(ready, output.read_text(), re.MULTILINE):
-            return int(found[1])
+            return found
         time.sleep(0.02)
     raise RuntimeError(output.read_text())

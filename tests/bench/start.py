@@ -1,30 +1,16 @@
 """What a start costs, beside importing what it stands on."""
 
 import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
-import psutil
+from tests.bench.servers import running
 
-from tests.servers import clean_environment
-
-RUNS = 7
-_INSTALLED = 'import sys; sys.modules |= dict.fromkeys(("rich", "werkzeug"))'
-"""Have what an installation without the packages of developers has: libraries load these two wherever they are."""
+RUNS = 9
+_INSTALLED = 'import sys; sys.modules |= dict.fromkeys(("aiohttp", "rich", "werkzeug", "yaml"))'
+"""Have what an installation without the packages of developers has: libraries load these wherever they are."""
 _IMPORTS = "import fastapi, uvicorn, openai, sqlalchemy"
-_START = """
-import asyncio
-from entrypoints.http.app import create_app
-from entrypoints.settings import Settings
-async def start():
-    app = create_app(Settings(openai_base_url="http://127.0.0.1:9/v1"))
-    async with app.router.lifespan_context(app):
-        pass
-import uvicorn
-asyncio.run(start())
-"""
+_SERVE = "from entrypoints.cli import main; main(['serve'])"
 
 
 def measure() -> float:
@@ -32,10 +18,10 @@ def measure() -> float:
     print("\nstart to ready")
     imports, starts = [], []
     with tempfile.TemporaryDirectory() as folder:
-        _cpu(_START, folder)  # makes the database, and compiles what is imported
+        _start(folder)  # makes the database, and compiles what is imported
         for _ in range(RUNS):
-            imports.append(_cpu(_IMPORTS, folder))
-            starts.append(_cpu(_START, folder))
+            imports.append(_import(folder))
+            starts.append(_start(folder))
     ratio = statistics.median(starts) / statistics.median(imports)
     print(
         f"  service  {ratio:6.2f} × importing fastapi, uvicorn, openai, sqlalchemy ({statistics.median(starts):.2f} s)"
@@ -43,14 +29,22 @@ def measure() -> float:
     return ratio
 
 
-def _cpu(code: str, folder: str) -> float:
-    environment = clean_environment(DATA_DIR=folder, PYTHONPYCACHEPREFIX=str(Path(folder, "compiled")))
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    with psutil.Popen(
-        [sys.executable, "-c", f"{_INSTALLED}\n{code}"], env=environment, stderr=subprocess.DEVNULL
-    ) as process:
-        before = psutil.Process().cpu_times()
-        process.wait()
-        after = psutil.Process().cpu_times()
-    used = after.children_user - before.children_user + after.children_system - before.children_system
-    return float(used)
+def _import(folder: str) -> float:
+    return _used_until("ready", f"{_IMPORTS}; print('ready', flush=True); import time; time.sleep(60)", folder)
+
+
+def _start(folder: str) -> float:
+    return _used_until("listens on", _SERVE, folder)
+
+
+def _used_until(said: str, code: str, folder: str) -> float:
+    """The processor time that a new process has used when it says so."""
+    environment = {
+        "DATA_DIR": folder,
+        "OPENAI_BASE_URL": "http://127.0.0.1:9/v1",
+        "PORT": "0",
+        "PYTHONDONTWRITEBYTECODE": "",
+        "PYTHONPYCACHEPREFIX": str(Path(folder, "compiled")),
+    }
+    with running(("-c", f"{_INSTALLED}\n{code}"), said, environment) as (process, _):
+        return process.cpu()

@@ -284,3 +284,29 @@ def _install(directory: Path) -> None:
     if uv.returncode:
         pip = [sys.executable, "-m", "pip", "--quiet", "--python", python, "install", *what]
         subprocess.run(pip, check=True)
+
+
+WATCHED_START = """
+import gc, sys
+from entrypoints import cli
+from entrypoints.server import DrainingServer
+
+starting = DrainingServer.startup
+
+async def startup(server, sockets=None):
+    print("starts, garbage is collected:", gc.isenabled())
+    await starting(server, sockets)
+    print("has started, garbage is collected:", gc.isenabled())
+    server.should_exit = True
+
+DrainingServer.startup = startup
+sys.exit(cli.main(["serve"]))
+"""
+
+
+async def test_garbage_is_collected_only_once_the_service_has_started(tmp_path: Path) -> None:
+    environment = {"OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "DATA_DIR": str(tmp_path / "data"), "PORT": "0"}
+    status, output, _ = await run(sys.executable, "-c", WATCHED_START, directory=tmp_path, **environment)
+    assert status == 0
+    assert "starts, garbage is collected: False" in output
+    assert "has started, garbage is collected: True" in output
