@@ -5,10 +5,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from adapters.mem0.configuration import Choices
-from adapters.mem0.loop import LoopEnded, OwnLoop
-from adapters.mem0.memories import Memories
-from adapters.mem0.opening import Opened, opened
+from adapters.mem0_library.background_loop import LoopEnded, OwnLoop
+from adapters.mem0_library.configuration import Choices
+from adapters.mem0_library.memories import Memories
+from adapters.mem0_library.setup import Opened, opened
 from application.ports.memory import LongTermMemory, MemoryUnavailable
 from domain.conversation import Turn, UserId
 from domain.memory import Memory, MemoryId, Recalled

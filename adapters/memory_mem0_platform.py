@@ -13,11 +13,11 @@ from uuid import uuid4
 
 import structlog
 
-from adapters.mem0.platform_answers import CREATED_AT, FACT_KEY, IMPORTANCE, TURN_ID, Event
-from adapters.mem0.platform_api import Messages, PlatformAPI
-from adapters.mem0.platform_client import PlatformClient
-from adapters.mem0.platform_lag import in_time, seen
-from adapters.mem0.platform_state import Add, AddsUnderWay, Emptiness
+from adapters.mem0_platform.api import Messages, PlatformAPI
+from adapters.mem0_platform.client import PlatformClient
+from adapters.mem0_platform.polling import in_time, seen
+from adapters.mem0_platform.responses import CREATED_AT, FACT_KEY, IMPORTANCE, TURN_ID, Event
+from adapters.mem0_platform.state import Add, AddsUnderWay, Emptiness
 from application.ports.memory import LongTermMemory, LongTermMemoryError, MemoryUnavailable
 from domain.conversation import Turn, UserId
 from domain.memory import DEFAULT_IMPORTANCE, MAX_FACT_CHARS, Memory, MemoryId, Recalled, only_asks

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, and_, bindparam, delete, exists, insert,
 
 from adapters.sql.database import Database, Statements, T
 from adapters.sql.errors import raised_as
-from adapters.sql.full_text_sqlite import FIND, phrases, rid_of_deleted
+from adapters.sql.sqlite.full_text import FIND, phrases, rid_of_deleted
 from adapters.sql.tables import MEMORIES_OF_ONE, memories, memory_owners
 from application.ports.memory import LongTermMemory, MemoryUnavailable
 from domain.conversation import Turn, UserId

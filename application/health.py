@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
+from application.memory.recall import Recollection
 from application.ports.history import ConversationHistory, HistoryError
 from application.ports.llm import LLMError
 from application.ports.memory import LongTermMemory, LongTermMemoryError
 from application.ports.memory_outbox import MemoryOutbox, OutboxCounts
-from application.recollection import Recollection
-from application.running_turns import RunningTurns
+from application.turns.running import RunningTurns
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,8 @@ from adapters.memory_guarded import GuardedMemory
 from adapters.memory_in_memory import MemoryInMemory
 from adapters.memory_none import NoMemory
 from adapters.turn_observer_structlog import TurnObserverStructlog
-from application.generate_reply import GenerateReply
 from application.health import CheckHealth, CheckReadiness
-from application.history import ClearHistory, GetHistory, ListConversations
-from application.memories import (
+from application.memory.facts import (
     CorrectMemory,
     ForgetMemories,
     ForgetMemory,
@@ -26,25 +24,27 @@ from application.memories import (
     RecallMemories,
     StoreFact,
 )
-from application.memory_keeper import MemoryKeeper
+from application.memory.outbox_worker import MemoryKeeper
+from application.memory.recall import Recollection
 from application.ports.history import ConversationHistory
 from application.ports.memory import LongTermMemory
 from application.ports.memory_outbox import MemoryOutbox
-from application.recollection import Recollection
-from application.running_turns import RunningTurns
-from application.send_message import SendMessage
-from application.turns import FollowTurn, GetTurn, StopTurn
+from application.turns.access import FollowTurn, GetTurn, StopTurn
+from application.turns.generate_reply import GenerateReply
+from application.turns.history import ClearHistory, GetHistory, ListConversations
+from application.turns.running import RunningTurns
+from application.turns.send_message import SendMessage
 from domain.conversation import TurnId
 from entrypoints.observability import pseudonym
 from entrypoints.settings import Settings, require_memory
 
 if TYPE_CHECKING:
     from adapters.llm_openai import LLMOpenAI
-    from adapters.sql.sqlite import SQLiteDatabase
+    from adapters.sql.sqlite.database import SQLiteDatabase
 
 
 def _database(settings: Settings) -> "SQLiteDatabase":
-    from adapters.sql.sqlite import SQLiteDatabase
+    from adapters.sql.sqlite.database import SQLiteDatabase
 
     return SQLiteDatabase(settings.database)
 

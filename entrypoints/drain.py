@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from application.running_turns import RunningTurns
+from application.turns.running import RunningTurns
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 

@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
 
-from adapters.mem0.unusable import Mem0Unusable
+from adapters.mem0_unusable import Mem0Unusable
 from adapters.sql.database import DatabaseUnusable
 from entrypoints.container import Container
 from entrypoints.settings import SettingsError

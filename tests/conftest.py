@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from blockbuster import blockbuster_ctx
 
-from tests.postgres import Postgres, postgres_server
+from tests.harness.postgres import Postgres, postgres_server
 
 _refused: list[str] = []
 

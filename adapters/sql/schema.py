@@ -8,7 +8,7 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
-from adapters.sql.full_text_sqlite import MAKE
+from adapters.sql.sqlite.full_text import MAKE
 from adapters.sql.tables import metadata
 
 HEAD: Final = "0003"

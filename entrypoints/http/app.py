@@ -11,8 +11,9 @@ from entrypoints.container import Container
 from entrypoints.drain import Drain
 from entrypoints.http.errors import add_error_handlers
 from entrypoints.http.middleware import ClosingGate, RequestContext
+from entrypoints.http.native import chat, history, memories, turns
 from entrypoints.http.openapi import document
-from entrypoints.http.routes import chat, health, history, memories, turns
+from entrypoints.http.operations import health
 from entrypoints.lifespan import opened
 from entrypoints.observability import configure_logging
 from entrypoints.settings import Settings

@@ -8,8 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from application.health import CheckHealth, CheckReadiness
-from application.history import ClearHistory, GetHistory, ListConversations
-from application.memories import (
+from application.memory.facts import (
     CorrectMemory,
     ForgetMemories,
     ForgetMemory,
@@ -17,8 +16,9 @@ from application.memories import (
     RecallMemories,
     StoreFact,
 )
-from application.send_message import SendMessage
-from application.turns import FollowTurn, GetTurn, StopTurn
+from application.turns.access import FollowTurn, GetTurn, StopTurn
+from application.turns.history import ClearHistory, GetHistory, ListConversations
+from application.turns.send_message import SendMessage
 from entrypoints.container import Container
 from entrypoints.drain import Drain
 from entrypoints.settings import Settings

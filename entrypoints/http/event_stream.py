@@ -5,8 +5,8 @@ from starlette.types import Receive, Scope, Send
 
 from application.ports.live_turns import Batch, Reader
 from domain.conversation import TurnId
-from entrypoints.http.presence import while_present
-from entrypoints.http.sse import COMMENT, encode
+from entrypoints.http.disconnect import while_present
+from entrypoints.http.native.wire import COMMENT, encode
 
 
 class EventStream(Response):

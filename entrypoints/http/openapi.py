@@ -11,7 +11,7 @@ from application.ports import history, llm, memory
 from domain import errors
 from domain.errors import ChatError
 from entrypoints.http.errors import STATUS
-from entrypoints.http.schemas import ProblemView, StreamEvent
+from entrypoints.http.native.schemas import ProblemView, StreamEvent
 
 Responses = dict[int | str, dict[str, Any]]
 

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from adapters.history_sql import HistorySQL
-from adapters.sql.sqlite import SQLiteDatabase
+from adapters.sql.sqlite.database import SQLiteDatabase
 from adapters.sql.tables import conversations, turns, users
 from domain.conversation import DEFAULT_CONVERSATION, UserId
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.servers import clean_environment
+from tests.harness.servers import clean_environment
 
 _UVICORN = ("-m", "uvicorn", "--port", "0", "--no-access-log")
 

@@ -10,7 +10,7 @@ RUNS = 9
 _INSTALLED = 'import sys; sys.modules |= dict.fromkeys(("aiohttp", "rich", "werkzeug", "yaml"))'
 """Have what an installation without the packages of developers has: libraries load these wherever they are."""
 _IMPORTS = "import fastapi, uvicorn, openai, sqlalchemy"
-_SERVE = "from entrypoints.cli import main; main(['serve'])"
+_SERVE = "from entrypoints.cli.main import main; main(['serve'])"
 
 
 def measure() -> float:

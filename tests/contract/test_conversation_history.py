@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from adapters.history_in_memory import HistoryInMemory
 from adapters.history_sql import HistorySQL
-from adapters.sql.sqlite import SQLiteDatabase
+from adapters.sql.sqlite.database import SQLiteDatabase
 from application.ports.history import ConversationHistory
 from domain.conversation import DEFAULT_CONVERSATION, Conversation, ConversationId, Turn, TurnId, TurnStatus, UserId
 from domain.errors import Cancelled, TurnNotFound, UnknownCursor, WorkerLost

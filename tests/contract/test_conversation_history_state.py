@@ -15,7 +15,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, rule
 
 from adapters.history_in_memory import HistoryInMemory
 from adapters.history_sql import HistorySQL
-from adapters.sql.sqlite import SQLiteDatabase
+from adapters.sql.sqlite.database import SQLiteDatabase
 from application.ports.history import ConversationHistory
 from domain.conversation import Conversation, ConversationId, Turn, TurnId, TurnStatus, UserId
 from domain.errors import Cancelled, TurnNotFound, WorkerLost

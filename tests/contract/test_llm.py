@@ -22,8 +22,8 @@ from application.ports.llm import (
 )
 from domain.conversation import Message, Role
 from domain.errors import ChatError, OutputLimit
-from tests.fakes import ScriptedLLM, ScriptedReply
-from tests.scripted_upstream import ScriptedUpstream
+from tests.harness.fakes import ScriptedLLM, ScriptedReply
+from tests.harness.scripted_upstream import ScriptedUpstream
 
 MESSAGES = [Message(Role.SYSTEM, "Be brief."), Message(Role.USER, "Grüße, 世界")]
 

@@ -14,15 +14,15 @@ from adapters.memory_guarded import GuardedMemory
 from adapters.memory_in_memory import MemoryInMemory
 from adapters.memory_mem0_platform import MemoryMem0Platform
 from adapters.memory_sql import MemorySQL
-from adapters.sql.sqlite import SQLiteDatabase
+from adapters.sql.sqlite.database import SQLiteDatabase
 from application.ports.memory import LongTermMemory
 from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, UserId
 from domain.errors import MemoryNotFound, UnknownCursor
 from domain.memory import MAX_FACT_CHARS, Memory, MemoryId
-from tests.fakes import LearningMemory
-from tests.mem0_platform import KEY, Lag, Mem0Platform
-from tests.memory_upstream import MemoryUpstream, memory_upstream_in_thread, open_mem0
-from tests.unit.stage import Observed
+from tests.harness.fakes import LearningMemory
+from tests.harness.mem0_platform import KEY, Lag, Mem0Platform
+from tests.harness.memory_upstream import MemoryUpstream, memory_upstream_in_thread, open_mem0
+from tests.harness.script import Observed
 
 ADA, BOB = UserId("ada"), UserId("bob")
 NEIGHBOURS = ("a", "ada2", "ADA", "ada.", "ada|bob", "ada@example.com", "user:ada", "ada~")

@@ -13,7 +13,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, rule
 
 from adapters.memory_in_memory import MemoryInMemory
 from adapters.memory_sql import MemorySQL
-from adapters.sql.sqlite import SQLiteDatabase
+from adapters.sql.sqlite.database import SQLiteDatabase
 from application.ports.memory import LongTermMemory
 from domain.conversation import UserId
 from domain.errors import MemoryNotFound

@@ -12,7 +12,7 @@ import pytest
 from adapters.history_in_memory import HistoryInMemory
 from adapters.history_sql import HistorySQL
 from adapters.memory_outbox_sql import MemoryOutboxSQL
-from adapters.sql.sqlite import SQLiteDatabase
+from adapters.sql.sqlite.database import SQLiteDatabase
 from application.ports.history import ConversationHistory
 from application.ports.memory_outbox import MemoryOutbox, OutboxCounts, Remembering
 from domain.conversation import ConversationId, Turn, TurnId, UserId

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.forks import Forks, imported_once
+from tests.harness.forks import Forks, imported_once
 
 
 @pytest.fixture(scope="session")

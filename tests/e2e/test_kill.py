@@ -12,9 +12,9 @@ from typing import Any
 
 import httpx2
 
-from tests.e2e.exchange import Exchange, client_of, follow, history
-from tests.e2e.forks import Fork, Forks
-from tests.scripted_upstream import ScriptedUpstream
+from tests.harness.exchange import Exchange, client_of, follow, history
+from tests.harness.forks import Fork, Forks
+from tests.harness.scripted_upstream import ScriptedUpstream
 
 USERS = [f"user{number}" for number in range(6)]
 TEXTS = tuple(f"word{number} " for number in range(1000))
@@ -147,7 +147,7 @@ async def _die(
     exchange = Exchange("user123", "Hello?")
     async with ScriptedUpstream() as upstream:
         environment = {"OPENAI_BASE_URL": upstream.base_url, "OPENAI_MODEL": model}
-        async with forks.service(directory, "tests.apps.dying_service", moment, **environment) as service:
+        async with forks.service(directory, "tests.harness.apps.dying_service", moment, **environment) as service:
             async with client_of(service.url) as client:
                 with suppress(httpx2.TransportError):
                     await follow(client, exchange)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import httpx2
 
-from tests.scripted_upstream import ScriptedUpstream
-from tests.servers import clean_environment
+from tests.harness.scripted_upstream import ScriptedUpstream
+from tests.harness.servers import clean_environment
 
 
 async def test_a_service_whose_log_pipe_breaks_goes_on(tmp_path: Path) -> None:

@@ -13,10 +13,10 @@ import anyio
 import httpx2
 import pytest
 
-from tests.e2e.exchange import Exchange, client_of, follow
-from tests.e2e.forks import Forks
-from tests.mem0_platform import KEY, Mem0Platform
-from tests.memory_upstream import MemoryUpstream
+from tests.harness.exchange import Exchange, client_of, follow
+from tests.harness.forks import Forks
+from tests.harness.mem0_platform import KEY, Mem0Platform
+from tests.harness.memory_upstream import MemoryUpstream
 
 DURABLE = ("sql", "mem0", "mem0_platform")
 LEARNING = ("mem0", "mem0_platform")

@@ -10,9 +10,9 @@ from typing import Any
 
 import httpx2
 
-from tests.fakes import ScriptedLLM
-from tests.gated_llm import GatedLLM
-from tests.servers import running_service
+from tests.harness.fakes import ScriptedLLM
+from tests.harness.gated_llm import GatedLLM
+from tests.harness.servers import running_service
 
 HELD = 0.5
 """Seconds in which an early end would have come."""

@@ -10,12 +10,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.chat_stream import ChatStream
-from tests.e2e.commands import run
-from tests.e2e.exchange import client_of, history
-from tests.e2e.forks import Forks
-from tests.scripted_upstream import ScriptedUpstream
-from tests.servers import ROOT
+from tests.harness.chat_stream import ChatStream
+from tests.harness.commands import run
+from tests.harness.exchange import client_of, history
+from tests.harness.forks import Forks
+from tests.harness.scripted_upstream import ScriptedUpstream
+from tests.harness.servers import ROOT
 
 PORT = "8000"
 """Where everything that is documented expects the service. Where the port is taken, it alone is replaced."""

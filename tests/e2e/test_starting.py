@@ -14,11 +14,11 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.e2e.commands import run
-from tests.e2e.exchange import client_of
-from tests.e2e.forks import Forks
-from tests.scripted_upstream import ScriptedUpstream
-from tests.servers import ROOT, service_process
+from tests.harness.commands import run
+from tests.harness.exchange import client_of
+from tests.harness.forks import Forks
+from tests.harness.scripted_upstream import ScriptedUpstream
+from tests.harness.servers import ROOT, service_process
 
 UVICORN = ("-m", "uvicorn", "entrypoints.asgi:app", "--host", "127.0.0.1", "--port", "0")
 COMMAND = str(Path(sys.executable).with_name("smart-chatbot"))
@@ -288,7 +288,7 @@ def _install(directory: Path) -> None:
 
 WATCHED_START = """
 import gc, sys
-from entrypoints import cli
+from entrypoints.cli.main import main as cli
 from entrypoints.server import DrainingServer
 
 starting = DrainingServer.startup

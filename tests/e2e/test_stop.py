@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
-from tests.e2e.exchange import Exchange, client_of, follow
-from tests.e2e.forks import Forks
-from tests.scripted_upstream import ScriptedUpstream
-from tests.servers import service_process
+from tests.harness.exchange import Exchange, client_of, follow
+from tests.harness.forks import Forks
+from tests.harness.scripted_upstream import ScriptedUpstream
+from tests.harness.servers import service_process
 
 STREAMS = 50
 HANGS = 20

@@ -12,10 +12,10 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.exchange import PATIENCE, history
-from tests.fakes import ScriptedLLM, ScriptedReply
-from tests.gated_llm import GatedLLM
-from tests.servers import clean_environment, running_service
+from tests.harness.exchange import PATIENCE, history
+from tests.harness.fakes import ScriptedLLM, ScriptedReply
+from tests.harness.gated_llm import GatedLLM
+from tests.harness.servers import clean_environment, running_service
 
 CTRL_C, CTRL_D = b"\x03", b"\x04"
 PROMPT = "you> "

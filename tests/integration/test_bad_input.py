@@ -9,9 +9,9 @@ from urllib.parse import quote, urlsplit
 import httpx2
 import pytest
 
-from tests.corpus import BAD_IDS, GOOD_IDS
-from tests.fakes import ScriptedLLM
-from tests.servers import Service, running_service
+from tests.harness.corpus import BAD_IDS, GOOD_IDS
+from tests.harness.fakes import ScriptedLLM
+from tests.harness.servers import Service, running_service
 
 HELLO = {"user_id": "user123", "message": "Hello"}
 CHAT = ("/api/chat", "/api/chat/simple")

@@ -11,8 +11,7 @@ import anyio
 import pytest
 
 from application.ports.llm import LLMDisconnected, LLMUnreachable
-from tests.fakes import ScriptedLLM, ScriptedReply
-from tests.integration.chat import (
+from tests.harness.chat import (
     HANGS,
     HELLO,
     SILENT,
@@ -25,7 +24,8 @@ from tests.integration.chat import (
     streaming,
     until,
 )
-from tests.servers import running_service
+from tests.harness.fakes import ScriptedLLM, ScriptedReply
+from tests.harness.servers import running_service
 
 UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 

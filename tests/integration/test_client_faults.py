@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from tests.chat_stream import ChatStream
-from tests.leaks import assert_no_more_than, assert_no_turn_left, holdings
-from tests.raw_client import RawClient
-from tests.scripted_upstream import TEXTS, ScriptedUpstream
-from tests.servers import Service, running_service
-from tests.service_log import ServiceLog
+from tests.harness.chat_stream import ChatStream
+from tests.harness.leaks import assert_no_more_than, assert_no_turn_left, holdings
+from tests.harness.raw_client import RawClient
+from tests.harness.scripted_upstream import TEXTS, ScriptedUpstream
+from tests.harness.servers import Service, running_service
+from tests.harness.service_log import ServiceLog
 
 STREAM, SIMPLE = "/api/chat", "/api/chat/simple"
 

@@ -5,8 +5,7 @@ import asyncio
 import anyio
 import pytest
 
-from tests.fakes import ScriptedReply
-from tests.integration.chat import (
+from tests.harness.chat import (
     HANGS,
     HELLO,
     WHOLE,
@@ -18,6 +17,7 @@ from tests.integration.chat import (
     serving,
     streaming,
 )
+from tests.harness.fakes import ScriptedReply
 
 
 async def test_a_second_turn_of_a_conversation_waits_for_the_first() -> None:

@@ -11,12 +11,12 @@ from adapters.history_in_memory import HistoryInMemory
 from application.ports.history import HistoryUnavailable
 from application.ports.llm import LLMDisconnected
 from domain.conversation import Turn, TurnStatus, UserId
-from tests.failing_history import GatedHistory
-from tests.fakes import ScriptedLLM
-from tests.gated_llm import GatedLLM
-from tests.leaks import assert_no_turn_left
-from tests.raw_client import RawClient
-from tests.servers import Service, running_service
+from tests.harness.failing_history import GatedHistory
+from tests.harness.fakes import ScriptedLLM
+from tests.harness.gated_llm import GatedLLM
+from tests.harness.leaks import assert_no_turn_left
+from tests.harness.raw_client import RawClient
+from tests.harness.servers import Service, running_service
 
 WHOLE = "Hello, world!"
 STREAM, SIMPLE = "/api/chat", "/api/chat/simple"
@@ -51,7 +51,7 @@ class FailPoint:
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("application.generate_reply.FINISH_PAUSES", (0.0, 0.01, 0.02))
+    monkeypatch.setattr("application.turns.generate_reply.FINISH_PAUSES", (0.0, 0.01, 0.02))
 
 
 class Trial:

@@ -2,7 +2,7 @@
 
 import re
 
-from tests.integration.chat import (
+from tests.harness.chat import (
     HANGS,
     history,
     last_turn,

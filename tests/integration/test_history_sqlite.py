@@ -29,17 +29,18 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from adapters import history_sql
 from adapters.history_sql import HistorySQL
-from adapters.sql import full_text_sqlite, worker
+from adapters.sql import worker
 from adapters.sql.compiled import Compiled
 from adapters.sql.database import Database, DatabaseClosed, DatabaseUnusable, Statements
 from adapters.sql.schema import HEAD, MIGRATIONS
-from adapters.sql.sqlite import SQLiteDatabase, migrate
-from adapters.sql.sqlite_threads import VACUUM_BYTES
+from adapters.sql.sqlite import full_text as full_text_sqlite
+from adapters.sql.sqlite.database import SQLiteDatabase, migrate
+from adapters.sql.sqlite.threads import VACUUM_BYTES
 from adapters.sql.tables import conversations, metadata, turns, users
 from adapters.sql.worker import Job
 from application.ports.history import ConversationHistory, HistoryUnavailable
 from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, UserId
-from tests.postgres import Postgres
+from tests.harness.postgres import Postgres
 
 T = TypeVar("T")
 
@@ -250,7 +251,7 @@ async def test_a_turn_survives_the_death_of_the_process(path: Path) -> None:
 import asyncio, os
 from datetime import UTC, datetime
 from adapters.history_sql import HistorySQL
-from adapters.sql.sqlite import SQLiteDatabase
+from adapters.sql.sqlite.database import SQLiteDatabase
 from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, UserId
 
 async def main():
@@ -443,7 +444,7 @@ async def test_a_second_database_on_the_file_is_refused(database: SQLiteDatabase
 
 
 async def test_another_process_is_refused(database: SQLiteDatabase, path: Path) -> None:
-    script = f"from adapters.sql.sqlite import migrate; migrate('sqlite:///{path}')"
+    script = f"from adapters.sql.sqlite.database import migrate; migrate('sqlite:///{path}')"
     refused = await asyncio.to_thread(python, script)
     assert "Another process uses the database" in refused.stderr
 
@@ -572,7 +573,7 @@ def test_texts_of_a_process_that_died_while_deleting_are_in_no_file_after_the_ne
     script = f"""
 import asyncio, os
 from adapters.history_sql import HistorySQL, _clear
-from adapters.sql.sqlite import SQLiteDatabase
+from adapters.sql.sqlite.database import SQLiteDatabase
 from domain.conversation import UserId
 from tests.integration.test_history_sqlite import new_turn
 
@@ -663,7 +664,7 @@ def test_a_migration_that_fails_leaves_the_file_as_it_was(path: Path) -> None:
 def test_alembic_is_not_imported_where_there_is_nothing_to_migrate(path: Path, state: str) -> None:
     opening = f"""
 import asyncio, sys
-from adapters.sql.sqlite import SQLiteDatabase
+from adapters.sql.sqlite.database import SQLiteDatabase
 
 async def main():
     database = SQLiteDatabase("sqlite:///{path}")

@@ -28,7 +28,7 @@ from application.ports.llm import (
 )
 from domain.conversation import Message, Role
 from domain.errors import ChatError, OutputLimit
-from tests.scripted_upstream import NASTY_TEXTS, ScriptedUpstream
+from tests.harness.scripted_upstream import NASTY_TEXTS, ScriptedUpstream
 
 KEY = "sk-verysecret-0123456789abcdef"
 MESSAGES = [Message(Role.USER, "Hello")]

@@ -10,9 +10,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.fakes import ScriptedLLM
-from tests.scripted_upstream import TEXTS, ScriptedUpstream
-from tests.servers import running_service, service_process
+from tests.harness.fakes import ScriptedLLM
+from tests.harness.scripted_upstream import TEXTS, ScriptedUpstream
+from tests.harness.servers import running_service, service_process
 
 HELLO = {"user_id": "user123", "message": "Hello"}
 BANNER = ("Smart Chatbot listens on ", "  ")

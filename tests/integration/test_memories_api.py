@@ -15,10 +15,10 @@ from adapters.history_in_memory import HistoryInMemory
 from application.ports.memory import MemoryRefused, MemoryUnavailable
 from domain.conversation import UserId
 from domain.memory import MAX_FACT_CHARS
-from tests.corpus import BAD_IDS, GOOD_IDS
-from tests.fakes import LearningMemory, ScriptedLLM
-from tests.integration.chat import eventually, post
-from tests.servers import Service, running_service
+from tests.harness.chat import eventually, post
+from tests.harness.corpus import BAD_IDS, GOOD_IDS
+from tests.harness.fakes import LearningMemory, ScriptedLLM
+from tests.harness.servers import Service, running_service
 
 ANN = "/api/memories/ann"
 NOBODY = "00000000-0000-4000-8000-000000000000"

@@ -10,9 +10,9 @@ from adapters.memory_mem0 import MemoryMem0
 from application.ports.memory import MemoryRefused, MemoryUnavailable
 from domain.conversation import UserId
 from domain.memory import MAX_FACT_CHARS
-from tests.integration.mem0_memory import ADA, SECRET, completed, facts
-from tests.memory_upstream import API_KEY, MemoryUpstream, memory_upstream_in_thread, open_mem0
-from tests.servers import NOBODY
+from tests.harness.mem0_memory import ADA, SECRET, completed, facts
+from tests.harness.memory_upstream import API_KEY, MemoryUpstream, memory_upstream_in_thread, open_mem0
+from tests.harness.servers import NOBODY
 
 FAULTS = ("status-500", "status-429", "status-401", "closehead", "garbage", "html")
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from adapters.mem0.loop import OwnLoop
-from adapters.mem0.watched import WatchedStore
+from adapters.mem0_library.background_loop import OwnLoop
+from adapters.mem0_library.swallowed_errors import WatchedStore
 from adapters.memory_mem0 import MemoryMem0
 from application.ports.memory import MemoryUnavailable
 from domain.conversation import UserId
-from tests.integration.mem0_memory import ADA, BOB, completed, facts, until
-from tests.memory_upstream import API_KEY, MemoryUpstream, memory_upstream_in_thread, open_mem0
-from tests.servers import ROOT, clean_environment
+from tests.harness.mem0_memory import ADA, BOB, completed, facts, until
+from tests.harness.memory_upstream import API_KEY, MemoryUpstream, memory_upstream_in_thread, open_mem0
+from tests.harness.servers import ROOT, clean_environment
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ async def mem0_process(
         "-W",
         warnings,
         "-m",
-        "tests.apps.mem0_process",
+        "tests.harness.apps.mem0_process",
         deed,
         str(data_dir),
         base_url,

@@ -16,15 +16,15 @@ from uuid import uuid4
 import pytest
 from structlog.testing import capture_logs
 
-from adapters.mem0.capped_answers import LIMIT
-from adapters.mem0.quiet_import import import_mem0
+from adapters.mem0_import import import_mem0
+from adapters.mem0_platform.size_limit import LIMIT
 from adapters.memory_mem0_platform import MemoryMem0Platform
 from application.ports.memory import MemoryLeaked, MemoryRefused, MemoryUnavailable
 from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, UserId
 from domain.errors import ChatError, MemoryNotFound, UnknownCursor
 from domain.memory import MAX_FACT_CHARS, MemoryId
-from tests.mem0_platform import KEY, NO_LAG, Fault, Lag, Mem0Platform
-from tests.mem0_platform_faults import (
+from tests.harness.mem0_platform import KEY, NO_LAG, Fault, Lag, Mem0Platform
+from tests.harness.mem0_platform_faults import (
     after,
     drip,
     flood,
@@ -37,7 +37,7 @@ from tests.mem0_platform_faults import (
     status,
     unheard,
 )
-from tests.servers import clean_environment
+from tests.harness.servers import clean_environment
 
 ADA, BOB = UserId("ada"), UserId("bob")
 CANARY = "canary-of-the-user"
@@ -993,7 +993,7 @@ async def test_neither_the_key_nor_what_users_say_gets_into_logs_or_errors(
 async def started(platform: Mem0Platform, what: str, folder: Path, home: Path) -> asyncio.subprocess.Process:
     """A process that has sent its first ping."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.apps.hosted_memory", what, platform.host, str(folder)),
+        *(sys.executable, "-m", "tests.harness.apps.hosted_memory", what, platform.host, str(folder)),
         env=clean_environment(HOME=str(home)),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,

@@ -8,15 +8,15 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from adapters.mem0.unusable import Mem0Unusable
+from adapters.mem0_unusable import Mem0Unusable
 from adapters.memory_mem0 import MemoryMem0
 from application.ports.memory import MemoryRefused, MemoryUnavailable
 from domain.conversation import Turn
 from domain.errors import MemoryNotFound
-from tests.integration.mem0_memory import ADA, BOB, SECRET, completed, facts
-from tests.memory_upstream import API_KEY, MemoryUpstream, memory_upstream_in_thread, open_mem0
-from tests.postgres import Postgres
-from tests.servers import NOBODY
+from tests.harness.mem0_memory import ADA, BOB, SECRET, completed, facts
+from tests.harness.memory_upstream import API_KEY, MemoryUpstream, memory_upstream_in_thread, open_mem0
+from tests.harness.postgres import Postgres
+from tests.harness.servers import NOBODY
 
 
 @pytest.fixture

@@ -20,11 +20,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from adapters import memory_sql
 from adapters.history_sql import HistorySQL
 from adapters.memory_sql import MemorySQL
-from adapters.sql import full_text_sqlite
 from adapters.sql.compiled import Compiled
 from adapters.sql.database import Database, DatabaseClosed, Statements
 from adapters.sql.schema import HEAD, MIGRATIONS
-from adapters.sql.sqlite import SQLiteDatabase
+from adapters.sql.sqlite import full_text as full_text_sqlite
+from adapters.sql.sqlite.database import SQLiteDatabase
 from adapters.sql.tables import MEMORIES_OF_ONE, memories, memory_owners
 from application.ports.memory import LongTermMemory, MemoryUnavailable
 from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, UserId

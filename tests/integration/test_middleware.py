@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 import httpx2
 import pytest
 
-from tests.fakes import ScriptedLLM
-from tests.servers import Service, running_service
+from tests.harness.fakes import ScriptedLLM
+from tests.harness.servers import Service, running_service
 
 HELLO = {"user_id": "user123", "message": "Hello"}
 ORIGIN = "https://chat.example"

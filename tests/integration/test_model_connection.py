@@ -17,7 +17,7 @@ from adapters.openai_api import connections
 from adapters.openai_api.connection import Answer, Connection, Unreadable
 from adapters.openai_api.connections import NotConnected
 from adapters.openai_api.service import ModelService
-from tests.raw_server import Call, Play, RawServer
+from tests.harness.raw_server import Call, Play, RawServer
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -17,7 +17,7 @@ from adapters.openai_api.connection import Answer
 from adapters.openai_api.service import ModelService
 from application.ports.llm import LLMDisconnected, LLMError, LLMUnreachable
 from domain.conversation import Message, Role
-from tests.raw_server import Call, Play, RawServer
+from tests.harness.raw_server import Call, Play, RawServer
 
 EVENTS = b'data: {"choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
 STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: %d\r\n\r\n%b" % (len(EVENTS), EVENTS)

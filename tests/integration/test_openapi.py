@@ -11,15 +11,16 @@ from typing import Any
 import pytest
 from fastapi.routing import APIRoute
 
-import entrypoints.http.routes
+import entrypoints.http.native
+import entrypoints.http.operations
 from application.ports.history import HistoryUnavailable
 from application.ports.llm import LLMRateLimited, LLMTimeout, LLMUnreachable
 from domain.conversation import ID_PATTERN
 from entrypoints.http.app import create_app
 from entrypoints.settings import Settings
-from tests.fakes import ScriptedLLM, ScriptedReply
-from tests.servers import running_service
-from tests.unit.stage import FailingHistory
+from tests.harness.fakes import ScriptedLLM, ScriptedReply
+from tests.harness.script import FailingHistory
+from tests.harness.servers import running_service
 
 SNAPSHOT = Path(__file__).parents[1] / "openapi.json"
 
@@ -79,10 +80,12 @@ def written(found: dict[str, Any]) -> str:
 
 def routes() -> Iterator[tuple[str, str]]:
     """Every route of every module of routes."""
-    for module in pkgutil.iter_modules(entrypoints.http.routes.__path__, "entrypoints.http.routes."):
-        for route in importlib.import_module(module.name).router.routes:
-            assert isinstance(route, APIRoute)
-            yield from ((method, route.path) for method in route.methods or ())
+    for package in (entrypoints.http.native, entrypoints.http.operations):
+        for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+            router = getattr(importlib.import_module(module.name), "router", None)
+            for route in router.routes if router else ():
+                assert isinstance(route, APIRoute)
+                yield from ((method, route.path) for method in route.methods or ())
 
 
 def documented() -> dict[tuple[str, str], dict[str, Any]]:

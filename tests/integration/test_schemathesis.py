@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import CheckFunction
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from tests.fakes import ScriptedLLM, ScriptedReply
+from tests.harness.fakes import ScriptedLLM, ScriptedReply
+from tests.harness.servers import running_service
 from tests.integration.test_openapi import documented
-from tests.servers import running_service
 
 # A schema has no words for what a cursor is, or a blank message: such requests are refused although they fit it.
 EXCLUDED: list[CheckFunction] = [positive_data_acceptance]

@@ -8,9 +8,9 @@ import uvloop
 from entrypoints.http.app import create_app
 from entrypoints.server import DrainingServer
 from entrypoints.settings import Settings
-from tests.integration.chat import post
-from tests.scripted_upstream import ScriptedUpstream
-from tests.servers import NOBODY, running_service
+from tests.harness.chat import post
+from tests.harness.scripted_upstream import ScriptedUpstream
+from tests.harness.servers import NOBODY, running_service
 
 
 @pytest.mark.parametrize(

@@ -18,14 +18,14 @@ from sqlalchemy import Engine, event
 
 from adapters.history_in_memory import HistoryInMemory
 from adapters.history_sql import HistorySQL
-from adapters.sql.sqlite import SQLiteDatabase, migrate
+from adapters.sql.sqlite.database import SQLiteDatabase, migrate
 from application.ports.llm import LLM, Reply
 from domain.conversation import Message
-from tests.chat_stream import ChatStream
-from tests.failing_history import FailNext, GatedHistory
-from tests.fakes import ScriptedLLM, ScriptedReply
-from tests.leaks import PeakMemory, assert_no_turn_left
-from tests.servers import Service, clean_environment, running_service, service_process
+from tests.harness.chat_stream import ChatStream
+from tests.harness.failing_history import FailNext, GatedHistory
+from tests.harness.fakes import ScriptedLLM, ScriptedReply
+from tests.harness.leaks import PeakMemory, assert_no_turn_left
+from tests.harness.servers import Service, clean_environment, running_service, service_process
 
 WHOLE = "Hello, world!"
 STREAM, SIMPLE = "/api/chat", "/api/chat/simple"
@@ -36,8 +36,8 @@ both_endpoints = pytest.mark.parametrize("path", [STREAM, SIMPLE])
 
 @pytest.fixture
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("application.generate_reply.FINISH_PAUSES", (0.0, 0.01, 0.02))
-    monkeypatch.setattr("application.running_turns.PROGRESS_INTERVAL", 0.05)
+    monkeypatch.setattr("application.turns.generate_reply.FINISH_PAUSES", (0.0, 0.01, 0.02))
+    monkeypatch.setattr("application.turns.running.PROGRESS_INTERVAL", 0.05)
 
 
 def url_of(path: Path) -> str:
@@ -212,8 +212,8 @@ async def held_by_another_process(path: Path) -> AsyncIterator[None]:
 
 @pytest.fixture
 def short_busy_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adapters.sql.sqlite_engine.PRAGMAS", ("journal_mode = WAL", "busy_timeout = 200"))
-    monkeypatch.setattr("adapters.sql.sqlite_threads.BUSY_TIMEOUT", 200)
+    monkeypatch.setattr("adapters.sql.sqlite.engine.PRAGMAS", ("journal_mode = WAL", "busy_timeout = 200"))
+    monkeypatch.setattr("adapters.sql.sqlite.threads.BUSY_TIMEOUT", 200)
 
 
 @pytest.mark.usefixtures("short_busy_timeout")

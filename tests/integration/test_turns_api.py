@@ -8,8 +8,7 @@ import pytest
 
 from adapters import live_turns_in_process
 from domain.conversation import TurnId
-from tests.fakes import ScriptedReply
-from tests.integration.chat import (
+from tests.harness.chat import (
     HANGS,
     SILENT,
     WHOLE,
@@ -19,7 +18,8 @@ from tests.integration.chat import (
     streaming,
     until,
 )
-from tests.servers import Service
+from tests.harness.fakes import ScriptedReply
+from tests.harness.servers import Service
 
 UNKNOWN = "0b0c5b1e-8a7c-4a53-9f0e-6d3a4f1c2b7d"
 GARBAGE = ("x", "-1", "1.0", "+1", "1e3", "٣", "²", "0x1", "9" * 10, "9" * 5000, "1,2", "1\t2", "a" * 100)

@@ -13,12 +13,12 @@ from typing import Any
 import httpx2
 import pytest
 
-from application.running_turns import MAX_REPLY_BYTES
-from tests.chat_stream import ChatStream
-from tests.leaks import PeakMemory, assert_no_turn_left
-from tests.scripted_upstream import NASTY_TEXTS, TEXTS, ScriptedUpstream
-from tests.servers import Service, running_service
-from tests.service_log import ServiceLog
+from application.turns.running import MAX_REPLY_BYTES
+from tests.harness.chat_stream import ChatStream
+from tests.harness.leaks import PeakMemory, assert_no_turn_left
+from tests.harness.scripted_upstream import NASTY_TEXTS, TEXTS, ScriptedUpstream
+from tests.harness.servers import Service, running_service
+from tests.harness.service_log import ServiceLog
 
 KEY = "sk-canary-5e1f0c"
 MESSAGE = "canary of what the user said"

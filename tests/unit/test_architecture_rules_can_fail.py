@@ -22,7 +22,7 @@ from tests.unit.test_architecture import (
 
 FORBIDDEN_IMPORTS: Final = {
     "Imports point inwards": [
-        ("domain.probe", "application.history"),
+        ("domain.probe", "application.turns.history"),
         ("application.probe", "adapters.history_in_memory"),
         ("adapters.probe", "entrypoints.settings"),
     ],
@@ -38,13 +38,13 @@ FORBIDDEN_IMPORTS: Final = {
         ("adapters.probe", "adapters.openai_api.errors"),
         ("entrypoints.container", "adapters.openai_api.errors"),
     ],
-    "Only Mem0 adapters use adapters/mem0": [
-        ("adapters.probe", "adapters.mem0.quiet_import"),
-        ("entrypoints.container", "adapters.mem0.platform_errors"),
-        ("adapters.probe", "adapters.mem0.opening"),
+    "Only Mem0 adapters use Mem0's modules": [
+        ("adapters.probe", "adapters.mem0_import"),
+        ("entrypoints.container", "adapters.mem0_platform.errors"),
+        ("adapters.probe", "adapters.mem0_library.setup"),
     ],
     "Routes never see the container": [
-        ("entrypoints.http.routes.probe", "entrypoints.container"),
+        ("entrypoints.http.native.probe", "entrypoints.container"),
         ("entrypoints.http.probe", "entrypoints.container"),
     ],
     "HTTP never sees an adapter": [
@@ -147,7 +147,12 @@ Rule = Callable[[Path], list[str]]
         (layer_violations, "domain/probe.py", "from uuid import uuid4", "domain/probe.py imports uuid"),
         (layer_violations, "domain/probe.py", "import anyio", "domain/probe.py imports anyio"),
         (layer_violations, "domain/probe.py", "from . import errors", "domain/probe.py imports ."),
-        (layer_violations, "domain/probe.py", "import application.turns", "domain/probe.py imports application.turns"),
+        (
+            layer_violations,
+            "domain/probe.py",
+            "import application.turns.access",
+            "domain/probe.py imports application.turns.access",
+        ),
         (layer_violations, "domain/probe.py", "async def f(): ...", "domain/probe.py is asynchronous"),
         (layer_violations, "domain/probe.py", "x = datetime.now()", "domain/probe.py reads the clock: now"),
         (layer_violations, "domain/probe.py", "print('x')", "domain/probe.py uses print"),
@@ -161,15 +166,15 @@ Rule = Callable[[Path], list[str]]
         (layer_violations, "application/probe.py", "x = date.today()", "application/probe.py reads the clock: today"),
         (
             use_case_violations,
-            "application/history.py",
-            "from application.turns import GetTurn",
-            "application/history.py imports the use case application.turns",
+            "application/turns/history.py",
+            "from application.turns.access import GetTurn",
+            "application/turns/history.py imports the use case application.turns.access",
         ),
         (
             use_case_violations,
-            "application/turns.py",
+            "application/turns/access.py",
             "from application import history",
-            "application/turns.py imports the use case application.history",
+            "application/turns/access.py imports the use case application.turns.history",
         ),
         (
             environment_violations,
@@ -185,9 +190,9 @@ Rule = Callable[[Path], list[str]]
         ),
         (
             environment_violations,
-            "adapters/mem0/quiet_import.py",
+            "adapters/mem0_import.py",
             "x = os.environ['X']",
-            "adapters/mem0/quiet_import.py reads the environment",
+            "adapters/mem0_import.py reads the environment",
         ),
         (
             environment_violations,

@@ -8,7 +8,7 @@ import pytest
 from application.ports.llm import LLMDisconnected
 from domain.conversation import DEFAULT_CONVERSATION, ConversationId, Turn, TurnId, TurnStatus, UserId
 from domain.errors import Cancelled, ChatError, ClientDisconnected, ServerShuttingDown, TurnDeadline, WorkerLost
-from tests.corpus import BAD_IDS, GOOD_IDS
+from tests.harness.corpus import BAD_IDS, GOOD_IDS
 
 BEGUN = Turn(
     id=TurnId("0b0c5b1e-8a7c-4a53-9f0e-6d3a4f1c2b7d"),

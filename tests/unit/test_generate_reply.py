@@ -8,10 +8,11 @@ import anyio
 import pytest
 
 from adapters.history_in_memory import HistoryInMemory
-from application import generate_reply, running_turns
 from application.ports.history import HistoryUnavailable, HistoryWriteFailed
 from application.ports.live_turns import End
 from application.ports.llm import LLMContextTooLong, LLMDisconnected, LLMError, LLMUnreachable, Reply, Usage
+from application.turns import generate_reply
+from application.turns import running as running_turns
 from domain.conversation import Message, Turn, TurnStatus
 from domain.errors import (
     Cancelled,
@@ -23,8 +24,8 @@ from domain.errors import (
     TurnDeadline,
     TurnNotFound,
 )
-from tests.fakes import ScriptedLLM, ScriptedReply
-from tests.unit.stage import ANN, FailingHistory, Stage, message, read, staged, until
+from tests.harness.fakes import ScriptedLLM, ScriptedReply
+from tests.harness.script import ANN, FailingHistory, Stage, message, read, staged, until
 
 HANGS = ScriptedReply(texts=("Hel",), hangs=True)
 SILENT = ScriptedReply(texts=(), hangs=True)

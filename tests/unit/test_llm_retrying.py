@@ -6,7 +6,7 @@ import pytest
 from adapters.llm_retrying import RetryingLLM
 from application.ports.llm import LLMDisconnected, LLMError, LLMRateLimited, LLMUnreachable
 from domain.conversation import Message, Role
-from tests.fakes import ScriptedLLM, ScriptedReply
+from tests.harness.fakes import ScriptedLLM, ScriptedReply
 
 MESSAGES = [Message(Role.USER, "Hello")]
 

@@ -14,7 +14,7 @@ import psycopg_pool
 import pytest
 from qdrant_client.http import exceptions as qdrant
 
-from adapters.mem0.quiet_import import import_mem0
+from adapters.mem0_import import import_mem0
 from application.ports.memory import LongTermMemoryError, MemoryRefused, MemoryUnavailable
 from domain.errors import MemoryNotFound
 
@@ -22,7 +22,7 @@ with TemporaryDirectory() as directory:
     import_mem0(Path(directory))  # before anything imports Mem0 as it comes
     from mem0 import exceptions as mem0
 
-    from adapters.mem0.errors import MEANINGS, ForeignError, meaning_of, of_exception
+    from adapters.mem0_library.errors import MEANINGS, ForeignError, meaning_of, of_exception
 
 REQUEST = httpx2.Request("POST", "http://127.0.0.1/")
 

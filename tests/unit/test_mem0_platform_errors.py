@@ -9,8 +9,8 @@ from tempfile import mkdtemp
 import httpx
 import pytest
 
-from adapters.mem0.platform_errors import ABSENT, ForeignError, is_pool_timeout, meaning_of, of_exception
-from adapters.mem0.quiet_import import import_mem0
+from adapters.mem0_import import import_mem0
+from adapters.mem0_platform.errors import ABSENT, ForeignError, is_pool_timeout, meaning_of, of_exception
 from application.ports.memory import MemoryRefused, MemoryUnavailable
 from domain.errors import ChatError, MemoryNotFound
 

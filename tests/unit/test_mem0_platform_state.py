@@ -1,6 +1,6 @@
 """What is remembered between calls because the platform is slow, and for how long."""
 
-from adapters.mem0.platform_state import LOOK_LIFE, MAX_ENTRIES, Add, AddsUnderWay, Emptiness, Latest
+from adapters.mem0_platform.state import LOOK_LIFE, MAX_ENTRIES, Add, AddsUnderWay, Emptiness, Latest
 from domain.conversation import UserId
 
 ADA, BOB = UserId("ada"), UserId("bob")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from adapters.mem0.unusable import Mem0Unusable
-from adapters.mem0.vector_stores import configuration
+from adapters.mem0_library.vector_stores import configuration
+from adapters.mem0_unusable import Mem0Unusable
 
 COMMON = {"collection_name": "memories", "embedding_model_dims": 64}
 

@@ -14,8 +14,8 @@ from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, UserId
 from domain.errors import MemoryNotFound, UnknownCursor
 from domain.memory import Memory, MemoryId, Recalled
 from domain.paging import Page
-from tests.fakes import LearningMemory
-from tests.unit.stage import Observed
+from tests.harness.fakes import LearningMemory
+from tests.harness.script import Observed
 
 ADA = UserId("ada")
 OF_BOB = Memory(MemoryId("00000000-0000-4000-8000-000000000000"), "bob", "secret", 0.5, datetime.now(UTC))

@@ -12,8 +12,8 @@ from application.ports.memory import MemoryLeaked, MemoryUnavailable
 from application.ports.memory_outbox import OutboxCounts
 from domain.context import NOTES
 from domain.conversation import TurnStatus, UserId
-from tests.fakes import LearningMemory, ScriptedReply
-from tests.unit.stage import ANN, FailingHistory, Stage, message, staged, until
+from tests.harness.fakes import LearningMemory, ScriptedReply
+from tests.harness.script import ANN, FailingHistory, Stage, message, staged, until
 
 BOB = UserId("bob")
 

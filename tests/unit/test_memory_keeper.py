@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from adapters.history_in_memory import HistoryInMemory
-from application.memory_keeper import (
+from application.memory.outbox_worker import (
     ENOUGH_ATTEMPTS,
     GIVE_UP_AFTER,
     LONGEST_PAUSE,
@@ -20,10 +20,10 @@ from application.memory_keeper import (
 from application.ports.history import HistoryUnavailable
 from application.ports.memory import LongTermMemory, MemoryRefused, MemoryUnavailable
 from application.ports.memory_outbox import OutboxCounts, Remembering
-from application.running_turns import RunningTurn
+from application.turns.running import RunningTurn
 from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, UserId
-from tests.fakes import LearningMemory
-from tests.unit.stage import Observed, until
+from tests.harness.fakes import LearningMemory
+from tests.harness.script import Observed, until
 
 ADA, BOB = UserId("ada"), UserId("bob")
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -276,7 +276,7 @@ async def test_after_a_long_outage_a_turn_is_tried_several_times_however_old_it_
 
 
 async def test_the_outbox_is_looked_into_again_and_again_without_being_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("application.memory_keeper.INTERVAL", 0.01)
+    monkeypatch.setattr("application.memory.outbox_worker.INTERVAL", 0.01)
     async with working(Scene()) as scene:
         await anyio.sleep(0.03)
         await scene.completed()
@@ -307,7 +307,7 @@ async def test_a_user_is_forgotten_at_once_where_that_is_possible() -> None:
 
 
 async def test_what_is_not_certain_is_asked_again_until_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("application.memory_keeper.INTERVAL", 0.01)
+    monkeypatch.setattr("application.memory.outbox_worker.INTERVAL", 0.01)
     async with working(Scene()) as scene:
         scene.memory.uncertain = 2
 
@@ -318,7 +318,7 @@ async def test_what_is_not_certain_is_asked_again_until_it_is(monkeypatch: pytes
 
 
 async def test_what_can_not_be_forgotten_at_once_is_tried_until_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("application.memory_keeper.INTERVAL", 0.01)
+    monkeypatch.setattr("application.memory.outbox_worker.INTERVAL", 0.01)
     async with working(Scene()) as scene:
         await scene.memory.store(ADA, "likes tea", 0.5)
         scene.memory.plans["forget_all"] = [MemoryUnavailable(), MemoryUnavailable(), MemoryRefused()]
@@ -349,7 +349,7 @@ async def test_who_asks_again_is_not_put_off() -> None:
 
 
 async def test_forgetting_takes_as_long_as_it_takes_but_nobody_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("application.memory_keeper.WAIT", 0.01)
+    monkeypatch.setattr("application.memory.outbox_worker.WAIT", 0.01)
     async with working(Scene()) as scene:
         await scene.memory.store(ADA, "likes tea", 0.5)
         scene.memory.held[ADA] = anyio.Event()
@@ -407,7 +407,7 @@ async def test_nothing_is_written_for_a_user_who_is_still_being_forgotten() -> N
 
 
 async def test_writing_waits_for_what_is_under_way_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("application.memory_keeper.WAIT", 0.01)
+    monkeypatch.setattr("application.memory.outbox_worker.WAIT", 0.01)
     async with working(Scene()) as scene:
         scene.memory.held[ADA] = anyio.Event()
         await scene.completed()
@@ -425,8 +425,8 @@ async def test_writing_waits_for_what_is_under_way_but_not_for_ever(monkeypatch:
 async def test_what_a_store_was_told_and_did_not_confirm_is_forgotten_when_it_arrives(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("application.memory_keeper.LATE", 0.2)
-    monkeypatch.setattr("application.memory_keeper.INTERVAL", 0.01)
+    monkeypatch.setattr("application.memory.outbox_worker.LATE", 0.2)
+    monkeypatch.setattr("application.memory.outbox_worker.INTERVAL", 0.01)
     async with working(Scene()) as scene:
         scene.memory.plans["remember"] = [MemoryUnavailable()]
         await scene.completed()
@@ -529,8 +529,8 @@ async def test_nothing_is_kept_of_users_where_nobody_would_clean_up_after_them()
 
 
 async def test_nothing_is_kept_of_users_for_whom_all_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("application.memory_keeper.LONGEST_TURN", 0.0)
-    monkeypatch.setattr("application.memory_keeper.LATE", 0.0)
+    monkeypatch.setattr("application.memory.outbox_worker.LONGEST_TURN", 0.0)
+    monkeypatch.setattr("application.memory.outbox_worker.LATE", 0.0)
     scene = Scene()
     empty = scene.kept()
     async with working(scene):

@@ -7,14 +7,15 @@ import anyio
 import pytest
 
 from adapters.history_in_memory import HistoryInMemory
-from application import generate_reply, running_turns
 from application.ports.history import HistoryUnavailable
 from application.ports.live_turns import End
 from application.ports.llm import LLMUnreachable
+from application.turns import generate_reply
+from application.turns import running as running_turns
 from domain.conversation import ConversationId, Turn, TurnId, TurnStatus
 from domain.errors import Cancelled
-from tests.fakes import ScriptedReply
-from tests.unit.stage import ANN, FailingHistory, message, read, staged, until
+from tests.harness.fakes import ScriptedReply
+from tests.harness.script import ANN, FailingHistory, message, read, staged, until
 
 HANGS = ScriptedReply(texts=("Hel", "lo"), hangs=True)
 

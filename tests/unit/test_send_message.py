@@ -7,13 +7,13 @@ import anyio
 import pytest
 
 from adapters.history_in_memory import HistoryInMemory
-from application import send_message
 from application.ports.history import HistoryUnavailable
 from application.ports.llm import Reply
+from application.turns import send_message
 from domain.conversation import DEFAULT_CONVERSATION, ConversationId, Message, Turn, TurnStatus, UserId
 from domain.errors import ContextTooLong, MessageTooLong, ServerShuttingDown, TurnInProgress
-from tests.fakes import ScriptedLLM, ScriptedReply
-from tests.unit.stage import ANN, NOW, FailingHistory, Stage, message, read, staged, until
+from tests.harness.fakes import ScriptedLLM, ScriptedReply
+from tests.harness.script import ANN, NOW, FailingHistory, Stage, message, read, staged, until
 
 HANGS = ScriptedReply(texts=("Hel",), hangs=True)
 

@@ -14,7 +14,7 @@ from application.ports.live_turns import Batch, End
 from application.ports.llm import LLMDisconnected
 from domain.conversation import TurnId
 from domain.errors import Cancelled, ChatError
-from entrypoints.http.sse import COMMENT, encode
+from entrypoints.http.native.wire import COMMENT, encode
 
 TURN = TurnId("0b0c5b1e-8a7c-4a53-9f0e-6d3a4f1c2b7d")
 STOP = End("stop", None)

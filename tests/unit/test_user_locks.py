@@ -5,7 +5,7 @@ import random
 import anyio
 import pytest
 
-from application.user_locks import UserLocks
+from application.memory.user_locks import UserLocks
 from domain.conversation import UserId
 
 ADA, BOB = UserId("ada"), UserId("bob")

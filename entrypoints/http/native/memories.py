@@ -1,0 +1,81 @@
+"""What is remembered of a user: to see, to correct, to forget."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from application.ports.memory import MemoryDisabled
+from domain.errors import MemoryNotFound, UnknownCursor
+from domain.memory import memory_id as parsed
+from entrypoints.http.dependencies import (
+    CorrectMemoryDep,
+    ForgetMemoriesDep,
+    ForgetMemoryDep,
+    ListMemoriesDep,
+    RecallMemoriesDep,
+    StoreFactDep,
+)
+from entrypoints.http.json_body import JSONRoute
+from entrypoints.http.native.history import Cursor, Limit
+from entrypoints.http.native.schemas import (
+    CorrectionRequest,
+    FactRequest,
+    ForgottenMemoryView,
+    ForgottenView,
+    MemoriesView,
+    MemoryView,
+    RecalledView,
+    UserIdField,
+)
+from entrypoints.http.openapi import BODY, MEMORY, STORE, problems
+
+router = APIRouter(prefix="/api/memories/{user_id}", tags=["memories"], route_class=JSONRoute)
+
+_PROBLEMS = (UnknownCursor, *STORE, *MEMORY)
+
+
+@router.post(
+    "",
+    status_code=201,
+    summary="Store a fact about a user",
+    responses=problems(*_PROBLEMS, MemoryDisabled, request=BODY),
+)
+async def store_fact(user_id: UserIdField, body: FactRequest, store: StoreFactDep) -> MemoryView:
+    return MemoryView.of(await store(user_id, body.fact, body.importance))
+
+
+@router.get("", summary="What is remembered of a user, newest first", responses=problems(*_PROBLEMS))
+async def list_memories(
+    user_id: UserIdField, list_them: ListMemoriesDep, limit: Limit = 50, cursor: Cursor = None
+) -> MemoriesView:
+    return MemoriesView.of(user_id, await list_them(user_id, limit, cursor))
+
+
+@router.get(
+    "/search", summary="What is remembered of a user and fits a query, best first", responses=problems(*_PROBLEMS)
+)
+async def search_memories(
+    user_id: UserIdField,
+    recall: RecallMemoriesDep,
+    q: Annotated[str, Query(description="What it should be about.", min_length=1, max_length=1000)],
+    limit: Annotated[int, Query(ge=1, le=50, description="How many at most.")] = 10,
+) -> RecalledView:
+    return RecalledView.of(user_id, await recall(user_id, q, limit))
+
+
+@router.patch("/{memory_id}", summary="Correct a memory", responses=problems(MemoryNotFound, *_PROBLEMS, request=BODY))
+async def correct_memory(
+    user_id: UserIdField, memory_id: str, body: CorrectionRequest, correct: CorrectMemoryDep
+) -> MemoryView:
+    return MemoryView.of(await correct(user_id, parsed(memory_id), body.fact, body.importance))
+
+
+@router.delete("/{memory_id}", summary="Forget a memory", responses=problems(MemoryNotFound, *_PROBLEMS))
+async def forget_memory(user_id: UserIdField, memory_id: str, forget: ForgetMemoryDep) -> ForgottenMemoryView:
+    await forget(user_id, parsed(memory_id))
+    return ForgottenMemoryView(user_id=user_id, id=memory_id)
+
+
+@router.delete("", summary="Forget all of a user", responses=problems(*_PROBLEMS))
+async def forget_memories(user_id: UserIdField, forget: ForgetMemoriesDep) -> ForgottenView:
+    return ForgottenView.of(user_id, await forget(user_id))

@@ -1,0 +1,77 @@
+"""One turn: look at it, follow it, stop it."""
+
+from typing import Annotated
+from urllib.parse import quote
+
+from fastapi import APIRouter, Header, Query, Response
+
+from domain.conversation import TurnId
+from domain.errors import StreamExpired, TurnNotFound
+from entrypoints.http.dependencies import FollowTurnDep, GetTurnDep, SettingsDep, StopTurnDep
+from entrypoints.http.disconnect import leaving_on_error
+from entrypoints.http.errors import RefusedTurn, invalid_request
+from entrypoints.http.event_stream import EventStream
+from entrypoints.http.native.schemas import TurnView
+from entrypoints.http.native.wire import encode
+from entrypoints.http.openapi import STORE, STREAM, described, problems
+
+router = APIRouter(prefix="/api/chat/turns", tags=["turns"])
+
+
+@router.get("/{turn_id}", summary="A turn", responses=problems(TurnNotFound, *STORE))
+async def get_turn(turn_id: str, get: GetTurnDep) -> TurnView:
+    return TurnView.of(await get(TurnId(turn_id)))
+
+
+@router.post("/{turn_id}/stop", summary="Stop a running turn", responses=problems(TurnNotFound, *STORE))
+async def stop_turn(turn_id: str, stop: StopTurnDep) -> TurnView:
+    return TurnView.of(await stop(TurnId(turn_id)))
+
+
+@router.get(
+    "/{turn_id}/stream",
+    summary="Follow a running or just finished turn",
+    response_class=Response,
+    responses=STREAM
+    | {
+        204: {"description": "The turn has ended, and every event of it has been sent."},
+        400: described("Problem: `invalid_request`, where the number of the last event is not one"),
+    }
+    | problems(TurnNotFound, StreamExpired, *STORE),
+)
+async def follow_turn(
+    turn_id: str,
+    get: GetTurnDep,
+    follow: FollowTurnDep,
+    settings: SettingsDep,
+    last_event_id: Annotated[str | None, Header(description="Number of the last event received.")] = None,
+    after: Annotated[str | None, Query(description="The same, for clients that can not set headers.")] = None,
+) -> Response:
+    seen = _event_number(last_event_id, after)
+    turn = await get(TurnId(turn_id))
+    try:
+        reader = await follow(turn.id, seen)
+    except StreamExpired as expired:
+        history = f"/api/chat/history/{quote(turn.user_id)}?conversation_id={quote(turn.conversation_id)}"
+        raise RefusedTurn(expired, turn.id, history) from expired
+    async with leaving_on_error(reader):
+        start = await reader.next(0)
+    if start.end is not None and not encode(start, turn.id, seen):
+        async with reader:
+            return Response(status_code=204)
+    return EventStream(
+        reader,
+        turn.id,
+        comment_interval=settings.comment_interval,
+        after=seen,
+        start=start if start.texts or start.end else None,
+    )
+
+
+def _event_number(last_event_id: str | None, after: str | None) -> int:
+    pointer, value = ("#/header/Last-Event-ID", last_event_id) if last_event_id else ("#/query/after", after)
+    if value is None:
+        return 0
+    if not (value.isascii() and value.isdigit() and len(value) <= 9):
+        raise invalid_request(400, pointer, "must be the number of an event, or 0")
+    return int(value)

@@ -1,0 +1,54 @@
+"""The service, with a history that kills the process at a chosen moment of a turn.
+
+python -m tests.harness.apps.dying_service after_begin | before_finish | after_finish
+"""
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+
+from dependency_injector import providers
+
+from adapters.history_sql import HistorySQL
+from adapters.sql.database import Database
+from domain.conversation import Turn
+from entrypoints.container import Container
+from entrypoints.http.app import create_app
+from entrypoints.server import DrainingServer
+from entrypoints.settings import load_settings
+
+
+class DyingHistory(HistorySQL):
+    def __init__(self, database: Database, moment: str) -> None:
+        super().__init__(database)
+        self._moment = moment
+
+    async def begin(self, turn: Turn) -> None:
+        await super().begin(turn)
+        self._die("after_begin")
+
+    async def finish(self, turn: Turn, *, remember_at: datetime | None = None) -> bool:
+        self._die("before_finish")
+        kept = await super().finish(turn, remember_at=remember_at)
+        self._die("after_finish")
+        return kept
+
+    def _die(self, moment: str) -> None:
+        if moment == self._moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main(arguments: Sequence[str]) -> None:
+    settings = load_settings()
+    container = Container(settings=settings)
+    container.history.override(providers.Singleton(DyingHistory, container.database, arguments[0]))
+    app = create_app(settings, container)
+    listener = socket.create_server((settings.host, settings.port))
+    DrainingServer(app, lambda url: print(f"listens on {url}", flush=True)).run([listener])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

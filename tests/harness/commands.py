@@ -1,0 +1,31 @@
+"""Commands that run to their end."""
+
+import asyncio
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+
+from tests.harness.exchange import PATIENCE
+from tests.harness.servers import clean_environment
+
+
+async def run(*command: str | Path, directory: Path, **environment: str) -> tuple[int, str, str]:
+    """How a command ended, and what it wrote to each of its two streams. One that hangs is killed."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        cwd=directory,
+        env=clean_environment(**environment),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(PATIENCE):
+            output, complaints = await process.communicate()
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+    assert process.returncode is not None
+    return process.returncode, output.decode(), complaints.decode()

@@ -1,0 +1,78 @@
+"""What a service holds at a moment, to be compared with what it holds after something went wrong."""
+
+import asyncio
+import os
+import threading
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Self
+
+from tests.harness.servers import Service
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """Tasks and file descriptors are those of the whole process, the test's own included."""
+
+    tasks: int
+    files: int
+    running_turns: int
+    leases: int
+    readers: int
+
+
+async def holdings(service: Service) -> Holdings:
+    return Holdings(
+        tasks=len(asyncio.all_tasks()),
+        files=len(await asyncio.to_thread(os.listdir, "/proc/self/fd")),
+        running_turns=len(service.container.running_turns()),
+        leases=len(service.container.leases()._queues),
+        readers=sum(log.readers for log in service.container.live_turns()._logs.values()),
+    )
+
+
+async def assert_no_more_than(before: Holdings, service: Service) -> None:
+    """Idle connections live on for some seconds, so that what is held is looked at until it fits or 15 s are over."""
+    for _ in range(300):
+        now = await holdings(service)
+        if all(after <= allowed for after, allowed in zip(astuple(now), astuple(before), strict=True)):
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"{now} is more than {before}: {[str(task.get_coro()) for task in asyncio.all_tasks()]}")
+
+
+async def assert_no_turn_left(service: Service) -> None:
+    """No turn runs, no conversation is taken, nobody reads."""
+    for _ in range(300):
+        now = await holdings(service)
+        if now.running_turns == now.leases == now.readers == 0:
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"left over: {now}")
+
+
+class PeakMemory:
+    """How much more memory the process held at a time than before, in bytes."""
+
+    async def __aenter__(self) -> Self:
+        self._stop = threading.Event()
+        self._before = self._peak = await asyncio.to_thread(_resident)
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._stop.set()
+        await asyncio.to_thread(self._thread.join)
+
+    @property
+    def growth(self) -> int:
+        return self._peak - self._before
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.005):
+            self._peak = max(self._peak, _resident())
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

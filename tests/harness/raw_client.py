@@ -1,0 +1,100 @@
+"""An HTTP client on a bare socket, which can leave in every way that a client can."""
+
+import asyncio
+import json
+import socket
+import struct
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
+
+from tests.harness.chat_stream import ChatStream
+
+PATIENCE: Final = 15
+"""Seconds within which something has to come; ends the test of a service that hangs."""
+
+
+class RawClient:
+    """One connection for one request. `body` is what has arrived behind the head, without the framing of its chunks."""
+
+    def __init__(self, url: str, *, receive_buffer: int | None = None) -> None:
+        self._address = (urlsplit(url).hostname, urlsplit(url).port)
+        self._receive_buffer = receive_buffer
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.body = b""
+
+    async def __aenter__(self) -> Self:
+        connection = socket.socket()
+        if self._receive_buffer:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
+        connection.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(connection, self._address)
+        # Reads no further ahead than asked for, so that a slow reader is one for the service as well.
+        self._reader, self._writer = await asyncio.open_connection(sock=connection, limit=self._receive_buffer or 65536)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._writer.transport.abort()
+
+    def send(self, data: bytes) -> None:
+        self._writer.write(data)
+
+    def post(self, path: str, fields: dict[str, Any]) -> None:
+        body = json.dumps(fields).encode()
+        self.request("POST", path, f"Content-Type: application/json\r\nContent-Length: {len(body)}", body)
+
+    def request(self, method: str, path: str, headers: str = "", body: bytes = b"") -> None:
+        lines = [f"{method} {path} HTTP/1.1", "Host: localhost", "Connection: close", *headers.splitlines()]
+        self.send("\r\n".join([*lines, "", ""]).encode() + body)
+
+    async def head(self) -> int:
+        async with asyncio.timeout(PATIENCE):
+            lines = (await self._reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        self.status = int(lines[0].split(" ")[1])
+        pairs = (line.split(": ", 1) for line in lines[1:-2])
+        self.headers = {name.lower(): value for name, value in pairs}
+        return self.status
+
+    async def chunk(self) -> bytes:
+        """The next chunk of the body; empty behind the last."""
+        async with asyncio.timeout(PATIENCE):
+            size = int(await self._reader.readline(), 16)
+            data = (await self._reader.readexactly(size + 2))[:size]
+        self.body += data
+        return data
+
+    async def events(self, count: int) -> None:
+        """Read until that many events have arrived. Some more may have come with the last of them."""
+        while len(self.stream.data) < count:
+            assert await self.chunk(), f"the stream ended after {self.body!r}"
+
+    async def rest(self) -> None:
+        """Read to the end of a body in chunks, or of one with a length."""
+        if "content-length" in self.headers:
+            self.body += await self._reader.readexactly(int(self.headers["content-length"]) - len(self.body))
+        else:
+            while await self.chunk():
+                pass
+
+    async def closed(self) -> bytes:
+        """What else comes until the service closes the connection."""
+        try:
+            return await self._reader.read()
+        except ConnectionResetError:
+            return b""
+
+    @property
+    def stream(self) -> ChatStream:
+        return ChatStream.of(self.body)
+
+    def leave(self, how: str) -> None:
+        """Leave with a FIN, a RST, or by closing the writing half alone."""
+        match how:
+            case "fin":
+                self._writer.transport.close()
+            case "rst":
+                sock: socket.socket = self._writer.get_extra_info("socket")
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self._writer.transport.abort()
+            case "half":
+                self._writer.write_eof()

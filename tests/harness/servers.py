@@ -1,0 +1,133 @@
+"""The service, started for a test: on the test's own event loop, or as a process that can be killed."""
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from dependency_injector import providers
+
+from entrypoints.container import Container
+from entrypoints.http.app import create_app
+from entrypoints.server import DrainingServer
+from entrypoints.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+
+NOBODY = "http://127.0.0.1:9/v1"
+"""Where no model's service listens, for services whose model is a fake."""
+
+for _imported_at_need in ("adapters.llm_openai", "adapters.history_sql", "adapters.sql.sqlite.database"):
+    import_module(_imported_at_need)  # importing reads files, which no event loop should wait for
+
+
+@dataclass
+class Service:
+    """A service that runs on the test's event loop, behind a real socket."""
+
+    url: str
+    client: httpx2.AsyncClient
+    container: Container
+
+
+@asynccontextmanager
+async def running_service(overrides: dict[str, Any] | None = None, **settings: Any) -> AsyncIterator[Service]:
+    """Start the service with these settings, on a free port; `overrides` replaces parts of the container."""
+    # The settings of whoever runs the tests must not matter: neither their .env nor, for these fields, their variables.
+    chosen = Settings(
+        _env_file=None,
+        **{"history_backend": "in_memory", "memory_backend": "in_memory", "openai_base_url": NOBODY, **settings},
+    )
+    container = Container(settings=chosen)
+    for name, part in (overrides or {}).items():
+        container.providers[name].override(providers.Object(part))
+    started: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    server = DrainingServer(create_app(chosen, container), started.set_result)
+    listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
+    serving = asyncio.create_task(server.serve([listener]))
+    try:
+        while not started.done():
+            assert not serving.done(), "the service refused to start"
+            await asyncio.sleep(0.01)
+        async with httpx2.AsyncClient(base_url=started.result(), timeout=30) as client:
+            yield Service(started.result(), client, container)
+    finally:
+        server.should_exit = True
+        await serving
+
+
+@dataclass
+class ServiceProcess:
+    """A service in a process of its own. `output` holds what it printed, both streams together."""
+
+    process: asyncio.subprocess.Process
+    url: str
+    output: list[str]
+
+    async def wait(self) -> int:
+        return await asyncio.wait_for(self.process.wait(), 30)
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+
+@asynccontextmanager
+async def service_process(
+    *arguments: str,
+    directory: Path,
+    command: tuple[str, ...] = ("-m", "entrypoints.cli", "serve"),
+    python: str | Path = sys.executable,
+    **environment: str,
+) -> AsyncIterator[ServiceProcess]:
+    """Start `smart-chatbot serve` in `directory` on a free port, wait until it listens, and kill it in the end.
+
+    It leads a process group of its own, so that its children are killed with it.
+    """
+    process = await asyncio.create_subprocess_exec(
+        python,
+        *command,
+        *arguments,
+        cwd=directory,
+        env=clean_environment(**{"PORT": "0", **environment}),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
+    )
+    output: list[str] = []
+    assert process.stdout is not None
+    address = ""
+    while not address:
+        line = (await asyncio.wait_for(process.stdout.readline(), 60)).decode()
+        assert line, "the service ended: " + "".join(output)
+        output.append(line)
+        if found := re.search(r"(?:listens on|running on) (http://\S+)", line):
+            address = found[1]
+    reading = asyncio.create_task(_collect(process.stdout, output))
+    try:
+        yield ServiceProcess(process, address, output)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+        await reading
+
+
+async def _collect(stream: asyncio.StreamReader, output: list[str]) -> None:
+    while line := await stream.readline():
+        output.append(line.decode())
+
+
+def clean_environment(**variables: str) -> dict[str, str]:
+    """This process's environment without anything that is a setting, with `variables`."""
+    settings = {name.upper() for name in Settings.model_fields}
+    kept = {name: value for name, value in os.environ.items() if name.upper() not in settings}
+    return kept | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | variables
