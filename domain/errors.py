@@ -143,3 +143,7 @@ class ServerShuttingDown(Interruption):
     code = "server_shutting_down"
     title = "The service is shutting down"
     retryable = True
+
+
+class Unusable(Exception):
+    """Something that is configured cannot be used; the message is one sentence for the operator, without secrets."""

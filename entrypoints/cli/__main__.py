@@ -1,3 +1,6 @@
+"""`python -m entrypoints.cli` is the command `smart-chatbot`."""
+
 from entrypoints.cli.main import main
 
-main()
+if __name__ == "__main__":
+    main()

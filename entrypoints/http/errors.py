@@ -50,7 +50,17 @@ STATUS: Final[dict[type[ChatError], int]] = {
     memory.MemoryRefused: 502,
     memory.MemoryDisabled: 501,
 }
-"""The HTTP status of every error. The only place where one meets the other."""
+"""The HTTP status of every error. No other module maps errors to statuses."""
+
+_STATUS_OF_CODE: Final = {kind.code: status for kind, status in STATUS.items()}
+
+
+def status_of_code(code: str) -> int:
+    """Return the HTTP status of an error code, e.g. of a turn that was ended by another process.
+
+    A code that this version does not know is answered as 500.
+    """
+    return _STATUS_OF_CODE.get(code, 500)
 
 
 @dataclass

@@ -12,7 +12,7 @@ import application
 import domain
 import entrypoints
 from domain.errors import ChatError
-from entrypoints.http.errors import STATUS
+from entrypoints.http.errors import STATUS, status_of_code
 
 DOCUMENTED = {
     "turn_not_found": 404,
@@ -72,6 +72,15 @@ def test_every_error_has_a_status_and_nothing_else_has() -> None:
 @pytest.mark.parametrize(("code", "status"), DOCUMENTED.items())
 def test_a_documented_code_has_its_documented_status(code: str, status: int) -> None:
     assert {status} == {found for kind, found in STATUS.items() if kind.code == code}
+
+
+@pytest.mark.parametrize("kind", STATUS, ids=lambda kind: kind.__name__)
+def test_errors_that_share_a_code_share_a_status(kind: type[ChatError]) -> None:
+    assert STATUS[kind] == status_of_code(kind.code)
+
+
+def test_an_unknown_code_is_an_internal_error() -> None:
+    assert status_of_code("from_a_newer_version") == 500
 
 
 def test_there_is_no_code_that_is_not_documented() -> None:
