@@ -1,4 +1,4 @@
-"""What is said, by whom, and how a turn ends."""
+"""Users, conversations, messages and turns, and how a turn ends."""
 
 import re
 from dataclasses import dataclass, replace
@@ -11,15 +11,15 @@ from domain.errors import ChatError, Interruption
 ID_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9._:@|+=~-]{0,127}"
 """The grammar of ids that clients choose.
 
-It covers UUIDs, e-mail addresses and `auth0|…`, and leaves out whatever would make data
-unreachable in a URL (`/`, `%`, white space) or stand for several users in a store (`*`).
+It covers UUIDs, e-mail addresses and `auth0|…`. It excludes characters that would make data unreachable in a URL
+(`/`, `%`, white space) or that a store could read as a wildcard (`*`).
 """
 
 _ID = re.compile(ID_PATTERN)
 
 
 class _Id(str):
-    """A string that is a well-formed id; `ValueError` otherwise."""
+    """A string that matches ID_PATTERN; any other raises `ValueError`."""
 
     __slots__ = ()
 
@@ -27,19 +27,19 @@ class _Id(str):
         if not _ID.fullmatch(value):
             raise ValueError(
                 "must be 1 to 128 characters, start with an ASCII letter or digit, "
-                "and hold only those and . _ : @ | + = ~ -"
+                "and contain only letters, digits and . _ : @ | + = ~ -"
             )
         return super().__new__(cls, value)
 
 
 class UserId(_Id):
-    """Who a conversation belongs to."""
+    """The owner of conversations and memories."""
 
     __slots__ = ()
 
 
 class ConversationId(_Id):
-    """One of a user's conversations; unique within the user only."""
+    """One of a user's conversations. Unique only within that user."""
 
     __slots__ = ()
 
@@ -58,14 +58,14 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message as the model gets to see it."""
+    """One message of the prompt sent to the model."""
 
     role: Role
     text: str
 
 
 class Exchange(NamedTuple):
-    """What was said in a turn, and nothing else of it."""
+    """The text of a turn: the user's message and the reply."""
 
     user_message: str
     reply: str
@@ -74,19 +74,31 @@ class Exchange(NamedTuple):
 class TurnStatus(StrEnum):
     IN_PROGRESS = "in_progress"
     COMPLETED = "completed"
-    """The model said why it stopped; the reply is whole, or as whole as `reason` says."""
+    """The model finished. `Turn.reason` says why it stopped, e.g. `length`, unless it simply stopped."""
     FAILED = "failed"
     """An error ended the turn before any text."""
     INTERRUPTED = "interrupted"
-    """Cut after some text, or ended on purpose: by its client, a stop or the shutdown."""
+    """Cut off after some text, or ended deliberately: by its client, a stop request or a shutdown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens that a turn consumed.
+
+    As reported by the provider, or, with `estimated`, derived from the text because the provider reported none.
+    """
+
+    prompt_tokens: int
+    completion_tokens: int
+    estimated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
     """A user's message and the assistant's reply: the unit of history.
 
-    `reason` is None while the turn runs and after a plain end; otherwise the code of the error that
-    ended it, or the model's finish reason where that is not `stop`.
+    `reason` is None while the turn runs and after a normal end. Otherwise it is the code of the error that ended the
+    turn, or the model's finish reason if that is not `stop`. `usage` is None until the model has answered.
     """
 
     id: TurnId
@@ -97,28 +109,29 @@ class Turn:
     reply: str = ""
     status: TurnStatus = TurnStatus.IN_PROGRESS
     reason: str | None = None
+    usage: Usage | None = None
 
     @property
     def exchange(self) -> Exchange:
         return Exchange(self.user_message, self.reply)
 
-    def completed(self, reply: str, finish_reason: str) -> Self:
-        """This turn after the model ended its reply of its own accord."""
+    def completed(self, reply: str, finish_reason: str, usage: Usage | None = None) -> Self:
+        """Return this turn with the model's finished reply."""
         reason = None if finish_reason == "stop" else finish_reason
-        return replace(self, reply=reply, status=TurnStatus.COMPLETED, reason=reason)
+        return replace(self, reply=reply, status=TurnStatus.COMPLETED, reason=reason, usage=usage)
 
-    def cut(self, reply: str, error: ChatError) -> Self:
-        """This turn after `error` ended it, with the text that came before."""
-        on_purpose = isinstance(error, Interruption)
-        status = TurnStatus.INTERRUPTED if reply or on_purpose else TurnStatus.FAILED
-        return replace(self, reply=reply, status=status, reason=error.code)
+    def ended_by(self, error: ChatError, reply: str = "", usage: Usage | None = None) -> Self:
+        """Return this turn as ended by `error`, with the text generated before it."""
+        interrupted = reply or isinstance(error, Interruption)
+        status = TurnStatus.INTERRUPTED if interrupted else TurnStatus.FAILED
+        return replace(self, reply=reply, status=status, reason=error.code, usage=usage)
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """One of a user's conversations, in outline.
+    """Summary of one conversation.
 
-    `updated_at` is when its latest turn began; `turns` counts all of them, running and failed ones too.
+    `updated_at` is the start of its latest turn. `turns` counts every turn, including running and failed ones.
     """
 
     user_id: UserId

@@ -1,4 +1,4 @@
-"""Everything that can go wrong with a chat.
+"""The errors a chat can end with, and `Unusable` for the operator.
 
     ChatError
     ├── MessageTooLong          message_too_long
@@ -12,10 +12,11 @@
     ├── OutputLimit             output_limit
     ├── WorkerLost              worker_lost
     ├── InternalError           internal_error
-    ├── Interruption            someone ended the turn on purpose
+    ├── Interruption            the turn was ended deliberately
     │   ├── Cancelled           cancelled
     │   ├── ClientDisconnected  client_disconnected
     │   └── ServerShuttingDown  server_shutting_down
+    ├── LiveTurnsUnavailable    live_turns_unavailable
     ├── LLMError                application/ports/llm.py
     │   ├── LLMUnreachable      upstream_unreachable
     │   ├── LLMTimeout          upstream_timeout
@@ -38,17 +39,18 @@
         ├── MemoryRefused       memory_refused
         └── MemoryDisabled      memory_disabled
 
-A code is part of the API: it is stored with turns and sent to clients, and never changes its meaning.
+A code is part of the API: it is stored with turns and sent to clients, and its meaning never changes.
 """
 
-from typing import ClassVar
+from collections.abc import Iterator
+from typing import ClassVar, NamedTuple, Self
 
 
 class ChatError(Exception):
-    """Base of all errors that a caller may be told about.
+    """Base class of every error that may be reported to a caller.
 
-    `detail` is for people and holds nothing that came from a provider, a store or another user.
-    `retry_after` is in seconds, None where waiting has no known use.
+    `detail` is for humans and contains nothing from a provider, a store or another user. `retry_after` is in seconds;
+    None if no waiting time is known to help.
     """
 
     code: ClassVar[str]
@@ -61,6 +63,33 @@ class ChatError(Exception):
         super().__init__(self.detail)
 
 
+class Failure(NamedTuple):
+    """A ChatError as plain data, so that every process reports it with the same bytes."""
+
+    code: str
+    title: str
+    detail: str
+    retryable: bool
+    retry_after: float | None = None
+
+    @classmethod
+    def of(cls, error: ChatError) -> Self:
+        return cls(error.code, error.title, error.detail, error.retryable, error.retry_after)
+
+    @classmethod
+    def of_code(cls, code: str) -> Self:
+        """Describe a stored code. A code that this version does not know is reported as an internal error."""
+        known = {error.code: error for error in reversed(list(_subclasses(ChatError))) if hasattr(error, "code")}
+        return cls.of(known.get(code, InternalError)())
+
+
+def _subclasses(parent: type[ChatError]) -> Iterator[type[ChatError]]:
+    """Yield a class before its subclasses."""
+    for error in parent.__subclasses__():
+        yield error
+        yield from _subclasses(error)
+
+
 class MessageTooLong(ChatError):
     code = "message_too_long"
     title = "The message is too long"
@@ -68,24 +97,26 @@ class MessageTooLong(ChatError):
 
 class ContextTooLong(ChatError):
     code = "context_too_long"
-    title = "The message and the instructions do not fit the model's context"
+    title = "The message and the instructions exceed the model's context window"
 
 
 class TurnNotFound(ChatError):
+    """Also raised for another user's turn, so that its existence is not disclosed."""
+
     code = "turn_not_found"
-    title = "There is no such turn"
+    title = "Turn not found"
 
 
 class MemoryNotFound(ChatError):
-    """Also where it is another user's: whose it is, is nobody's business."""
+    """Also raised for another user's memory, so that its existence is not disclosed."""
 
     code = "memory_not_found"
-    title = "There is no such memory"
+    title = "Memory not found"
 
 
 class TurnInProgress(ChatError):
     code = "turn_in_progress"
-    title = "Another turn of this conversation is still running"
+    title = "Another turn of this conversation is in progress"
     retryable = True
 
 
@@ -95,25 +126,25 @@ class StreamExpired(ChatError):
 
 
 class UnknownCursor(ChatError):
-    """A page's cursor that this service did not hand out."""
+    """The cursor of a page was not issued by this service."""
 
     code = "invalid_request"
-    title = "The request is not valid"
+    title = "Invalid request"
 
 
 class TurnDeadline(ChatError):
     code = "turn_deadline"
-    title = "The turn took longer than it may"
+    title = "The turn exceeded its time limit"
     retryable = True
 
 
 class OutputLimit(ChatError):
     code = "output_limit"
-    title = "The reply grew longer than it may"
+    title = "The reply exceeded the size limit"
 
 
 class WorkerLost(ChatError):
-    """The process that ran the turn died; found out at the next start."""
+    """The process that ran the turn died; detected when its lease expired, or at the next start."""
 
     code = "worker_lost"
     title = "The service stopped in the middle of the turn"
@@ -122,11 +153,11 @@ class WorkerLost(ChatError):
 
 class InternalError(ChatError):
     code = "internal_error"
-    title = "The service made a mistake"
+    title = "Internal error"
 
 
 class Interruption(ChatError):
-    """Someone ended the turn on purpose."""
+    """The turn was ended deliberately."""
 
 
 class Cancelled(Interruption):
@@ -136,7 +167,7 @@ class Cancelled(Interruption):
 
 class ClientDisconnected(Interruption):
     code = "client_disconnected"
-    title = "The last reader left"
+    title = "The last reader disconnected"
 
 
 class ServerShuttingDown(Interruption):

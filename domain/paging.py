@@ -1,4 +1,4 @@
-"""Listings in parts, newest first: a place in the order, and how much a part may hold."""
+"""Listings in pages, newest first: cursors, and the size limit of a page."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -9,51 +9,54 @@ from domain.errors import UnknownCursor
 
 Item = TypeVar("Item")
 
-PAGE_BYTES: Final = 900_000
-"""Text in a page of turns, in UTF-8: an answer stays near a megabyte, whatever the limit that was asked for."""
+MAX_PAGE_BYTES: Final = 900_000
+"""Text in a page of turns, in bytes of UTF-8. Keeps a response near a megabyte, whatever `limit` was requested."""
 
 BEYOND_ALL: Final = 10**18
-"""A place behind every place that a cursor can name."""
+"""A position after every position that a cursor can name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[Item]):
-    """A part of a listing; `next_cursor` leads to the rest, and is None at the end."""
+    """One page of a listing. `next_cursor` leads to the next page; None on the last one."""
 
     items: Sequence[Item]
     next_cursor: str | None
 
 
-def place_of(cursor: str | None) -> int:
-    """The place that a page's cursor stands for; behind everything where there is none.
+def parse_cursor(cursor: str | None) -> int:
+    """Return the position that a cursor names, or BEYOND_ALL for None.
 
     Raises:
-        UnknownCursor: no page gave it.
+        UnknownCursor: the cursor was not issued by a page.
     """
     if cursor is None:
         return BEYOND_ALL
     if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= 18):
-        raise UnknownCursor("The cursor is not one that this service gave.")
+        raise UnknownCursor("The cursor was not issued by this service.")
     return int(cursor)
 
 
 def page_of(
     latest_first: Iterable[tuple[int, Item]], limit: int, size: Callable[[Item], int] = lambda _: 0
 ) -> Page[Item]:
-    """The first `limit` of what is given with its places, or fewer, if not none, where `size` adds up to more than
-    PAGE_BYTES. Nothing is asked for beyond the first item that does not go in."""
+    """Return the first `limit` of the items, which are given with their positions.
+
+    The page ends earlier, but not empty, if the sizes would add up to more than MAX_PAGE_BYTES. Nothing is consumed
+    beyond the first item that does not fit.
+    """
     items: list[Item] = []
     last, total = 0, 0
-    for place, item in latest_first:
+    for position, item in latest_first:
         total += size(item)
-        if len(items) == limit or (items and total > PAGE_BYTES):
+        if len(items) == limit or (items and total > MAX_PAGE_BYTES):
             return Page(items, str(last))
         items.append(item)
-        last = place
+        last = position
     return Page(items, None)
 
 
 def page_of_turns(latest_first: Iterable[tuple[int, Turn]], limit: int) -> Page[Turn]:
-    """The same for turns, with the oldest first in the page."""
+    """Return a page of turns, oldest first within the page."""
     page = page_of(latest_first, limit, lambda turn: len(turn.user_message.encode()) + len(turn.reply.encode()))
     return Page(page.items[::-1], page.next_cursor)
