@@ -1,13 +1,10 @@
-"""Leases of one process: a queue for each conversation that is busy."""
+"""Leases within one process: a queue for each busy conversation."""
 
 import asyncio
 
 from application.ports.conversation_leases import ConversationLeases, Lease
 from domain.conversation import ConversationId, UserId
 from domain.errors import TurnInProgress
-
-MAX_WAITING = 4
-"""How many turns may wait in one conversation."""
 
 _Key = tuple[UserId, ConversationId]
 
@@ -21,14 +18,15 @@ class _Lease(Lease):
     async def release(self) -> None:
         if not self._released:
             self._released = True
-            self._leases.pass_on(self._key)
+            self._leases.admit_next(self._key)
 
 
 class ConversationLeasesInProcess(ConversationLeases):
-    """For running one turn at a time in a conversation, within one process."""
+    """Runs one turn at a time per conversation, within one process. At most `max_waiting` callers queue for each."""
 
-    def __init__(self) -> None:
-        # Lists, since nearly all are empty, and an empty deque takes 0.7 kB.
+    def __init__(self, *, max_waiting: int = 4) -> None:
+        self._max_waiting = max_waiting
+        # Lists, because nearly all of them are empty and an empty deque takes 0.7 kB.
         self._queues: dict[_Key, list[asyncio.Future[None]]] = {}
 
     async def acquire(self, user_id: UserId, conversation_id: ConversationId, *, wait: float) -> Lease:
@@ -37,29 +35,29 @@ class ConversationLeasesInProcess(ConversationLeases):
         if queue is None:
             self._queues[key] = []
             return _Lease(self, key)
-        if not wait or len(queue) >= MAX_WAITING:
+        if not wait or len(queue) >= self._max_waiting:
             raise TurnInProgress(retry_after=1)
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        queue.append(place)
+        admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        queue.append(admitted)
         try:
             async with asyncio.timeout(wait):
-                await place
-        except (TimeoutError, asyncio.CancelledError) as left:
-            if place.done() and not place.cancelled():
-                self.pass_on(key)
-            elif place in queue:  # not where it was passed over between being cancelled and getting here
-                queue.remove(place)
-            if isinstance(left, TimeoutError):
+                await admitted
+        except (TimeoutError, asyncio.CancelledError) as error:
+            if admitted.done() and not admitted.cancelled():
+                self.admit_next(key)
+            elif admitted in queue:  # it is not if it was skipped between its cancellation and this line
+                queue.remove(admitted)
+            if isinstance(error, TimeoutError):
                 raise TurnInProgress(retry_after=1) from None
             raise
         return _Lease(self, key)
 
-    def pass_on(self, key: _Key) -> None:
-        """Give the conversation to whoever has waited longest."""
+    def admit_next(self, key: _Key) -> None:
+        """Give the conversation to the caller that has waited longest."""
         queue = self._queues[key]
         while queue:
-            place = queue.pop(0)
-            if not place.done():
-                place.set_result(None)
+            admitted = queue.pop(0)
+            if not admitted.done():
+                admitted.set_result(None)
                 return
         del self._queues[key]

@@ -1,119 +1,127 @@
-"""Running turns of one process: a log is a list, following it is an index."""
+"""LiveTurns within one process: a log is a list, and a reader is an index into it."""
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 
-from application.ports.live_turns import Batch, End, LiveTurns, Reader, Stop, TurnLog
+from application.ports.live_turns import Batch, End, EventLog, LiveTurns, LiveTurnsUnavailable, Reader, Stop
 from domain.conversation import ConversationId, Turn, TurnId, UserId
-from domain.errors import Cancelled, ClientDisconnected, Interruption, StreamExpired
+from domain.errors import Cancelled, ClientDisconnected, Failure, Interruption, StreamExpired
 
-RETENTION = 600.0
-"""Seconds that a finished log is kept, so that a reader can come back."""
+LOG_OVERHEAD = 1_500
+"""Memory of a log without its deltas, in bytes (measured)."""
 
-MAX_EVENTS = 10_000
-MAX_BYTES = 512_000
-"""A log that has grown longer can not be joined any more; readers that are there stay."""
-
-MAX_FINISHED_BYTES = 64_000_000
-"""What all finished logs may take together; the oldest go first."""
-
-_LOG_BYTES = 1_500
-"""What a log takes in memory without its texts."""
-
-_EVENT_BYTES = 56
-"""What a text costs in memory beyond its characters."""
+DELTA_OVERHEAD = 56
+"""Memory of a delta beyond its characters, in bytes."""
 
 
-class _Log(TurnLog):
-    def __init__(self, turn: Turn, stop: Stop, keep: "Callable[[_Log], None]", *, stop_when_left: bool) -> None:
+class _Log(EventLog):
+    def __init__(self, turn: Turn, stop: Stop, live_turns: "LiveTurnsInProcess", *, stop_when_left: bool) -> None:
         self.turn_id = turn.id
         self.user_id = turn.user_id
         self.conversation_id = turn.conversation_id
         self.stop = stop
         self.stop_when_left = stop_when_left
-        self._keep = keep
-        self.texts: list[str] = []
+        self._live_turns = live_turns
+        self.accepted = False
+        self.deltas: list[str] = []
+        self.discarded = False
         self.end: End | None = None
         self.ended_at = 0.0
         self.readers = 0
-        self.waiting: set[asyncio.Future[bool]] = set()
-        """Settled with True at the next event, unless someone else settles them first."""
+        self.waiters: set[asyncio.Future[bool]] = set()
+        """Resolved with True at the next event, or with False when a reader's timeout passes."""
 
-    async def append(self, texts: Sequence[str]) -> None:
-        self.texts += texts
+    async def accept(self) -> None:
+        self.accepted = True
+        self._wake()
+
+    async def append(self, deltas: Sequence[str]) -> None:
+        self.deltas += deltas
         self._wake()
 
     async def close(self, end: End) -> None:
+        self._close(end)
+
+    def abandon(self) -> None:
+        if self.end is None:
+            self._close(End(None, Failure.of(LiveTurnsUnavailable())))
+
+    def _close(self, end: End) -> None:
         self.end = end
-        self.stop = _nothing_to_stop  # the turn, with all its text, is not kept along with the log
+        self.stop = _already_ended  # releases the running turn, which the log would otherwise keep in memory
         self.ended_at = asyncio.get_running_loop().time()
         self._wake()
-        self._keep(self)
+        self._live_turns.retain(self)
 
-    async def ended(self) -> None:
+    async def wait_for_end(self) -> None:
         while self.end is None:
             waiter = asyncio.get_running_loop().create_future()
-            self.waiting.add(waiter)
+            self.waiters.add(waiter)
             try:
                 await waiter
             finally:
-                self.waiting.discard(waiter)
+                self.waiters.discard(waiter)
 
     def _wake(self) -> None:
-        for waiter in self.waiting:
+        for waiter in self.waiters:
             if not waiter.done():
                 waiter.set_result(True)
 
     @property
-    def bytes(self) -> int:
-        return sum(map(len, self.texts)) + _EVENT_BYTES * len(self.texts)
-
-    @property
-    def joinable(self) -> bool:
-        return len(self.texts) <= MAX_EVENTS and self.bytes <= MAX_BYTES
+    def size(self) -> int:
+        """Memory of the deltas, in bytes."""
+        return sum(map(len, self.deltas)) + DELTA_OVERHEAD * len(self.deltas)
 
 
 class _Reader(Reader):
     def __init__(self, log: _Log, after: int) -> None:
         self._log = log
         self._after = after
+        self._accepted = False
         self._left = False
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[bool] | None = None
-        self._silent_at = 0.0
-        self._alarm: asyncio.TimerHandle | None = None
+        self._deadline = 0.0
+        self._timer: asyncio.TimerHandle | None = None
         log.readers += 1
 
-    async def next(self, silence: float) -> Batch:
+    async def next(self, wait: float) -> Batch | None:
         log = self._log
-        while len(log.texts) <= self._after and log.end is None and await self._wait(silence):
-            pass
-        first = min(self._after, len(log.texts)) + 1
-        texts = log.texts[self._after :]
-        self._after += len(texts)
-        return Batch(first, texts, log.end)
+        while (len(log.deltas) <= self._after or log.discarded) and log.end is None and log.accepted == self._accepted:
+            if not await self._wait(wait):
+                return None
+        self._accepted = log.accepted
+        if log.discarded:
+            return Batch(len(log.deltas) + 1, (), log.accepted, log.end)
+        first = min(self._after, len(log.deltas)) + 1
+        deltas = log.deltas[self._after :]
+        self._after += len(deltas)
+        return Batch(first, deltas, log.accepted, log.end)
 
-    async def _wait(self, silence: float) -> bool:
-        # One alarm goes along with all waits: setting and stopping one a wait costs more than the rest of the wait.
-        self._silent_at = self._loop.time() + silence
-        if self._alarm is None:
-            self._alarm = self._loop.call_at(self._silent_at, self._ring)
+    async def _wait(self, wait: float) -> bool:
+        # One timer serves all waits of a reader: creating and cancelling one per wait costs more than the wait itself.
+        self._deadline = self._loop.time() + wait
+        if self._timer is None:
+            self._timer = self._loop.call_at(self._deadline, self._on_timer)
+        elif self._timer.when() > self._deadline:
+            self._timer.cancel()
+            self._timer = self._loop.call_at(self._deadline, self._on_timer)
         waiter: asyncio.Future[bool] = self._loop.create_future()
         self._waiter = waiter
-        self._log.waiting.add(waiter)
+        self._log.waiters.add(waiter)
         try:
             return await waiter
         finally:
-            self._log.waiting.discard(waiter)
+            self._log.waiters.discard(waiter)
 
-    def _ring(self) -> None:
-        self._alarm = None
+    def _on_timer(self) -> None:
+        self._timer = None
         if self._waiter is None or self._waiter.done():
             return
-        if self._loop.time() < self._silent_at:
-            self._alarm = self._loop.call_at(self._silent_at, self._ring)
+        if self._loop.time() < self._deadline:
+            self._timer = self._loop.call_at(self._deadline, self._on_timer)
         else:
             self._waiter.set_result(False)
 
@@ -126,61 +134,83 @@ class _Reader(Reader):
         if self._left:
             return
         self._left = True
-        if self._alarm is not None:
-            self._alarm.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         self._log.readers -= 1
         if not self._log.readers and self._log.end is None and self._log.stop_when_left:
             self._log.stop(ClientDisconnected())
 
 
-def _nothing_to_stop(_interruption: Interruption) -> None:
+def _already_ended(_interruption: Interruption) -> None:
     pass
 
 
 class LiveTurnsInProcess(LiveTurns):
-    """For following running turns within one process."""
+    """Follows in-flight turns within one process. Never unavailable.
 
-    def __init__(self) -> None:
+    Finished logs are kept for `retention` seconds, and take at most `max_retained_bytes` together: the oldest are
+    dropped first. A log with more than `max_events` events or `max_bytes` of memory cannot be joined any more; readers
+    already present stay.
+    """
+
+    def __init__(
+        self,
+        *,
+        retention: float = 600,
+        max_events: int = 10_000,
+        max_bytes: int = 512_000,
+        max_retained_bytes: int = 64_000_000,
+    ) -> None:
+        self._retention = retention
+        self._max_events = max_events
+        self._max_bytes = max_bytes
+        self._max_retained_bytes = max_retained_bytes
         self._logs: dict[TurnId, _Log] = {}
-        self._finished: deque[tuple[_Log, int]] = deque()
-        self._finished_bytes = 0
+        self._retained: deque[tuple[_Log, int]] = deque()
+        self._retained_bytes = 0
 
-    async def open(self, turn: Turn, stop: Stop, *, stop_when_left: bool) -> TurnLog:
-        self._logs[turn.id] = log = _Log(turn, stop, self._keep, stop_when_left=stop_when_left)
+    async def open(self, turn: Turn, stop: Stop, *, stop_when_left: bool) -> EventLog:
+        self._logs[turn.id] = log = _Log(turn, stop, self, stop_when_left=stop_when_left)
         return log
 
-    async def join(self, turn_id: TurnId, after: int = 0) -> Reader:
-        self._forget_old()
-        log = self._logs.get(turn_id)
-        if log is None or not log.joinable:
+    async def join(self, turn_id: TurnId, owner: UserId | None, after: int = 0) -> Reader:
+        self._drop_expired()
+        log = self._log_of(turn_id, owner)
+        if log is None or len(log.deltas) > self._max_events or log.size > self._max_bytes:
             raise StreamExpired
         return _Reader(log, after)
 
-    async def stop(self, turn_id: TurnId) -> None:
-        log = self._logs.get(turn_id)
+    async def stop(self, turn_id: TurnId, owner: UserId | None) -> None:
+        log = self._log_of(turn_id, owner)
         if log is not None and log.end is None:
             log.stop(Cancelled())
-            await log.ended()
+            await log.wait_for_end()
 
     async def discard(self, user_id: UserId, conversation_id: ConversationId | None) -> None:
         for log in list(self._logs.values()):
             if log.user_id == user_id and conversation_id in (None, log.conversation_id):
                 del self._logs[log.turn_id]
-                log.texts = [""] * len(log.texts)  # readers that are there get the end under its true number
+                log.discarded = True
+                log.deltas = [""] * len(log.deltas)  # keeps the numbers, not the text
                 if log.end is None:
                     log.stop(Cancelled())
 
-    def _keep(self, log: _Log) -> None:
-        """Remember when a log ended, and what it takes."""
-        size = log.bytes + _LOG_BYTES
-        self._finished.append((log, size))
-        self._finished_bytes += size
-        self._forget_old()
+    def retain(self, log: _Log) -> None:
+        """Keep a log that has ended, within the limits."""
+        size = log.size + LOG_OVERHEAD
+        self._retained.append((log, size))
+        self._retained_bytes += size
+        self._drop_expired()
 
-    def _forget_old(self) -> None:
-        """Forget finished logs that are past their time, and the oldest where all together take too much."""
-        oldest = asyncio.get_running_loop().time() - RETENTION
-        while self._finished and (self._finished[0][0].ended_at < oldest or self._finished_bytes > MAX_FINISHED_BYTES):
-            log, size = self._finished.popleft()
-            self._finished_bytes -= size
+    def _log_of(self, turn_id: TurnId, owner: UserId | None) -> _Log | None:
+        log = self._logs.get(turn_id)
+        return log if log is not None and owner in (None, log.user_id) else None
+
+    def _drop_expired(self) -> None:
+        oldest = asyncio.get_running_loop().time() - self._retention
+        while self._retained and (
+            self._retained[0][0].ended_at < oldest or self._retained_bytes > self._max_retained_bytes
+        ):
+            log, size = self._retained.popleft()
+            self._retained_bytes -= size
             self._logs.pop(log.turn_id, None)

@@ -1,7 +1,7 @@
-"""For running one turn at a time in a conversation.
+"""Running one turn at a time per conversation.
 
-A port of its own although one process needs no more than a queue: with several, the lease is a row in the database,
-whatever carries the running turns.
+A port of its own, separate from LiveTurns: with several workers the lease is a row in the database, whichever adapter
+carries the event logs.
 """
 
 from abc import abstractmethod
@@ -11,24 +11,24 @@ from domain.conversation import ConversationId, UserId
 
 
 class Lease(Protocol):
-    """The right to run a turn in a conversation."""
+    """The exclusive right to run a turn in a conversation."""
 
     @abstractmethod
     async def release(self) -> None:
-        """Let the next one in. Releasing again does nothing."""
+        """Admit the next waiting turn. Idempotent."""
         ...
 
 
 class ConversationLeases(Protocol):
-    """For running one turn at a time in a conversation: first come, first served."""
+    """Running one turn at a time per conversation: first come, first served."""
 
     @abstractmethod
     async def acquire(self, user_id: UserId, conversation_id: ConversationId, *, wait: float) -> Lease:
-        """Wait for the conversation to be free, at most `wait` seconds. With 0, take it now or not at all.
+        """Wait up to `wait` seconds for the conversation to be free. With 0, succeed or fail immediately.
 
-        A caller that is cancelled while it waits leaves the queue.
+        A caller that is cancelled while waiting leaves the queue.
 
         Raises:
-            TurnInProgress: it did not become free in time, or too many are waiting already.
+            TurnInProgress: the conversation did not become free in time, or too many callers are waiting.
         """
         ...

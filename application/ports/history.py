@@ -1,8 +1,9 @@
-"""For keeping turns: a user's short-term memory, verbatim."""
+"""Keeping turns verbatim: a user's short-term memory."""
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Protocol
 
 from domain.conversation import Conversation, ConversationId, Exchange, Turn, TurnId, UserId
@@ -11,77 +12,106 @@ from domain.paging import Page
 
 
 class HistoryError(ChatError):
-    """The store let us down."""
+    """The store failed."""
 
 
 class HistoryUnavailable(HistoryError):
-    """Nothing was read or written; the same again may work later."""
+    """Nothing was read or written; the same call may succeed later."""
 
     code = "history_unavailable"
-    title = "The history can not be read or written at the moment"
+    title = "The history is unavailable"
     retryable = True
 
 
 class HistoryWriteFailed(HistoryError):
-    """A reply was generated and could not be stored."""
+    """A reply was generated but could not be stored."""
 
     code = "history_write_failed"
     title = "The reply could not be stored"
     retryable = True
 
 
-class ConversationHistory(Protocol):
-    """For keeping turns: a user's short-term memory, verbatim.
+@dataclass(frozen=True, slots=True)
+class TurnBegin:
+    """Everything that is written together when a turn begins.
 
-    Turns have a place in the order of their `begin`, across the user's conversations, that never changes. Every
-    text comes back as it was given. What a method has returned from is seen by every later call.
+    The turn is leased to the caller for `lease`, renewed by `save_progress`. A turn whose lease has expired was
+    abandoned by its worker.
+    """
+
+    turn: Turn
+    lease: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class TurnEnd:
+    """Everything that is written together when a turn ends.
+
+    With `remember`, the turn is also put into the memory outbox, unless its user's memories have been forgotten since
+    the turn began.
+    """
+
+    turn: Turn
+    remember: bool = False
+
+
+class ConversationHistory(Protocol):
+    """Keeping turns verbatim: a user's short-term memory.
+
+    Turns are ordered by `begin`, across all conversations of a user. A turn's position never changes, and positions
+    are not reused after a deletion. Text is returned exactly as it was given. A call that has returned is visible to
+    every later call.
+
+    A lookup by id takes the owner the turn has to belong to; None skips the check, for operators.
 
     Every method raises:
         HistoryUnavailable: nothing was read or written.
     """
 
     @abstractmethod
-    async def begin(self, turn: Turn) -> None:
-        """Keep a turn that starts now. Durable on return, as the store understands it."""
+    async def begin(self, begin: TurnBegin) -> None:
+        """Store a turn that starts now. Durable on return, to the extent the store is."""
         ...
 
     @abstractmethod
-    async def save_progress(self, replies: Mapping[TurnId, str]) -> None:
-        """Keep the text so far of running turns, all or none. Turns that ended or were deleted stay as they are."""
+    async def save_progress(self, replies: Mapping[TurnId, str], lease: timedelta) -> None:
+        """Store the text so far of running turns and renew their leases, all or none.
+
+        Turns that have ended or were deleted are left alone.
+        """
         ...
 
     @abstractmethod
-    async def finish(self, turn: Turn, *, remember_at: datetime | None = None) -> bool:
-        """Keep how a turn ended. Durable on return.
+    async def finish(self, end: TurnEnd) -> Turn | None:
+        """Store the end of a turn, and return the turn as stored. Durable on return.
 
-        Where `remember_at` is given, the turn is in the memory outbox, due from then on, exactly if this kept its end.
-        False, and nothing is kept, where the turn has been deleted. Finishing again changes nothing: the first end
-        stands.
+        The first end stands: if the turn has ended already, that end is returned and nothing is written. Returns None,
+        and writes nothing, if the turn was deleted or never began.
         """
         ...
 
     @abstractmethod
     async def finish_abandoned(self) -> int:
-        """End the turns that a dead process left running, as `worker_lost`; how many there were.
+        """End the running turns whose lease has expired, as `worker_lost`, and return their number.
 
-        Called at start-up, before the first `begin`.
+        In a store that a single process opens exclusively, the leases of earlier processes expire when it is opened.
         """
         ...
 
     @abstractmethod
-    async def get(self, turn_id: TurnId) -> Turn:
-        """One turn.
+    async def get(self, turn_id: TurnId, owner: UserId | None) -> Turn:
+        """Return one turn.
 
         Raises:
-            TurnNotFound: there is none with this id.
+            TurnNotFound: there is no such turn, or it belongs to another user.
         """
         ...
 
     @abstractmethod
     async def latest(self, user_id: UserId, conversation_id: ConversationId, limit: int) -> Sequence[Exchange]:
-        """What was said in the newest finished turns with reply text of one conversation, latest first.
+        """Return the text of the newest finished turns of a conversation that have a reply, latest first.
 
-        At most `limit` of them. Read before every reply, so it brings no more than that.
+        At most `limit`. Called before every reply, so it reads nothing else.
         """
         ...
 
@@ -89,33 +119,33 @@ class ConversationHistory(Protocol):
     async def page(
         self, user_id: UserId, conversation_id: ConversationId | None, limit: int, cursor: str | None
     ) -> Page[Turn]:
-        """The newest turns before `cursor`, oldest first; of all conversations where none is named.
+        """Return the newest turns before `cursor`, oldest first; of all conversations if none is given.
 
-        At most `limit`, and fewer where their text is long: see `domain.paging`.
+        At most `limit`, and fewer if their text is long (see `domain.paging`).
 
         Raises:
-            UnknownCursor: `cursor` is not one that a page gave.
+            UnknownCursor: `cursor` was not issued by a page.
         """
         ...
 
     @abstractmethod
     async def conversations(self, user_id: UserId, limit: int, cursor: str | None) -> Page[Conversation]:
-        """The user's conversations, the one with the latest turn first.
+        """Return the user's conversations, most recently used first.
 
         Raises:
-            UnknownCursor: `cursor` is not one that a page gave.
+            UnknownCursor: `cursor` was not issued by a page.
         """
         ...
 
     @abstractmethod
     async def clear(self, user_id: UserId, conversation_id: ConversationId | None) -> int:
-        """Delete the turns of one conversation, or of all where none is named; how many there were.
+        """Delete the turns of one conversation, or of all if none is given, and return their number.
 
-        Turns that are running go too: their `finish` returns False. Nothing of theirs comes back.
+        Includes running turns: their `finish` returns None. Nothing of a deleted turn comes back.
         """
         ...
 
     @abstractmethod
     async def check(self) -> None:
-        """Return if the store answers."""
+        """Return if the store responds."""
         ...

@@ -1,97 +1,139 @@
-"""For following running turns: each is an append-only log of events that any number of readers follow."""
+"""Following in-flight turns: each has an append-only event log that any number of readers follow."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from domain.conversation import ConversationId, Turn, TurnId, UserId
-from domain.errors import ChatError, Interruption
+from domain.conversation import ConversationId, Turn, TurnId, Usage, UserId
+from domain.errors import ChatError, Failure, Interruption
 
 Stop = Callable[[Interruption], None]
-"""Ends a running turn from outside; called on the event loop, any number of times, never blocks."""
+"""Ends a running turn. Called on the event loop, any number of times; never blocks."""
 
 
-@dataclass(frozen=True, slots=True)
-class End:
-    """How a turn ended, and its last event. Exactly one of the two is None."""
+class LiveTurnsUnavailable(ChatError):
+    """The event log cannot be read or written. The turn itself is not affected: its text is in the history."""
+
+    code = "live_turns_unavailable"
+    title = "The turn cannot be followed at the moment; its text is in the history"
+    retryable = True
+
+
+class End(NamedTuple):
+    """The last event of a log: how the turn ended, as stored in the history.
+
+    Exactly one of `finish_reason` and `failure` is None. `usage` is None if the model never answered.
+    """
 
     finish_reason: str | None
-    error: ChatError | None
+    failure: Failure | None
+    usage: Usage | None = None
 
 
 class Batch(NamedTuple):
     """Consecutive events of a log.
 
-    Events are numbered from 1 without gaps: the texts first, then the end. `first` is the number of the first event
-    here. A batch with neither texts nor end says that the log has been silent.
+    Deltas are numbered from 1 without gaps, and the end has the number after the last delta. `first` is the number of
+    the first event in this batch. `accepted` says that the model has started to answer, in this batch or before; that
+    event has no number.
     """
 
     first: int
-    texts: Sequence[str]
+    deltas: Sequence[str]
+    accepted: bool
     end: End | None
 
 
 class Reader(AbstractAsyncContextManager["Reader"], Protocol):
-    """One follower of a log, present until it leaves the context."""
+    """One reader of a log. It counts as present until its context exits."""
 
     @abstractmethod
-    async def next(self, silence: float) -> Batch:
-        """What has gathered since the last call; waits for something to come, at most `silence` seconds.
+    async def next(self, wait: float) -> Batch | None:
+        """Return the events appended since the last call, or wait up to `wait` seconds for the next one.
 
-        After the end, the end again.
+        Returns None if nothing was appended in time. Returns the end again if called after the end. If the turn's log
+        was discarded, only the end is returned.
+
+        Raises:
+            LiveTurnsUnavailable: the log cannot be read.
         """
         ...
 
 
-class TurnLog(Protocol):
-    """The writer's side of a log."""
+class EventLog(Protocol):
+    """The writing side of a log.
+
+    `accept`, `append` and `close` raise LiveTurnsUnavailable if the event was not recorded. The writer then calls
+    `abandon` and writes nothing more.
+    """
 
     @abstractmethod
-    async def append(self, texts: Sequence[str]) -> None:
-        """Add one event for each text."""
+    async def accept(self) -> None:
+        """Record that the model has started to answer."""
+        ...
+
+    @abstractmethod
+    async def append(self, deltas: Sequence[str]) -> None:
+        """Append one event per delta."""
         ...
 
     @abstractmethod
     async def close(self, end: End) -> None:
-        """Add the last event. Nothing may be appended after it."""
+        """Append the last event."""
+        ...
+
+    @abstractmethod
+    def abandon(self) -> None:
+        """End the log for its readers with `live_turns_unavailable`; the turn itself goes on.
+
+        Takes effect immediately for readers in this process. Never raises; does nothing after `close`.
+        """
         ...
 
 
 class LiveTurns(Protocol):
-    """For following running turns: each is an append-only log of events that any number of readers follow.
+    """Following in-flight turns: each has an append-only event log that any number of readers follow.
 
-    Logs are kept for a while after their end, so that a reader can come back; they are not history, and losing them
-    loses no finished turn.
+    A log is kept for a while after its end, so that a reader can return. It is not the history: losing it loses no
+    finished turn.
+
+    Every method raises:
+        LiveTurnsUnavailable: the logs cannot be read or written at the moment.
     """
 
     @abstractmethod
-    async def open(self, turn: Turn, stop: Stop, *, stop_when_left: bool) -> TurnLog:
-        """Start the log of a turn that runs in this process.
+    async def open(self, turn: Turn, stop: Stop, *, stop_when_left: bool) -> EventLog:
+        """Create the log of a turn that runs in this process.
 
-        `stop` is called with `Cancelled` when anyone asks for it, and, with `stop_when_left`, with
-        `ClientDisconnected` when the last reader has left.
+        `stop` is called with `Cancelled` when a stop is requested and, if `stop_when_left`, with `ClientDisconnected`
+        when the last reader has left.
         """
         ...
 
     @abstractmethod
-    async def join(self, turn_id: TurnId, after: int = 0) -> Reader:
-        """Follow a log from the event behind number `after`.
+    async def join(self, turn_id: TurnId, owner: UserId | None, after: int = 0) -> Reader:
+        """Return a reader of the events numbered above `after`. It counts as present from now on.
 
-        The reader counts as present from now on.
+        `owner` is the user the turn has to belong to; None skips the check, for operators.
 
         Raises:
-            StreamExpired: the log is not kept, or no longer from its beginning.
+            StreamExpired: the log is not kept, has outgrown its limits, or belongs to another user.
         """
         ...
 
     @abstractmethod
-    async def stop(self, turn_id: TurnId) -> None:
-        """Have the turn ended by whoever runs it; returns when it has ended, at once where it does not run."""
+    async def stop(self, turn_id: TurnId, owner: UserId | None) -> None:
+        """Stop the turn and wait until it has ended.
+
+        Returns immediately if it is not running, or if it does not belong to `owner` (None skips that check).
+        """
         ...
 
     @abstractmethod
     async def discard(self, user_id: UserId, conversation_id: ConversationId | None) -> None:
-        """Forget the logs of a user or of one conversation: the running ones are stopped, no new reader may join."""
+        """Delete the logs of one conversation, or of all if none is given. Running turns are stopped.
+
+        No reader can join a discarded log; readers already present receive nothing more but its end.
+        """
         ...

@@ -1,20 +1,19 @@
-"""For generating replies."""
+"""Generating replies with a language model."""
 
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Protocol
 
-from domain.conversation import Message
+from domain.conversation import Message, Usage
 from domain.errors import ChatError
 
 
 class LLMError(ChatError):
-    """The model gave no reply, or not a whole one.
+    """The model gave no reply, or an incomplete one.
 
-    `repeatable` says that the call certainly did not reach the model's work, or was refused by it, so that
-    repeating it costs nothing twice. `attempts` is how often the model was asked before this was raised.
+    `repeatable`: safe to retry, because the request never reached the model or was rejected before generation.
+    `attempts` is the number of requests made before this error was raised.
     """
 
     repeatable: bool = False
@@ -23,103 +22,96 @@ class LLMError(ChatError):
 
 class LLMUnreachable(LLMError):
     code = "upstream_unreachable"
-    title = "The model's service can not be reached"
+    title = "The model service cannot be reached"
     retryable = True
 
 
 class LLMTimeout(LLMError):
-    """No answer within the limit; the call may have been billed."""
+    """No response within the limit. The request may have been billed."""
 
     code = "upstream_timeout"
-    title = "The model's service did not answer in time"
+    title = "The model service did not respond in time"
     retryable = True
 
 
 class LLMIdle(LLMError):
-    """An answer that fell silent."""
+    """The response stalled."""
 
     code = "upstream_idle"
-    title = "The model's service fell silent"
+    title = "The model service stopped sending"
     retryable = True
 
 
 class LLMRateLimited(LLMError):
     code = "upstream_rate_limited"
-    title = "The model's service is at its limit"
+    title = "The model service is rate limited"
     retryable = True
     repeatable = True
 
 
 class LLMAuthFailed(LLMError):
     code = "upstream_auth"
-    title = "The model's service refused our credentials"
+    title = "The model service rejected our credentials"
 
 
 class LLMFailed(LLMError):
-    """The service answered with an error of its own."""
+    """The service responded with an error of its own."""
 
     code = "upstream_error"
-    title = "The model's service failed"
+    title = "The model service failed"
     retryable = True
 
 
 class LLMRefused(LLMFailed):
-    """The service refuses the request as we put it; the same again would fare no better."""
+    """The service rejects the request as it is; an identical request would be rejected again."""
 
-    title = "The model's service refused the request"
+    title = "The model service rejected the request"
     retryable = False
 
 
 class LLMRedirected(LLMFailed):
-    """The service sent us elsewhere; refused, since the credentials would go along."""
+    """The service responded with a redirect, which is not followed because the credentials would be sent along."""
 
-    title = "The model's service sent a redirect, which is refused"
+    title = "The model service sent a redirect, which is not followed"
     retryable = False
 
 
 class LLMInvalid(LLMError):
-    """An answer that does not follow the protocol."""
+    """The response violates the protocol."""
 
     code = "upstream_invalid"
-    title = "The model's service sent something unreadable"
+    title = "The model service sent an invalid response"
     retryable = True
 
 
 class LLMDisconnected(LLMError):
     code = "upstream_disconnected"
-    title = "The connection to the model's service broke"
+    title = "The connection to the model service broke"
     retryable = True
 
 
 class LLMTruncated(LLMError):
-    """The answer ended without saying why."""
+    """The response ended without a finish reason."""
 
     code = "upstream_truncated"
-    title = "The model's service ended the reply without finishing it"
+    title = "The model service ended the reply without finishing it"
     retryable = True
 
 
 class LLMContextTooLong(LLMError):
     code = "context_too_long"
-    title = "The conversation does not fit the model's context"
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Tokens, as the provider counts them."""
-
-    prompt_tokens: int
-    completion_tokens: int
+    title = "The conversation exceeds the model's context window"
 
 
 class Reply(Protocol):
-    """An answered call: the texts as they come.
+    """A reply that is being streamed.
 
-    Iterating gives what has gathered, one or more non-empty texts at a time, in order, free of NUL and of lone
-    surrogates. It ends only when the model has said why it stopped; `finish_reason` is set from then on.
+    Iterating yields the deltas as they arrive: one or more non-empty strings at a time, in order, without NUL and
+    lone surrogates. Iteration ends only after the model has finished; `finish_reason` is set from then on. `usage` is
+    None until the provider has reported it.
 
     Raises while iterating:
-        LLMError: whatever cut the reply short. What came before stays valid.
+        LLMError: the reply was cut short. Deltas received before stay valid.
         OutputLimit: the service sent a line longer than any reply needs.
     """
 
@@ -131,16 +123,17 @@ class Reply(Protocol):
 
 
 class LLM(Protocol):
-    """For generating replies."""
+    """Generating replies with a language model."""
 
     @abstractmethod
     def reply(self, messages: Sequence[Message]) -> AbstractAsyncContextManager[Reply]:
-        """Ask for the reply to `messages`.
+        """Request the reply to `messages`.
 
-        Entering waits until the service has answered and is about to stream. Leaving, for whatever reason, ends the
-        call and frees its connection at once. Does not promise that an abandoned call is not billed.
+        Entering the context waits until the service has accepted the request and is about to stream. Leaving it, for
+        whatever reason, ends the request and releases its connection immediately. An abandoned request may still be
+        billed.
 
         Raises:
-            LLMError: the service can not be reached, refuses, or answers with something else than a stream.
+            LLMError: the service cannot be reached, rejects the request, or does not respond with a stream.
         """
         ...

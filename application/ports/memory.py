@@ -52,7 +52,7 @@ class LongTermMemory(Protocol):
         LongTermMemoryError: `MemoryUnavailable` where trying again may help, `MemoryRefused` where not.
     """
 
-    learns: bool
+    extracts_from_turns: bool
     """Whether `remember` does anything, so that forgetting may meet a remembering that is under way."""
 
     @abstractmethod
@@ -65,7 +65,7 @@ class LongTermMemory(Protocol):
         """Keep what is worth keeping of a completed turn; what that is, the adapter decides.
 
         On return it is kept, as far as the store can tell. Remembering a turn again adds nothing. Does nothing where
-        `learns` is False.
+        `extracts_from_turns` is False.
         """
         ...
 

@@ -1,28 +1,57 @@
-"""For having long-term memory follow what happened, whatever breaks in between.
+"""The work that long-term memory still has to do: remember completed turns, forget users.
 
-What is still to be done is kept with the turns and changes in the same transactions as they do.
+It is stored with the turns and changes in the same transactions, so that it survives crashes.
 """
 
 from abc import abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import timedelta
 from typing import Protocol
 
-from domain.conversation import Turn, TurnId, UserId
+from domain.conversation import Turn, UserId
 
 
 @dataclass(frozen=True, slots=True)
-class Remembering:
-    """A completed turn that is to be remembered; `attempts` have failed so far."""
+class Claim:
+    """The exclusive right to change one user's memories, until its lease expires.
 
+    `token` identifies the claim: once the lease has expired and another worker has claimed the user, calls with the
+    old claim have no effect.
+    """
+
+    user_id: UserId
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class RememberTurn:
+    """A completed turn to be remembered. `attempts` have failed so far."""
+
+    claim: Claim
     turn: Turn
     attempts: int
 
 
 @dataclass(frozen=True, slots=True)
+class ForgetUser:
+    """A user to be forgotten. `attempts` have been made so far.
+
+    If `unsettled`, a write that the memory store did not confirm may still arrive, so that the user has to be forgotten
+    again later.
+    """
+
+    claim: Claim
+    attempts: int
+    unsettled: bool
+
+
+OutboxJob = RememberTurn | ForgetUser
+
+
+@dataclass(frozen=True, slots=True)
 class OutboxCounts:
-    """Turns that are still to be remembered, turns that were given up, users that are still to be forgotten."""
+    """Number of turns waiting to be remembered, of turns given up, and of users waiting to be forgotten."""
 
     pending: int
     dead: int
@@ -30,59 +59,73 @@ class OutboxCounts:
 
 
 class MemoryOutbox(Protocol):
-    """For having long-term memory follow what happened, whatever breaks in between.
+    """The work that long-term memory still has to do: remember completed turns, forget users.
 
-    `ConversationHistory.finish` puts turns in. One process at a time works it off.
+    `ConversationHistory.finish` adds turns. At most one job per user is claimed at a time, by any worker. Delays are
+    measured by the store's clock.
 
     Every method raises:
         HistoryUnavailable: nothing was read or written.
     """
 
     @abstractmethod
-    async def due(self, now: datetime, limit: int, *, besides: Collection[UserId] = ()) -> Sequence[Remembering]:
-        """The turns whose time has come, the one that waits longest first; none of the users `besides`.
+    async def claim(self, limit: int, lease: timedelta) -> Sequence[OutboxJob]:
+        """Claim up to `limit` jobs that are due, each of another user.
 
-        Not those that were given up, and not those of users who are being forgotten: what is remembered meanwhile
-        would be lost with the rest.
+        Users to be forgotten come first, then turns, the longest waiting first. A turn is not due while its user is
+        claimed or is to be forgotten, and never after it was given up.
         """
         ...
 
     @abstractmethod
-    async def settle(self, turn_id: TurnId) -> None:
-        """A turn has been remembered."""
+    async def claim_user(self, user_id: UserId, lease: timedelta) -> Claim | None:
+        """Claim a user without a job, to change their memories. None if the user is claimed, or is to be forgotten."""
         ...
 
     @abstractmethod
-    async def postpone(self, turn_id: TurnId, until: datetime) -> None:
-        """Remembering a turn failed; it is due again at `until`."""
+    async def release(self, claim: Claim, *, unsettled_for: timedelta | None = None) -> None:
+        """Release a claim.
+
+        `unsettled_for` says for how long a write may still arrive that the memory store did not confirm; forgetting the
+        user is not finished before.
+        """
         ...
 
     @abstractmethod
-    async def give_up(self, turn_id: TurnId) -> None:
-        """Remembering a turn failed for good; it is only counted from now on, until it is deleted."""
+    async def settle(self, job: RememberTurn) -> None:
+        """The turn has been remembered: remove it, and release the claim."""
+        ...
+
+    @abstractmethod
+    async def postpone(self, job: OutboxJob, delay: timedelta, *, unsettled_for: timedelta | None = None) -> None:
+        """The attempt failed or has to be repeated: make the job due after `delay`, and release the claim."""
+        ...
+
+    @abstractmethod
+    async def give_up(self, job: RememberTurn, *, unsettled_for: timedelta | None = None) -> None:
+        """The turn cannot be remembered: only count it from now on, until it is deleted, and release the claim."""
         ...
 
     @abstractmethod
     async def begin_forgetting(self, user_id: UserId) -> None:
-        """A user is to be forgotten: none of their turns so far is to be remembered any more. Durable on return."""
+        """Have a user forgotten; none of their turns so far will be remembered. Durable on return.
+
+        Turns that are running do not enter the outbox when they finish. If the user is being forgotten already, the
+        next attempt is due immediately.
+        """
         ...
 
     @abstractmethod
-    async def end_forgetting(self, user_id: UserId) -> None:
-        """A user has been forgotten."""
+    async def end_forgetting(self, job: ForgetUser) -> None:
+        """The user has been forgotten: remove the job, and release the claim."""
         ...
 
     @abstractmethod
-    async def is_forgetting(self, user_id: UserId) -> bool:
-        """Whether a user is still to be forgotten."""
-        ...
-
-    @abstractmethod
-    async def forgetting(self, limit: int) -> Sequence[UserId]:
-        """Users who are still to be forgotten, `limit` at most."""
+    async def forget_attempts(self, user_id: UserId) -> int | None:
+        """Return how often forgetting this user has been attempted; None if the user is not to be forgotten."""
         ...
 
     @abstractmethod
     async def counts(self) -> OutboxCounts:
-        """How much there is to do."""
+        """Return the size of the outbox."""
         ...

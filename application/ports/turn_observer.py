@@ -1,37 +1,135 @@
-"""For being told how turns fare: logs now, metrics and traces later."""
+"""Observing turns and the work around them: logs today, metrics and traces as further adapters."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
-from application.ports.llm import Usage
-from domain.conversation import Turn
+from domain.conversation import ConversationId, Turn, UserId
 from domain.errors import ChatError
 
 
-@dataclass(frozen=True, slots=True)
-class TurnFigures:
-    """What a turn took. Seconds are measured from its begin.
+class Where(StrEnum):
+    """The activity that failed. The values appear in logs."""
 
-    `memories` is how many were recalled for it, None where long-term memory did not answer or was not asked.
+    RUNNING_TURN = "running a turn"
+    STORING_END = "storing the end of a turn"
+    SAVING_PROGRESS = "saving the text so far"
+    ENDING_ABANDONED_TURNS = "ending abandoned turns"
+    WRITING_EVENTS = "writing a turn's events"
+    CLAIMING_JOBS = "claiming jobs from the memory outbox"
+    RUNNING_JOB = "running a job of the memory outbox"
+    GIVING_UP_TURN = "remembering a turn, which is given up"
+    CHECKING_FORGETTING = "checking whether a user is being forgotten"
+    STORING_FACT = "storing a fact"
+    REMEMBERING_TURN = "remembering a turn"
+    RECALLING = "recalling memories"
+    LISTING_MEMORIES = "listing memories"
+    CORRECTING_MEMORY = "correcting a memory"
+    FORGETTING_MEMORY = "forgetting a memory"
+    FORGETTING_USER = "forgetting a user"
+    CHECKING_MEMORY = "checking long-term memory"
+    CHECKING_OWNER = "checking the owner of memories"
+
+
+@dataclass(frozen=True, slots=True)
+class TurnBegun:
+    """A turn is stored and starts to run."""
+
+    turn: Turn
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRejected:
+    """A message was rejected before a turn began; nothing was stored."""
+
+    user_id: UserId
+    conversation_id: ConversationId
+    error: ChatError
+
+
+@dataclass(frozen=True, slots=True)
+class MemoriesRecalled:
+    """Long-term memory was searched for a turn. `count` is None if it did not answer."""
+
+    turn: Turn
+    seconds: float
+    count: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class TurnAccepted:
+    """The model has started to answer, `seconds` after the turn began."""
+
+    turn: Turn
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class FirstDelta:
+    """The first text of the reply arrived, `seconds` after the turn began."""
+
+    turn: Turn
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TurnEnded:
+    """A turn ended as stored in `turn`; `error` is set unless the model finished.
+
+    Times are in seconds since the turn began. `memories` is the number of recalled memories, None if long-term memory
+    did not answer or was not asked.
     """
 
+    turn: Turn
+    error: ChatError | None
     seconds: float
-    first_text_seconds: float | None
-    texts: int
-    usage: Usage | None
+    first_delta_seconds: float | None
+    deltas: int
     memories: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class AbandonedTurnsEnded:
+    """Turns of workers that died were ended as `worker_lost`."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoreCalled:
+    """A call of the history or outbox returned or raised after `seconds`. `operation` is the port's method name."""
+
+    operation: str
+    seconds: float
+    error: ChatError | None
+
+
+@dataclass(frozen=True, slots=True)
+class BackgroundFailure:
+    """Something failed without failing a request; the application carries on."""
+
+    where: Where
+    error: Exception
+
+
+Event = (
+    TurnBegun
+    | TurnRejected
+    | MemoriesRecalled
+    | TurnAccepted
+    | FirstDelta
+    | TurnEnded
+    | AbandonedTurnsEnded
+    | StoreCalled
+    | BackgroundFailure
+)
+
+
 class TurnObserver(Protocol):
-    """For being told how turns fare. Calls return at once and never raise."""
+    """Observing turns and the work around them: logs today, metrics and traces as further adapters."""
 
     @abstractmethod
-    def ended(self, turn: Turn, error: ChatError | None, figures: TurnFigures) -> None:
-        """A turn has ended, as `turn` says; `error` is what ended it early."""
-        ...
-
-    @abstractmethod
-    def failed(self, doing: str, error: Exception) -> None:
-        """Something failed while the application was `doing` what it says; it goes on."""
+    def observe(self, event: Event) -> None:
+        """Take note of an event. Returns immediately and never raises; ignores events it has no use for."""
         ...
