@@ -1,74 +1,103 @@
-"""History and memory outbox in the memory of one process: for trying things out, and the fake for tests."""
+"""Turns and the memory outbox in the memory of one process: for trying things out, and as a fake in tests."""
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
-from datetime import datetime
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
-from application.ports.history import ConversationHistory
-from application.ports.memory_outbox import MemoryOutbox, OutboxCounts, Remembering
+from adapters.clock import utc_now
+from application.ports.history import ConversationHistory, TurnBegin, TurnEnd
+from application.ports.memory_outbox import Claim, ForgetUser, MemoryOutbox, OutboxCounts, OutboxJob, RememberTurn
 from domain.conversation import Conversation, ConversationId, Exchange, Turn, TurnId, TurnStatus, UserId
 from domain.errors import TurnNotFound, WorkerLost
-from domain.paging import Page, page_of, page_of_turns, place_of
+from domain.paging import Page, page_of, page_of_turns, parse_cursor
+
+_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
-class _Due(NamedTuple):
-    """When a turn is to be remembered, None where it was given up, and how often that has failed."""
+@dataclass
+class _Entry:
+    """A turn to be remembered. `due_at` is None once it was given up."""
 
-    at: datetime | None
-    attempts: int
+    due_at: datetime | None
+    attempts: int = 0
+
+
+@dataclass
+class _MemoryUser:
+    """A user for whom long-term memory has something to do."""
+
+    claim: str | None = None
+    claim_expires_at: datetime = _NEVER
+    unsettled_until: datetime = _NEVER
+    forget_at: datetime | None = None
+    forget_attempts: int = 0
 
 
 class HistoryInMemory(ConversationHistory, MemoryOutbox):
-    """For keeping turns until the process ends, and what long-term memory has still to do with them.
+    """Keeps turns, and the memory outbox, until the process ends. `now` is the clock of leases and delays.
 
-    Every method lets other tasks run once, as a store behind a socket would, and does its work in one go after that.
+    Every method first lets other tasks run, as a store behind a socket would, and then takes effect at once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], datetime] = utc_now) -> None:
+        self._now = now
         self._turns: dict[TurnId, Turn] = {}
-        self._places: dict[UserId, dict[int, TurnId]] = {}
-        self._last_place = 0
-        self._remembering: dict[TurnId, _Due] = {}
-        self._forgetting: dict[UserId, None] = {}
+        self._leases: dict[TurnId, datetime] = {}
+        self._epochs_at_begin: dict[TurnId, int] = {}
+        self._positions: dict[UserId, dict[int, TurnId]] = {}
+        self._last_position = 0
+        self._epochs: dict[UserId, int] = {}
+        self._entries: dict[TurnId, _Entry] = {}
+        self._memory_users: dict[UserId, _MemoryUser] = {}
 
-    async def begin(self, turn: Turn) -> None:
+    async def begin(self, begin: TurnBegin) -> None:
         await asyncio.sleep(0)
-        self._last_place += 1
+        turn = begin.turn
+        self._last_position += 1
         self._turns[turn.id] = turn
-        self._places.setdefault(turn.user_id, {})[self._last_place] = turn.id
+        self._positions.setdefault(turn.user_id, {})[self._last_position] = turn.id
+        self._leases[turn.id] = self._now() + begin.lease
+        self._epochs_at_begin[turn.id] = self._epochs.get(turn.user_id, 0)
 
-    async def save_progress(self, replies: Mapping[TurnId, str]) -> None:
+    async def save_progress(self, replies: Mapping[TurnId, str], lease: timedelta) -> None:
         await asyncio.sleep(0)
         for turn_id, reply in replies.items():
             turn = self._turns.get(turn_id)
             if turn is not None and turn.status is TurnStatus.IN_PROGRESS:
                 self._turns[turn_id] = replace(turn, reply=reply)
+                self._leases[turn_id] = self._now() + lease
 
-    async def finish(self, turn: Turn, *, remember_at: datetime | None = None) -> bool:
+    async def finish(self, end: TurnEnd) -> Turn | None:
         await asyncio.sleep(0)
-        kept = self._turns.get(turn.id)
-        if kept is None:
-            return False
-        if kept.status is TurnStatus.IN_PROGRESS:
-            self._turns[turn.id] = turn
-            if remember_at is not None:
-                self._remembering[turn.id] = _Due(remember_at, 0)
-        return True
+        turn = end.turn
+        stored = self._turns.get(turn.id)
+        if stored is None or stored.status is not TurnStatus.IN_PROGRESS:
+            return stored
+        self._end(turn)
+        if end.remember and self._epochs_at_begin[turn.id] == self._epochs.get(turn.user_id, 0):
+            self._entries[turn.id] = _Entry(self._now())
+        return turn
 
     async def finish_abandoned(self) -> int:
         await asyncio.sleep(0)
-        abandoned = [turn for turn in self._turns.values() if turn.status is TurnStatus.IN_PROGRESS]
-        self._turns |= {turn.id: turn.cut(turn.reply, WorkerLost()) for turn in abandoned}
+        now = self._now()
+        abandoned = [self._turns[id] for id, expires_at in self._leases.items() if expires_at <= now]
+        for turn in abandoned:
+            self._end(turn.ended_by(WorkerLost(), turn.reply))
         return len(abandoned)
 
-    async def get(self, turn_id: TurnId) -> Turn:
+    def _end(self, turn: Turn) -> None:
+        self._turns[turn.id] = turn
+        del self._leases[turn.id]
+
+    async def get(self, turn_id: TurnId, owner: UserId | None) -> Turn:
         await asyncio.sleep(0)
-        try:
-            return self._turns[turn_id]
-        except KeyError:
-            raise TurnNotFound from None
+        turn = self._turns.get(turn_id)
+        if turn is None or owner not in (None, turn.user_id):
+            raise TurnNotFound
+        return turn
 
     async def latest(self, user_id: UserId, conversation_id: ConversationId, limit: int) -> Sequence[Exchange]:
         await asyncio.sleep(0)
@@ -84,14 +113,14 @@ class HistoryInMemory(ConversationHistory, MemoryOutbox):
         self, user_id: UserId, conversation_id: ConversationId | None, limit: int, cursor: str | None
     ) -> Page[Turn]:
         await asyncio.sleep(0)
-        before = place_of(cursor)
+        before = parse_cursor(cursor)
         return page_of_turns(
             ((n, turn) for n, turn in self._newest_first(user_id, conversation_id) if n < before), limit
         )
 
     async def conversations(self, user_id: UserId, limit: int, cursor: str | None) -> Page[Conversation]:
         await asyncio.sleep(0)
-        before = place_of(cursor)
+        before = parse_cursor(cursor)
         found: dict[ConversationId, tuple[int, Conversation]] = {}
         for n, turn in reversed(list(self._newest_first(user_id, None))):
             began, id = turn.started_at, turn.conversation_id
@@ -102,66 +131,120 @@ class HistoryInMemory(ConversationHistory, MemoryOutbox):
 
     async def clear(self, user_id: UserId, conversation_id: ConversationId | None) -> int:
         await asyncio.sleep(0)
-        doomed = list(self._newest_first(user_id, conversation_id))
-        places = self._places.get(user_id, {})
-        for n, turn in doomed:
-            del self._turns[turn.id], places[n]
-            self._remembering.pop(turn.id, None)
-        if not places:
-            self._places.pop(user_id, None)
-        return len(doomed)
+        deleted = list(self._newest_first(user_id, conversation_id))
+        positions = self._positions.get(user_id, {})
+        for n, turn in deleted:
+            del self._turns[turn.id], positions[n], self._epochs_at_begin[turn.id]
+            self._leases.pop(turn.id, None)
+            self._entries.pop(turn.id, None)
+        if not positions:
+            self._positions.pop(user_id, None)
+            self._epochs.pop(user_id, None)
+        return len(deleted)
 
     async def check(self) -> None:
         await asyncio.sleep(0)
 
-    async def due(self, now: datetime, limit: int, *, besides: Collection[UserId] = ()) -> Sequence[Remembering]:
+    async def claim(self, limit: int, lease: timedelta) -> Sequence[OutboxJob]:
         await asyncio.sleep(0)
-        left_out = {*besides, *self._forgetting}
-        waiting = [
-            (due.at, Remembering(self._turns[id], due.attempts))
-            for id, due in self._remembering.items()
-            if due.at is not None and due.at <= now and self._turns[id].user_id not in left_out
-        ]
-        return [job for _, job in sorted(waiting, key=lambda entry: entry[0])][:limit]
+        now = self._now()
+        for user_id in list(self._memory_users):
+            self._purge(user_id)
+        jobs: list[OutboxJob] = []
+        for user_id, user in list(self._memory_users.items()):
+            if len(jobs) < limit and user.forget_at and user.forget_at <= now and user.claim_expires_at <= now:
+                claim = self._claim(user_id, lease)
+                jobs.append(ForgetUser(claim, user.forget_attempts, user.unsettled_until > now))
+        due = [(entry.due_at, id) for id, entry in self._entries.items() if entry.due_at and entry.due_at <= now]
+        for _, turn_id in sorted(due, key=lambda one: one[0]):
+            turn = self._turns[turn_id]
+            if len(jobs) < limit and self._is_free(turn.user_id):
+                jobs.append(RememberTurn(self._claim(turn.user_id, lease), turn, self._entries[turn_id].attempts))
+        return jobs
 
-    async def settle(self, turn_id: TurnId) -> None:
+    async def claim_user(self, user_id: UserId, lease: timedelta) -> Claim | None:
         await asyncio.sleep(0)
-        self._remembering.pop(turn_id, None)
+        return self._claim(user_id, lease) if self._is_free(user_id) else None
 
-    async def postpone(self, turn_id: TurnId, until: datetime) -> None:
-        await self._fail(turn_id, until)
+    def _is_free(self, user_id: UserId) -> bool:
+        user = self._memory_users.get(user_id)
+        return user is None or (user.claim_expires_at <= self._now() and user.forget_at is None)
 
-    async def give_up(self, turn_id: TurnId) -> None:
-        await self._fail(turn_id, None)
+    def _claim(self, user_id: UserId, lease: timedelta) -> Claim:
+        user = self._memory_users.setdefault(user_id, _MemoryUser())
+        user.claim, user.claim_expires_at = uuid4().hex, self._now() + lease
+        return Claim(user_id, user.claim)
 
-    async def _fail(self, turn_id: TurnId, until: datetime | None) -> None:
+    async def release(self, claim: Claim, *, unsettled_for: timedelta | None = None) -> None:
         await asyncio.sleep(0)
-        if turn_id in self._remembering:
-            self._remembering[turn_id] = _Due(until, self._remembering[turn_id].attempts + 1)
+        self._release(claim, unsettled_for)
+
+    def _release(self, claim: Claim, unsettled_for: timedelta | None = None) -> bool:
+        user = self._memory_users.get(claim.user_id)
+        if user is None or user.claim != claim.token:
+            return False
+        user.claim, user.claim_expires_at = None, _NEVER
+        if unsettled_for is not None:
+            user.unsettled_until = max(user.unsettled_until, self._now() + unsettled_for)
+        self._purge(claim.user_id)
+        return True
+
+    def _purge(self, user_id: UserId) -> None:
+        """Keep nothing of a user for whom nothing is left to do."""
+        now, user = self._now(), self._memory_users[user_id]
+        if user.forget_at is None and user.claim_expires_at <= now and user.unsettled_until <= now:
+            del self._memory_users[user_id]
+
+    async def settle(self, job: RememberTurn) -> None:
+        await asyncio.sleep(0)
+        if self._release(job.claim):
+            self._entries.pop(job.turn.id, None)
+
+    async def postpone(self, job: OutboxJob, delay: timedelta, *, unsettled_for: timedelta | None = None) -> None:
+        await asyncio.sleep(0)
+        if not self._release(job.claim, unsettled_for):
+            return
+        if isinstance(job, RememberTurn):
+            self._count_attempt(job, self._now() + delay)
+        elif (user := self._memory_users.get(job.claim.user_id)) and user.forget_at is not None:
+            user.forget_at, user.forget_attempts = self._now() + delay, user.forget_attempts + 1
+
+    async def give_up(self, job: RememberTurn, *, unsettled_for: timedelta | None = None) -> None:
+        await asyncio.sleep(0)
+        if self._release(job.claim, unsettled_for):
+            self._count_attempt(job, None)
+
+    def _count_attempt(self, job: RememberTurn, due_at: datetime | None) -> None:
+        if entry := self._entries.get(job.turn.id):
+            entry.due_at, entry.attempts = due_at, entry.attempts + 1
 
     async def begin_forgetting(self, user_id: UserId) -> None:
         await asyncio.sleep(0)
-        self._forgetting[user_id] = None
-        for turn_id in self._places.get(user_id, {}).values():
-            self._remembering.pop(turn_id, None)
+        for turn_id in self._positions.get(user_id, {}).values():
+            self._entries.pop(turn_id, None)
+        if user_id in self._positions:
+            self._epochs[user_id] = self._epochs.get(user_id, 0) + 1
+        user = self._memory_users.setdefault(user_id, _MemoryUser())
+        user.forget_at, user.forget_attempts = self._now(), 0
 
-    async def end_forgetting(self, user_id: UserId) -> None:
+    async def end_forgetting(self, job: ForgetUser) -> None:
         await asyncio.sleep(0)
-        self._forgetting.pop(user_id, None)
+        user = self._memory_users.get(job.claim.user_id)
+        if user is not None and user.claim == job.claim.token:
+            user.forget_at, user.forget_attempts = None, 0
+            self._release(job.claim)
 
-    async def is_forgetting(self, user_id: UserId) -> bool:
+    async def forget_attempts(self, user_id: UserId) -> int | None:
         await asyncio.sleep(0)
-        return user_id in self._forgetting
-
-    async def forgetting(self, limit: int) -> Sequence[UserId]:
-        await asyncio.sleep(0)
-        return sorted(self._forgetting)[:limit]
+        user = self._memory_users.get(user_id)
+        return user.forget_attempts if user is not None and user.forget_at is not None else None
 
     async def counts(self) -> OutboxCounts:
         await asyncio.sleep(0)
-        dead = sum(due.at is None for due in self._remembering.values())
-        return OutboxCounts(len(self._remembering) - dead, dead, len(self._forgetting))
+        dead = sum(entry.due_at is None for entry in self._entries.values())
+        forgetting = sum(user.forget_at is not None for user in self._memory_users.values())
+        return OutboxCounts(len(self._entries) - dead, dead, forgetting)
 
-    def _newest_first(self, user_id: UserId, conversation_id: ConversationId | None) -> "Sequence[tuple[int, Turn]]":
-        turns = [(n, self._turns[id]) for n, id in reversed(self._places.get(user_id, {}).items())]
+    def _newest_first(self, user_id: UserId, conversation_id: ConversationId | None) -> Sequence[tuple[int, Turn]]:
+        turns = [(n, self._turns[id]) for n, id in reversed(self._positions.get(user_id, {}).items())]
         return [entry for entry in turns if conversation_id in (None, entry[1].conversation_id)]

@@ -12,7 +12,7 @@ from application.ports.memory import (
     MemoryLeaked,
     MemoryUnavailable,
 )
-from application.ports.turn_observer import TurnObserver
+from application.ports.turn_observer import BackgroundFailure, TurnObserver, Where
 from domain.conversation import Turn, UserId
 from domain.errors import MemoryNotFound, UnknownCursor
 from domain.memory import Memory, MemoryId, Recalled
@@ -48,14 +48,14 @@ class GuardedMemory(LongTermMemory):
         self._failed_recalls = 0
         self._recall_from = 0.0
         self._trust_from = 0.0
-        self.learns = memory.learns
+        self.extracts_from_turns = memory.extracts_from_turns
 
     async def store(self, user_id: UserId, fact: str, importance: float) -> Memory:
-        stored = await self._call("storing a fact", TIMEOUT, self._memory.store, user_id, fact, importance)
+        stored = await self._call(Where.STORING_FACT, TIMEOUT, self._memory.store, user_id, fact, importance)
         return self._belonging(user_id, [stored])[0]
 
     async def remember(self, turn: Turn) -> None:
-        await self._call("remembering a turn", REMEMBER_TIMEOUT, self._memory.remember, turn)
+        await self._call(Where.REMEMBERING_TURN, REMEMBER_TIMEOUT, self._memory.remember, turn)
 
     async def recall(self, user_id: UserId, query: str, limit: int) -> Sequence[Recalled]:
         now = anyio.current_time()
@@ -63,9 +63,9 @@ class GuardedMemory(LongTermMemory):
             raise MemoryUnavailable(retry_after=self._recall_from - now)
         if self._failed_recalls >= MAX_FAILURES:
             self._recall_from = now + PAUSE  # for all others, until this one has shown how it goes
-        doing, recall = "recalling memories", self._memory.recall
+        where, recall = Where.RECALLING, self._memory.recall
         try:
-            recalled = await self._call(doing, self._recall_timeout, recall, user_id, query, limit)
+            recalled = await self._call(where, self._recall_timeout, recall, user_id, query, limit)
         except MemoryUnavailable:
             self._failed_recalls += 1
             if self._failed_recalls >= MAX_FAILURES:
@@ -79,26 +79,26 @@ class GuardedMemory(LongTermMemory):
         return recalled
 
     async def page(self, user_id: UserId, limit: int, cursor: str | None) -> Page[Memory]:
-        page = await self._call("listing memories", TIMEOUT, self._memory.page, user_id, limit, cursor)
+        page = await self._call(Where.LISTING_MEMORIES, TIMEOUT, self._memory.page, user_id, limit, cursor)
         self._belonging(user_id, page.items)
         return page
 
     async def correct(self, user_id: UserId, memory_id: MemoryId, fact: str | None, importance: float | None) -> Memory:
         correct = self._memory.correct
-        corrected = await self._call("correcting a memory", TIMEOUT, correct, user_id, memory_id, fact, importance)
+        corrected = await self._call(Where.CORRECTING_MEMORY, TIMEOUT, correct, user_id, memory_id, fact, importance)
         return self._belonging(user_id, [corrected])[0]
 
     async def forget(self, user_id: UserId, memory_id: MemoryId) -> None:
-        await self._call("forgetting a memory", TIMEOUT, self._memory.forget, user_id, memory_id)
+        await self._call(Where.FORGETTING_MEMORY, TIMEOUT, self._memory.forget, user_id, memory_id)
 
     async def forget_all(self, user_id: UserId) -> bool:
-        return await self._call("forgetting a user", TIMEOUT, self._memory.forget_all, user_id)
+        return await self._call(Where.FORGETTING_USER, TIMEOUT, self._memory.forget_all, user_id)
 
     async def check(self) -> None:
-        await self._call("checking long-term memory", self._recall_timeout, self._memory.check)
+        await self._call(Where.CHECKING_MEMORY, self._recall_timeout, self._memory.check)
 
     async def _call(
-        self, doing: str, limit: float, method: Callable[P, Awaitable[T]], *arguments: P.args, **named: P.kwargs
+        self, where: Where, limit: float, method: Callable[P, Awaitable[T]], *arguments: P.args, **named: P.kwargs
     ) -> T:
         distrusted = self._trust_from - anyio.current_time()
         if distrusted > 0:
@@ -109,12 +109,12 @@ class GuardedMemory(LongTermMemory):
         except (MemoryDisabled, MemoryNotFound, UnknownCursor):  # answers, of which whoever asks is told
             raise
         except LongTermMemoryError as error:
-            self._observer.failed(doing, error)
+            self._observer.observe(BackgroundFailure(where, error))
             raise
         except Exception as error:  # a time-out, or what the adapter should have explained: no chat breaks for it
             failure = MemoryUnavailable()
             failure.__cause__ = error
-            self._observer.failed(doing, failure)
+            self._observer.observe(BackgroundFailure(where, failure))
             raise failure from error
 
     def _belonging(self, user_id: UserId, memories: Sequence[Memory]) -> Sequence[Memory]:
@@ -122,6 +122,6 @@ class GuardedMemory(LongTermMemory):
         if any(memory.owner != user_id for memory in memories):
             self._trust_from = anyio.current_time() + PAUSE
             leak = MemoryLeaked()
-            self._observer.failed("checking whose memories these are", leak)
+            self._observer.observe(BackgroundFailure(Where.CHECKING_OWNER, leak))
             raise leak
         return memories

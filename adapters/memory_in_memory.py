@@ -11,7 +11,7 @@ from application.ports.memory import LongTermMemory
 from domain.conversation import Turn, UserId
 from domain.errors import MemoryNotFound
 from domain.memory import Memory, MemoryId, Recalled, rank, words
-from domain.paging import Page, page_of, place_of
+from domain.paging import Page, page_of, parse_cursor
 
 
 class MemoryInMemory(LongTermMemory):
@@ -20,7 +20,7 @@ class MemoryInMemory(LongTermMemory):
     Learns nothing from turns. Every method lets other tasks run once, as a store behind a socket would.
     """
 
-    learns = False
+    extracts_from_turns = False
 
     def __init__(self, now: Callable[[], datetime]) -> None:
         self._now = now
@@ -48,7 +48,7 @@ class MemoryInMemory(LongTermMemory):
 
     async def page(self, user_id: UserId, limit: int, cursor: str | None) -> Page[Memory]:
         await asyncio.sleep(0)
-        before = place_of(cursor)
+        before = parse_cursor(cursor)
         return page_of((entry for entry in self._newest_first(user_id) if entry[0] < before), limit)
 
     async def correct(self, user_id: UserId, memory_id: MemoryId, fact: str | None, importance: float | None) -> Memory:

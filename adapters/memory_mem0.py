@@ -36,7 +36,7 @@ class MemoryMem0(LongTermMemory):
     embedding takes; then it is unavailable.
     """
 
-    learns = True
+    extracts_from_turns = True
 
     def __init__(
         self,

@@ -21,7 +21,7 @@ from adapters.mem0_platform.state import Add, AddsUnderWay, Emptiness
 from application.ports.memory import LongTermMemory, LongTermMemoryError, MemoryUnavailable
 from domain.conversation import Turn, UserId
 from domain.memory import DEFAULT_IMPORTANCE, MAX_FACT_CHARS, Memory, MemoryId, Recalled, only_asks
-from domain.paging import Page, page_of, place_of
+from domain.paging import Page, page_of, parse_cursor
 
 
 class MemoryMem0Platform(LongTermMemory):
@@ -33,7 +33,7 @@ class MemoryMem0Platform(LongTermMemory):
     is worth keeping of a turn; without, what the user said is kept unless it only asks, and never the reply.
     """
 
-    learns = True
+    extracts_from_turns = True
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class MemoryMem0Platform(LongTermMemory):
 
     async def page(self, user_id: UserId, limit: int, cursor: str | None) -> Page[Memory]:
         # Read whole each time: the platform says nothing of the order, and its numbered pages shift with each add.
-        before = place_of(cursor)
+        before = parse_cursor(cursor)
         memories = [row.memory for row in await self._api.list(user_id)]
         placed = _placed(sorted(memories, key=lambda memory: (memory.created_at, memory.id)))
         return page_of((entry for entry in placed[::-1] if entry[0] < before), limit)

@@ -6,13 +6,13 @@ from application.ports.memory import LongTermMemory, MemoryDisabled
 from domain.conversation import Turn, UserId
 from domain.errors import MemoryNotFound
 from domain.memory import Memory, MemoryId, Recalled
-from domain.paging import Page, place_of
+from domain.paging import Page, parse_cursor
 
 
 class NoMemory(LongTermMemory):
     """Keeps nothing, and says so to whoever wants something kept."""
 
-    learns = False
+    extracts_from_turns = False
 
     async def store(self, user_id: UserId, fact: str, importance: float) -> Memory:
         raise MemoryDisabled
@@ -24,7 +24,7 @@ class NoMemory(LongTermMemory):
         return []
 
     async def page(self, user_id: UserId, limit: int, cursor: str | None) -> Page[Memory]:
-        place_of(cursor)
+        parse_cursor(cursor)
         return Page([], None)
 
     async def correct(self, user_id: UserId, memory_id: MemoryId, fact: str | None, importance: float | None) -> Memory:

@@ -18,7 +18,7 @@ from application.ports.memory import LongTermMemory, MemoryUnavailable
 from domain.conversation import Turn, UserId
 from domain.errors import MemoryNotFound
 from domain.memory import Memory, MemoryId, Recalled, rank, words
-from domain.paging import Page, page_of, place_of
+from domain.paging import Page, page_of, parse_cursor
 
 CONSIDERED_CHARS: Final = 1_000
 """How much of a query is looked at, in characters."""
@@ -30,7 +30,7 @@ class MemorySQL(LongTermMemory):
     Learns nothing from turns: what users are to be remembered by is stored by whoever knows it.
     """
 
-    learns = False
+    extracts_from_turns = False
 
     def __init__(self, database: Database, now: Callable[[], datetime]) -> None:
         self._database = database
@@ -53,7 +53,7 @@ class MemorySQL(LongTermMemory):
         return await self._read(lambda connection: _recall(connection, wanted, limit))
 
     async def page(self, user_id: UserId, limit: int, cursor: str | None) -> Page[Memory]:
-        wanted = {"user": user_id, "before": min(place_of(cursor), MEMORIES_OF_ONE), "rows": limit + 1}
+        wanted = {"user": user_id, "before": min(parse_cursor(cursor), MEMORIES_OF_ONE), "rows": limit + 1}
         rows = await self._read(lambda connection: connection.execute(_PAGE, wanted).all())
         return page_of(((row.place % MEMORIES_OF_ONE, _memory(row)) for row in rows), limit)
 

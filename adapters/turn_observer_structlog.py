@@ -1,64 +1,80 @@
-"""Turns as log lines."""
+"""Turn events as log lines."""
 
 import logging
-import time
 from collections.abc import Callable
 
+import anyio
 import structlog
 
 from application.ports.history import HistoryError
 from application.ports.llm import LLMAuthFailed, LLMError, LLMRedirected
 from application.ports.memory import MemoryLeaked
-from application.ports.turn_observer import TurnFigures, TurnObserver
-from domain.conversation import Turn, UserId
+from application.ports.turn_observer import (
+    AbandonedTurnsEnded,
+    BackgroundFailure,
+    Event,
+    TurnEnded,
+    TurnObserver,
+    TurnRejected,
+)
+from domain.conversation import UserId
 from domain.errors import ChatError, InternalError
-
-AUTH_INTERVAL = 60.0
-"""Seconds between two errors about refused credentials: every turn fails until someone looks."""
 
 
 class TurnObserverStructlog(TurnObserver):
-    """For being told how turns fare, in the log: ids, codes and figures, never what was said.
+    """Logs ids, codes and figures, never what was said.
 
-    `pseudonym` makes of a user's id what may stand in a log.
+    `pseudonym` replaces a user's id with one that may appear in a log. Rejected credentials are logged as an error
+    once per `auth_error_interval` seconds, and as a warning in between: every turn fails until the operator reacts.
     """
 
-    def __init__(self, pseudonym: Callable[[UserId], str]) -> None:
+    def __init__(self, pseudonym: Callable[[UserId], str], *, auth_error_interval: float = 60) -> None:
         self._pseudonym = pseudonym
+        self._auth_error_interval = auth_error_interval
         self._log = structlog.get_logger()
-        self._auth_error_at = -AUTH_INTERVAL
+        self._last_auth_error = -auth_error_interval
 
-    def ended(self, turn: Turn, error: ChatError | None, figures: TurnFigures) -> None:
-        first = figures.first_text_seconds
+    def observe(self, event: Event) -> None:
+        match event:
+            case TurnEnded():
+                self._turn_ended(event)
+            case TurnRejected(user_id, _, error):
+                level = logging.WARNING if isinstance(error, HistoryError) else logging.INFO
+                self._log.log(level, "turn rejected", user=self._pseudonym(user_id), reason=error.code)
+            case BackgroundFailure(where, MemoryLeaked() as error):
+                self._log.error("failed", where=where, security=True, exc_info=error)
+            case BackgroundFailure(where, error):
+                self._log.warning("failed", where=where, exc_info=error)
+            case AbandonedTurnsEnded(count):
+                self._log.warning("abandoned turns ended", count=count)
+
+    def _turn_ended(self, event: TurnEnded) -> None:
+        turn, error, usage = event.turn, event.error, event.turn.usage
+        first = event.first_delta_seconds
         self._log.log(
             self._level(error),
             f"turn {turn.status}",
             turn_id=turn.id,
             user=self._pseudonym(turn.user_id),
             reason=turn.reason,
-            seconds=round(figures.seconds, 3),
-            first_text_seconds=None if first is None else round(first, 3),
-            texts=figures.texts,
-            prompt_tokens=figures.usage and figures.usage.prompt_tokens,
-            completion_tokens=figures.usage and figures.usage.completion_tokens,
-            memories=figures.memories,
+            seconds=round(event.seconds, 3),
+            first_delta_seconds=None if first is None else round(first, 3),
+            deltas=event.deltas,
+            prompt_tokens=usage and usage.prompt_tokens,
+            completion_tokens=usage and usage.completion_tokens,
+            memories=event.memories,
+            **({"usage_estimated": True} if usage is not None and usage.estimated else {}),
             **({"attempts": error.attempts} if isinstance(error, LLMError) else {}),
             **({"security": True} if isinstance(error, LLMRedirected) else {}),
             **({"exc_info": error} if isinstance(error, InternalError) else {}),
         )
 
-    def failed(self, doing: str, error: Exception) -> None:
-        if isinstance(error, MemoryLeaked):
-            self._log.error("failed", doing=doing, security=True, exc_info=error)
-        else:
-            self._log.warning("failed", doing=doing, exc_info=error)
-
     def _level(self, error: ChatError | None) -> int:
         if isinstance(error, LLMAuthFailed):
-            now = time.monotonic()
-            if now - self._auth_error_at < AUTH_INTERVAL:
+            now = anyio.current_time()
+            if now - self._last_auth_error < self._auth_error_interval:
                 return logging.WARNING
-            self._auth_error_at = now
+            self._last_auth_error = now
             return logging.ERROR
         if isinstance(error, (HistoryError, InternalError, LLMRedirected)):
             return logging.ERROR

@@ -13,7 +13,7 @@ from adapters.mem0_library.swallowed_errors import watched
 from domain.conversation import Turn, UserId
 from domain.errors import MemoryNotFound
 from domain.memory import DEFAULT_IMPORTANCE, MAX_FACT_CHARS, Memory, MemoryId, Recalled, only_asks, rank
-from domain.paging import Page, page_of, place_of
+from domain.paging import Page, page_of, parse_cursor
 
 MAX_MEMORIES: Final = 1_000_000
 """Of one user. Mem0 lists without pages; what is beyond would not be listed."""
@@ -104,7 +104,7 @@ class Memories:
         return min(combined / details["max_possible_score"], 1)
 
     async def page(self, user_id: UserId, limit: int, cursor: str | None) -> Page[Memory]:
-        before = place_of(cursor)
+        before = parse_cursor(cursor)
         placed = _places(await self._all(user_id))
         return page_of(((place, memory) for place, memory in placed if place < before), limit)
 

@@ -13,7 +13,8 @@ from adapters.openai_api import errors
 from adapters.openai_api.connection import Answer
 from adapters.openai_api.patience import Patience
 from adapters.openai_api.stream import EventDecoder
-from application.ports.llm import LLMError, LLMInvalid, LLMTruncated, Reply, Usage
+from application.ports.llm import LLMError, LLMInvalid, LLMTruncated, Reply
+from domain.conversation import Usage
 from domain.errors import OutputLimit
 
 LINGER: Final = 0.5

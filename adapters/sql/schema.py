@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 from adapters.sql.sqlite.full_text import MAKE
 from adapters.sql.tables import metadata
 
-HEAD: Final = "0003"
+HEAD: Final = "0004"
 """The latest migration."""
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"

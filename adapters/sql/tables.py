@@ -5,6 +5,7 @@ from typing import Final
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Dialect,
     Double,
@@ -19,21 +20,21 @@ from sqlalchemy import (
     text,
 )
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class Instant(TypeDecorator[datetime]):
-    """A moment as whole microseconds since 1970 UTC: exact, and the same in every database."""
+    """A point in time as whole microseconds since 1970 UTC: exact, and the same in every database."""
 
     impl = BigInteger
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
-        return None if value is None else (value - _EPOCH) // _MICROSECOND
+        return None if value is None else (value - EPOCH) // _MICROSECOND
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
-        return None if value is None else _EPOCH + timedelta(microseconds=value)
+        return None if value is None else EPOCH + timedelta(microseconds=value)
 
 
 metadata: Final = MetaData(
@@ -50,8 +51,12 @@ users: Final = Table(
     metadata,
     Column("id", Text, primary_key=True),
     Column("last_seq", BigInteger, nullable=False),
+    Column("memory_epoch", BigInteger, nullable=False, server_default="0"),
 )
-"""Who has turns. Raising `last_seq` gives a turn its place, and makes begins of one user wait for each other."""
+"""Users with turns. Incrementing `last_seq` gives a turn its position, and serialises the begins of one user.
+
+`memory_epoch` is incremented when the user's memories are forgotten: turns of an earlier epoch are not remembered.
+"""
 
 conversations: Final = Table(
     "conversations",
@@ -65,10 +70,10 @@ conversations: Final = Table(
     ForeignKeyConstraint(["user_id"], ["users.id"]),
     Index(None, "user_id", "last_seq"),
 )
-"""The conversations in outline, so that listing them reads no turns."""
+"""Summaries of conversations, so that listing them reads no turns."""
 
 CONTEXT_TURNS: Final = text("status <> 'in_progress' AND reply <> ''")
-"""The turns that a model may get to see. Literally the same in index and query, else SQLite does not use the index."""
+"""Turns that can be part of a prompt. The query must repeat the index's condition literally for SQLite to use it."""
 
 turns: Final = Table(
     "turns",
@@ -82,17 +87,22 @@ turns: Final = Table(
     Column("reply", Text, nullable=False),
     Column("status", Text, nullable=False),
     Column("reason", Text),
+    Column("memory_epoch", BigInteger, nullable=False, server_default="0"),
+    Column("lease_expires_at", Instant, nullable=False, server_default="0"),
+    Column("prompt_tokens", BigInteger),
+    Column("completion_tokens", BigInteger),
+    Column("usage_estimated", Boolean),
     ForeignKeyConstraint(["user_id", "conversation_id"], ["conversations.user_id", "conversations.id"]),
     UniqueConstraint("user_id", "seq"),
     Index(None, "user_id", "conversation_id", "seq"),
 )
-"""`seq` is a turn's place among all turns of its user."""
+"""`seq` is a turn's position among all turns of its user; `memory_epoch` is the user's when the turn began."""
 
-# Partial on PostgreSQL too, by the migrations: saying so here as well would load its dialect at every start.
+# The migrations make these indexes partial on PostgreSQL too. Declaring that here would import its dialect at start-up.
 Index("ix_turns_context", turns.c.user_id, turns.c.conversation_id, turns.c.seq, sqlite_where=CONTEXT_TURNS)
 
 RUNNING_TURNS: Final = text("status = 'in_progress'")
-"""The turns that have not ended."""
+"""Turns that have not ended."""
 
 Index("ix_turns_running", turns.c.id, sqlite_where=RUNNING_TURNS)
 
@@ -107,10 +117,30 @@ remembering: Final = Table(
     Index(None, "due_at"),
     Index(None, "user_id"),
 )
-"""Completed turns that long-term memory is still to remember; without `due_at` those that were given up."""
+"""The outbox: completed turns that long-term memory still has to remember. A null `due_at` means given up."""
 
-forgetting: Final = Table("forgetting", metadata, Column("user_id", Text, primary_key=True))
-"""Users whom long-term memory is still to forget."""
+memory_users: Final = Table(
+    "memory_users",
+    metadata,
+    Column("user_id", Text, primary_key=True),
+    Column("claim", Text),
+    Column("claim_expires_at", Instant, nullable=False, server_default="0"),
+    Column("unsettled_until", Instant, nullable=False, server_default="0"),
+    Column("forget_at", Instant),
+    Column("forget_attempts", BigInteger, nullable=False, server_default="0"),
+)
+"""Users for whom long-term memory has something to do; others have no row.
+
+`claim` is the token of the worker that may change the user's memories until `claim_expires_at`. Until
+`unsettled_until`, a write may arrive that the memory store did not confirm. `forget_at` is when the next attempt to
+forget the user is due; null if the user is not to be forgotten.
+"""
+
+RELEASE_LEASES: Final = (
+    "UPDATE turns SET lease_expires_at = 0 WHERE status = 'in_progress'",
+    "UPDATE memory_users SET claim = NULL, claim_expires_at = 0",
+)
+"""Run when a database that serves a single process is opened: the leases of earlier processes are void."""
 
 _NUMBER: Final = BigInteger().with_variant(Integer, "sqlite")
 """A number that the database gives where none is given. SQLite does so for this type only."""

@@ -1,0 +1,101 @@
+"""A history and outbox whose calls are reported to the observer."""
+
+from collections.abc import Awaitable, Mapping, Sequence
+from datetime import timedelta
+from typing import Protocol, TypeVar
+
+import anyio
+
+from application.ports.history import ConversationHistory, TurnBegin, TurnEnd
+from application.ports.memory_outbox import Claim, ForgetUser, MemoryOutbox, OutboxCounts, OutboxJob, RememberTurn
+from application.ports.turn_observer import StoreCalled, TurnObserver
+from domain.conversation import Conversation, ConversationId, Exchange, Turn, TurnId, UserId
+from domain.errors import ChatError
+from domain.paging import Page
+
+T = TypeVar("T")
+
+
+class Store(ConversationHistory, MemoryOutbox, Protocol):
+    """Turns and the memory outbox in one store."""
+
+
+class ObservedHistory(ConversationHistory, MemoryOutbox):
+    """Wraps a store, and reports the duration and outcome of each call as `StoreCalled`."""
+
+    def __init__(self, store: Store, observer: TurnObserver) -> None:
+        self._store = store
+        self._observer = observer
+
+    async def _timed(self, operation: str, call: Awaitable[T]) -> T:
+        started = anyio.current_time()
+        error: ChatError | None = None
+        try:
+            return await call
+        except ChatError as raised:
+            error = raised
+            raise
+        finally:
+            self._observer.observe(StoreCalled(operation, anyio.current_time() - started, error))
+
+    async def begin(self, begin: TurnBegin) -> None:
+        await self._timed("begin", self._store.begin(begin))
+
+    async def save_progress(self, replies: Mapping[TurnId, str], lease: timedelta) -> None:
+        await self._timed("save_progress", self._store.save_progress(replies, lease))
+
+    async def finish(self, end: TurnEnd) -> Turn | None:
+        return await self._timed("finish", self._store.finish(end))
+
+    async def finish_abandoned(self) -> int:
+        return await self._timed("finish_abandoned", self._store.finish_abandoned())
+
+    async def get(self, turn_id: TurnId, owner: UserId | None) -> Turn:
+        return await self._timed("get", self._store.get(turn_id, owner))
+
+    async def latest(self, user_id: UserId, conversation_id: ConversationId, limit: int) -> Sequence[Exchange]:
+        return await self._timed("latest", self._store.latest(user_id, conversation_id, limit))
+
+    async def page(
+        self, user_id: UserId, conversation_id: ConversationId | None, limit: int, cursor: str | None
+    ) -> Page[Turn]:
+        return await self._timed("page", self._store.page(user_id, conversation_id, limit, cursor))
+
+    async def conversations(self, user_id: UserId, limit: int, cursor: str | None) -> Page[Conversation]:
+        return await self._timed("conversations", self._store.conversations(user_id, limit, cursor))
+
+    async def clear(self, user_id: UserId, conversation_id: ConversationId | None) -> int:
+        return await self._timed("clear", self._store.clear(user_id, conversation_id))
+
+    async def check(self) -> None:
+        await self._timed("check", self._store.check())
+
+    async def claim(self, limit: int, lease: timedelta) -> Sequence[OutboxJob]:
+        return await self._timed("claim", self._store.claim(limit, lease))
+
+    async def claim_user(self, user_id: UserId, lease: timedelta) -> Claim | None:
+        return await self._timed("claim_user", self._store.claim_user(user_id, lease))
+
+    async def release(self, claim: Claim, *, unsettled_for: timedelta | None = None) -> None:
+        await self._timed("release", self._store.release(claim, unsettled_for=unsettled_for))
+
+    async def settle(self, job: RememberTurn) -> None:
+        await self._timed("settle", self._store.settle(job))
+
+    async def postpone(self, job: OutboxJob, delay: timedelta, *, unsettled_for: timedelta | None = None) -> None:
+        await self._timed("postpone", self._store.postpone(job, delay, unsettled_for=unsettled_for))
+
+    async def give_up(self, job: RememberTurn, *, unsettled_for: timedelta | None = None) -> None:
+        await self._timed("give_up", self._store.give_up(job, unsettled_for=unsettled_for))
+
+    async def begin_forgetting(self, user_id: UserId) -> None:
+        await self._timed("begin_forgetting", self._store.begin_forgetting(user_id))
+
+    async def end_forgetting(self, job: ForgetUser) -> None:
+        await self._timed("end_forgetting", self._store.end_forgetting(job))
+
+    async def forget_attempts(self, user_id: UserId) -> int | None:
+        return await self._timed("forget_attempts", self._store.forget_attempts(user_id))
+
+    async def counts(self) -> OutboxCounts:
+        return await self._timed("counts", self._store.counts())

@@ -1,0 +1,159 @@
+"""The statements that write and read turns: functions of a connection, for every database."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, bindparam, case, delete, exists, insert, select, text, update
+
+from adapters.sql.compiled import Compiled
+from adapters.sql.tables import CONTEXT_TURNS, RUNNING_TURNS, Instant, conversations, turns, users
+from adapters.sql.turn_rows import end_values, turn_of
+from application.ports.history import TurnBegin, TurnEnd
+from domain.conversation import Conversation, ConversationId, Turn, TurnId, TurnStatus, UserId
+from domain.errors import WorkerLost
+
+_NEXT_SEQ: Final = Compiled(
+    text(
+        "INSERT INTO users (id, last_seq) VALUES (:user, :first)"
+        " ON CONFLICT (id) DO UPDATE SET last_seq = users.last_seq + 1 RETURNING last_seq, memory_epoch"
+    ).bindparams(bindparam("first", type_=Instant))
+)
+"""A user's first position is the current time in microseconds. So positions keep rising after a user was deleted,
+without anything about the user being kept."""
+
+_TOUCH_CONVERSATION: Final = Compiled(
+    text(
+        "INSERT INTO conversations (user_id, id, created_at, updated_at, last_seq, turns)"
+        " VALUES (:user_id, :conversation_id, :started_at, :started_at, :seq, 1)"
+        " ON CONFLICT (user_id, id) DO UPDATE SET"
+        " updated_at = excluded.updated_at, last_seq = excluded.last_seq, turns = conversations.turns + 1"
+    ).bindparams(bindparam("started_at", type_=Instant))
+)
+_INSERT_TURN: Final = Compiled(insert(turns))
+
+
+def begin(connection: Connection, record: TurnBegin, now: datetime) -> None:
+    turn = record.turn
+    ((seq, memory_epoch),) = _NEXT_SEQ.run(connection, {"user": turn.user_id, "first": now})
+    row = {
+        "id": turn.id,
+        "user_id": turn.user_id,
+        "conversation_id": turn.conversation_id,
+        "seq": seq,
+        "started_at": turn.started_at,
+        "user_message": turn.user_message,
+        "reply": turn.reply,
+        "status": turn.status,
+        "reason": turn.reason,
+        "memory_epoch": memory_epoch,
+        "lease_expires_at": now + record.lease,
+        "prompt_tokens": None,
+        "completion_tokens": None,
+        "usage_estimated": None,
+    }
+    _TOUCH_CONVERSATION.run(connection, row)
+    _INSERT_TURN.run(connection, row)
+
+
+_ONE_RUNNING: Final = update(turns).where(turns.c.id == bindparam("turn_id"), RUNNING_TURNS)
+_SAVE_PROGRESS: Final = _ONE_RUNNING.values(reply=bindparam("new_reply"), lease_expires_at=bindparam("expires_at"))
+
+
+def save_progress(connection: Connection, replies: Mapping[TurnId, str], lease: timedelta, now: datetime) -> None:
+    rows = [{"turn_id": id, "new_reply": reply, "expires_at": now + lease} for id, reply in replies.items()]
+    if rows:
+        connection.execute(_SAVE_PROGRESS, rows).close()
+
+
+_FINISH: Final = Compiled(
+    _ONE_RUNNING.values(
+        {
+            column: bindparam(f"new_{column}")
+            for column in ("reply", "status", "reason", "prompt_tokens", "completion_tokens", "usage_estimated")
+        }
+    )
+)
+_ADD_TO_OUTBOX: Final = text(
+    "INSERT INTO remembering (turn_id, user_id, due_at, attempts)"
+    " SELECT turns.id, turns.user_id, :now, 0 FROM turns JOIN users ON users.id = turns.user_id"
+    " WHERE turns.id = :turn_id AND turns.memory_epoch = users.memory_epoch"
+).bindparams(bindparam("now", type_=Instant))
+
+
+def finish(connection: Connection, end: TurnEnd, now: datetime) -> Turn | None:
+    if _FINISH.run(connection, end_values(end.turn)).rowcount:
+        if end.remember:
+            connection.execute(_ADD_TO_OUTBOX, {"turn_id": end.turn.id, "now": now})
+        return end.turn
+    return get(connection, end.turn.id, None)
+
+
+_FINISH_ABANDONED: Final = (
+    update(turns)
+    .where(RUNNING_TURNS, turns.c.lease_expires_at <= bindparam("now"))
+    .values(
+        status=case((turns.c.reply == "", TurnStatus.FAILED.value), else_=TurnStatus.INTERRUPTED.value),
+        reason=WorkerLost.code,
+    )
+)
+
+
+def finish_abandoned(connection: Connection, now: datetime) -> int:
+    return connection.execute(_FINISH_ABANDONED, {"now": now}).rowcount
+
+
+_GET: Final = select(turns).where(turns.c.id == bindparam("turn_id"))
+
+
+def get(connection: Connection, turn_id: TurnId, owner: UserId | None) -> Turn | None:
+    row = connection.execute(_GET, {"turn_id": turn_id}).one_or_none()
+    return turn_of(row) if row is not None and owner in (None, row.user_id) else None
+
+
+_OF_USER: Final = select(turns).where(turns.c.user_id == bindparam("user"))
+_OF_CONVERSATION: Final = _OF_USER.where(turns.c.conversation_id == bindparam("conversation"))
+_BEFORE: Final = turns.c.seq < bindparam("before")
+
+LATEST: Final = Compiled(
+    _OF_CONVERSATION.with_only_columns(turns.c.user_message, turns.c.reply)
+    .where(CONTEXT_TURNS)
+    .order_by(turns.c.seq.desc())
+    .limit(bindparam("rows"))
+)
+PAGE: Final = _OF_USER.where(_BEFORE).order_by(turns.c.seq.desc()).limit(bindparam("rows"))
+CONVERSATION_PAGE: Final = _OF_CONVERSATION.where(_BEFORE).order_by(turns.c.seq.desc()).limit(bindparam("rows"))
+CONVERSATIONS: Final = (
+    select(conversations)
+    .where(conversations.c.user_id == bindparam("user"), conversations.c.last_seq < bindparam("before"))
+    .order_by(conversations.c.last_seq.desc())
+    .limit(bindparam("rows"))
+)
+CHECK: Final = select(users.c.id).limit(1)
+
+
+def conversation_of(row: Row[*tuple[Any, ...]]) -> Conversation:
+    user_id, id, created_at, updated_at, _, count = row
+    return Conversation(UserId(user_id), ConversationId(id), created_at, updated_at, count)
+
+
+_LOCK_USER: Final = select(users.c.id).where(users.c.id == bindparam("user")).with_for_update()
+_DELETE_TURNS: Final = delete(turns).where(turns.c.user_id == bindparam("user"))
+_DELETE_CONVERSATIONS: Final = delete(conversations).where(conversations.c.user_id == bindparam("user"))
+_DELETE_USER: Final = delete(users).where(
+    users.c.id == bindparam("user"), ~exists().where(conversations.c.user_id == users.c.id)
+)
+
+
+def clear(connection: Connection, user_id: UserId, conversation_id: ConversationId | None) -> int:
+    user = {"user": user_id}
+    if connection.execute(_LOCK_USER, user).one_or_none() is None:
+        return 0
+    delete_turns, delete_conversations = _DELETE_TURNS, _DELETE_CONVERSATIONS
+    if conversation_id is not None:
+        delete_turns = delete_turns.where(turns.c.conversation_id == conversation_id)
+        delete_conversations = delete_conversations.where(conversations.c.id == conversation_id)
+    deleted = connection.execute(delete_turns, user).rowcount
+    connection.execute(delete_conversations, user)
+    connection.execute(_DELETE_USER, user)
+    return deleted
