@@ -1,21 +1,21 @@
-"""What works at the moment."""
+"""Health and readiness of the service."""
 
 from dataclasses import dataclass
 
-from application.memory.recall import Recollection
+from application.memory.recall import Recall
 from application.ports.history import ConversationHistory, HistoryError
 from application.ports.llm import LLMError
 from application.ports.memory import LongTermMemory, LongTermMemoryError
 from application.ports.memory_outbox import MemoryOutbox, OutboxCounts
-from application.turns.running import RunningTurns
+from application.turns.runner import TurnRunner
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What fails, and how much is under way.
+    """Current failures and the amount of work in progress.
 
-    `llm_failure` is how the latest call that the model's service answered or refused went wrong, if it did. `outbox` is
-    None where the history does not tell. `failed_recalls` counts the turns that had to do without long-term memory.
+    `llm_failure` is the error of the latest call to the model, if it failed. `outbox` is None if the history cannot be
+    read. `failed_recalls` counts the turns that had to do without long-term memory since the start.
     """
 
     history_failure: HistoryError | None
@@ -32,27 +32,30 @@ class Health:
 
 @dataclass(frozen=True)
 class CheckReadiness:
-    """What keeps turns from beginning, if something does. They need the history, and can do without memory."""
+    """Return whether turns can begin. That takes the history; a chat does without long-term memory."""
 
     history: ConversationHistory
+    runner: TurnRunner
 
-    async def __call__(self) -> HistoryError | None:
+    async def __call__(self) -> bool:
+        if self.runner.draining:
+            return False
         try:
             await self.history.check()
-        except HistoryError as error:
-            return error
-        return None
+        except HistoryError:
+            return False
+        return True
 
 
 @dataclass(frozen=True)
 class CheckHealth:
-    """Ask the stores; of the model, report how the latest call went: asking it costs money."""
+    """Query the stores. Of the model, report the latest call: querying it would cost money."""
 
     history: ConversationHistory
     memory: LongTermMemory
     outbox: MemoryOutbox
-    recollection: Recollection
-    turns: RunningTurns
+    recall: Recall
+    runner: TurnRunner
 
     async def __call__(self) -> Health:
         history_failure, memory_failure, outbox = None, None, None
@@ -67,9 +70,9 @@ class CheckHealth:
             memory_failure = error
         return Health(
             history_failure,
-            self.turns.llm_failure,
+            self.runner.llm_failure,
             memory_failure,
-            len(self.turns),
+            len(self.runner),
             outbox,
-            self.recollection.failures,
+            self.recall.failures,
         )

@@ -1,255 +1,153 @@
-"""Long-term memory keeps up with what happened: completed turns are remembered, users are forgotten."""
+"""OutboxWorker: has long-term memory remember completed turns and forget users, in the background."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from typing import Final, TypeVar
+from typing import Final
 
 import anyio
 from anyio.abc import TaskGroup
 
-from application.memory.user_locks import UserLocks
-from application.ports.history import HistoryError
-from application.ports.memory import LongTermMemory, LongTermMemoryError, MemoryRefused, MemoryUnavailable
-from application.ports.memory_outbox import MemoryOutbox, Remembering
-from application.ports.turn_observer import TurnObserver
-from application.turns.running import RunningTurn
-from domain.conversation import Turn, TurnStatus, UserId
+from application.ports.memory import LongTermMemory, LongTermMemoryError, MemoryRefused
+from application.ports.memory_outbox import ForgetUser, MemoryOutbox, OutboxJob, RememberTurn
+from application.ports.turn_observer import BackgroundFailure, TurnObserver, Where
+from domain.retry import RetryPolicy
 
-Job = TypeVar("Job")
-
-INTERVAL: Final = 5.0
-"""Seconds between two looks into the outbox, where nothing calls for one sooner."""
-
-AT_ONCE: Final = 8
-"""Users for whom something is under way in the background, one thing for each."""
-
-MANY: Final = 10_000
-"""Users who are looked through for one whose forgetting is due."""
-
-SHORTEST_PAUSE: Final = timedelta(seconds=2)
-LONGEST_PAUSE: Final = timedelta(hours=1)
-"""Between two attempts to remember a turn; each pause is twice the one before."""
-
-GIVE_UP_AFTER: Final = timedelta(hours=24)
-ENOUGH_ATTEMPTS: Final = 5
-"""A turn that is so old and was tried so often is tried no more."""
-
-LONGEST_FORGET_PAUSE: Final = 300.0
-"""Seconds between two attempts to forget a user where the store fails; it begins with INTERVAL."""
-
-WAIT: Final = 5.0
-"""Seconds that who asks for something waits for what is under way for the same user."""
-
-LATE: Final = 120.0
-"""Seconds for which something may still arrive that a store was told and did not confirm."""
-
-LONGEST_TURN: Final = 7200.0
-"""Seconds; longer than any turn may take and its end be tried to be stored."""
-
-LAST_SECONDS: Final = 1.0
-"""Seconds for what is due when the service stops; the rest is done after the next start."""
+REMEMBER_POLICY: Final = RetryPolicy(
+    first_delay=timedelta(seconds=2),
+    max_delay=timedelta(hours=1),
+    give_up_after=timedelta(hours=24),
+    min_attempts=6,
+)
+FORGET_POLICY: Final = RetryPolicy(first_delay=timedelta(seconds=10), max_delay=timedelta(minutes=5))
 
 
-class MemoryKeeper:
-    """Works off the outbox in the background, one thing at a time for each user, where the memory learns at all.
+class OutboxWorker:
+    """Claims jobs from the memory outbox and runs up to `concurrency` of them at a time, one per user.
 
-    So nothing is remembered of someone who is being forgotten, and a user whose memories hang holds up nobody else's.
+    All state is in the outbox: several workers may share one, and a job whose worker died is claimed again when its
+    `lease` expires. The lease therefore exceeds every timeout of a memory call. After a failed or unconfirmed write,
+    the memory store may still apply it for `settle_time`.
     """
 
     def __init__(
-        self, memory: LongTermMemory, outbox: MemoryOutbox, observer: TurnObserver, now: Callable[[], datetime]
+        self,
+        memory: LongTermMemory,
+        outbox: MemoryOutbox,
+        observer: TurnObserver,
+        now: Callable[[], datetime],
+        *,
+        poll_interval: float = 5.0,
+        concurrency: int = 8,
+        lease: timedelta = timedelta(minutes=5),
+        settle_time: timedelta = timedelta(minutes=2),
+        remember_policy: RetryPolicy = REMEMBER_POLICY,
+        forget_policy: RetryPolicy = FORGET_POLICY,
+        shutdown_timeout: float = 1.0,
     ) -> None:
+        self.enabled = memory.extracts_from_turns
+        """Whether there is anything to do: a memory that does not extract facts from turns has no use for an outbox."""
         self._memory = memory
         self._outbox = outbox
         self._observer = observer
         self._now = now
-        self._forgotten_at: dict[UserId, float] = {}
-        self._locks = UserLocks()
-        self._busy: set[UserId] = set()
-        self._late: dict[UserId, float] = {}
-        self._failed_forgets: dict[UserId, tuple[int, float]] = {}
-        """How often in a row a user could not be forgotten, and when it is tried again."""
-        self._attempted: dict[UserId, anyio.Event] = {}
-        self._tasks: TaskGroup | None = None
-        self._woken = anyio.Event()
+        self._poll_interval = poll_interval
+        self._concurrency = concurrency
+        self._lease = lease
+        self._settle_time = settle_time
+        self._remember_policy = remember_policy
+        self._forget_policy = forget_policy
+        self._shutdown_timeout = shutdown_timeout
+        self._running = 0
+        self._wake = anyio.Event()
         self._closing = False
-        self._closed = anyio.Event()
+        self._finished = anyio.Event()
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[None]:
-        """Work while the context is open; leaving it gives what is due a last, bounded time."""
-        if not self._memory.learns:  # nothing is put into the outbox
+    async def opened(self) -> AsyncIterator[None]:
+        """Work while the context is open. On exit, jobs that are due get `shutdown_timeout` seconds."""
+        if not self.enabled:
             yield
             return
-        async with anyio.create_task_group() as self._tasks:
-            self._tasks.start_soon(self._work)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._work, tasks)
             try:
                 yield
             finally:
                 self._closing = True
                 self.wake()
-                with anyio.move_on_after(LAST_SECONDS, shield=True):
-                    await self._closed.wait()
-                self._tasks.cancel_scope.cancel()
-
-    def remember_at(self, running: RunningTurn, ended: Turn) -> datetime | None:
-        """When a turn that ended so is to be remembered; None where it is not."""
-        wanted = self._memory.learns and running.uses_memory and ended.status is TurnStatus.COMPLETED
-        forgotten = self._forgotten_at.get(ended.user_id, 0.0) >= running.started_at
-        return self._now() if wanted and not forgotten else None
+                with anyio.move_on_after(self._shutdown_timeout, shield=True):
+                    await self._finished.wait()
+                tasks.cancel_scope.cancel()
 
     def wake(self) -> None:
-        """There is something in the outbox."""
-        self._woken.set()
+        """Look into the outbox now, instead of at the next poll."""
+        self._wake.set()
 
-    async def is_forgetting(self, user_id: UserId) -> bool:
-        """Whether a user is still to be forgotten, and nothing of theirs is to be shown.
-
-        Raises:
-            HistoryUnavailable: that can not be known.
-        """
-        return self._memory.learns and await self._outbox.is_forgetting(user_id)
-
-    @asynccontextmanager
-    async def writing(self, user_id: UserId) -> AsyncIterator[None]:
-        """Change a user's memories inside, while nothing else does.
-
-        Raises:
-            MemoryUnavailable: something else does for longer than one waits; or the user is still being forgotten, and
-                what is written now would be lost with the rest.
-            HistoryUnavailable: whether they are can not be known.
-        """
-        async with AsyncExitStack() as stack:
-            try:
-                await stack.enter_async_context(self._locks.alone_with(user_id, wait=WAIT))
-            except TimeoutError:
-                raise MemoryUnavailable("Something else is under way for the user.", retry_after=INTERVAL) from None
-            if await self.is_forgetting(user_id):
-                raise MemoryUnavailable("The user is still being forgotten.", retry_after=INTERVAL)
-            try:
-                yield
-            except MemoryUnavailable:
-                if self._memory.learns:  # otherwise there is nobody who would look after it
-                    self._expect_late(user_id)
-                raise
-
-    async def forget(self, user_id: UserId) -> bool:
-        """Forget a user, and nothing of the turns so far is remembered. False where that goes on in the background.
-
-        Raises:
-            LongTermMemoryError: nothing came of it. Only where memory does not learn: otherwise it is tried again.
-            HistoryUnavailable: nothing came of it.
-        """
-        if not self._memory.learns:
-            return await self._memory.forget_all(user_id)
-        self._forgotten_at[user_id] = anyio.current_time()
-        attempted = self._attempted.setdefault(user_id, anyio.Event())
-        await self._outbox.begin_forgetting(user_id)
-        self._failed_forgets.pop(user_id, None)
-        self.wake()
-        with anyio.move_on_after(WAIT):
-            await attempted.wait()
-            try:
-                return not await self._outbox.is_forgetting(user_id)
-            except HistoryError as error:
-                self._observer.failed("asking whether a user has been forgotten", error)
-        return False
-
-    async def _work(self) -> None:
+    async def _work(self, tasks: TaskGroup) -> None:
         while True:
             closing = self._closing
             try:
-                await self._hand_out()
-            except Exception as error:  # the loop outlives whatever the stores do
-                self._observer.failed("looking into the memory outbox", error)
-            if closing and not self._busy:
-                return self._closed.set()
-            with anyio.move_on_after(INTERVAL):
-                await self._woken.wait()
-            self._woken = anyio.Event()
+                await self._start_due_jobs(tasks)
+            except Exception as error:  # of whatever kind: the loop must survive
+                self._report(Where.CLAIMING_JOBS, error)
+            if closing and not self._running:
+                return self._finished.set()
+            with anyio.move_on_after(self._poll_interval):
+                await self._wake.wait()
+            self._wake = anyio.Event()
 
-    async def _hand_out(self) -> None:
-        """Begin what is due, for as many users as may be at once."""
-        now = anyio.current_time()
-        self._late = {user_id: until for user_id, until in self._late.items() if until > now}
-        self._forgotten_at = {user_id: at for user_id, at in self._forgotten_at.items() if at > now - LONGEST_TURN}
-        for user_id in await self._outbox.forgetting(MANY):
-            _, again_at = self._failed_forgets.get(user_id, (0, 0.0))
-            if self._has_room and user_id not in self._busy and again_at <= now:
-                self._begin(user_id, self._forget, user_id)
-        while self._has_room:
-            jobs = await self._outbox.due(self._now(), AT_ONCE, besides=self._busy)
-            if not jobs:
-                return
+    async def _start_due_jobs(self, tasks: TaskGroup) -> None:
+        while (free := self._concurrency - self._running) > 0:
+            jobs = await self._outbox.claim(free, self._lease)
             for job in jobs:
-                if self._has_room and job.turn.user_id not in self._busy:
-                    self._begin(job.turn.user_id, self._remember, job)
-
-    @property
-    def _has_room(self) -> bool:
-        return len(self._busy) < AT_ONCE
-
-    def _begin(self, user_id: UserId, work: Callable[[Job], Awaitable[None]], job: Job) -> None:
-        assert self._tasks is not None, "work is handed out while the context is open"
-        self._busy.add(user_id)
-        self._tasks.start_soon(self._run, user_id, work, job)
-
-    async def _run(self, user_id: UserId, work: Callable[[Job], Awaitable[None]], job: Job) -> None:
-        try:
-            async with self._locks.alone_with(user_id):
-                await work(job)
-            self._busy.remove(user_id)
-            self.wake()
-        except Exception as error:  # not woken, so that what fails at once is tried again after the interval only
-            self._busy.remove(user_id)
-            self._observer.failed("working off the memory outbox", error)
-
-    async def _forget(self, user_id: UserId) -> None:
-        if not await self._outbox.is_forgetting(user_id):
-            return  # it was done after we had looked into the outbox, and there may be new facts
-        failures, _ = self._failed_forgets.get(user_id, (0, 0.0))
-        pause = INTERVAL
-        try:
-            certain = await self._memory.forget_all(user_id)
-            if certain and user_id not in self._late:
-                await self._outbox.end_forgetting(user_id)
-                self._failed_forgets.pop(user_id, None)
+                self._running += 1
+                tasks.start_soon(self._run, job)
+            if len(jobs) < free:
                 return
-            failures = 0
-        except LongTermMemoryError:  # whoever raised it has said so
-            failures += 1
-            pause = min(INTERVAL * 2 ** min(failures, 20), LONGEST_FORGET_PAUSE)
-        finally:
-            if attempted := self._attempted.pop(user_id, None):
-                attempted.set()
-        self._failed_forgets[user_id] = failures, anyio.current_time() + pause
 
-    async def _remember(self, job: Remembering) -> None:
+    async def _run(self, job: OutboxJob) -> None:
+        try:
+            match job:
+                case RememberTurn():
+                    await self._remember(job)
+                case ForgetUser():
+                    await self._forget(job)
+        except Exception as error:  # the job is claimed again when its lease expires
+            self._running -= 1
+            self._report(Where.RUNNING_JOB, error)
+        else:
+            self._running -= 1
+            self.wake()
+
+    async def _remember(self, job: RememberTurn) -> None:
         try:
             await self._memory.remember(job.turn)
-        except Exception as error:  # whatever it is, the others' turn comes
-            await self._fail(job, error)
+        except Exception as error:  # of whatever kind: it concerns this turn only
+            await self._retry_or_give_up(job, error)
         else:
-            await self._outbox.settle(job.turn.id)
+            await self._outbox.settle(job)
 
-    async def _fail(self, job: Remembering, error: Exception) -> None:
-        self._expect_late(job.turn.user_id)
-        now = self._now()
-        too_old = now - job.turn.started_at > GIVE_UP_AFTER and job.attempts >= ENOUGH_ATTEMPTS
-        if isinstance(error, MemoryRefused) or too_old:
-            self._observer.failed("remembering a turn, which is given up", error)
-            await self._outbox.give_up(job.turn.id)
+    async def _retry_or_give_up(self, job: RememberTurn, error: Exception) -> None:
+        failures, age = job.attempts + 1, self._now() - job.turn.started_at
+        if isinstance(error, MemoryRefused) or self._remember_policy.gives_up(failures, age):
+            self._report(Where.GIVING_UP_TURN, error)
+            await self._outbox.give_up(job, unsettled_for=self._settle_time)
         else:
-            await self._outbox.postpone(job.turn.id, now + _pause(job.attempts, error))
+            retry_after = error.retry_after if isinstance(error, LongTermMemoryError) else None
+            delay = self._remember_policy.delay(failures, retry_after)
+            await self._outbox.postpone(job, delay, unsettled_for=self._settle_time)
 
-    def _expect_late(self, user_id: UserId) -> None:
-        """Something was told to the store and may still arrive; who is forgotten until then is forgotten again."""
-        self._late[user_id] = anyio.current_time() + LATE
+    async def _forget(self, job: ForgetUser) -> None:
+        try:
+            certain = await self._memory.forget_all(job.claim.user_id)
+        except LongTermMemoryError:  # has been reported by the memory's guard
+            await self._outbox.postpone(job, self._forget_policy.delay(job.attempts + 1))
+            return
+        if certain and not job.unsettled:
+            await self._outbox.end_forgetting(job)
+        else:
+            await self._outbox.postpone(job, timedelta(seconds=self._poll_interval))
 
-
-def _pause(attempts: int, error: Exception) -> timedelta:
-    """Until the next attempt to remember a turn: as long as was asked for, and longer with each."""
-    asked_for = error.retry_after if isinstance(error, LongTermMemoryError) else None
-    seconds = min(asked_for or 0.0, LONGEST_PAUSE.total_seconds())
-    return max(timedelta(seconds=seconds), min(SHORTEST_PAUSE * (1 << min(attempts, 20)), LONGEST_PAUSE))
+    def _report(self, where: Where, error: Exception) -> None:
+        self._observer.observe(BackgroundFailure(where, error))

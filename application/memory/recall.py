@@ -1,40 +1,45 @@
-"""What long-term memory has to say in a turn."""
+"""Recalling memories for a turn."""
 
 from collections.abc import Sequence
 
-from application.memory.outbox_worker import MemoryKeeper
+import anyio
+
+from application.memory.forgetting import Forgetting
 from application.ports.history import HistoryError
 from application.ports.memory import LongTermMemory, LongTermMemoryError
-from application.ports.turn_observer import TurnObserver
-from application.turns.running import RunningTurn
+from application.ports.turn_observer import BackgroundFailure, MemoriesRecalled, TurnObserver, Where
 from domain.context import MAX_FACTS
+from domain.conversation import Turn
 
 
-class Recollection:
-    """Recalls what fits a user's message. A chat goes on without what can not be recalled."""
+class Recall:
+    """Recalls the memories that fit a user's message. A chat continues without them if that fails."""
 
-    def __init__(self, memory: LongTermMemory, keeper: MemoryKeeper, observer: TurnObserver) -> None:
+    def __init__(self, memory: LongTermMemory, forgetting: Forgetting, observer: TurnObserver) -> None:
         self._memory = memory
-        self._keeper = keeper
+        self._forgetting = forgetting
         self._observer = observer
         self.failures = 0
-        """Turns that had to do without."""
+        """Number of turns that had to do without."""
 
-    async def recall_for(self, running: RunningTurn) -> Sequence[str]:
-        """The facts that fit best, best first; none where the turn keeps out of memory or memory does not answer."""
-        if not running.uses_memory:
-            return ()
-        turn = running.turn
+    async def facts_for(self, turn: Turn) -> Sequence[str] | None:
+        """Return the best matching facts, best first; None if long-term memory did not answer."""
+        started = anyio.current_time()
+        facts = await self._facts(turn)
+        count = None if facts is None else len(facts)
+        self._observer.observe(MemoriesRecalled(turn, anyio.current_time() - started, count))
+        return facts
+
+    async def _facts(self, turn: Turn) -> Sequence[str] | None:
         try:
-            if await self._keeper.is_forgetting(turn.user_id):
+            if await self._forgetting.is_pending(turn.user_id):
                 return ()
             recalled = await self._memory.recall(turn.user_id, turn.user_message, MAX_FACTS)
-        except LongTermMemoryError:  # whoever raised it has said so
+        except LongTermMemoryError:  # has been reported by the memory's guard
             self.failures += 1
-            return ()
+            return None
         except HistoryError as error:
             self.failures += 1
-            self._observer.failed("asking whether a user is being forgotten", error)
-            return ()
-        running.recalled = len(recalled)
+            self._observer.observe(BackgroundFailure(Where.CHECKING_FORGETTING, error))
+            return None
         return [one.memory.fact for one in recalled]

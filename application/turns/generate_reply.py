@@ -1,64 +1,60 @@
-"""GenerateReply: what happens to a turn between its begin and its end."""
+"""GenerateReply: everything that happens to a turn between its begin and its end."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import anyio
 
-from application.memory.outbox_worker import MemoryKeeper
-from application.memory.recall import Recollection
-from application.ports.history import ConversationHistory, HistoryWriteFailed
+from application.memory.outbox_worker import OutboxWorker
+from application.memory.recall import Recall
+from application.ports.history import ConversationHistory, HistoryWriteFailed, TurnEnd
 from application.ports.live_turns import End
 from application.ports.llm import LLM, LLMContextTooLong
-from application.ports.turn_observer import TurnFigures, TurnObserver
+from application.ports.turn_observer import BackgroundFailure, TurnEnded, TurnObserver, Where
 from application.turns.running import RunningTurn
-from domain.context import MAX_TURNS, assemble
-from domain.conversation import Exchange, Message, Turn
-from domain.errors import Cancelled, ChatError, ContextTooLong, InternalError, TurnDeadline
-
-FINISH_PAUSES: Final = (0.0, 0.5, 1.5)
-"""Seconds before each attempt to store how a turn ended; their sum and the store's own limits stay in sight of 5 s."""
+from domain.context import MAX_TURNS, assemble, estimate_usage
+from domain.conversation import Exchange, Message, Turn, TurnStatus, Usage
+from domain.errors import Cancelled, ChatError, ContextTooLong, Failure, InternalError, TurnDeadline
 
 
 @dataclass(frozen=True)
 class GenerateReply:
-    """Ask the model, append what it says to the turn's log, and store how it ended before any reader is told.
+    """Ask the model, publish its deltas, and store the end of the turn before any reader sees it.
 
-    Never raises: whatever happens becomes the turn's end.
+    Never raises: whatever happens becomes the end of the turn.
     """
 
     llm: LLM
     history: ConversationHistory
-    recollection: Recollection
-    keeper: MemoryKeeper
+    recall: Recall
+    outbox_worker: OutboxWorker
     observer: TurnObserver
     instructions: str
     context_tokens: int
     deadline: float
-    """Seconds a turn may take in all."""
+    """Seconds that a turn may take in total."""
+    store_delays: Sequence[float] = (0.0, 0.5, 1.5)
+    """Seconds before each attempt to store the end of a turn. With the store's own timeouts, about 5 s in total."""
 
     async def __call__(self, running: RunningTurn) -> None:
         finish_reason = ""
-        failure: ChatError | None = None
+        error: ChatError | None = None
         try:
             running.scope.deadline = running.started_at + self.deadline
             with running.scope:
                 finish_reason = await self._generate(running)
             if running.scope.cancelled_caught:
-                failure = running.interruption or TurnDeadline(f"The turn took longer than {self.deadline:g} seconds.")
-        except ChatError as error:
-            failure = error
+                error = running.interruption or TurnDeadline(f"The turn took longer than {self.deadline:g} seconds.")
+        except ChatError as caught:
+            error = caught
         except Exception as bug:
-            failure = InternalError()
-            failure.__cause__ = bug
-        begun = running.turn
-        ended = begun.cut(running.reply, failure) if failure else begun.completed(running.reply, finish_reason)
+            error = InternalError()
+            error.__cause__ = bug
         with anyio.CancelScope(shield=True):
-            await self._end(running, ended, failure)
+            await self._end(running, finish_reason, error)
 
     async def _generate(self, running: RunningTurn) -> str:
-        latest, facts = await self._look_back(running)
+        latest, facts = await self._look_up_context(running)
 
         def context(budget: int) -> Sequence[Message]:
             return assemble(self.instructions, latest, running.turn.user_message, budget, facts)
@@ -66,73 +62,109 @@ class GenerateReply:
         try:
             return await self._reply(running, context(self.context_tokens))
         except LLMContextTooLong:
-            if running.texts:
-                raise  # what was sent can not be taken back
-            # Our estimate was too low for this model: once more with half as much.
+            if running.reply.deltas:
+                raise  # text that was sent cannot be taken back
+            # The token estimate was too low for this model: retry once with half the budget.
         try:
             return await self._reply(running, context(self.context_tokens // 2))
         except LLMContextTooLong as error:
             raise ContextTooLong from error
 
-    async def _look_back(self, running: RunningTurn) -> tuple[Sequence[Exchange], Sequence[str]]:
-        """The latest turns and what long-term memory has to say, asked for side by side."""
+    async def _look_up_context(self, running: RunningTurn) -> tuple[Sequence[Exchange], Sequence[str]]:
+        """Read the latest turns and recall memories, concurrently."""
+        turn = running.turn
         facts: list[str] = []
 
         async def recall() -> None:
-            facts.extend(await self.recollection.recall_for(running))
+            recalled = await self.recall.facts_for(turn)
+            if recalled is not None:
+                running.memories = len(recalled)
+                facts.extend(recalled)
 
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(recall)
-                latest = await self.history.latest(running.turn.user_id, running.turn.conversation_id, MAX_TURNS)
-        except ExceptionGroup as failures:  # recalling keeps its failures to itself
+                if running.use_memory:
+                    tasks.start_soon(recall)
+                latest = await self.history.latest(turn.user_id, turn.conversation_id, MAX_TURNS)
+        except ExceptionGroup as failures:  # of the history alone, since recall handles its own errors
             raise failures.exceptions[0] from None
         return latest, facts
 
     async def _reply(self, running: RunningTurn, messages: Sequence[Message]) -> str:
+        running.prompt = messages
         async with self.llm.reply(messages) as reply:
-            running.accept()
-            async for texts in reply:
-                await running.append(texts)
-            running.usage = reply.usage
-            return reply.finish_reason
-
-    async def _end(self, running: RunningTurn, ended: Turn, failure: ChatError | None) -> None:
-        try:
-            if not await self._finish(running, ended):
-                failure = Cancelled("The turn was deleted while it ran.")
-                ended = running.turn.cut(running.reply, failure)
-        except HistoryWriteFailed as error:
-            failure = error
-            ended = running.turn.cut(running.reply, failure)
-        running.turn, running.failure = ended, failure
-        await running.log.close(End(None, failure) if failure else End(ended.reason or "stop", None))
-        running.ended.set()
-        running.answered.set()
-        self.observer.ended(ended, failure, _figures(running))
-        if failure is not None:  # kept with the log; what led to it holds the messages, and has been reported
-            failure.__traceback__ = failure.__cause__ = failure.__context__ = None
-
-    async def _finish(self, running: RunningTurn, ended: Turn) -> bool:
-        for pause in FINISH_PAUSES:
-            await anyio.sleep(pause)
+            await running.accept()
             try:
-                remember_at = self.keeper.remember_at(running, ended)
-                kept = await self.history.finish(ended, remember_at=remember_at)
-                if remember_at:
-                    self.keeper.wake()
-                return kept
-            except Exception as error:  # whatever the store does, the readers are told
-                self.observer.failed("storing how a turn ended", error)
+                async for deltas in reply:
+                    await running.append(deltas)
+                return reply.finish_reason
+            finally:
+                running.usage = reply.usage
+
+    async def _end(self, running: RunningTurn, finish_reason: str, error: ChatError | None) -> None:
+        ended = _ended(running, finish_reason, error)
+        try:
+            stored = await self._store(running, ended)
+        except HistoryWriteFailed as unstored:
+            error = unstored
+            stored = ended.ended_by(error, ended.reply, ended.usage)
+        else:
+            if stored is None:
+                error = Cancelled("The turn was deleted while it was running.")
+                stored = ended.ended_by(error, ended.reply, ended.usage)
+        running.turn, running.failure = stored, error
+        await running.lease.release()
+        await running.close(_end_event(stored, ended, error))
+        self.observer.observe(_ended_event(running, stored, error))
+        if error is not None:  # kept by the runner; its cause may hold the messages, and has been reported
+            error.__traceback__ = error.__cause__ = error.__context__ = None
+
+    async def _store(self, running: RunningTurn, ended: Turn) -> Turn | None:
+        """Store the end, and return the turn as stored; None if it was deleted."""
+        remember = self.outbox_worker.enabled and running.use_memory and ended.status is TurnStatus.COMPLETED
+        for delay in self.store_delays:
+            await anyio.sleep(delay)
+            try:
+                stored = await self.history.finish(TurnEnd(ended, remember=remember))
+            except Exception as error:  # of whatever kind: the readers have to be told
+                self.observer.observe(BackgroundFailure(Where.STORING_END, error))
+            else:
+                if remember:
+                    self.outbox_worker.wake()
+                return stored
         raise HistoryWriteFailed
 
 
-def _figures(running: RunningTurn) -> TurnFigures:
-    first = running.first_text_at
-    return TurnFigures(
+def _ended(running: RunningTurn, finish_reason: str, error: ChatError | None) -> Turn:
+    reply, usage = str(running.reply), _usage(running)
+    if error is None:
+        return running.turn.completed(reply, finish_reason, usage)
+    return running.turn.ended_by(error, reply, usage)
+
+
+def _usage(running: RunningTurn) -> Usage | None:
+    """Return the reported usage, or an estimate if the provider reported none."""
+    if running.usage is not None or not running.accepted:
+        return running.usage
+    return estimate_usage(running.prompt, str(running.reply))
+
+
+def _end_event(stored: Turn, ended: Turn, error: ChatError | None) -> End:
+    """Describe the end as stored, which may be another one than ours."""
+    if stored.status is TurnStatus.COMPLETED:
+        return End(stored.reason or "stop", None, stored.usage)
+    if error is not None and error.code == stored.reason:
+        return End(None, Failure.of(error), stored.usage)
+    return End(None, Failure.of_code(stored.reason or ""), stored.usage)
+
+
+def _ended_event(running: RunningTurn, stored: Turn, error: ChatError | None) -> TurnEnded:
+    first = running.first_delta_at
+    return TurnEnded(
+        stored,
+        error,
         seconds=anyio.current_time() - running.started_at,
-        first_text_seconds=None if first is None else first - running.started_at,
-        texts=len(running.texts),
-        usage=running.usage,
-        memories=running.recalled,
+        first_delta_seconds=None if first is None else first - running.started_at,
+        deltas=len(running.reply.deltas),
+        memories=running.memories,
     )

@@ -1,8 +1,8 @@
-"""What can be asked of the history."""
+"""Reading and deleting a user's history."""
 
 from dataclasses import dataclass
 
-from application.memory.outbox_worker import MemoryKeeper
+from application.memory.forgetting import Forgetting
 from application.ports.history import ConversationHistory
 from application.ports.live_turns import LiveTurns
 from domain.conversation import Conversation, ConversationId, Turn, UserId
@@ -11,7 +11,7 @@ from domain.paging import Page
 
 @dataclass(frozen=True)
 class GetHistory:
-    """A page of a user's turns, oldest first; the newest page where no cursor is given."""
+    """Return a page of a user's turns, oldest first; the newest page if no cursor is given."""
 
     history: ConversationHistory
 
@@ -23,7 +23,7 @@ class GetHistory:
 
 @dataclass(frozen=True)
 class ListConversations:
-    """A page of a user's conversations, the one with the latest turn first."""
+    """Return a page of a user's conversations, most recently used first."""
 
     history: ConversationHistory
 
@@ -33,7 +33,7 @@ class ListConversations:
 
 @dataclass(frozen=True, slots=True)
 class Cleared:
-    """How many turns were deleted, and whether the user's memories are certainly gone, None where they were to stay."""
+    """The number of deleted turns, and whether the user's memories are certainly gone (None if not requested)."""
 
     turns: int
     memories: bool | None
@@ -41,15 +41,15 @@ class Cleared:
 
 @dataclass(frozen=True)
 class ClearHistory:
-    """Delete a user's turns, running ones too, what is kept for following them, and on demand the user's memories."""
+    """Delete a user's turns, including running ones, their event logs and, on request, the user's memories."""
 
     history: ConversationHistory
     live_turns: LiveTurns
-    keeper: MemoryKeeper
+    forgetting: Forgetting
 
     async def __call__(
         self, user_id: UserId, conversation_id: ConversationId | None, *, memories: bool = False
     ) -> Cleared:
         turns = await self.history.clear(user_id, conversation_id)
         await self.live_turns.discard(user_id, conversation_id)
-        return Cleared(turns, await self.keeper.forget(user_id) if memories else None)
+        return Cleared(turns, await self.forgetting.forget(user_id) if memories else None)

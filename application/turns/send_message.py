@@ -1,30 +1,30 @@
-"""SendMessage: begin a turn and let it run."""
+"""SendMessage: begin a turn, and have its reply generated."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
 
 import anyio
 
 from application.ports.conversation_leases import ConversationLeases, Lease
-from application.ports.history import ConversationHistory
-from application.ports.live_turns import LiveTurns, Reader
-from application.turns.running import RunningTurn, RunningTurns
+from application.ports.history import ConversationHistory, TurnBegin, TurnEnd
+from application.ports.live_turns import EventLog, LiveTurns
+from application.ports.turn_observer import BackgroundFailure, TurnBegun, TurnObserver, TurnRejected, Where
+from application.turns.handle import EndedReader, TurnHandle
+from application.turns.runner import TurnRunner
+from application.turns.running import RunningTurn
 from domain.context import assemble
 from domain.conversation import ConversationId, Turn, TurnId, UserId
-from domain.errors import MessageTooLong, ServerShuttingDown
-
-QUEUE_WAIT: Final = 10.0
-"""Seconds that a turn waits for the one before it in its conversation."""
+from domain.errors import ChatError, Failure, InternalError, MessageTooLong, ServerShuttingDown
+from domain.reply import MAX_REPLY_BYTES
 
 
 @dataclass(frozen=True, slots=True)
 class NewMessage:
-    """What a user says.
+    """A message from a user.
 
-    `keep_running` has the reply generated to its end even where nobody reads it any more. Without `use_memory` nothing
-    is recalled for the reply, and nothing of the turn is remembered.
+    `keep_running` generates the reply to its end even if nobody reads it any more. Without `use_memory`, nothing is
+    recalled for the reply and the turn is not remembered.
     """
 
     user_id: UserId
@@ -35,50 +35,46 @@ class NewMessage:
     use_memory: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class BegunTurn:
-    """A turn that runs, and its first reader, who is present already."""
-
-    running: RunningTurn
-    reader: Reader
-
-
 @dataclass(frozen=True)
 class SendMessage:
-    """Begin a turn: durable before the model is asked, generated in a task of its own, followed by a reader."""
+    """Begin a turn: durable before the model is asked, generated in a task of its own, followed through a handle."""
 
     history: ConversationHistory
     live_turns: LiveTurns
     leases: ConversationLeases
-    turns: RunningTurns
+    runner: TurnRunner
+    observer: TurnObserver
     now: Callable[[], datetime]
     new_turn_id: Callable[[], TurnId]
     instructions: str
     context_tokens: int
     max_message_chars: int
+    max_reply_bytes: int = MAX_REPLY_BYTES
+    queue_timeout: float = 10.0
+    """Seconds that a turn waits for the previous one of its conversation."""
 
-    async def __call__(self, message: NewMessage) -> BegunTurn:
-        """Return when the turn has begun; its end is the reader's to see.
+    async def __call__(self, message: NewMessage) -> TurnHandle:
+        """Return once the turn has begun; its events and its end are read from the handle.
 
         Raises:
-            MessageTooLong, ContextTooLong: the message alone is more than the model may be given.
+            MessageTooLong, ContextTooLong: the message alone exceeds a limit.
             TurnInProgress: the conversation stayed busy.
-            ServerShuttingDown: no turn may begin any more.
-            HistoryUnavailable: the message could not be stored; the model has not been asked.
+            ServerShuttingDown: turns are no longer accepted.
+            HistoryUnavailable: the message could not be stored; the model was not asked.
         """
-        self._admit(message)
-        wait = QUEUE_WAIT if message.wait_when_busy else 0
-        lease = await self.leases.acquire(message.user_id, message.conversation_id, wait=wait)
-        with anyio.CancelScope(shield=True):  # a turn that is stored has someone who ends it
-            try:
-                begun = await self._begin(message, lease)
-            except BaseException:
-                await lease.release()
-                raise
-        return begun
+        try:
+            self._admit(message)
+            wait = self.queue_timeout if message.wait_when_busy else 0
+            lease = await self.leases.acquire(message.user_id, message.conversation_id, wait=wait)
+            with anyio.CancelScope(shield=True):  # a stored turn must have a task that ends it
+                handle = await self._begin(message, lease)
+        except ChatError as error:
+            self.observer.observe(TurnRejected(message.user_id, message.conversation_id, error))
+            raise
+        return handle
 
     def _admit(self, message: NewMessage) -> None:
-        if self.turns.closing:
+        if self.runner.draining:
             raise ServerShuttingDown
         if len(message.text) > self.max_message_chars:
             raise MessageTooLong(
@@ -86,13 +82,42 @@ class SendMessage:
             )
         assemble(self.instructions, (), message.text, self.context_tokens)
 
-    async def _begin(self, message: NewMessage, lease: Lease) -> BegunTurn:
-        if self.turns.closing:
-            raise ServerShuttingDown
-        turn = Turn(self.new_turn_id(), message.user_id, message.conversation_id, self.now(), message.text)
-        await self.history.begin(turn)
-        running = RunningTurn(turn, uses_memory=message.use_memory)
-        running.attach(await self.live_turns.open(turn, running.stop, stop_when_left=not message.keep_running))
-        reader = await self.live_turns.join(turn.id)
-        self.turns.start(running, lease)
-        return BegunTurn(running, reader)
+    async def _begin(self, message: NewMessage, lease: Lease) -> TurnHandle:
+        try:
+            if self.runner.draining:
+                raise ServerShuttingDown
+            turn = Turn(self.new_turn_id(), message.user_id, message.conversation_id, self.now(), message.text)
+            await self.history.begin(TurnBegin(turn, self.runner.lease))
+        except BaseException:
+            await lease.release()
+            raise
+        self.observer.observe(TurnBegun(turn))
+        return await self._start(message, turn, lease)
+
+    async def _start(self, message: NewMessage, turn: Turn, lease: Lease) -> TurnHandle:
+        running = RunningTurn(
+            turn, lease, self.observer, use_memory=message.use_memory, max_reply_bytes=self.max_reply_bytes
+        )
+        log: EventLog | None = None
+        try:
+            log = await self.live_turns.open(turn, running.stop, stop_when_left=not message.keep_running)
+            reader = await self.live_turns.join(turn.id, turn.user_id)
+        except Exception as error:
+            if log is not None:
+                log.abandon()
+            return await self._fail(turn, lease, error)
+        running.attach(log)
+        self.runner.start(running)
+        return TurnHandle(turn, reader)
+
+    async def _fail(self, turn: Turn, lease: Lease, error: Exception) -> TurnHandle:
+        """End a turn that cannot be followed, before the model is asked."""
+        failure = error if isinstance(error, ChatError) else InternalError()
+        self.observer.observe(BackgroundFailure(Where.WRITING_EVENTS, error))
+        try:
+            await self.history.finish(TurnEnd(turn.ended_by(failure)))
+        except Exception as unstored:  # the turn is ended as abandoned when its lease expires
+            self.observer.observe(BackgroundFailure(Where.STORING_END, unstored))
+        finally:
+            await lease.release()
+        return TurnHandle(turn, EndedReader(Failure.of(failure)))

@@ -1,0 +1,68 @@
+"""A turn in progress, as its callers see it."""
+
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Self
+
+from application.ports.live_turns import Batch, End, LiveTurnsUnavailable, Reader
+from domain.conversation import Turn
+from domain.errors import Failure
+
+
+class TurnHandle(AbstractAsyncContextManager["TurnHandle"]):
+    """A turn as it began, and one reader of its event log.
+
+    The reader is present until the context exits. Whatever happens to the turn is read from the log, which ends with
+    the turn's end as stored. If the log itself fails, it ends with `live_turns_unavailable`.
+    """
+
+    def __init__(self, turn: Turn, reader: Reader, after: int = 0) -> None:
+        self.turn = turn
+        self._reader = reader
+        self._next_number = after + 1
+
+    async def next(self, wait: float) -> Batch | None:
+        """Return the events appended since the last call; None if nothing is appended within `wait` seconds."""
+        try:
+            batch = await self._reader.next(wait)
+        except LiveTurnsUnavailable as error:
+            return Batch(self._next_number, (), accepted=True, end=End(None, Failure.of(error)))
+        if batch is not None and batch.deltas:
+            self._next_number = batch.first + len(batch.deltas)
+        return batch
+
+    async def read_to_end(self) -> tuple[str, End]:
+        """Wait for the end, and return the remaining text with it."""
+        deltas: list[str] = []
+        while True:
+            batch = await self.next(3600)
+            if batch is not None:
+                deltas += batch.deltas
+                if batch.end is not None:
+                    return "".join(deltas), batch.end
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._reader.__aexit__(kind, error, trace)
+
+
+class EndedReader(Reader):
+    """A reader of a turn that ended before it had a log."""
+
+    def __init__(self, failure: Failure) -> None:
+        self._end = Batch(1, (), accepted=False, end=End(None, failure))
+
+    async def next(self, wait: float) -> Batch:
+        return self._end
+
+    async def __aenter__(self) -> Reader:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass

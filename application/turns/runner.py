@@ -1,0 +1,166 @@
+"""TurnRunner: the tasks that generate replies. They belong to the application, not to a request."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+
+import anyio
+from anyio.abc import TaskGroup
+
+from application.ports.history import ConversationHistory, HistoryWriteFailed, TurnEnd
+from application.ports.llm import LLMError
+from application.ports.turn_observer import AbandonedTurnsEnded, BackgroundFailure, TurnObserver, Where
+from application.turns.running import RunningTurn
+from domain.conversation import Turn, TurnId
+from domain.errors import ServerShuttingDown
+
+
+class TurnRunner:
+    """Runs turns, saves their text as it grows, and ends them all at shutdown.
+
+    Running turns are leased in the history for `lease` and renewed at a third of it. Turns whose worker died are ended
+    when it is opened, and every `lease` from then on. At most `max_unstored` ends that the store did not
+    accept are kept to be stored later; others are found as abandoned.
+    """
+
+    def __init__(
+        self,
+        generate: Callable[[RunningTurn], Awaitable[None]],
+        history: ConversationHistory,
+        observer: TurnObserver,
+        *,
+        save_interval: float = 1.0,
+        lease: timedelta = timedelta(seconds=15),
+        max_unstored: int = 1_000,
+    ) -> None:
+        self.lease = lease
+        self._generate = generate
+        self._history = history
+        self._observer = observer
+        self._save_interval = save_interval
+        self._max_unstored = max_unstored
+        self._running: dict[TurnId, RunningTurn] = {}
+        self._unstored: dict[TurnId, Turn] = {}
+        self._idle = anyio.Event()
+        self._tasks: TaskGroup | None = None
+        self.draining = False
+        """Turns are no longer accepted, because the service is shutting down."""
+        self.llm_failure: LLMError | None = None
+        """The error of the latest call to the model; None if that succeeded."""
+
+    def __len__(self) -> int:
+        """Return the number of running turns."""
+        return len(self._running)
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Run turns while the context is open. Exiting it ends those that still run."""
+        async with anyio.create_task_group() as self._tasks:
+            await self._end_abandoned()
+            self._tasks.start_soon(self._save_forever)
+            try:
+                yield
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await self.drain(grace=0)
+                self._tasks.cancel_scope.cancel()
+
+    def start(self, running: RunningTurn) -> None:
+        """Generate the reply in a task of its own."""
+        assert self._tasks is not None, "turns run while the runner is open"
+        self._running[running.turn.id] = running
+        if self.draining:  # it began while the drain was under way, which stopped only the turns it found
+            running.stop(ServerShuttingDown())
+        self._tasks.start_soon(self._run, running)
+
+    async def drain(self, grace: float) -> None:
+        """Stop accepting turns, wait up to `grace` seconds, stop the rest; return when all have ended."""
+        self.draining = True
+        with anyio.move_on_after(grace):
+            await self._until_idle()
+        for running in list(self._running.values()):
+            running.stop(ServerShuttingDown())
+        await self._until_idle()
+
+    async def _until_idle(self) -> None:
+        while self._running:
+            if self._idle.is_set():  # otherwise another drain is waiting for it
+                self._idle = anyio.Event()
+            await self._idle.wait()
+
+    async def _run(self, running: RunningTurn) -> None:
+        try:
+            await self._generate(running)
+        except Exception as bug:  # confined to this turn
+            with suppress(Exception):
+                self._report(Where.RUNNING_TURN, bug)
+        finally:
+            del self._running[running.turn.id]
+            self._note_llm_result(running)
+            self._keep_unstored(running)
+            with anyio.CancelScope(shield=True):
+                await running.lease.release()
+            if not self._running:
+                self._idle.set()
+
+    def _note_llm_result(self, running: RunningTurn) -> None:
+        if isinstance(running.failure, LLMError):
+            self.llm_failure = running.failure
+        elif running.accepted:
+            self.llm_failure = None
+
+    def _keep_unstored(self, running: RunningTurn) -> None:
+        if isinstance(running.failure, HistoryWriteFailed):
+            self._unstored[running.turn.id] = running.turn
+            if len(self._unstored) > self._max_unstored:
+                del self._unstored[next(iter(self._unstored))]
+
+    async def _save_forever(self) -> None:
+        next_sweep = anyio.current_time() + self.lease.total_seconds()
+        while True:
+            await anyio.sleep(self._save_interval)
+            sweeps = anyio.current_time() >= next_sweep
+            # Before sweeping, all leases are renewed: after an outage our own turns must not look abandoned.
+            saved = await self._try(Where.SAVING_PROGRESS, self._save_progress(renew_all=sweeps))
+            await self._try(Where.STORING_END, self._store_ends())
+            if sweeps and saved:
+                next_sweep = anyio.current_time() + self.lease.total_seconds()
+                await self._try(Where.ENDING_ABANDONED_TURNS, self._end_abandoned())
+
+    async def _try(self, where: Where, work: Awaitable[None]) -> bool:
+        try:
+            await work
+        except Exception as error:  # of whatever kind: the loop must survive
+            self._report(where, error)
+            return False
+        return True
+
+    async def _save_progress(self, *, renew_all: bool) -> None:
+        now = anyio.current_time()
+        renew_before = now if renew_all else now - self.lease.total_seconds() / 3
+        due = {
+            id: running
+            for id, running in self._running.items()
+            if len(running.reply.deltas) > running.saved or running.renewed_at <= renew_before
+        }
+        if due:
+            counts = {id: len(running.reply.deltas) for id, running in due.items()}
+            await self._history.save_progress({id: str(running.reply) for id, running in due.items()}, self.lease)
+            for id, running in due.items():
+                running.saved, running.renewed_at = counts[id], now
+
+    async def _store_ends(self) -> None:
+        for turn in list(self._unstored.values()):
+            # Moved to the end first: the round stops at the first failure, so that a slow store delays nothing else,
+            # and the next round starts with another turn.
+            self._unstored.pop(turn.id, None)
+            self._unstored[turn.id] = turn
+            await self._history.finish(TurnEnd(turn))
+            self._unstored.pop(turn.id, None)
+
+    async def _end_abandoned(self) -> None:
+        if count := await self._history.finish_abandoned():
+            self._observer.observe(AbandonedTurnsEnded(count))
+
+    def _report(self, where: Where, error: Exception) -> None:
+        self._observer.observe(BackgroundFailure(where, error))
