@@ -1,19 +1,22 @@
 """The composition root: which part is built from what. Read it from top to bottom."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from dependency_injector import containers, providers
 
+from adapters.clock import utc_now
 from adapters.conversation_leases_in_process import ConversationLeasesInProcess
 from adapters.history_in_memory import HistoryInMemory
+from adapters.history_observed import ObservedHistory
 from adapters.live_turns_in_process import LiveTurnsInProcess
 from adapters.llm_retrying import RetryingLLM
 from adapters.memory_guarded import GuardedMemory
 from adapters.memory_in_memory import MemoryInMemory
 from adapters.memory_none import NoMemory
+from adapters.turn_observer_group import TurnObserverGroup
 from adapters.turn_observer_structlog import TurnObserverStructlog
 from application.health import CheckHealth, CheckReadiness
 from application.memory.facts import (
@@ -24,15 +27,16 @@ from application.memory.facts import (
     RecallMemories,
     StoreFact,
 )
-from application.memory.outbox_worker import MemoryKeeper
-from application.memory.recall import Recollection
+from application.memory.forgetting import Forgetting
+from application.memory.outbox_worker import OutboxWorker
+from application.memory.recall import Recall
+from application.memory.user_lock import UserLock
 from application.ports.history import ConversationHistory
 from application.ports.memory import LongTermMemory
-from application.ports.memory_outbox import MemoryOutbox
 from application.turns.access import FollowTurn, GetTurn, StopTurn
 from application.turns.generate_reply import GenerateReply
 from application.turns.history import ClearHistory, GetHistory, ListConversations
-from application.turns.running import RunningTurns
+from application.turns.runner import TurnRunner
 from application.turns.send_message import SendMessage
 from domain.conversation import TurnId
 from entrypoints.observability import pseudonym
@@ -49,16 +53,10 @@ def _database(settings: Settings) -> "SQLiteDatabase":
     return SQLiteDatabase(settings.database)
 
 
-def _sql_history(database: "SQLiteDatabase") -> ConversationHistory:
+def _sql_store(database: "SQLiteDatabase", now: Callable[[], datetime]) -> ConversationHistory:
     from adapters.history_sql import HistorySQL
 
-    return HistorySQL(database)
-
-
-def _sql_outbox(database: "SQLiteDatabase") -> MemoryOutbox:
-    from adapters.memory_outbox_sql import MemoryOutboxSQL
-
-    return MemoryOutboxSQL(database)
+    return HistorySQL(database, now)
 
 
 def _sql_memory(database: "SQLiteDatabase", now: Callable[[], datetime]) -> LongTermMemory:
@@ -113,10 +111,6 @@ def _openai(settings: Settings) -> "LLMOpenAI":
     )
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
 def _new_turn_id() -> TurnId:
     return TurnId(str(uuid4()))
 
@@ -126,22 +120,21 @@ class Container(containers.DeclarativeContainer):
 
     upstream = providers.Singleton(_openai, settings)
     llm = providers.Singleton(RetryingLLM, upstream)
+    now = providers.Object(utc_now)
+    observer = providers.Singleton(
+        TurnObserverGroup,
+        providers.List(providers.Singleton(TurnObserverStructlog, providers.Object(pseudonym))),
+    )
+
     database = providers.Singleton(_database, settings)
-    history_in_memory = providers.Singleton(HistoryInMemory)
-    history = providers.Selector(
+    store = providers.Selector(
         settings.provided.history_backend,
-        sql=providers.Singleton(_sql_history, database),
-        in_memory=history_in_memory,
+        sql=providers.Singleton(_sql_store, database, now),
+        in_memory=providers.Singleton(HistoryInMemory, now),
     )
-    memory_outbox = providers.Selector(
-        settings.provided.history_backend,
-        sql=providers.Singleton(_sql_outbox, database),
-        in_memory=history_in_memory,
-    )
+    history = providers.Singleton(ObservedHistory, store, observer)
     live_turns = providers.Singleton(LiveTurnsInProcess)
     leases = providers.Singleton(ConversationLeasesInProcess)
-    observer = providers.Singleton(TurnObserverStructlog, providers.Object(pseudonym))
-    now = providers.Object(_now)
 
     unguarded_memory = providers.Selector(
         settings.provided.memory_backend,
@@ -154,28 +147,31 @@ class Container(containers.DeclarativeContainer):
     memory = providers.Singleton(
         GuardedMemory, unguarded_memory, observer, recall_timeout=settings.provided.memory_recall_timeout
     )
-    memory_keeper = providers.Singleton(MemoryKeeper, memory, memory_outbox, observer, now)
-    recollection = providers.Singleton(Recollection, memory, memory_keeper, observer)
+    outbox_worker = providers.Singleton(OutboxWorker, memory, history, observer, now)
+    forgetting = providers.Singleton(Forgetting, memory, history, observer, outbox_worker.provided.wake)
+    user_lock = providers.Singleton(UserLock, memory, history)
+    recall = providers.Singleton(Recall, memory, forgetting, observer)
 
     generate_reply = providers.Singleton(
         GenerateReply,
         llm=llm,
         history=history,
-        recollection=recollection,
-        keeper=memory_keeper,
+        recall=recall,
+        outbox_worker=outbox_worker,
         observer=observer,
         instructions=settings.provided.system_prompt,
         context_tokens=settings.provided.context_tokens,
         deadline=settings.provided.turn_timeout,
     )
-    running_turns = providers.Singleton(RunningTurns, generate_reply, history, observer)
+    turn_runner = providers.Singleton(TurnRunner, generate_reply, history, observer)
 
     send_message = providers.Singleton(
         SendMessage,
         history=history,
         live_turns=live_turns,
         leases=leases,
-        turns=running_turns,
+        runner=turn_runner,
+        observer=observer,
         now=now,
         new_turn_id=providers.Object(_new_turn_id),
         instructions=settings.provided.system_prompt,
@@ -184,15 +180,15 @@ class Container(containers.DeclarativeContainer):
     )
     get_history = providers.Singleton(GetHistory, history)
     list_conversations = providers.Singleton(ListConversations, history)
-    clear_history = providers.Singleton(ClearHistory, history, live_turns, memory_keeper)
+    clear_history = providers.Singleton(ClearHistory, history, live_turns, forgetting)
     get_turn = providers.Singleton(GetTurn, history)
     follow_turn = providers.Singleton(FollowTurn, live_turns)
     stop_turn = providers.Singleton(StopTurn, history, live_turns)
-    store_fact = providers.Singleton(StoreFact, memory, memory_keeper)
-    list_memories = providers.Singleton(ListMemories, memory, memory_keeper)
-    recall_memories = providers.Singleton(RecallMemories, memory, memory_keeper)
-    correct_memory = providers.Singleton(CorrectMemory, memory, memory_keeper)
-    forget_memory = providers.Singleton(ForgetMemory, memory, memory_keeper)
-    forget_memories = providers.Singleton(ForgetMemories, memory_keeper)
-    check_readiness = providers.Singleton(CheckReadiness, history)
-    check_health = providers.Singleton(CheckHealth, history, memory, memory_outbox, recollection, running_turns)
+    store_fact = providers.Singleton(StoreFact, memory, user_lock)
+    list_memories = providers.Singleton(ListMemories, memory, forgetting)
+    recall_memories = providers.Singleton(RecallMemories, memory, forgetting)
+    correct_memory = providers.Singleton(CorrectMemory, memory, user_lock)
+    forget_memory = providers.Singleton(ForgetMemory, memory, user_lock)
+    forget_memories = providers.Singleton(ForgetMemories, forgetting)
+    check_readiness = providers.Singleton(CheckReadiness, history, turn_runner)
+    check_health = providers.Singleton(CheckHealth, history, memory, history, recall, turn_runner)

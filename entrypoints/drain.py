@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from application.turns.running import RunningTurns
+from application.turns.runner import TurnRunner
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -15,7 +15,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 class Drain:
     """Gives running turns a bounded time to end, then ends them with an event that says so."""
 
-    def __init__(self, turns: RunningTurns, grace: float) -> None:
+    def __init__(self, turns: TurnRunner, grace: float) -> None:
         self._turns = turns
         self._grace = grace
         self.begun = False

@@ -40,9 +40,8 @@ async def opened(container: Container) -> AsyncIterator[None]:
             except OSError as error:
                 raise SettingsError(f"Mem0 can not keep its files in DATA_DIR: {error.strerror}.") from None
             stack.push_async_callback(memory.close)
-        await stack.enter_async_context(container.memory_keeper().open())
-        abandoned = await container.history().finish_abandoned()
-        await stack.enter_async_context(container.running_turns().open())
-        log.info("started", version=VERSION, abandoned_turns=abandoned)
+        await stack.enter_async_context(container.outbox_worker().opened())
+        await stack.enter_async_context(container.turn_runner().opened())
+        log.info("started", version=VERSION)
         yield
     log.info("stopped")

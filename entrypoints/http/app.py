@@ -39,7 +39,7 @@ def create_app(settings: Settings, container: Container | None = None, *, chain_
     )
     app.state.settings = settings
     app.state.container = container
-    app.state.drain = Drain(container.running_turns(), settings.shutdown_grace)
+    app.state.drain = Drain(container.turn_runner(), settings.shutdown_grace)
     app.state.chain_signals = chain_signals
     for module in (chat, turns, history, memories, health):
         app.include_router(module.router)

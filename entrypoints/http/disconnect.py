@@ -1,4 +1,4 @@
-"""Whether whoever asked is still there."""
+"""Running work until it is done or the client disconnects."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterator
@@ -8,22 +8,22 @@ from typing import Any, TypeVar
 import anyio
 from starlette.types import Receive
 
-from application.ports.live_turns import Reader
+from application.turns.handle import TurnHandle
 from entrypoints.http.errors import ClientGone
 
 Result = TypeVar("Result")
 
 
-async def while_present(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
-    """Run `work` to its end, or until the client leaves. The request's body must have been read.
+async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
+    """Run `work` to its end, or cancel it when the client disconnects. The request body must have been read.
 
-    It has a task of its own: waking up through the frames of all layers above would cost a stream 1 µs a chunk.
+    `work` runs in a task of its own: resuming it through the frames of every layer above would cost 1 µs per chunk.
     """
     working = asyncio.create_task(work)
     with anyio.CancelScope() as watch:
         working.add_done_callback(lambda _: watch.cancel())
         try:
-            await _until_gone(receive)
+            await _wait_for_disconnect(receive)
         finally:
             working.cancel()
     await asyncio.wait([working])
@@ -31,42 +31,41 @@ async def while_present(receive: Receive, work: Coroutine[Any, Any, None]) -> No
         working.result()
 
 
+async def unless_disconnected(receive: Receive, work: Awaitable[Result]) -> Result:
+    """Return the result of `work`. The request body must have been read.
+
+    Raises:
+        ClientGone: the client disconnected first; `work` has been cancelled.
+    """
+    with _cancelled_on_disconnect(receive):
+        return await work
+    raise ClientGone
+
+
+@asynccontextmanager
+async def closing_on_error(handle: TurnHandle) -> AsyncIterator[None]:
+    """Close the handle if the block raises; on success the caller owns it."""
+    async with AsyncExitStack() as stack:
+        stack.push_async_exit(handle)
+        yield
+        stack.pop_all()
+
+
 @contextmanager
-def _cancelled_when_gone(receive: Receive) -> Iterator[None]:
-    """Cancel what runs inside when the client leaves. The request's body must have been read."""
+def _cancelled_on_disconnect(receive: Receive) -> Iterator[None]:
     with anyio.CancelScope() as scope:
-        watcher = asyncio.create_task(_cancel_when_gone(receive, scope))
+        watcher = asyncio.create_task(_cancel_on_disconnect(receive, scope))
         try:
             yield
         finally:
             watcher.cancel()
 
 
-async def unless_gone(receive: Receive, work: Awaitable[Result]) -> Result:
-    """What `work` comes to.
-
-    Raises:
-        ClientGone: the client left first; `work` has been cancelled.
-    """
-    with _cancelled_when_gone(receive):
-        return await work
-    raise ClientGone
-
-
-@asynccontextmanager
-async def leaving_on_error(reader: Reader) -> AsyncIterator[None]:
-    """Have the reader leave if what runs inside fails; otherwise someone else takes it over."""
-    async with AsyncExitStack() as stack:
-        stack.push_async_exit(reader)
-        yield
-        stack.pop_all()
-
-
-async def _cancel_when_gone(receive: Receive, scope: anyio.CancelScope) -> None:
-    await _until_gone(receive)
+async def _cancel_on_disconnect(receive: Receive, scope: anyio.CancelScope) -> None:
+    await _wait_for_disconnect(receive)
     scope.cancel()
 
 
-async def _until_gone(receive: Receive) -> None:
+async def _wait_for_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -11,10 +11,10 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from application.ports import history, llm, memory
+from application.ports import history, live_turns, llm, memory
 from domain import errors
 from domain.conversation import TurnId
-from domain.errors import ChatError
+from domain.errors import ChatError, Failure
 
 STATUS: Final[dict[type[ChatError], int]] = {
     errors.MessageTooLong: 413,
@@ -43,6 +43,7 @@ STATUS: Final[dict[type[ChatError], int]] = {
     llm.LLMDisconnected: 502,
     llm.LLMTruncated: 502,
     llm.LLMContextTooLong: 413,
+    live_turns.LiveTurnsUnavailable: 503,
     history.HistoryUnavailable: 503,
     history.HistoryWriteFailed: 503,
     memory.MemoryUnavailable: 503,
@@ -96,10 +97,10 @@ def body_too_large(limit: int) -> RequestProblem:
 
 
 class RefusedTurn(Exception):
-    """A turn of which nothing can be streamed; `history` is where its text may be read."""
+    """A turn whose failure is the whole response; `history` is the path at which its text may be read."""
 
-    def __init__(self, error: ChatError, turn_id: TurnId, history: str | None = None) -> None:
-        self.error = error
+    def __init__(self, failure: Failure, turn_id: TurnId, history: str | None = None) -> None:
+        self.failure = failure
         self.turn_id = turn_id
         self.history = history
 
@@ -147,11 +148,11 @@ def problem(
 
 
 def chat_problem(
-    request_id: str, error: ChatError, turn_id: TurnId | None = None, history: str | None = None
+    request_id: str, error: ChatError | Failure, turn_id: TurnId | None = None, history: str | None = None
 ) -> Response:
     return problem(
         request_id,
-        STATUS[type(error)],
+        status_of_code(error.code),
         error.code,
         error.title,
         error.detail,
@@ -175,7 +176,7 @@ async def _on_chat_error(request: Request, error: Exception) -> Response:
 
 async def _on_refused_turn(request: Request, refusal: Exception) -> Response:
     assert isinstance(refusal, RefusedTurn)
-    return chat_problem(request_id_of(request), refusal.error, refusal.turn_id, refusal.history)
+    return chat_problem(request_id_of(request), refusal.failure, refusal.turn_id, refusal.history)
 
 
 async def _on_request_problem(request: Request, found: Exception) -> Response:

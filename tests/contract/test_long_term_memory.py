@@ -352,7 +352,7 @@ async def test_whose_a_memory_is_is_told_with_it(memory: LongTermMemory) -> None
 async def test_what_a_user_said_is_remembered_by_a_memory_that_learns(memory: LongTermMemory) -> None:
     await memory.remember(completed("My dog is called Bello"))
 
-    assert bool(memory.learns) == any("Bello" in fact for fact in await facts(memory, ADA))
+    assert bool(memory.extracts_from_turns) == any("Bello" in fact for fact in await facts(memory, ADA))
     assert [] == await facts(memory, BOB)
 
 

@@ -84,7 +84,7 @@ class LearningMemory(MemoryInMemory):
     those that remember and recall once they have done their work.
     """
 
-    learns = True
+    extracts_from_turns = True
 
     def __init__(self, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         super().__init__(now)

@@ -33,7 +33,7 @@ async def service() -> AsyncIterator[Service]:
 
 @asynccontextmanager
 async def learning(memory: LearningMemory) -> AsyncIterator[tuple[Service, ScriptedLLM]]:
-    """A service with a memory that learns."""
+    """A service with a memory that extracts_from_turns."""
     llm, history = ScriptedLLM(), HistoryInMemory()
     parts = {"llm": llm, "history": history, "memory_outbox": history, "unguarded_memory": memory}
     async with running_service(parts) as running:

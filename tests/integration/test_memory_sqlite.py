@@ -537,7 +537,7 @@ async def test_learning_nothing_asks_nothing_of_the_database() -> None:
     turn = Turn(TurnId(str(uuid4())), ADA, DEFAULT_CONVERSATION, NOW, "My dog is called Bello").completed("Hi", "stop")
     await memory.remember(turn)
 
-    assert not memory.learns
+    assert not memory.extracts_from_turns
     assert [] == await memory.recall(ADA, "What is it?", 10)
 
 

@@ -162,7 +162,7 @@ async def test_a_turn_that_was_not_completed_is_not_remembered(script: ScriptedR
 
 async def test_a_memory_that_does_not_learn_is_offered_nothing() -> None:
     memory = LearningMemory()
-    memory.learns = False
+    memory.extracts_from_turns = False
     async with staged(memory=memory) as stage:
         await stage.ended(message("My dog is called Bello"))
 

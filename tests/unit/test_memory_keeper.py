@@ -385,7 +385,7 @@ async def test_however_many_can_not_be_forgotten_the_next_one_is() -> None:
 
 async def test_a_memory_that_does_not_learn_forgets_without_the_outbox() -> None:
     scene = Scene()
-    scene.memory.learns = False
+    scene.memory.extracts_from_turns = False
     scene.memory.plans["forget_all"] = [MemoryUnavailable()]
     with pytest.raises(MemoryUnavailable):
         await scene.keeper.forget(ADA)
@@ -515,7 +515,7 @@ async def test_a_fact_that_is_being_stored_is_forgotten_too() -> None:
 
 async def test_nothing_is_kept_of_users_where_nobody_would_clean_up_after_them() -> None:
     scene = Scene()
-    scene.memory.learns = False
+    scene.memory.extracts_from_turns = False
     empty = scene.kept()
     async with working(scene):
         for number in range(10):

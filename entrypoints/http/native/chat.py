@@ -1,17 +1,19 @@
 """Sending a message and getting the reply, as a stream or whole."""
 
-import anyio
 from fastapi import APIRouter, Request, Response
 
-from application.turns.running import RunningTurn
-from application.turns.send_message import BegunTurn, NewMessage, SendMessage
+from application.ports.live_turns import Batch
+from application.turns.handle import TurnHandle
+from application.turns.send_message import NewMessage, SendMessage
+from domain.conversation import Turn
 from entrypoints.http.dependencies import SendMessageDep, SettingsDep
 from entrypoints.http.direct_route import DirectRoute
-from entrypoints.http.disconnect import leaving_on_error, unless_gone
+from entrypoints.http.disconnect import closing_on_error, unless_disconnected
 from entrypoints.http.errors import RefusedTurn
 from entrypoints.http.event_stream import EventStream
 from entrypoints.http.json_body import JSONRoute
 from entrypoints.http.native.schemas import ChatRequest, SimpleReply
+from entrypoints.http.native.wire import NativeWire
 from entrypoints.http.openapi import BEGIN, BODY, STREAM, UPSTREAM, problems
 
 router = APIRouter(prefix="/api/chat", tags=["chat"], route_class=JSONRoute)
@@ -19,8 +21,8 @@ router = APIRouter(prefix="/api/chat", tags=["chat"], route_class=JSONRoute)
 
 async def send_message(body: ChatRequest, request: Request, send: SendMessageDep, settings: SettingsDep) -> Response:
     message = body.to_message(settings.on_disconnect)
-    begun = await unless_gone(request.receive, _begin(send, message, settings.header_hold))
-    return EventStream(begun.reader, begun.running.turn.id, comment_interval=settings.comment_interval)
+    handle, start = await unless_disconnected(request.receive, _begin(send, message, settings.header_hold))
+    return EventStream(handle, NativeWire(handle.turn.id), idle_interval=settings.comment_interval, start=start)
 
 
 router.add_api_route(
@@ -43,27 +45,28 @@ router.add_api_route(
 async def send_message_simple(
     body: ChatRequest, request: Request, response: Response, send: SendMessageDep, settings: SettingsDep
 ) -> SimpleReply:
-    ended = await unless_gone(request.receive, _run(send, body.to_message(settings.on_disconnect)))
-    if ended.failure:
-        raise RefusedTurn(ended.failure, ended.turn.id)
-    response.headers["X-Turn-ID"] = ended.turn.id
-    return SimpleReply.of(ended.turn)
+    turn = await unless_disconnected(request.receive, _complete(send, body.to_message(settings.on_disconnect)))
+    response.headers["X-Turn-ID"] = turn.id
+    return SimpleReply.of(turn)
 
 
-async def _begin(send: SendMessage, message: NewMessage, hold: float) -> BegunTurn:
-    """Begin a turn, and wait for the model to answer, so that a refusal still has a status of its own."""
-    begun = await send(message)
-    async with leaving_on_error(begun.reader):
-        with anyio.move_on_after(hold):
-            await begun.running.answered.wait()
-        if begun.running.refused:
-            raise RefusedTurn(begun.running.refused, begun.running.turn.id)
-    return begun
+async def _begin(send: SendMessage, message: NewMessage, header_hold: float) -> tuple[TurnHandle, Batch | None]:
+    """Begin a turn, and wait up to `header_hold` seconds for its first event.
+
+    Until the model accepts the request, a failure can still be answered with its own status.
+    """
+    handle = await send(message)
+    async with closing_on_error(handle):
+        start = await handle.next(header_hold)
+        if start is not None and start.end is not None and start.end.failure is not None and not start.accepted:
+            raise RefusedTurn(start.end.failure, handle.turn.id)
+    return handle, start
 
 
-async def _run(send: SendMessage, message: NewMessage) -> RunningTurn:
+async def _complete(send: SendMessage, message: NewMessage) -> Turn:
     """Begin a turn, and wait for its end."""
-    begun = await send(message)
-    async with begun.reader:
-        await begun.running.ended.wait()
-    return begun.running
+    async with await send(message) as handle:
+        reply, end = await handle.read_to_end()
+    if end.failure is not None:
+        raise RefusedTurn(end.failure, handle.turn.id)
+    return handle.turn.completed(reply, end.finish_reason or "stop", end.usage)

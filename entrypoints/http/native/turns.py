@@ -1,4 +1,4 @@
-"""One turn: look at it, follow it, stop it."""
+"""Looking at, following and stopping one turn."""
 
 from typing import Annotated
 from urllib.parse import quote
@@ -6,13 +6,13 @@ from urllib.parse import quote
 from fastapi import APIRouter, Header, Query, Response
 
 from domain.conversation import TurnId
-from domain.errors import StreamExpired, TurnNotFound
+from domain.errors import Failure, StreamExpired, TurnNotFound
 from entrypoints.http.dependencies import FollowTurnDep, GetTurnDep, SettingsDep, StopTurnDep
-from entrypoints.http.disconnect import leaving_on_error
+from entrypoints.http.disconnect import closing_on_error
 from entrypoints.http.errors import RefusedTurn, invalid_request
 from entrypoints.http.event_stream import EventStream
 from entrypoints.http.native.schemas import TurnView
-from entrypoints.http.native.wire import encode
+from entrypoints.http.native.wire import NativeWire
 from entrypoints.http.openapi import STORE, STREAM, described, problems
 
 router = APIRouter(prefix="/api/chat/turns", tags=["turns"])
@@ -50,22 +50,17 @@ async def follow_turn(
     seen = _event_number(last_event_id, after)
     turn = await get(TurnId(turn_id))
     try:
-        reader = await follow(turn.id, seen)
+        handle = await follow(turn, seen)
     except StreamExpired as expired:
         history = f"/api/chat/history/{quote(turn.user_id)}?conversation_id={quote(turn.conversation_id)}"
-        raise RefusedTurn(expired, turn.id, history) from expired
-    async with leaving_on_error(reader):
-        start = await reader.next(0)
-    if start.end is not None and not encode(start, turn.id, seen):
-        async with reader:
+        raise RefusedTurn(Failure.of(expired), turn.id, history) from expired
+    wire = NativeWire(turn.id, seen)
+    async with closing_on_error(handle):
+        start = await handle.next(0)
+    if start is not None and start.end is not None and not wire.encode(start):
+        async with handle:
             return Response(status_code=204)
-    return EventStream(
-        reader,
-        turn.id,
-        comment_interval=settings.comment_interval,
-        after=seen,
-        start=start if start.texts or start.end else None,
-    )
+    return EventStream(handle, wire, idle_interval=settings.comment_interval, start=start)
 
 
 def _event_number(last_event_id: str | None, after: str | None) -> int:

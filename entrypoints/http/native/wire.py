@@ -1,45 +1,65 @@
-"""The events of a reply as bytes (WHATWG HTML, 9.2): whole events, numbered from 1."""
+"""The native format: server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html).
+
+One event per delta, one for the end, and `[DONE]`, numbered from 1 in their `id`.
+"""
 
 import json
+from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
 
 from application.ports.live_turns import Batch, End
 from domain.conversation import TurnId
+from entrypoints.http.wire import Wire
 
-# Without the blank line that usually follows: a parser that takes every blank line for an event's end, as some client
-# libraries do, would see an event without data.
-COMMENT: Final = b": keep-alive\n"
-
-
-def encode(batch: Batch, turn_id: TurnId, after: int = 0) -> bytes:
-    """The batch's events with numbers above `after`, one event a text."""
-    events = []
-    number = batch.first
-    for text in batch.texts:
-        # orjson writes UTF-8 and no space; the documented form has one after each colon and comma.
-        events.append(b'id: %d\ndata: {"content": %b, "done": false}\n\n' % (number, orjson.dumps(text)))
-        number += 1
-    if batch.end is not None:
-        if number > after:
-            last = json.dumps(_last(batch.end, turn_id), ensure_ascii=False).encode()
-            events.append(b"id: %d\ndata: %b\n\n" % (number, last))
-        if number + 1 > after:
-            events.append(b"id: %d\ndata: [DONE]\n\n" % (number + 1))
-    return b"".join(events)
+_HEADERS: Final = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-cache, no-transform",
+    "X-Accel-Buffering": "no",
+}
 
 
-def _last(end: End, turn_id: TurnId) -> dict[str, Any]:
-    last: dict[str, Any] = {"content": "", "done": True}
-    if end.error is not None:
-        last["error"] = {
-            "code": end.error.code,
-            "title": end.error.title,
-            "detail": end.error.detail,
-            "turn_id": turn_id,
-            "retryable": end.error.retryable,
-        }
-    elif end.finish_reason != "stop":
-        last["finish_reason"] = end.finish_reason
-    return last
+class NativeWire(Wire):
+    """Sends the events numbered above `after`."""
+
+    # A comment line without the usual blank line: some client libraries take any blank line for the end of an event,
+    # and would fail on one without data.
+    keep_alive = b": keep-alive\n"
+
+    def __init__(self, turn_id: TurnId, after: int = 0) -> None:
+        self._turn_id = turn_id
+        self._after = after
+
+    @property
+    def head(self) -> Mapping[str, str]:
+        return {**_HEADERS, "X-Turn-ID": self._turn_id}
+
+    def encode(self, batch: Batch) -> bytes:
+        events = []
+        number = batch.first
+        for delta in batch.deltas:
+            # orjson writes no spaces; the documented form has one after each colon and comma.
+            events.append(b'id: %d\ndata: {"content": %b, "done": false}\n\n' % (number, orjson.dumps(delta)))
+            number += 1
+        if batch.end is not None:
+            if number > self._after:
+                end = json.dumps(self._end(batch.end), ensure_ascii=False).encode()
+                events.append(b"id: %d\ndata: %b\n\n" % (number, end))
+            if number + 1 > self._after:
+                events.append(b"id: %d\ndata: [DONE]\n\n" % (number + 1))
+        return b"".join(events)
+
+    def _end(self, end: End) -> dict[str, Any]:
+        event: dict[str, Any] = {"content": "", "done": True}
+        if end.failure is not None:
+            event["error"] = {
+                "code": end.failure.code,
+                "title": end.failure.title,
+                "detail": end.failure.detail,
+                "turn_id": self._turn_id,
+                "retryable": end.failure.retryable,
+            }
+        elif end.finish_reason != "stop":
+            event["finish_reason"] = end.finish_reason
+        return event

@@ -31,7 +31,7 @@ async def livez() -> StatusView:
     },
 )
 async def readyz(check: CheckReadinessDep, drain: DrainDep) -> JSONResponse:
-    ready = not drain.begun and await check() is None
+    ready = not drain.begun and await check()
     return JSONResponse({"status": "ok" if ready else "unavailable"}, 200 if ready else 503)
 
 
