@@ -1,8 +1,8 @@
 """A history and outbox whose calls are reported to the observer."""
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from datetime import timedelta
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import anyio
 
@@ -27,7 +27,7 @@ class ObservedHistory(ConversationHistory, MemoryOutbox):
         self._store = store
         self._observer = observer
 
-    async def _timed(self, operation: str, call: Awaitable[T]) -> T:
+    async def _call(self, operation: str, call: Coroutine[Any, Any, T]) -> T:
         started = anyio.current_time()
         error: ChatError | None = None
         try:
@@ -39,63 +39,63 @@ class ObservedHistory(ConversationHistory, MemoryOutbox):
             self._observer.observe(StoreCalled(operation, anyio.current_time() - started, error))
 
     async def begin(self, begin: TurnBegin) -> None:
-        await self._timed("begin", self._store.begin(begin))
+        await self._call("begin", self._store.begin(begin))
 
     async def save_progress(self, replies: Mapping[TurnId, str], lease: timedelta) -> None:
-        await self._timed("save_progress", self._store.save_progress(replies, lease))
+        await self._call("save_progress", self._store.save_progress(replies, lease))
 
     async def finish(self, end: TurnEnd) -> Turn | None:
-        return await self._timed("finish", self._store.finish(end))
+        return await self._call("finish", self._store.finish(end))
 
     async def finish_abandoned(self) -> int:
-        return await self._timed("finish_abandoned", self._store.finish_abandoned())
+        return await self._call("finish_abandoned", self._store.finish_abandoned())
 
     async def get(self, turn_id: TurnId, owner: UserId | None) -> Turn:
-        return await self._timed("get", self._store.get(turn_id, owner))
+        return await self._call("get", self._store.get(turn_id, owner))
 
     async def latest(self, user_id: UserId, conversation_id: ConversationId, limit: int) -> Sequence[Exchange]:
-        return await self._timed("latest", self._store.latest(user_id, conversation_id, limit))
+        return await self._call("latest", self._store.latest(user_id, conversation_id, limit))
 
     async def page(
         self, user_id: UserId, conversation_id: ConversationId | None, limit: int, cursor: str | None
     ) -> Page[Turn]:
-        return await self._timed("page", self._store.page(user_id, conversation_id, limit, cursor))
+        return await self._call("page", self._store.page(user_id, conversation_id, limit, cursor))
 
     async def conversations(self, user_id: UserId, limit: int, cursor: str | None) -> Page[Conversation]:
-        return await self._timed("conversations", self._store.conversations(user_id, limit, cursor))
+        return await self._call("conversations", self._store.conversations(user_id, limit, cursor))
 
     async def clear(self, user_id: UserId, conversation_id: ConversationId | None) -> int:
-        return await self._timed("clear", self._store.clear(user_id, conversation_id))
+        return await self._call("clear", self._store.clear(user_id, conversation_id))
 
     async def check(self) -> None:
-        await self._timed("check", self._store.check())
+        await self._call("check", self._store.check())
 
     async def claim(self, limit: int, lease: timedelta) -> Sequence[OutboxJob]:
-        return await self._timed("claim", self._store.claim(limit, lease))
+        return await self._call("claim", self._store.claim(limit, lease))
 
     async def claim_user(self, user_id: UserId, lease: timedelta) -> Claim | None:
-        return await self._timed("claim_user", self._store.claim_user(user_id, lease))
+        return await self._call("claim_user", self._store.claim_user(user_id, lease))
 
     async def release(self, claim: Claim, *, unsettled_for: timedelta | None = None) -> None:
-        await self._timed("release", self._store.release(claim, unsettled_for=unsettled_for))
+        await self._call("release", self._store.release(claim, unsettled_for=unsettled_for))
 
     async def settle(self, job: RememberTurn) -> None:
-        await self._timed("settle", self._store.settle(job))
+        await self._call("settle", self._store.settle(job))
 
     async def postpone(self, job: OutboxJob, delay: timedelta, *, unsettled_for: timedelta | None = None) -> None:
-        await self._timed("postpone", self._store.postpone(job, delay, unsettled_for=unsettled_for))
+        await self._call("postpone", self._store.postpone(job, delay, unsettled_for=unsettled_for))
 
     async def give_up(self, job: RememberTurn, *, unsettled_for: timedelta | None = None) -> None:
-        await self._timed("give_up", self._store.give_up(job, unsettled_for=unsettled_for))
+        await self._call("give_up", self._store.give_up(job, unsettled_for=unsettled_for))
 
     async def begin_forgetting(self, user_id: UserId) -> None:
-        await self._timed("begin_forgetting", self._store.begin_forgetting(user_id))
+        await self._call("begin_forgetting", self._store.begin_forgetting(user_id))
 
     async def end_forgetting(self, job: ForgetUser) -> None:
-        await self._timed("end_forgetting", self._store.end_forgetting(job))
+        await self._call("end_forgetting", self._store.end_forgetting(job))
 
     async def forget_attempts(self, user_id: UserId) -> int | None:
-        return await self._timed("forget_attempts", self._store.forget_attempts(user_id))
+        return await self._call("forget_attempts", self._store.forget_attempts(user_id))
 
     async def counts(self) -> OutboxCounts:
-        return await self._timed("counts", self._store.counts())
+        return await self._call("counts", self._store.counts())

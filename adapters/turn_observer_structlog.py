@@ -1,9 +1,9 @@
 """Turn events as log lines."""
 
 import logging
+import time
 from collections.abc import Callable
 
-import anyio
 import structlog
 
 from application.ports.history import HistoryError
@@ -28,10 +28,17 @@ class TurnObserverStructlog(TurnObserver):
     once per `auth_error_interval` seconds, and as a warning in between: every turn fails until the operator reacts.
     """
 
-    def __init__(self, pseudonym: Callable[[UserId], str], *, auth_error_interval: float = 60) -> None:
+    def __init__(
+        self,
+        pseudonym: Callable[[UserId], str],
+        *,
+        auth_error_interval: float = 60,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._pseudonym = pseudonym
         self._auth_error_interval = auth_error_interval
         self._log = structlog.get_logger()
+        self._clock = clock
         self._last_auth_error = -auth_error_interval
 
     def observe(self, event: Event) -> None:
@@ -71,7 +78,7 @@ class TurnObserverStructlog(TurnObserver):
 
     def _level(self, error: ChatError | None) -> int:
         if isinstance(error, LLMAuthFailed):
-            now = anyio.current_time()
+            now = self._clock()
             if now - self._last_auth_error < self._auth_error_interval:
                 return logging.WARNING
             self._last_auth_error = now

@@ -47,14 +47,16 @@ def has_work(connection: Connection, now: datetime) -> bool:
 def claim(connection: Connection, limit: int, lease: timedelta, now: datetime) -> Sequence[OutboxJob]:
     connection.execute(_PURGE_IDLE, {"now": now})
     jobs: list[OutboxJob] = []
+    users: set[UserId] = set()
     for user_id, attempts, unsettled_until in connection.execute(_FORGETS_DUE, {"now": now, "rows": limit}).all():
         if claimed := _claim(connection, UserId(user_id), lease, now):
             jobs.append(ForgetUser(claimed, attempts, unsettled_until > now))
     while len(jobs) < limit:  # one at a time, because each claim excludes the other turns of its user
         row = connection.execute(_NEXT_TURN_DUE, {"now": now}).one_or_none()
-        if row is None:
+        if row is None or row.user_id in users:  # the latter only if the lease is zero
             break
         turn = turn_of(row[:-1])
+        users.add(turn.user_id)
         if claimed := _claim(connection, turn.user_id, lease, now):
             jobs.append(RememberTurn(claimed, turn, row[-1]))
     return jobs

@@ -1,6 +1,6 @@
 """Changing one user's memories at a time."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,6 +21,7 @@ class UserLock:
 
     memory: LongTermMemory
     outbox: MemoryOutbox
+    wake_worker: Callable[[], None]
     lease: timedelta = timedelta(minutes=5)
     """Upper bound of a change; the lock is lost afterwards."""
     wait_timeout: float = 5.0
@@ -51,6 +52,7 @@ class UserLock:
         finally:
             with anyio.CancelScope(shield=True):
                 await self.outbox.release(claim, unsettled_for=unsettled_for)
+            self.wake_worker()  # a job of this user may have become due meanwhile
 
     async def _claim(self, user_id: UserId) -> Claim:
         with anyio.move_on_after(self.wait_timeout):

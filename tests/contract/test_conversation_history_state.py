@@ -1,182 +1,36 @@
-"""Any history, whatever is done to it, is a list of turns."""
+"""Runs the state machine of ConversationHistory on every adapter."""
 
-import asyncio
-import shutil
-import tempfile
-from collections.abc import Coroutine
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
-from uuid import UUID
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, rule
 
 from adapters.history_in_memory import HistoryInMemory
 from adapters.history_sql import HistorySQL
 from adapters.sql.sqlite.database import SQLiteDatabase
 from application.ports.history import ConversationHistory
-from domain.conversation import Conversation, ConversationId, Turn, TurnId, TurnStatus, UserId
-from domain.errors import Cancelled, TurnNotFound, WorkerLost
-
-T = TypeVar("T")
-
-USERS = st.sampled_from([UserId("ada"), UserId("bob")])
-CONVERSATIONS = st.sampled_from([ConversationId("home"), ConversationId("work")])
-REPLIES = st.sampled_from(["", "Hi", "Hi, there"])
-LIMITS = st.integers(1, 5)
+from tests.contract.conversation_history_state import DurableHistoryMachine, HistoryMachine
 
 
-class HistoryMachine(RuleBasedStateMachine):
-    """Does the same to a history and to a list, and compares what can be seen."""
+class InMemory(HistoryMachine):
+    @asynccontextmanager
+    async def opened(self, directory: Path) -> AsyncIterator[ConversationHistory]:
+        yield HistoryInMemory()
 
-    turns = Bundle("turns")
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.model: list[Turn] = []
-        self.begun = 0
-        self.runner = asyncio.Runner()
-        self.history = self.run(self.open())
-
-    async def open(self) -> ConversationHistory:
-        raise NotImplementedError
-
-    async def close(self) -> None:
-        pass
-
-    def teardown(self) -> None:
-        self.run(self.close())
-        self.runner.close()
-
-    def run(self, call: Coroutine[Any, Any, T]) -> T:
-        return self.runner.run(call)
-
-    @rule(target=turns, user=USERS, conversation=CONVERSATIONS)
-    def begin(self, user: UserId, conversation: ConversationId) -> Turn:
-        self.begun += 1
-        moment = datetime(2026, 3, 1, tzinfo=UTC) + timedelta(seconds=self.begun)
-        turn = Turn(TurnId(str(UUID(int=self.begun))), user, conversation, moment, f"message {self.begun}")
-        self.run(self.history.begin(turn))
-        self.model.append(turn)
-        return turn
-
-    @rule(progress=st.dictionaries(turns.map(lambda turn: turn.id), REPLIES, max_size=3))
-    def save_progress(self, progress: dict[TurnId, str]) -> None:
-        self.run(self.history.save_progress(progress))
-        self.model = [
-            replace(turn, reply=progress.get(turn.id, turn.reply)) if self._runs(turn) else turn for turn in self.model
-        ]
-
-    @rule(turn=turns, reply=REPLIES, completed=st.booleans())
-    def finish(self, turn: Turn, reply: str, completed: bool) -> None:
-        ended = turn.completed(reply, "length") if completed else turn.cut(reply, Cancelled())
-        expected = any(turn.id == kept.id for kept in self.model)
-        assert expected == self.run(self.history.finish(ended))
-        self.model = [ended if kept.id == turn.id and self._runs(kept) else kept for kept in self.model]
-
-    @rule()
-    def finish_abandoned(self) -> None:
-        assert sum(map(self._runs, self.model)) == self.run(self.history.finish_abandoned())
-        self.model = [turn.cut(turn.reply, WorkerLost()) if self._runs(turn) else turn for turn in self.model]
-
-    @rule(user=USERS, conversation=st.none() | CONVERSATIONS)
-    def clear(self, user: UserId, conversation: ConversationId | None) -> None:
-        doomed = self._of(user, conversation)
-        assert len(doomed) == self.run(self.history.clear(user, conversation))
-        self.model = [turn for turn in self.model if turn not in doomed]
-
-    @rule(turn=turns)
-    def get(self, turn: Turn) -> None:
-        expected = next((kept for kept in self.model if kept.id == turn.id), None)
-        assert expected == self.run(self._get(turn.id))
-
-    @rule(user=USERS, conversation=CONVERSATIONS, limit=LIMITS)
-    def latest(self, user: UserId, conversation: ConversationId, limit: int) -> None:
-        told = [turn.exchange for turn in self._of(user, conversation) if turn.reply and not self._runs(turn)]
-        assert told[::-1][:limit] == list(self.run(self.history.latest(user, conversation, limit)))
-
-    @rule(user=USERS, conversation=st.none() | CONVERSATIONS, limit=LIMITS)
-    def pages(self, user: UserId, conversation: ConversationId | None, limit: int) -> None:
-        expected = self._of(user, conversation)
-        found: list[Turn] = []
-        cursor: str | None = None
-        while True:
-            page = self.run(self.history.page(user, conversation, limit, cursor))
-            found = [*page.items, *found]
-            cursor = page.next_cursor
-            if cursor is None:
-                break
-            assert limit == len(page.items)
-        assert expected == found
-
-    @rule(user=USERS, limit=LIMITS)
-    def conversations(self, user: UserId, limit: int) -> None:
-        found: list[Conversation] = []
-        cursor: str | None = None
-        while True:
-            page = self.run(self.history.conversations(user, limit, cursor))
-            found += page.items
-            cursor = page.next_cursor
-            if cursor is None:
-                break
-        assert self._outlines(user) == found
-
-    async def _get(self, turn_id: TurnId) -> Turn | None:
+class SQLite(DurableHistoryMachine):
+    @asynccontextmanager
+    async def opened(self, directory: Path) -> AsyncIterator[ConversationHistory]:
+        database = SQLiteDatabase(f"sqlite:///{directory}/chat.db")
+        await database.open()
         try:
-            return await self.history.get(turn_id)
-        except TurnNotFound:
-            return None
-
-    def _of(self, user: UserId, conversation: ConversationId | None) -> list[Turn]:
-        return [turn for turn in self.model if turn.user_id == user and conversation in (None, turn.conversation_id)]
-
-    def _outlines(self, user: UserId) -> list[Conversation]:
-        latest_first = dict.fromkeys(turn.conversation_id for turn in reversed(self._of(user, None)))
-        return [
-            Conversation(user, id, turns[0].started_at, turns[-1].started_at, len(turns))
-            for id in latest_first
-            for turns in [self._of(user, id)]
-        ]
-
-    @staticmethod
-    def _runs(turn: Turn) -> bool:
-        return turn.status is TurnStatus.IN_PROGRESS
+            yield HistorySQL(database)
+        finally:
+            await database.close()
 
 
-class InMemoryMachine(HistoryMachine):
-    async def open(self) -> ConversationHistory:
-        return HistoryInMemory()
-
-
-class SQLiteMachine(HistoryMachine):
-    def __init__(self) -> None:
-        self.folder = tempfile.mkdtemp()
-        super().__init__()
-
-    async def open(self) -> ConversationHistory:
-        self.database = SQLiteDatabase(f"sqlite:///{self.folder}/chat.db")
-        await self.database.open()
-        return HistorySQL(self.database)
-
-    async def close(self) -> None:
-        await self.database.close()
-
-    def teardown(self) -> None:
-        super().teardown()
-        shutil.rmtree(self.folder)
-
-    @rule()
-    def reopen(self) -> None:
-        self.run(self._reopen())
-
-    async def _reopen(self) -> None:
-        await self.close()
-        self.history = await self.open()
-
-
-TestInMemory = InMemoryMachine.TestCase
+TestInMemory = InMemory.TestCase
 TestInMemory.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
-TestSQLite = SQLiteMachine.TestCase
+TestSQLite = SQLite.TestCase
 TestSQLite.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)

@@ -56,7 +56,7 @@ async def test_a_reply_is_printed(tmp_path: Path) -> None:
 
 
 async def test_a_reply_is_printed_as_it_comes(tmp_path: Path) -> None:
-    llm = ScriptedLLM(ScriptedReply(texts=("The first word",), hangs=True))
+    llm = ScriptedLLM(ScriptedReply(deltas=("The first word",), hangs=True))
     async with running_service({"llm": llm}) as service, _chat(tmp_path, service.url) as terminal:
         await terminal.reads_until(PROMPT)
         terminal.type(b"Hello?\n")
@@ -64,7 +64,7 @@ async def test_a_reply_is_printed_as_it_comes(tmp_path: Path) -> None:
 
 
 async def test_ctrl_c_stops_the_reply_and_the_chat_goes_on(tmp_path: Path) -> None:
-    llm = ScriptedLLM(ScriptedReply(texts=("Once upon",), hangs=True), ScriptedReply())
+    llm = ScriptedLLM(ScriptedReply(deltas=("Once upon",), hangs=True), ScriptedReply())
     async with running_service({"llm": llm}) as service, _chat(tmp_path, service.url) as terminal:
         await terminal.reads_until(PROMPT)
         terminal.type(b"A story!\n")

@@ -13,8 +13,8 @@ from tests.harness.fakes import ScriptedLLM, ScriptedReply
 from tests.harness.servers import Service, running_service
 
 HELLO = {"user_id": "user123", "message": "Hello, how are you today?"}
-HANGS = ScriptedReply(texts=("Hel", "lo"), hangs=True)
-SILENT = ScriptedReply(texts=(), hangs=True)
+HANGS = ScriptedReply(deltas=("Hel", "lo"), hangs=True)
+SILENT = ScriptedReply(deltas=(), hangs=True)
 WHOLE = (
     b'id: 1\ndata: {"content": "Hello", "done": false}\n\n'
     b'id: 2\ndata: {"content": ", ", "done": false}\n\n'

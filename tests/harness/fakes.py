@@ -9,8 +9,8 @@ import anyio
 import anyio.lowlevel
 
 from adapters.memory_in_memory import MemoryInMemory
-from application.ports.llm import LLM, LLMError, Reply, Usage
-from domain.conversation import Message, Turn, TurnId, UserId
+from application.ports.llm import LLM, LLMError, Reply
+from domain.conversation import Message, Turn, TurnId, Usage, UserId
 from domain.errors import OutputLimit
 from domain.memory import DEFAULT_IMPORTANCE, Memory, Recalled
 
@@ -19,29 +19,29 @@ USAGE = Usage(10, 4)
 
 @dataclass(frozen=True)
 class ScriptedReply:
-    """How one call goes. Texts come one at a time, `pause` seconds apart."""
+    """The script of one call. Deltas are sent one at a time, `pause` seconds apart."""
 
-    texts: Sequence[str] = ("Hello", ", ", "world", "!")
+    deltas: Sequence[str] = ("Hello", ", ", "world", "!")
     finish_reason: str = "stop"
     usage: Usage | None = USAGE
     refusal: LLMError | None = None
-    """Raised instead of answering."""
+    """Raised instead of accepting the request."""
     failure: LLMError | OutputLimit | None = None
-    """Raised behind the texts."""
+    """Raised after the deltas."""
     hangs: bool = False
-    """Says nothing more behind the texts, until it is cancelled."""
+    """Stalls after the deltas, until it is cancelled."""
     pause: float = 0
 
 
 class ScriptedLLM(LLM):
-    """Replies as scripted, call by call; the last script serves all later calls."""
+    """Replies as scripted, call by call. The last script serves all later calls."""
 
     def __init__(self, *scripts: ScriptedReply) -> None:
         self.scripts = scripts or (ScriptedReply(),)
         self.asked: list[Sequence[Message]] = []
         """The messages of each call."""
         self.open = 0
-        """Calls that run now."""
+        """Number of calls in progress."""
 
     @asynccontextmanager
     async def reply(self, messages: Sequence[Message]) -> AsyncIterator[Reply]:
@@ -65,9 +65,9 @@ class _Playing(Reply):
 
     async def __aiter__(self) -> AsyncIterator[Sequence[str]]:
         script = self._script
-        for text in script.texts:
+        for delta in script.deltas:
             await anyio.sleep(script.pause)
-            yield [text]
+            yield [delta]
         await anyio.lowlevel.checkpoint()
         if script.hangs:
             await anyio.sleep_forever()

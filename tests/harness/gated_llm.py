@@ -3,8 +3,8 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from application.ports.llm import LLM, Reply, Usage
-from domain.conversation import Message
+from application.ports.llm import LLM, Reply
+from domain.conversation import Message, Usage
 
 
 class GatedLLM(LLM):

@@ -25,7 +25,7 @@ async def holdings(service: Service) -> Holdings:
     return Holdings(
         tasks=len(asyncio.all_tasks()),
         files=len(await asyncio.to_thread(os.listdir, "/proc/self/fd")),
-        running_turns=len(service.container.running_turns()),
+        running_turns=len(service.container.turn_runner()),
         leases=len(service.container.leases()._queues),
         readers=sum(log.readers for log in service.container.live_turns()._logs.values()),
     )

@@ -1,9 +1,9 @@
-"""The application with fakes and in-memory adapters, for tests of how its parts play together."""
+"""The application on fakes and in-memory adapters, for tests of how its parts work together."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import anyio
@@ -12,103 +12,164 @@ from adapters.conversation_leases_in_process import ConversationLeasesInProcess
 from adapters.history_in_memory import HistoryInMemory
 from adapters.live_turns_in_process import LiveTurnsInProcess
 from adapters.memory_none import NoMemory
-from application.memory.outbox_worker import MemoryKeeper
-from application.memory.recall import Recollection
-from application.ports.live_turns import End, Reader
+from application.memory.forgetting import Forgetting
+from application.memory.outbox_worker import OutboxWorker
+from application.memory.recall import Recall
+from application.ports.history import TurnBegin, TurnEnd
+from application.ports.live_turns import End, LiveTurns
 from application.ports.memory import LongTermMemory
-from application.ports.turn_observer import TurnFigures, TurnObserver
+from application.ports.turn_observer import (
+    BackgroundFailure,
+    Event,
+    TurnEnded,
+    TurnObserver,
+    TurnRejected,
+    Where,
+)
 from application.turns.generate_reply import GenerateReply
-from application.turns.running import RunningTurns
+from application.turns.handle import TurnHandle
+from application.turns.runner import TurnRunner
 from application.turns.send_message import NewMessage, SendMessage
 from domain.conversation import DEFAULT_CONVERSATION, ConversationId, Exchange, Turn, TurnId, UserId
 from domain.errors import ChatError
+from domain.reply import MAX_REPLY_BYTES
 from tests.harness.fakes import ScriptedLLM, ScriptedReply
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ANN = UserId("ann")
 INSTRUCTIONS = "Be brief."
+NO_DELAYS = (0.0, 0.0, 0.0)
 
 
 class Observed(TurnObserver):
-    """Remembers what it was told."""
+    """Records every event, and the causes of errors before they are dropped."""
 
     def __init__(self) -> None:
-        self.turns: list[tuple[Turn, ChatError | None, TurnFigures]] = []
+        self.events: list[Event] = []
         self.causes: list[BaseException | None] = []
-        self.failures: list[tuple[str, Exception]] = []
 
-    def ended(self, turn: Turn, error: ChatError | None, figures: TurnFigures) -> None:
-        self.turns.append((turn, error, figures))
-        self.causes.append(error and error.__cause__)
+    def observe(self, event: Event) -> None:
+        self.events.append(event)
+        if isinstance(event, TurnEnded):
+            self.causes.append(event.error and event.error.__cause__)
 
-    def failed(self, doing: str, error: Exception) -> None:
-        self.failures.append((doing, error))
+    @property
+    def ended(self) -> list[TurnEnded]:
+        return [event for event in self.events if isinstance(event, TurnEnded)]
+
+    @property
+    def failures(self) -> list[tuple[Where, Exception]]:
+        return [(event.where, event.error) for event in self.events if isinstance(event, BackgroundFailure)]
+
+    @property
+    def rejections(self) -> list[ChatError]:
+        return [event.error for event in self.events if isinstance(event, TurnRejected)]
 
 
 @dataclass
-class Stage:
+class Harness:
     """Everything that takes part in a turn."""
 
     llm: ScriptedLLM
     history: HistoryInMemory
     memory: LongTermMemory
-    keeper: MemoryKeeper
-    recollection: Recollection
+    outbox_worker: OutboxWorker
+    forgetting: Forgetting
+    recall: Recall
     observer: Observed
-    live_turns: LiveTurnsInProcess
+    live_turns: LiveTurns
     leases: ConversationLeasesInProcess
-    turns: RunningTurns
+    runner: TurnRunner
     send: SendMessage
 
-    async def ended(self, message: NewMessage) -> "Ended":
-        """Send, read to the end, and wait until nothing runs any more."""
-        begun = await self.send(message)
-        ended = await read(begun.reader)
-        with anyio.fail_after(10):
-            while len(self.turns):
-                await anyio.sleep(0)
+    async def complete(self, message: NewMessage) -> "Ended":
+        """Send a message, read to the end, and wait until no turn runs."""
+        handle = await self.send(message)
+        ended = await read(handle)
+        await self.until_idle()
         return ended
+
+    async def until_idle(self) -> None:
+        await until(lambda: not len(self.runner))
+
+    async def stored(self, turn_id: TurnId) -> Turn:
+        return await self.history.get(turn_id, None)
+
+    async def last_turn(self) -> Turn:
+        """Ann's newest turn."""
+        turn: Turn = (await self.history.page(ANN, None, 1, None)).items[0]
+        return turn
+
+    async def until_replied(self, handle: TurnHandle, deltas: int = 1) -> None:
+        """Wait until a turn has that many deltas, without reading them from the handle."""
+        async with await self.live_turns.join(handle.turn.id, None) as reader:
+            seen = 0
+            with anyio.fail_after(10):
+                while seen < deltas:
+                    batch = await reader.next(10)
+                    assert batch is not None
+                    seen += len(batch.deltas)
 
 
 @dataclass
 class Ended:
-    """What a reader saw of a turn."""
+    """The events that a reader received."""
 
-    texts: Sequence[str]
+    deltas: Sequence[str]
+    accepted: bool
     end: End
+
+    @property
+    def code(self) -> str | None:
+        return self.end.failure and self.end.failure.code
 
 
 @asynccontextmanager
-async def staged(
+async def application(
     *scripts: ScriptedReply,
     llm: ScriptedLLM | None = None,
     history: HistoryInMemory | None = None,
     memory: LongTermMemory | None = None,
+    live_turns: LiveTurns | None = None,
     deadline: float = 60,
     context_tokens: int = 1000,
     max_message_chars: int = 100,
-) -> AsyncIterator[Stage]:
-    """The application, with a model that replies as scripted."""
+    max_reply_bytes: int = MAX_REPLY_BYTES,
+    queue_timeout: float = 10,
+    store_delays: Sequence[float] = (0.0, 0.5, 1.5),
+    save_interval: float = 1.0,
+    lease: timedelta = timedelta(seconds=15),
+) -> AsyncIterator[Harness]:
+    """Run the application with a model that replies as scripted."""
     llm, history = llm or ScriptedLLM(*scripts), history or HistoryInMemory()
-    observer, live_turns, leases = Observed(), LiveTurnsInProcess(), ConversationLeasesInProcess()
+    observer, leases = Observed(), ConversationLeasesInProcess()
+    live_turns = live_turns or LiveTurnsInProcess()
     memory = memory or NoMemory()
-    keeper = MemoryKeeper(memory, history, observer, lambda: NOW)
-    recollection = Recollection(memory, keeper, observer)
-    generate = GenerateReply(llm, history, recollection, keeper, observer, INSTRUCTIONS, context_tokens, deadline)
-    turns = RunningTurns(generate, history, observer)
+    outbox_worker = OutboxWorker(memory, history, observer, lambda: NOW)
+    forgetting = Forgetting(memory, history, observer, outbox_worker.wake)
+    recall = Recall(memory, forgetting, observer)
+    generate = GenerateReply(
+        llm, history, recall, outbox_worker, observer, INSTRUCTIONS, context_tokens, deadline, store_delays
+    )
+    runner = TurnRunner(generate, history, observer, save_interval=save_interval, lease=lease)
     send = SendMessage(
         history=history,
         live_turns=live_turns,
         leases=leases,
-        turns=turns,
+        runner=runner,
+        observer=observer,
         now=lambda: NOW,
         new_turn_id=lambda: TurnId(str(uuid4())),
         instructions=INSTRUCTIONS,
         context_tokens=context_tokens,
         max_message_chars=max_message_chars,
+        max_reply_bytes=max_reply_bytes,
+        queue_timeout=queue_timeout,
     )
-    async with keeper.open(), turns.open():
-        yield Stage(llm, history, memory, keeper, recollection, observer, live_turns, leases, turns, send)
+    async with outbox_worker.opened(), runner.opened():
+        yield Harness(
+            llm, history, memory, outbox_worker, forgetting, recall, observer, live_turns, leases, runner, send
+        )
 
 
 def message(
@@ -123,19 +184,20 @@ def message(
     return NewMessage(user, conversation, text, keep_running, wait_when_busy, use_memory)
 
 
-async def read(reader: Reader) -> Ended:
-    """Everything from here to the end."""
-    texts: list[str] = []
-    async with reader:
+async def read(handle: TurnHandle) -> Ended:
+    """Read to the end, and leave."""
+    deltas: list[str] = []
+    async with handle:
         while True:
-            batch = await reader.next(30)
-            texts += batch.texts
+            batch = await handle.next(30)
+            assert batch is not None
+            deltas += batch.deltas
             if batch.end is not None:
-                return Ended(texts, batch.end)
+                return Ended(deltas, batch.accepted, batch.end)
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that is bound to come true."""
+    """Wait for a condition that is bound to come true."""
     with anyio.fail_after(10):
         while not condition():
             await anyio.sleep(0.001)
@@ -143,7 +205,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @dataclass
 class FailingHistory(HistoryInMemory):
-    """Raises what is planned for a method, once for each error planned; else it does what it should."""
+    """Raises the errors planned for a method, one per call, before it works."""
 
     plans: dict[str, list[Exception]] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
@@ -156,18 +218,18 @@ class FailingHistory(HistoryInMemory):
         if planned := self.plans.get(method):
             raise planned.pop(0)
 
-    async def begin(self, turn: Turn) -> None:
+    async def begin(self, begin: TurnBegin) -> None:
         await self._play("begin")
-        await super().begin(turn)
+        await super().begin(begin)
 
-    async def finish(self, turn: Turn, *, remember_at: datetime | None = None) -> bool:
+    async def finish(self, end: TurnEnd) -> Turn | None:
         await self._play("finish")
-        return await super().finish(turn, remember_at=remember_at)
+        return await super().finish(end)
 
     async def latest(self, user_id: UserId, conversation_id: ConversationId, limit: int) -> Sequence[Exchange]:
         await self._play("latest")
         return await super().latest(user_id, conversation_id, limit)
 
-    async def save_progress(self, replies: Mapping[TurnId, str]) -> None:
+    async def save_progress(self, replies: Mapping[TurnId, str], lease: timedelta) -> None:
         await self._play("save_progress")
-        await super().save_progress(replies)
+        await super().save_progress(replies, lease)

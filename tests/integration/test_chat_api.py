@@ -70,7 +70,7 @@ async def test_a_client_that_reads_only_what_is_documented_gets_the_reply() -> N
 
 async def test_text_comes_as_it_was_generated() -> None:
     nasty = ("a\r\nb", "\n\n", "data: [DONE]\n\n", "\u2028", "é世👋", '"\\', "<script>")
-    async with serving(ScriptedReply(texts=nasty)) as (service, _):
+    async with serving(ScriptedReply(deltas=nasty)) as (service, _):
         answer = await post(service)
         events = [json.loads(line[6:]) for line in answer.content.decode().split("\n") if line.startswith("data: {")]
 
@@ -80,7 +80,7 @@ async def test_text_comes_as_it_was_generated() -> None:
 
 @pytest.mark.parametrize("reason", ["length", "content_filter"])
 async def test_another_finish_reason_than_stop_is_told_and_kept(reason: str) -> None:
-    async with serving(ScriptedReply(texts=("Hel",), finish_reason=reason)) as (service, _):
+    async with serving(ScriptedReply(deltas=("Hel",), finish_reason=reason)) as (service, _):
         answer = await post(service)
 
         assert f'data: {{"content": "", "done": true, "finish_reason": "{reason}"}}\n\n'.encode() in answer.content
@@ -89,7 +89,7 @@ async def test_another_finish_reason_than_stop_is_told_and_kept(reason: str) -> 
 
 
 async def test_a_failure_in_mid_stream_ends_it_with_an_error_in_the_documented_shape() -> None:
-    async with serving(ScriptedReply(texts=("Hel",), failure=LLMDisconnected())) as (service, _):
+    async with serving(ScriptedReply(deltas=("Hel",), failure=LLMDisconnected())) as (service, _):
         answer = await post(service)
         turn_id = answer.headers["X-Turn-ID"]
 
@@ -134,7 +134,7 @@ async def test_a_silent_stream_carries_comments() -> None:
 
 
 async def test_a_stream_without_silence_carries_no_comments() -> None:
-    async with serving(ScriptedReply(texts=("a",) * 30, pause=0.005), comment_interval=10) as (service, _):
+    async with serving(ScriptedReply(deltas=("a",) * 30, pause=0.005), comment_interval=10) as (service, _):
         assert b": keep-alive" not in (await post(service)).content
 
 
@@ -183,7 +183,7 @@ async def test_a_simple_reply_tells_another_finish_reason_than_stop_last() -> No
 
 
 async def test_a_simple_reply_that_was_cut_is_no_success_and_its_text_is_in_the_history() -> None:
-    async with serving(ScriptedReply(texts=("Hel",), failure=LLMDisconnected())) as (service, _):
+    async with serving(ScriptedReply(deltas=("Hel",), failure=LLMDisconnected())) as (service, _):
         answer = await post(service, "/api/chat/simple")
 
         assert (answer.status_code, answer.json()["code"]) == (502, "upstream_disconnected")

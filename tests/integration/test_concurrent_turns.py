@@ -75,7 +75,7 @@ async def test_a_reader_that_leaves_ends_the_turn_with_what_it_had() -> None:
     ("setting", "field"), [("continue", {}), ("cancel", {"on_disconnect": "continue"})], ids=["setting", "field"]
 )
 async def test_a_turn_goes_on_without_readers_where_that_is_asked_for(setting: str, field: dict[str, str]) -> None:
-    reply = ScriptedReply(texts=("a",) * 20, pause=0.01)
+    reply = ScriptedReply(deltas=("a",) * 20, pause=0.01)
     async with serving(reply, on_disconnect=setting) as (service, _):
         async with streaming(service, json=field) as stream:
             await stream.until(b'"a"')

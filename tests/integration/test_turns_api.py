@@ -143,7 +143,7 @@ async def test_a_running_turn_is_replayed_and_followed_to_its_end(after: int) ->
 
 
 async def test_two_readers_get_the_same_bytes() -> None:
-    reply = ScriptedReply(texts=("a", "b") * 20, pause=0.003)
+    reply = ScriptedReply(deltas=("a", "b") * 20, pause=0.003)
     async with serving(reply) as (service, _), streaming(service) as first:
         rejoined = await service.client.get(f"/api/chat/turns/{first.turn_id}/stream")
         await first.until(b"[DONE]")
@@ -159,7 +159,7 @@ async def test_without_a_number_everything_is_replayed() -> None:
 
 
 async def test_behind_what_is_yet_to_come_only_that_is_sent() -> None:
-    reply = ScriptedReply(texts=[str(number) for number in range(20)], pause=0.01)
+    reply = ScriptedReply(deltas=[str(number) for number in range(20)], pause=0.01)
     async with serving(reply) as (service, _), streaming(service) as first:
         await first.until(b'"0"')
         async with streaming(service, f"/api/chat/turns/{first.turn_id}/stream?after=15") as second:
@@ -170,7 +170,7 @@ async def test_behind_what_is_yet_to_come_only_that_is_sent() -> None:
 
 
 async def test_a_turn_outlives_its_first_reader_while_another_reads() -> None:
-    async with serving(ScriptedReply(texts=("a",) * 30, pause=0.01)) as (service, _):
+    async with serving(ScriptedReply(deltas=("a",) * 30, pause=0.01)) as (service, _):
         async with streaming(service) as first:
             await first.until(b'"a"')
             turn_id = first.turn_id

@@ -64,14 +64,14 @@ def test_an_empty_reply_with_a_finish_reason_is_complete() -> None:
 def test_an_error_before_any_text_fails_the_turn(error: ChatError) -> None:
     expected = replace(BEGUN, status=TurnStatus.FAILED, reason=error.code)
 
-    assert expected == BEGUN.cut("", error)
+    assert expected == BEGUN.ended_by(error)
 
 
 @pytest.mark.parametrize("error", [LLMDisconnected(), TurnDeadline(), WorkerLost()])
 def test_an_error_after_some_text_interrupts_the_turn_and_keeps_the_text(error: ChatError) -> None:
     expected = replace(BEGUN, reply="Hel", status=TurnStatus.INTERRUPTED, reason=error.code)
 
-    assert expected == BEGUN.cut("Hel", error)
+    assert expected == BEGUN.ended_by(error, "Hel")
 
 
 @pytest.mark.parametrize("error", [Cancelled(), ClientDisconnected(), ServerShuttingDown()])
@@ -79,4 +79,4 @@ def test_an_error_after_some_text_interrupts_the_turn_and_keeps_the_text(error: 
 def test_a_turn_ended_on_purpose_is_interrupted_even_without_text(reply: str, error: ChatError) -> None:
     expected = replace(BEGUN, reply=reply, status=TurnStatus.INTERRUPTED, reason=error.code)
 
-    assert expected == BEGUN.cut(reply, error)
+    assert expected == BEGUN.ended_by(error, reply)

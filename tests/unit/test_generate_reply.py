@@ -2,131 +2,122 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
+from dataclasses import replace
+from typing import Any
 
 import anyio
 import pytest
 
 from adapters.history_in_memory import HistoryInMemory
-from application.ports.history import HistoryUnavailable, HistoryWriteFailed
-from application.ports.live_turns import End
-from application.ports.llm import LLMContextTooLong, LLMDisconnected, LLMError, LLMUnreachable, Reply, Usage
-from application.turns import generate_reply
-from application.turns import running as running_turns
-from domain.conversation import Message, Turn, TurnStatus
+from adapters.live_turns_in_process import LiveTurnsInProcess
+from application.ports.history import HistoryUnavailable, HistoryWriteFailed, TurnEnd
+from application.ports.live_turns import Batch, End, EventLog, LiveTurnsUnavailable, Reader, Stop
+from application.ports.llm import LLMContextTooLong, LLMDisconnected, LLMError, LLMUnreachable, Reply
+from application.ports.turn_observer import FirstDelta, MemoriesRecalled, TurnAccepted, TurnBegun, TurnEnded, Where
+from domain.conversation import Message, Turn, TurnId, TurnStatus, Usage, UserId
 from domain.errors import (
     Cancelled,
-    ClientDisconnected,
     ContextTooLong,
+    Failure,
     InternalError,
     OutputLimit,
-    ServerShuttingDown,
     TurnDeadline,
     TurnNotFound,
+    WorkerLost,
 )
-from tests.harness.fakes import ScriptedLLM, ScriptedReply
-from tests.harness.script import ANN, FailingHistory, Stage, message, read, staged, until
+from tests.harness.fakes import USAGE, ScriptedLLM, ScriptedReply
+from tests.harness.script import ANN, NO_DELAYS, FailingHistory, application, message, read
 
-HANGS = ScriptedReply(texts=("Hel",), hangs=True)
-SILENT = ScriptedReply(texts=(), hangs=True)
+ESTIMATE = Usage(17, 2, estimated=True)
 
-
-async def last_turn(stage: Stage) -> Turn:
-    turn: Turn = (await stage.history.page(ANN, None, 1, None)).items[0]
-    return turn
-
-
-@pytest.fixture
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generate_reply, "FINISH_PAUSES", (0.0, 0.0, 0.0))
+HANGS = ScriptedReply(deltas=("Hel",), hangs=True)
+SILENT = ScriptedReply(deltas=(), hangs=True)
 
 
 async def test_a_reader_gets_the_texts_and_a_plain_end() -> None:
-    async with staged() as stage:
-        ended = await stage.ended(message())
+    async with application() as app:
+        ended = await app.complete(message())
 
-        assert (["Hello", ", ", "world", "!"], End("stop", None)) == (ended.texts, ended.end)
+        assert (["Hello", ", ", "world", "!"], End("stop", None, USAGE)) == (ended.deltas, ended.end)
 
 
 async def test_a_reply_is_stored_whole_and_completed() -> None:
-    async with staged() as stage:
-        await stage.ended(message())
+    async with application() as app:
+        await app.complete(message())
 
-        turn = await last_turn(stage)
+        turn = await app.last_turn()
         assert (turn.reply, turn.status, turn.reason) == ("Hello, world!", TurnStatus.COMPLETED, None)
 
 
 @pytest.mark.parametrize("reason", ["length", "content_filter"])
 async def test_a_reply_that_the_model_ended_for_a_reason_is_completed_with_it(reason: str) -> None:
-    async with staged(ScriptedReply(finish_reason=reason)) as stage:
-        ended = await stage.ended(message())
+    async with application(ScriptedReply(finish_reason=reason)) as app:
+        ended = await app.complete(message())
 
-        turn = await last_turn(stage)
-        assert End(reason, None) == ended.end
+        turn = await app.last_turn()
+        assert End(reason, None, USAGE) == ended.end
         assert (TurnStatus.COMPLETED, reason) == (turn.status, turn.reason)
 
 
 async def test_an_empty_reply_is_completed_and_left_out_of_the_next_context() -> None:
-    async with staged(ScriptedReply(texts=()), ScriptedReply()) as stage:
-        await stage.ended(message("One"))
-        assert (await last_turn(stage)).status == TurnStatus.COMPLETED
-        await stage.ended(message("Two"))
+    async with application(ScriptedReply(deltas=()), ScriptedReply()) as app:
+        await app.complete(message("One"))
+        assert (await app.last_turn()).status == TurnStatus.COMPLETED
+        await app.complete(message("Two"))
 
-    assert [each.text for each in stage.llm.asked[1]] == ["Be brief.", "Two"]
+    assert [each.text for each in app.llm.asked[1]] == ["Be brief.", "Two"]
 
 
 async def test_a_reader_sees_the_end_only_when_it_is_stored() -> None:
     storing, stored = anyio.Event(), anyio.Event()
 
     class Slow(HistoryInMemory):
-        async def finish(self, turn: Turn, *, remember_at: datetime | None = None) -> bool:
+        async def finish(self, end: TurnEnd) -> Turn | None:
             storing.set()
             await stored.wait()
-            return await super().finish(turn, remember_at=remember_at)
+            return await super().finish(end)
 
-    async with staged(history=Slow()) as stage:
-        begun = await stage.send(message())
-        async with begun.reader as reader:
-            await storing.wait()
-            while (batch := await reader.next(0.01)).texts:
-                assert batch.end is None
+    async with application(history=Slow()) as app, await app.send(message()) as handle:
+        await storing.wait()
+        while (batch := await handle.next(0.01)) is not None:
             assert batch.end is None
 
-            stored.set()
+        stored.set()
 
-            assert End("stop", None) == (await reader.next(10)).end
-            assert (await last_turn(stage)).status == TurnStatus.COMPLETED
+        batch = await handle.next(10)
+        assert batch is not None
+        assert End("stop", None, USAGE) == batch.end
+        assert (await app.last_turn()).status == TurnStatus.COMPLETED
 
 
 async def test_an_error_before_any_text_fails_the_turn() -> None:
     error = LLMUnreachable()
-    async with staged(ScriptedReply(refusal=error)) as stage:
-        ended = await stage.ended(message())
+    async with application(ScriptedReply(refusal=error)) as app:
+        ended = await app.complete(message())
 
-        turn = await last_turn(stage)
-        assert ([], End(None, error)) == (ended.texts, ended.end)
+        turn = await app.last_turn()
+        assert ([], End(None, Failure.of(error))) == (ended.deltas, ended.end)
         assert (turn.reply, turn.status, turn.reason) == ("", TurnStatus.FAILED, "upstream_unreachable")
 
 
 async def test_an_error_after_some_text_interrupts_the_turn_with_exactly_what_was_sent() -> None:
     error = LLMDisconnected()
-    async with staged(ScriptedReply(texts=("Hel", "lo"), failure=error)) as stage:
-        ended = await stage.ended(message())
+    async with application(ScriptedReply(deltas=("Hel", "lo"), failure=error)) as app:
+        ended = await app.complete(message())
 
-        turn = await last_turn(stage)
-        assert (["Hel", "lo"], End(None, error)) == (ended.texts, ended.end)
+        turn = await app.last_turn()
+        assert (["Hel", "lo"], End(None, Failure.of(error), ESTIMATE)) == (ended.deltas, ended.end)
         assert (turn.reply, turn.status, turn.reason) == ("Hello", TurnStatus.INTERRUPTED, "upstream_disconnected")
 
 
-async def test_a_refusal_is_known_as_one_only_before_the_model_answered() -> None:
-    async with staged(ScriptedReply(refusal=LLMUnreachable()), ScriptedReply(texts=(), failure=LLMDisconnected())) as s:
-        refused = await s.send(message())
-        await read(refused.reader)
-        cut = await s.send(message())
-        await read(cut.reader)
+async def test_readers_can_tell_a_refusal_from_an_error_after_the_model_accepted() -> None:
+    async with application(
+        ScriptedReply(refusal=LLMUnreachable()), ScriptedReply(deltas=(), failure=LLMDisconnected())
+    ) as app:
+        refused, cut = await app.complete(message()), await app.complete(message())
 
-        assert (refused.running.refused and refused.running.refused.code) == "upstream_unreachable"
-        assert cut.running.refused is None
+        assert ("upstream_unreachable", False) == (refused.code, refused.accepted)
+        assert ("upstream_disconnected", True) == (cut.code, cut.accepted)
 
 
 async def test_a_bug_fails_the_turn_and_tells_nothing_of_itself() -> None:
@@ -138,51 +129,46 @@ async def test_a_bug_fails_the_turn_and_tells_nothing_of_itself() -> None:
                     raise KeyError("canary")
                 yield reply
 
-    async with staged(llm=Buggy()) as stage:
-        ended = await stage.ended(message())
+    async with application(llm=Buggy()) as app:
+        ended = await app.complete(message())
 
-        error = stage.observer.turns[0][1]
+        error = app.observer.ended[0].error
         assert isinstance(error, InternalError)
-        assert isinstance(stage.observer.causes[0], KeyError)
-        assert (ended.end.error and ended.end.error.detail) == "The service made a mistake."
-        assert (await last_turn(stage)).reason == "internal_error"
+        assert isinstance(app.observer.causes[0], KeyError)
+        assert (ended.end.failure and ended.end.failure.detail) == "Internal error."
+        assert (await app.last_turn()).reason == "internal_error"
 
 
 @pytest.mark.parametrize(
     ("script", "status"), [(SILENT, TurnStatus.FAILED), (HANGS, TurnStatus.INTERRUPTED)], ids=["silent", "some text"]
 )
 async def test_a_turn_that_takes_too_long_is_ended(script: ScriptedReply, status: TurnStatus) -> None:
-    async with staged(script, deadline=0.05) as stage:
-        ended = await stage.ended(message())
+    async with application(script, deadline=0.05) as app:
+        ended = await app.complete(message())
 
-        turn = await last_turn(stage)
-        assert isinstance(ended.end.error, TurnDeadline)
-        assert ended.end.error.detail == "The turn took longer than 0.05 seconds."
+        turn = await app.last_turn()
+        assert Failure.of(TurnDeadline("The turn took longer than 0.05 seconds.")) == ended.end.failure
         assert (status, "turn_deadline") == (turn.status, turn.reason)
-        assert stage.llm.open == 0
+        assert app.llm.open == 0
 
 
-async def test_a_reply_that_grows_too_long_is_cut_at_the_last_text_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running_turns, "MAX_REPLY_BYTES", 10)
-    async with staged(ScriptedReply(texts=("ééé", "ab", "ccc", "more"), hangs=True)) as stage:
-        ended = await stage.ended(message())
+async def test_a_reply_that_grows_too_long_is_cut_at_the_last_text_that_fits() -> None:
+    async with application(ScriptedReply(deltas=("ééé", "ab", "ccc", "more"), hangs=True), max_reply_bytes=10) as app:
+        ended = await app.complete(message())
 
-        turn = await last_turn(stage)
-        assert isinstance(ended.end.error, OutputLimit)
-        assert ended.texts == ["ééé", "ab"]
+        turn = await app.last_turn()
+        assert OutputLimit.code == ended.code
+        assert ended.deltas == ["ééé", "ab"]
         assert (turn.reply, turn.status, turn.reason) == ("éééab", TurnStatus.INTERRUPTED, "output_limit")
-        assert stage.llm.open == 0
+        assert app.llm.open == 0
 
 
-async def test_a_reply_of_the_greatest_length_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running_turns, "MAX_REPLY_BYTES", 10)
-    async with staged(ScriptedReply(texts=("ééé", "abcd"))) as stage:
-        assert End("stop", None) == (await stage.ended(message())).end
+async def test_a_reply_of_the_greatest_length_is_whole() -> None:
+    async with application(ScriptedReply(deltas=("ééé", "abcd")), max_reply_bytes=10) as app:
+        assert End("stop", None, USAGE) == (await app.complete(message())).end
 
 
-async def test_texts_that_come_together_are_cut_between_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running_turns, "MAX_REPLY_BYTES", 5)
-
+async def test_texts_that_come_together_are_cut_between_them() -> None:
     class AllAtOnce(Reply):
         finish_reason = ""
         usage = None
@@ -195,20 +181,20 @@ async def test_texts_that_come_together_are_cut_between_them(monkeypatch: pytest
         async def reply(self, messages: Sequence[Message]) -> AsyncIterator[Reply]:
             yield AllAtOnce()
 
-    async with staged(llm=Burst()) as stage:
-        assert (await stage.ended(message())).texts == ["ab", "cd"]
+    async with application(llm=Burst(), max_reply_bytes=5) as app:
+        assert (await app.complete(message())).deltas == ["ab", "cd"]
 
 
 async def test_a_context_that_proves_too_long_is_tried_once_more_with_half_the_budget() -> None:
-    async with staged(*[ScriptedReply()] * 6, ScriptedReply(refusal=LLMContextTooLong()), ScriptedReply(),
-                      context_tokens=200) as stage:  # fmt: skip
+    async with application(*[ScriptedReply()] * 6, ScriptedReply(refusal=LLMContextTooLong()), ScriptedReply(),
+                      context_tokens=200) as app:  # fmt: skip
         for number in range(6):
-            await stage.ended(message(f"Question {number}"))
+            await app.complete(message(f"Question {number}"))
 
-        ended = await stage.ended(message("Now"))
+        ended = await app.complete(message("Now"))
 
-        whole, half = stage.llm.asked[-2:]
-        assert End("stop", None) == ended.end
+        whole, half = app.llm.asked[-2:]
+        assert End("stop", None, USAGE) == ended.end
         assert whole[0] == half[0]
         assert whole[-1] == half[-1]
         assert whole[len(whole) - len(half) + 1 :] == half[1:]
@@ -216,167 +202,167 @@ async def test_a_context_that_proves_too_long_is_tried_once_more_with_half_the_b
 
 
 async def test_a_context_that_is_too_long_even_at_half_the_budget_is_refused_as_such() -> None:
-    async with staged(ScriptedReply(refusal=LLMContextTooLong())) as stage:
-        ended = await stage.ended(message())
+    async with application(ScriptedReply(refusal=LLMContextTooLong())) as app:
+        ended = await app.complete(message())
 
-        assert isinstance(ended.end.error, ContextTooLong)
-        assert len(stage.llm.asked) == 2
-        assert ((t := await last_turn(stage)).status, t.reason) == (TurnStatus.FAILED, "context_too_long")
+        assert ContextTooLong.code == ended.code
+        assert len(app.llm.asked) == 2
+        assert ((t := await app.last_turn()).status, t.reason) == (TurnStatus.FAILED, "context_too_long")
 
 
 async def test_only_the_latest_finished_turns_of_the_conversation_are_the_context() -> None:
     scripts = [
-        ScriptedReply(texts=("One!",)),
+        ScriptedReply(deltas=("One!",)),
         ScriptedReply(refusal=LLMUnreachable()),
-        ScriptedReply(texts=("Three!",)),
+        ScriptedReply(deltas=("Three!",)),
     ]
-    async with staged(*scripts) as stage:
+    async with application(*scripts) as app:
         for text in ("One", "Two", "Three"):
-            await stage.ended(message(text))
-        await stage.ended(message("Four"))
+            await app.complete(message(text))
+        await app.complete(message("Four"))
 
-    assert [each.text for each in stage.llm.asked[-1]] == ["Be brief.", "One", "One!", "Three", "Three!", "Four"]
+    assert [each.text for each in app.llm.asked[-1]] == ["Be brief.", "One", "One!", "Three", "Three!", "Four"]
 
 
 async def test_a_history_that_can_not_be_read_fails_the_turn_and_the_model_is_not_asked() -> None:
-    async with staged(history=FailingHistory({"latest": [HistoryUnavailable()]})) as stage:
-        ended = await stage.ended(message())
+    async with application(history=FailingHistory({"latest": [HistoryUnavailable()]})) as app:
+        ended = await app.complete(message())
 
-        assert (ended.end.error and ended.end.error.code) == "history_unavailable"
-        assert (await last_turn(stage)).reason == "history_unavailable"
-        assert stage.llm.asked == []
+        assert ended.code == "history_unavailable"
+        assert (await app.last_turn()).reason == "history_unavailable"
+        assert app.llm.asked == []
 
 
-@pytest.mark.usefixtures("no_pauses")
 @pytest.mark.parametrize("error", [HistoryUnavailable(), RuntimeError("a bug")])
 async def test_an_end_that_can_not_be_stored_at_first_is_stored_again(error: Exception) -> None:
-    async with staged(history=FailingHistory({"finish": [error, error]})) as stage:
-        ended = await stage.ended(message())
+    async with application(history=FailingHistory({"finish": [error, error]}), store_delays=NO_DELAYS) as app:
+        ended = await app.complete(message())
 
-        assert End("stop", None) == ended.end
-        assert (await last_turn(stage)).status == TurnStatus.COMPLETED
-        assert [("storing how a turn ended", error)] * 2 == stage.observer.failures
+        assert End("stop", None, USAGE) == ended.end
+        assert (await app.last_turn()).status == TurnStatus.COMPLETED
+        assert [(Where.STORING_END, error)] * 2 == app.observer.failures
 
 
-@pytest.mark.usefixtures("no_pauses")
 async def test_an_end_that_can_not_be_stored_is_not_told_as_a_success() -> None:
-    async with staged(history=FailingHistory({"finish": [HistoryUnavailable()] * 3})) as stage:
-        ended = await stage.ended(message())
+    history = FailingHistory({"finish": [HistoryUnavailable()] * 3})
+    async with application(history=history, store_delays=NO_DELAYS) as app:
+        ended = await app.complete(message())
 
-        assert isinstance(ended.end.error, HistoryWriteFailed)
-        assert (await last_turn(stage)).status == TurnStatus.IN_PROGRESS
+        assert HistoryWriteFailed.code == ended.code
+        assert (await app.last_turn()).status == TurnStatus.IN_PROGRESS
 
 
 async def test_a_turn_that_is_deleted_while_it_runs_ends_as_cancelled_and_leaves_nothing() -> None:
-    async with staged(HANGS) as stage:
-        begun = await stage.send(message())
-        await until(lambda: bool(begun.running.texts))
-        await stage.history.clear(ANN, None)
-        await stage.live_turns.discard(ANN, None)
+    async with application(HANGS) as app:
+        handle = await app.send(message())
+        await app.until_replied(handle)
+        await app.history.clear(ANN, None)
+        await app.live_turns.discard(ANN, None)
 
-        ended = await read(begun.reader)
+        ended = await read(handle)
 
-        assert isinstance(ended.end.error, Cancelled)
+        assert Cancelled.code == ended.code
         with pytest.raises(TurnNotFound):
-            await stage.history.get(begun.running.turn.id)
-        assert stage.llm.open == 0
+            await app.stored(handle.turn.id)
+        assert app.llm.open == 0
 
 
 async def test_a_turn_that_is_deleted_just_before_its_end_does_not_come_back() -> None:
     class Deleting(HistoryInMemory):
-        async def finish(self, turn: Turn, *, remember_at: datetime | None = None) -> bool:
-            await self.clear(turn.user_id, None)
-            return await super().finish(turn, remember_at=remember_at)
+        async def finish(self, end: TurnEnd) -> Turn | None:
+            await self.clear(end.turn.user_id, None)
+            return await super().finish(end)
 
-    async with staged(history=Deleting()) as stage:
-        ended = await stage.ended(message())
+    async with application(history=Deleting()) as app:
+        ended = await app.complete(message())
 
-        assert isinstance(ended.end.error, Cancelled)
-        assert list((await stage.history.page(ANN, None, 50, None)).items) == []
+        assert Cancelled.code == ended.code
+        assert list((await app.history.page(ANN, None, 50, None)).items) == []
 
 
 async def test_a_stop_before_any_text_interrupts_the_turn() -> None:
-    async with staged(SILENT) as stage:
-        begun = await stage.send(message())
-        await begun.running.answered.wait()
+    async with application(SILENT) as app:
+        handle = await app.send(message())
+        await handle.next(10)
 
-        await stage.live_turns.stop(begun.running.turn.id)
+        await app.live_turns.stop(handle.turn.id, None)
 
-        turn = await last_turn(stage)
+        turn = await app.last_turn()
         assert (turn.reply, turn.status, turn.reason) == ("", TurnStatus.INTERRUPTED, "cancelled")
 
 
 async def test_a_stop_at_the_very_begin_interrupts_the_turn() -> None:
-    async with staged(SILENT) as stage:
-        begun = await stage.send(message())
+    async with application(SILENT) as app:
+        handle = await app.send(message())
 
-        await stage.live_turns.stop(begun.running.turn.id)
+        await app.live_turns.stop(handle.turn.id, None)
 
-        assert ((t := await last_turn(stage)).status, t.reason) == (TurnStatus.INTERRUPTED, "cancelled")
+        assert ((t := await app.last_turn()).status, t.reason) == (TurnStatus.INTERRUPTED, "cancelled")
 
 
-@pytest.mark.parametrize("first", [Cancelled(), ClientDisconnected(), ServerShuttingDown()])
-async def test_the_first_who_wants_the_turn_to_end_is_its_reason(first: Cancelled) -> None:
-    async with staged(HANGS) as stage:
-        begun = await stage.send(message())
-        await until(lambda: bool(begun.running.texts))
-        for interruption in (first, Cancelled(), ClientDisconnected(), ServerShuttingDown()):
-            begun.running.stop(interruption)
-        await begun.running.ended.wait()
+async def test_the_first_request_to_end_the_turn_is_its_reason() -> None:
+    async with application(HANGS) as app:
+        handle = await app.send(message())
+        await app.until_replied(handle)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(app.live_turns.stop, handle.turn.id, None)
+            await anyio.lowlevel.checkpoint()
+            await handle.__aexit__(None, None, None)
+            tasks.start_soon(app.runner.drain, 0)
 
-        assert first.code == (await last_turn(stage)).reason
+        assert "cancelled" == (await app.last_turn()).reason
 
 
 async def test_an_end_is_stored_although_the_turn_was_cancelled() -> None:
     class Slow(HistoryInMemory):
-        async def finish(self, turn: Turn, *, remember_at: datetime | None = None) -> bool:
+        async def finish(self, end: TurnEnd) -> Turn | None:
             await anyio.sleep(0.02)
-            return await super().finish(turn, remember_at=remember_at)
+            return await super().finish(end)
 
-    async with staged(HANGS, history=Slow()) as stage:
-        begun = await stage.send(message())
-        await until(lambda: bool(begun.running.texts))
-        async with begun.reader:
+    async with application(HANGS, history=Slow()) as app:
+        handle = await app.send(message())
+        await app.until_replied(handle)
+        async with handle:
             pass
-        await begun.running.ended.wait()
+        await app.until_idle()
 
-        turn = await last_turn(stage)
+        turn = await app.last_turn()
         assert (turn.reply, turn.reason) == ("Hel", "client_disconnected")
 
 
 async def test_the_observer_is_told_of_a_turn_once_with_its_figures() -> None:
-    async with staged() as stage:
-        await stage.ended(message())
+    async with application() as app:
+        await app.complete(message())
 
-        [(turn, error, figures)] = stage.observer.turns
-        assert (turn.status, error) == (TurnStatus.COMPLETED, None)
-        assert (4, Usage(10, 4)) == (figures.texts, figures.usage)
-        assert figures.first_text_seconds is not None
-        assert 0 <= figures.first_text_seconds <= figures.seconds
+        [ended] = app.observer.ended
+        assert (TurnStatus.COMPLETED, None) == (ended.turn.status, ended.error)
+        assert (4, USAGE) == (ended.deltas, ended.turn.usage)
+        assert ended.first_delta_seconds is not None
+        assert 0 <= ended.first_delta_seconds <= ended.seconds
 
 
 async def test_a_turn_without_text_has_no_time_to_its_first_text() -> None:
     error: LLMError = LLMUnreachable()
-    async with staged(ScriptedReply(refusal=error)) as stage:
-        await stage.ended(message())
+    async with application(ScriptedReply(refusal=error)) as app:
+        await app.complete(message())
 
-        [(_, told, figures)] = stage.observer.turns
-        assert (error, None, 0, None) == (told, figures.first_text_seconds, figures.texts, figures.usage)
+        [ended] = app.observer.ended
+        assert (error, None, 0, None) == (ended.error, ended.first_delta_seconds, ended.deltas, ended.turn.usage)
 
 
 async def test_an_end_that_is_being_stored_is_stored_although_the_whole_application_is_cancelled() -> None:
     storing = anyio.Event()
 
     class Slow(HistoryInMemory):
-        async def finish(self, turn: Turn, *, remember_at: datetime | None = None) -> bool:
+        async def finish(self, end: TurnEnd) -> Turn | None:
             storing.set()
             await anyio.sleep(0.02)
-            return await super().finish(turn, remember_at=remember_at)
+            return await super().finish(end)
 
     history = Slow()
     with anyio.CancelScope() as everything:
-        async with staged(history=history) as stage:
-            await stage.send(message())
+        async with application(history=history) as app:
+            await app.send(message())
             await storing.wait()
             everything.cancel()
             await anyio.sleep_forever()
@@ -385,18 +371,191 @@ async def test_an_end_that_is_being_stored_is_stored_although_the_whole_applicat
 
 
 async def test_a_context_that_proves_too_long_after_some_text_is_not_asked_again() -> None:
-    async with staged(ScriptedReply(texts=("Hel", "lo"), failure=LLMContextTooLong()), ScriptedReply()) as stage:
-        ended = await stage.ended(message())
+    async with application(ScriptedReply(deltas=("Hel", "lo"), failure=LLMContextTooLong()), ScriptedReply()) as app:
+        ended = await app.complete(message())
 
-        assert ["Hel", "lo"] == ended.texts
-        assert isinstance(ended.end.error, LLMContextTooLong)
-        assert len(stage.llm.asked) == 1
+        assert ["Hel", "lo"] == ended.deltas
+        assert LLMContextTooLong.code == ended.code
+        assert len(app.llm.asked) == 1
 
 
-async def test_an_error_that_is_kept_holds_nothing_of_what_led_to_it() -> None:
-    async with staged(ScriptedReply(refusal=LLMContextTooLong())) as stage:
-        ended = await stage.ended(message())
+async def test_a_kept_error_holds_no_reference_to_what_caused_it() -> None:
+    async with application(ScriptedReply(refusal=LLMContextTooLong())) as app:
+        await app.complete(message())
 
-        assert ended.end.error is not None
-        kept = ended.end.error
-        assert (kept.__traceback__, kept.__cause__, kept.__context__) == (None, None, None)
+        error = app.observer.ended[0].error
+        assert error is not None
+        assert (error.__traceback__, error.__cause__, error.__context__) == (None, None, None)
+
+
+async def test_the_events_of_a_turn_are_observed_in_order() -> None:
+    async with application() as app:
+        await app.complete(message())
+
+        kinds = [type(event) for event in app.observer.events]
+        assert [TurnBegun, MemoriesRecalled, TurnAccepted, FirstDelta, TurnEnded] == kinds
+
+
+# Stored ends
+
+
+class EndedElsewhere(HistoryInMemory):
+    """Another worker ends each turn just before its own worker does."""
+
+    async def finish(self, end: TurnEnd) -> Turn | None:
+        await super().finish(TurnEnd(replace(end.turn, status=TurnStatus.INTERRUPTED, reason="worker_lost")))
+        return await super().finish(end)
+
+
+async def test_readers_receive_the_end_as_stored() -> None:
+    async with application(history=EndedElsewhere()) as app:
+        ended = await app.complete(message())
+
+        turn = await app.last_turn()
+        assert ("worker_lost", "worker_lost") == (ended.code, turn.reason)
+        assert ended.end.failure == Failure.of(WorkerLost())
+        assert [turn] == [event.turn for event in app.observer.ended]
+
+
+async def test_a_stored_reason_of_a_newer_version_is_reported_as_an_internal_error() -> None:
+    class Newer(HistoryInMemory):
+        async def finish(self, end: TurnEnd) -> Turn | None:
+            return replace(end.turn, status=TurnStatus.INTERRUPTED, reason="invented_later")
+
+    async with application(history=Newer()) as app:
+        assert "internal_error" == (await app.complete(message())).code
+
+
+async def test_an_end_that_was_stored_although_the_store_reported_an_error_is_a_success() -> None:
+    class Ambiguous(HistoryInMemory):
+        failed = False
+
+        async def finish(self, end: TurnEnd) -> Turn | None:
+            stored = await super().finish(end)
+            if not self.failed:
+                self.failed = True
+                raise HistoryUnavailable
+            return stored
+
+    async with application(history=Ambiguous(), store_delays=NO_DELAYS) as app:
+        assert End("stop", None, USAGE) == (await app.complete(message())).end
+
+
+async def test_the_conversation_is_free_before_readers_see_the_end() -> None:
+    async with application(ScriptedReply()) as app:
+        for _ in range(20):
+            async with await app.send(message(wait_when_busy=False)) as handle:
+                await handle.read_to_end()
+
+
+# Usage
+
+
+async def test_usage_is_stored_as_reported() -> None:
+    async with application() as app:
+        await app.complete(message())
+
+        assert USAGE == (await app.last_turn()).usage
+
+
+@pytest.mark.parametrize(
+    "script",
+    [ScriptedReply(usage=None), ScriptedReply(failure=LLMDisconnected()), HANGS],
+    ids=["not reported", "cut", "stopped"],
+)
+async def test_usage_is_estimated_if_the_provider_reported_none(script: ScriptedReply) -> None:
+    async with application(script) as app:
+        handle = await app.send(message())
+        await app.until_replied(handle)
+        async with handle:
+            if script.hangs:
+                await app.live_turns.stop(handle.turn.id, None)
+            await handle.read_to_end()
+
+        usage = (await app.last_turn()).usage
+        assert usage is not None
+        assert usage.estimated
+        assert usage.prompt_tokens > 0
+        assert usage.completion_tokens > 0
+
+
+async def test_a_turn_that_the_model_never_accepted_has_no_usage() -> None:
+    async with application(ScriptedReply(refusal=LLMUnreachable())) as app:
+        await app.complete(message())
+
+        assert (await app.last_turn()).usage is None
+
+
+# Event logs that fail
+
+
+class FailingLog(EventLog):
+    """Raises from one method of another log."""
+
+    def __init__(self, log: EventLog, method: str) -> None:
+        self._log = log
+        self._method = method
+
+    async def _play(self, method: str) -> None:
+        if method == self._method:
+            raise LiveTurnsUnavailable
+
+    async def accept(self) -> None:
+        await self._play("accept")
+        await self._log.accept()
+
+    async def append(self, deltas: Sequence[str]) -> None:
+        await self._play("append")
+        await self._log.append(deltas)
+
+    async def close(self, end: End) -> None:
+        await self._play("close")
+        await self._log.close(end)
+
+    def abandon(self) -> None:
+        self._log.abandon()
+
+
+class FailingLogs(LiveTurnsInProcess):
+    def __init__(self, method: str) -> None:
+        super().__init__()
+        self._method = method
+
+    async def open(self, turn: Turn, stop: Stop, *, stop_when_left: bool) -> EventLog:
+        return FailingLog(await super().open(turn, stop, stop_when_left=stop_when_left), self._method)
+
+
+@pytest.mark.parametrize("method", ["accept", "append", "close"])
+async def test_a_log_that_fails_ends_its_readers_but_not_the_turn(method: str) -> None:
+    async with application(live_turns=FailingLogs(method)) as app:
+        ended = await app.complete(message())
+
+        turn = await app.last_turn()
+        assert Failure.of(LiveTurnsUnavailable()) == ended.end.failure
+        assert ("Hello, world!", TurnStatus.COMPLETED) == (turn.reply, turn.status)
+        assert [Where.WRITING_EVENTS] == [where for where, _ in app.observer.failures]
+
+
+async def test_a_log_that_cannot_be_read_ends_its_reader_and_not_the_turn() -> None:
+    class Unreadable(LiveTurnsInProcess):
+        async def join(self, turn_id: TurnId, owner: UserId | None, after: int = 0) -> Reader:
+            return UnreadableReader(await super().join(turn_id, owner, after))
+
+    async with application(live_turns=Unreadable()) as app:
+        handle = await app.send(message(keep_running=True))
+        ended = await read(handle)
+        await app.until_idle()
+
+        assert "live_turns_unavailable" == ended.code
+        assert TurnStatus.COMPLETED == (await app.last_turn()).status
+
+
+class UnreadableReader(Reader):
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    async def next(self, wait: float) -> Batch | None:
+        raise LiveTurnsUnavailable
+
+    async def __aexit__(self, *exit: Any) -> None:
+        await self._reader.__aexit__(*exit)

@@ -29,7 +29,7 @@ async def error_of(llm: ScriptedLLM) -> LLMError:
 
 
 async def test_a_call_that_failed_before_the_answer_is_repeated() -> None:
-    llm = ScriptedLLM(ScriptedReply(refusal=unreachable()), ScriptedReply(texts=["Hi"]))
+    llm = ScriptedLLM(ScriptedReply(refusal=unreachable()), ScriptedReply(deltas=["Hi"]))
     assert await texts_of(llm) == ["Hi"]
     assert llm.asked == [MESSAGES, MESSAGES]
 
@@ -47,7 +47,7 @@ async def test_a_call_that_may_have_been_worked_on_is_not_repeated() -> None:
 
 
 async def test_a_reply_that_has_begun_is_not_repeated() -> None:
-    llm = ScriptedLLM(ScriptedReply(texts=[], failure=unreachable()))
+    llm = ScriptedLLM(ScriptedReply(deltas=[], failure=unreachable()))
     await error_of(llm)
     assert len(llm.asked) == 1
 

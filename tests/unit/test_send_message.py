@@ -7,36 +7,38 @@ import anyio
 import pytest
 
 from adapters.history_in_memory import HistoryInMemory
-from application.ports.history import HistoryUnavailable
+from adapters.live_turns_in_process import LiveTurnsInProcess
+from application.ports.history import HistoryUnavailable, TurnBegin
+from application.ports.live_turns import EventLog, LiveTurnsUnavailable, Reader, Stop
 from application.ports.llm import Reply
-from application.turns import send_message
-from domain.conversation import DEFAULT_CONVERSATION, ConversationId, Message, Turn, TurnStatus, UserId
+from application.ports.turn_observer import Where
+from domain.conversation import DEFAULT_CONVERSATION, ConversationId, Message, Turn, TurnId, TurnStatus, UserId
 from domain.errors import ContextTooLong, MessageTooLong, ServerShuttingDown, TurnInProgress
 from tests.harness.fakes import ScriptedLLM, ScriptedReply
-from tests.harness.script import ANN, NOW, FailingHistory, Stage, message, read, staged, until
+from tests.harness.script import ANN, NOW, FailingHistory, Harness, application, message, read
 
-HANGS = ScriptedReply(texts=("Hel",), hangs=True)
+HANGS = ScriptedReply(deltas=("Hel",), hangs=True)
 
 
-async def turns_of(stage: Stage, user: UserId = ANN) -> Sequence[Turn]:
-    return (await stage.history.page(user, None, 50, None)).items
+async def turns_of(app: Harness, user: UserId = ANN) -> Sequence[Turn]:
+    return (await app.history.page(user, None, 50, None)).items
 
 
 async def test_a_turn_begins_in_progress_with_its_message_as_sent() -> None:
-    async with staged(HANGS) as stage:
-        begun = await stage.send(message("  Hello\n", conversation=ConversationId("work")))
+    async with application(HANGS) as app:
+        handle = await app.send(message("  Hello\n", conversation=ConversationId("work")))
 
-        expected = Turn(begun.running.turn.id, ANN, ConversationId("work"), NOW, "  Hello\n")
-        assert expected == await stage.history.get(begun.running.turn.id)
+        expected = Turn(handle.turn.id, ANN, ConversationId("work"), NOW, "  Hello\n")
+        assert expected == await app.stored(handle.turn.id)
 
 
 async def test_the_message_is_stored_before_the_model_is_asked() -> None:
     order: list[str] = []
 
     class Listening(HistoryInMemory):
-        async def begin(self, turn: Turn) -> None:
+        async def begin(self, begin: TurnBegin) -> None:
             await anyio.sleep(0.01)
-            await super().begin(turn)
+            await super().begin(begin)
             order.append("stored")
 
     class Asked(ScriptedLLM):
@@ -46,185 +48,248 @@ async def test_the_message_is_stored_before_the_model_is_asked() -> None:
             async with super().reply(messages) as reply:
                 yield reply
 
-    async with staged(llm=Asked(), history=Listening()) as stage:
-        await stage.ended(message())
+    async with application(llm=Asked(), history=Listening()) as app:
+        await app.complete(message())
 
     assert order == ["stored", "asked"]
 
 
 async def test_a_message_that_can_not_be_stored_is_refused_and_the_model_is_not_asked() -> None:
-    async with staged(history=FailingHistory({"begin": [HistoryUnavailable()]})) as stage:
+    async with application(history=FailingHistory({"begin": [HistoryUnavailable()]})) as app:
         with pytest.raises(HistoryUnavailable):
-            await stage.send(message())
+            await app.send(message())
 
-        assert stage.llm.asked == []
-        assert len(stage.turns) == 0
+        assert app.llm.asked == []
+        assert len(app.runner) == 0
 
 
 async def test_a_message_that_could_not_be_stored_leaves_the_conversation_free() -> None:
-    async with staged(history=FailingHistory({"begin": [HistoryUnavailable()]})) as stage:
+    async with application(history=FailingHistory({"begin": [HistoryUnavailable()]})) as app:
         with pytest.raises(HistoryUnavailable):
-            await stage.send(message())
+            await app.send(message())
 
-        assert (await stage.ended(message(wait_when_busy=False))).end.finish_reason == "stop"
+        assert (await app.complete(message(wait_when_busy=False))).end.finish_reason == "stop"
 
 
 async def test_a_message_that_is_too_long_is_refused_and_not_stored() -> None:
-    async with staged(max_message_chars=5) as stage:
+    async with application(max_message_chars=5) as app:
         with pytest.raises(MessageTooLong, match=r"^The message has 6 characters; the limit is 5\.$"):
-            await stage.send(message("123456"))
+            await app.send(message("123456"))
 
-        assert await turns_of(stage) == []
+        assert await turns_of(app) == []
 
 
 async def test_a_message_of_the_greatest_length_is_taken() -> None:
-    async with staged(max_message_chars=5) as stage:
-        assert (await stage.ended(message("12345"))).end.finish_reason == "stop"
+    async with application(max_message_chars=5) as app:
+        assert (await app.complete(message("12345"))).end.finish_reason == "stop"
 
 
 async def test_a_message_that_can_not_fit_the_context_is_refused_and_not_stored() -> None:
-    async with staged(context_tokens=20, max_message_chars=1000) as stage:
+    async with application(context_tokens=20, max_message_chars=1000) as app:
         with pytest.raises(ContextTooLong):
-            await stage.send(message("many words " * 50))
+            await app.send(message("many words " * 50))
 
-        assert await turns_of(stage) == []
+        assert await turns_of(app) == []
 
 
 async def test_a_second_turn_of_a_conversation_waits_for_the_first_to_end() -> None:
-    async with staged(HANGS, ScriptedReply()) as stage, anyio.create_task_group() as tasks:
-        first = await stage.send(message("One"))
-        await until(lambda: bool(first.running.texts))
-        tasks.start_soon(stage.ended, message("Two"))
+    async with application(HANGS, ScriptedReply()) as app, anyio.create_task_group() as tasks:
+        first = await app.send(message("One"))
+        await app.until_replied(first)
+        tasks.start_soon(app.complete, message("Two"))
         await anyio.sleep(0.02)
-        assert len(stage.llm.asked) == 1
+        assert len(app.llm.asked) == 1
 
-        await stage.live_turns.stop(first.running.turn.id)
+        await app.live_turns.stop(first.turn.id, None)
 
-    assert [asked[-1].text for asked in stage.llm.asked] == ["One", "Two"]
+    assert [asked[-1].text for asked in app.llm.asked] == ["One", "Two"]
 
 
 async def test_a_turn_that_has_waited_sees_the_one_it_waited_for() -> None:
-    async with staged(HANGS, ScriptedReply()) as stage, anyio.create_task_group() as tasks:
-        first = await stage.send(message("One"))
-        await until(lambda: bool(first.running.texts))
-        tasks.start_soon(stage.ended, message("Two"))
+    async with application(HANGS, ScriptedReply()) as app, anyio.create_task_group() as tasks:
+        first = await app.send(message("One"))
+        await app.until_replied(first)
+        tasks.start_soon(app.complete, message("Two"))
         await anyio.sleep(0.02)
 
-        await stage.live_turns.stop(first.running.turn.id)
+        await app.live_turns.stop(first.turn.id, None)
 
-    assert [each.text for each in stage.llm.asked[1]] == ["Be brief.", "One", "Hel", "Two"]
+    assert [each.text for each in app.llm.asked[1]] == ["Be brief.", "One", "Hel", "Two"]
 
 
 async def test_a_turn_that_may_not_wait_is_refused_at_once_while_another_runs() -> None:
-    async with staged(HANGS) as stage:
-        await stage.send(message())
+    async with application(HANGS) as app:
+        await app.send(message())
 
         with pytest.raises(TurnInProgress):
-            await stage.send(message(wait_when_busy=False))
+            await app.send(message(wait_when_busy=False))
 
-        assert len(await turns_of(stage)) == 1
+        assert len(await turns_of(app)) == 1
 
 
-async def test_a_turn_waits_only_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(send_message, "QUEUE_WAIT", 0.02)
-    async with staged(HANGS) as stage:
-        await stage.send(message())
+async def test_a_turn_waits_only_so_long() -> None:
+    async with application(HANGS, queue_timeout=0.02) as app:
+        await app.send(message())
 
         with pytest.raises(TurnInProgress):
-            await stage.send(message())
+            await app.send(message())
 
 
 async def test_turns_of_different_conversations_and_users_run_side_by_side() -> None:
-    async with staged(HANGS) as stage:
+    async with application(HANGS) as app:
         for user in ("ann", "ben"):
             for conversation in ("home", "work"):
                 sent = message(user=UserId(user), conversation=ConversationId(conversation), wait_when_busy=False)
-                await stage.send(sent)
+                await app.send(sent)
 
-        assert len(stage.turns) == 4
+        assert len(app.runner) == 4
 
 
 async def test_a_sender_that_is_cancelled_while_it_waits_leaves_nothing_behind() -> None:
-    async with staged(HANGS) as stage:
-        first = await stage.send(message())
+    async with application(HANGS) as app:
+        first = await app.send(message())
         with anyio.move_on_after(0.02):
-            await stage.send(message("given up"))
-        await stage.live_turns.stop(first.running.turn.id)
-        await until(lambda: not len(stage.turns))
+            await app.send(message("given up"))
+        await app.live_turns.stop(first.turn.id, None)
+        await app.until_idle()
 
-        assert [turn.user_message for turn in await turns_of(stage)] == ["Hello"]
-        await stage.send(message("free again", wait_when_busy=False))
+        assert [turn.user_message for turn in await turns_of(app)] == ["Hello"]
+        await app.send(message("free again", wait_when_busy=False))
 
 
 async def test_a_sender_that_is_cancelled_while_the_turn_is_stored_leaves_no_turn_without_an_end() -> None:
     class Slow(HistoryInMemory):
-        async def begin(self, turn: Turn) -> None:
+        async def begin(self, begin: TurnBegin) -> None:
             await anyio.sleep(0.05)
-            await super().begin(turn)
+            await super().begin(begin)
 
-    async with staged(history=Slow()) as stage:
+    async with application(history=Slow()) as app:
         with anyio.move_on_after(0.01):
-            await stage.send(message())
-        await until(lambda: not len(stage.turns))
+            await app.send(message())
+        await app.until_idle()
 
-        assert [turn.status for turn in await turns_of(stage)] == [TurnStatus.COMPLETED]
+        assert [turn.status for turn in await turns_of(app)] == [TurnStatus.COMPLETED]
 
 
 async def test_no_turn_begins_once_the_service_stops() -> None:
-    async with staged() as stage:
-        await stage.turns.drain(grace=0)
+    async with application() as app:
+        await app.runner.drain(grace=0)
 
         with pytest.raises(ServerShuttingDown):
-            await stage.send(message())
+            await app.send(message())
 
-        assert await turns_of(stage) == []
+        assert await turns_of(app) == []
 
 
 async def test_a_turn_that_waited_while_the_service_began_to_stop_is_refused() -> None:
-    async with staged(HANGS) as stage:
-        await stage.send(message("One"))
+    async with application(HANGS) as app:
+        await app.send(message("One"))
         refused = []
 
         async def wait() -> None:
             try:
-                await stage.send(message("Two"))
+                await app.send(message("Two"))
             except ServerShuttingDown as refusal:
                 refused.append(refusal)
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(wait)
             await anyio.sleep(0.02)
-            await stage.turns.drain(grace=0)
+            await app.runner.drain(grace=0)
 
         assert len(refused) == 1
-        assert [turn.user_message for turn in await turns_of(stage)] == ["One"]
+        assert [turn.user_message for turn in await turns_of(app)] == ["One"]
 
 
 async def test_the_first_reader_is_present_before_anything_is_said() -> None:
-    async with staged(HANGS) as stage:
-        begun = await stage.send(message())
-        async with begun.reader:
+    async with application(HANGS) as app:
+        handle = await app.send(message())
+        async with handle:
             pass
-        await begun.running.ended.wait()
+        await app.until_idle()
 
-        stored = await stage.history.get(begun.running.turn.id)
+        stored = await app.stored(handle.turn.id)
         assert (stored.status, stored.reason) == (TurnStatus.INTERRUPTED, "client_disconnected")
 
 
 async def test_a_turn_that_keeps_running_ends_without_readers() -> None:
-    async with staged(ScriptedReply(pause=0.005)) as stage:
-        begun = await stage.send(message(keep_running=True))
-        async with begun.reader:
+    async with application(ScriptedReply(pause=0.005)) as app:
+        handle = await app.send(message(keep_running=True))
+        async with handle:
             pass
-        await begun.running.ended.wait()
+        await app.until_idle()
 
-        assert (await stage.history.get(begun.running.turn.id)).status == TurnStatus.COMPLETED
+        assert (await app.stored(handle.turn.id)).status == TurnStatus.COMPLETED
 
 
 async def test_the_default_conversation_is_one_like_any_other() -> None:
-    async with staged() as stage:
-        await stage.ended(message())
-        begun = await stage.send(message("Again", conversation=DEFAULT_CONVERSATION))
-        await read(begun.reader)
+    async with application() as app:
+        await app.complete(message())
+        handle = await app.send(message("Again", conversation=DEFAULT_CONVERSATION))
+        await read(handle)
 
-    assert [each.text for each in stage.llm.asked[1]] == ["Be brief.", "Hello", "Hello, world!", "Again"]
+    assert [each.text for each in app.llm.asked[1]] == ["Be brief.", "Hello", "Hello, world!", "Again"]
+
+
+async def test_a_rejected_message_is_observed() -> None:
+    async with application(max_message_chars=5) as app:
+        with pytest.raises(MessageTooLong):
+            await app.send(message("123456"))
+
+        assert ["message_too_long"] == [error.code for error in app.observer.rejections]
+
+
+class FailingLiveTurns(LiveTurnsInProcess):
+    """Raises `error` from one method."""
+
+    def __init__(self, method: str, error: Exception) -> None:
+        super().__init__()
+        self._method = method
+        self._error = error
+
+    async def open(self, turn: Turn, stop: Stop, *, stop_when_left: bool) -> EventLog:
+        if self._method == "open":
+            raise self._error
+        return await super().open(turn, stop, stop_when_left=stop_when_left)
+
+    async def join(self, turn_id: TurnId, owner: UserId | None, after: int = 0) -> Reader:
+        if self._method == "join":
+            raise self._error
+        return await super().join(turn_id, owner, after)
+
+
+@pytest.mark.parametrize("method", ["open", "join"])
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(LiveTurnsUnavailable(), "live_turns_unavailable"), (RuntimeError("a bug"), "internal_error")],
+    ids=["unavailable", "bug"],
+)
+async def test_a_turn_that_cannot_be_followed_fails_before_the_model_is_asked(
+    method: str, error: Exception, code: str
+) -> None:
+    async with application(live_turns=FailingLiveTurns(method, error)) as app:
+        ended = await app.complete(message())
+
+        turn = await app.last_turn()
+        assert (code, False) == (ended.code, ended.accepted)
+        assert (TurnStatus.FAILED, code) == (turn.status, turn.reason)
+        assert app.llm.asked == []
+
+
+async def test_a_turn_that_cannot_be_followed_leaves_the_conversation_free() -> None:
+    async with application(live_turns=FailingLiveTurns("join", LiveTurnsUnavailable())) as app:
+        await app.complete(message())
+        await app.complete(message(wait_when_busy=False))
+
+        assert 2 == len(await turns_of(app))
+
+
+async def test_a_turn_that_can_neither_be_followed_nor_ended_is_reported_and_left_to_its_lease() -> None:
+    history = FailingHistory({"finish": [HistoryUnavailable()]})
+    live_turns = FailingLiveTurns("open", LiveTurnsUnavailable())
+    async with application(history=history, live_turns=live_turns) as app:
+        ended = await app.complete(message())
+
+        assert "live_turns_unavailable" == ended.code
+        assert TurnStatus.IN_PROGRESS == (await app.last_turn()).status
+        assert [Where.WRITING_EVENTS, Where.STORING_END] == [where for where, _ in app.observer.failures]

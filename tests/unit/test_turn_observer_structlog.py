@@ -1,6 +1,5 @@
 """How turns stand in the log: levels, figures, and nothing of what was said."""
 
-import time
 from collections.abc import Iterator, MutableMapping
 from datetime import UTC, datetime
 from typing import Any
@@ -11,11 +10,19 @@ from structlog.testing import LogCapture
 
 from adapters.turn_observer_structlog import TurnObserverStructlog
 from application.ports.history import HistoryUnavailable, HistoryWriteFailed
-from application.ports.llm import LLMAuthFailed, LLMDisconnected, LLMRateLimited, LLMRedirected, Usage
+from application.ports.llm import LLMAuthFailed, LLMDisconnected, LLMRateLimited, LLMRedirected
 from application.ports.memory import MemoryLeaked
-from application.ports.turn_observer import TurnFigures
-from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, UserId
-from domain.errors import Cancelled, ChatError, ClientDisconnected, InternalError, ServerShuttingDown, TurnDeadline
+from application.ports.turn_observer import AbandonedTurnsEnded, BackgroundFailure, TurnEnded, TurnRejected, Where
+from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, Usage, UserId
+from domain.errors import (
+    Cancelled,
+    ChatError,
+    ClientDisconnected,
+    InternalError,
+    ServerShuttingDown,
+    TurnDeadline,
+    TurnInProgress,
+)
 
 BEGUN = Turn(
     id=TurnId("0b0c5b1e-8a7c-4a53-9f0e-6d3a4f1c2b7d"),
@@ -25,12 +32,12 @@ BEGUN = Turn(
     user_message="canary-question",
 )
 REPLY = "canary-reply"
-FIGURES = TurnFigures(seconds=1.23456, first_text_seconds=0.12345, texts=7, usage=Usage(10, 4), memories=2)
+USAGE = Usage(10, 4)
 
 
 @pytest.fixture
 def lines() -> Iterator[list[MutableMapping[str, Any]]]:
-    """What has been logged."""
+    """The log lines so far."""
     before = structlog.get_config()
     capture = LogCapture()
     structlog.configure(processors=[capture], cache_logger_on_first_use=False)
@@ -43,14 +50,18 @@ def observer(lines: list[MutableMapping[str, Any]]) -> TurnObserverStructlog:
     return TurnObserverStructlog(lambda user_id: f"pseudonym of {len(user_id)}")
 
 
+def ended(turn: Turn, error: ChatError | None = None) -> TurnEnded:
+    return TurnEnded(turn, error, seconds=1.23456, first_delta_seconds=0.12345, deltas=7, memories=2)
+
+
 def cut(observer: TurnObserverStructlog, error: ChatError) -> None:
-    observer.ended(BEGUN.cut(REPLY, error), error, FIGURES)
+    observer.observe(ended(BEGUN.ended_by(error, REPLY, USAGE), error))
 
 
 def test_a_completed_turn_is_one_line_with_its_figures(
     observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]
 ) -> None:
-    observer.ended(BEGUN.completed(REPLY, "length"), None, FIGURES)
+    observer.observe(ended(BEGUN.completed(REPLY, "length", USAGE)))
 
     assert lines == [
         {
@@ -60,8 +71,8 @@ def test_a_completed_turn_is_one_line_with_its_figures(
             "user": "pseudonym of 11",
             "reason": "length",
             "seconds": 1.235,
-            "first_text_seconds": 0.123,
-            "texts": 7,
+            "first_delta_seconds": 0.123,
+            "deltas": 7,
             "prompt_tokens": 10,
             "completion_tokens": 4,
             "memories": 2,
@@ -72,9 +83,9 @@ def test_a_completed_turn_is_one_line_with_its_figures(
 def test_figures_that_are_not_known_are_none(
     observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]
 ) -> None:
-    observer.ended(BEGUN.completed("", "stop"), None, TurnFigures(1.0, None, 0, None, None))
+    observer.observe(TurnEnded(BEGUN.completed("", "stop"), None, 1.0, None, 0, None))
 
-    figures = ("first_text_seconds", "prompt_tokens", "completion_tokens", "memories")
+    figures = ("first_delta_seconds", "prompt_tokens", "completion_tokens", "memories")
     assert [lines[0][name] for name in figures] == [None] * 4
 
 
@@ -122,12 +133,10 @@ def test_a_redirect_is_marked_as_a_matter_of_security(
     assert [line.get("security") for line in lines] == [True, None]
 
 
-def test_refused_credentials_are_an_error_once_a_minute(
-    observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begin = time.monotonic()
-    for seconds in (0, 1, 59.9, 60.1, 61, 119, 121):
-        monkeypatch.setattr(time, "monotonic", lambda seconds=seconds: begin + seconds)
+def test_rejected_credentials_are_an_error_once_a_minute(lines: list[MutableMapping[str, Any]]) -> None:
+    times = [0, 1, 59.9, 60.1, 61, 119, 121]
+    observer = TurnObserverStructlog(str, clock=iter(times).__next__)
+    for _ in times:
         cut(observer, LLMAuthFailed())
 
     levels = ["error", "warning", "warning", "error", "warning", "warning", "error"]
@@ -138,17 +147,18 @@ def test_a_failing_store_is_a_warning_that_says_what_was_tried(
     observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]
 ) -> None:
     error = HistoryUnavailable()
-    observer.failed("saving the text so far", error)
+    observer.observe(BackgroundFailure(Where.SAVING_PROGRESS, error))
 
-    assert lines == [{"log_level": "warning", "event": "failed", "doing": "saving the text so far", "exc_info": error}]
+    assert lines == [{"log_level": "warning", "event": "failed", "where": "saving the text so far", "exc_info": error}]
 
 
 @pytest.mark.parametrize("error", [None, LLMDisconnected(), InternalError(), Cancelled()])
 def test_nothing_that_was_said_and_no_user_id_is_in_a_line(
     error: ChatError | None, observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]
 ) -> None:
-    ended = BEGUN.cut(REPLY, error) if error else BEGUN.completed(REPLY, "stop")
-    observer.ended(ended, error, FIGURES)
+    turn = BEGUN.ended_by(error, REPLY) if error else BEGUN.completed(REPLY, "stop")
+    observer.observe(ended(turn, error))
+    observer.observe(TurnRejected(BEGUN.user_id, BEGUN.conversation_id, error or Cancelled()))
 
     assert "canary" not in str(lines)
 
@@ -156,6 +166,27 @@ def test_nothing_that_was_said_and_no_user_id_is_in_a_line(
 def test_an_answer_with_anothers_memory_is_a_security_event(
     observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]
 ) -> None:
-    observer.failed("checking whose memories these are", MemoryLeaked())
+    observer.observe(BackgroundFailure(Where.CHECKING_OWNER, MemoryLeaked()))
 
     assert ("error", True) == (lines[0]["log_level"], lines[0]["security"])
+
+
+def test_estimated_usage_is_marked(observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]) -> None:
+    observer.observe(ended(BEGUN.completed(REPLY, "stop", Usage(10, 4, estimated=True))))
+
+    assert (10, 4, True) == tuple(lines[0][name] for name in ("prompt_tokens", "completion_tokens", "usage_estimated"))
+
+
+@pytest.mark.parametrize(("error", "level"), [(TurnInProgress(), "info"), (HistoryUnavailable(), "warning")])
+def test_a_rejected_message_is_one_line_with_its_reason(
+    error: ChatError, level: str, observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]
+) -> None:
+    observer.observe(TurnRejected(BEGUN.user_id, BEGUN.conversation_id, error))
+
+    assert lines == [{"log_level": level, "event": "turn rejected", "user": "pseudonym of 11", "reason": error.code}]
+
+
+def test_abandoned_turns_are_a_warning(observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]) -> None:
+    observer.observe(AbandonedTurnsEnded(3))
+
+    assert lines == [{"log_level": "warning", "event": "abandoned turns ended", "count": 3}]

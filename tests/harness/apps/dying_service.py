@@ -8,12 +8,12 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
-from datetime import datetime
 
 from dependency_injector import providers
 
 from adapters.history_sql import HistorySQL
 from adapters.sql.database import Database
+from application.ports.history import TurnBegin, TurnEnd
 from domain.conversation import Turn
 from entrypoints.container import Container
 from entrypoints.http.app import create_app
@@ -26,15 +26,15 @@ class DyingHistory(HistorySQL):
         super().__init__(database)
         self._moment = moment
 
-    async def begin(self, turn: Turn) -> None:
-        await super().begin(turn)
+    async def begin(self, begin: TurnBegin) -> None:
+        await super().begin(begin)
         self._die("after_begin")
 
-    async def finish(self, turn: Turn, *, remember_at: datetime | None = None) -> bool:
+    async def finish(self, end: TurnEnd) -> Turn | None:
         self._die("before_finish")
-        kept = await super().finish(turn, remember_at=remember_at)
+        stored = await super().finish(end)
         self._die("after_finish")
-        return kept
+        return stored
 
     def _die(self, moment: str) -> None:
         if moment == self._moment:
@@ -44,7 +44,7 @@ class DyingHistory(HistorySQL):
 def main(arguments: Sequence[str]) -> None:
     settings = load_settings()
     container = Container(settings=settings)
-    container.history.override(providers.Singleton(DyingHistory, container.database, arguments[0]))
+    container.store.override(providers.Singleton(DyingHistory, container.database, arguments[0]))
     app = create_app(settings, container)
     listener = socket.create_server((settings.host, settings.port))
     DrainingServer(app, lambda url: print(f"listens on {url}", flush=True)).run([listener])

@@ -1,7 +1,8 @@
-"""The bytes of a reply."""
+"""The bytes of the native format."""
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from random import Random
 
 import httpx
@@ -12,12 +13,17 @@ from hypothesis import strategies as st
 
 from application.ports.live_turns import Batch, End
 from application.ports.llm import LLMDisconnected
-from domain.conversation import TurnId
-from domain.errors import Cancelled, ChatError
-from entrypoints.http.native.wire import COMMENT, encode
+from domain.conversation import TurnId, Usage
+from domain.errors import Cancelled, ChatError, Failure
+from entrypoints.http.native.wire import NativeWire
 
 TURN = TurnId("0b0c5b1e-8a7c-4a53-9f0e-6d3a4f1c2b7d")
 STOP = End("stop", None)
+
+
+def encode(batch: Batch, turn_id: TurnId = TURN, after: int = 0) -> bytes:
+    return NativeWire(turn_id, after).encode(batch)
+
 
 LURES = (
     "\r", "\n", "\r\n", "\n\n", "\r\r", "\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1e", "\ufeff",
@@ -52,26 +58,26 @@ def test_a_reply_is_sent_as_documented() -> None:
         b"id: 4\ndata: [DONE]\n\n"
     )
 
-    assert expected == encode(Batch(1, ["Hello! I'm doing well", ", thank you for asking."], STOP), TURN)
+    assert expected == encode(Batch(1, ["Hello! I'm doing well", ", thank you for asking."], True, STOP), TURN)
 
 
 def test_the_numbers_go_on_in_the_next_batch() -> None:
     expected = b'id: 7\ndata: {"content": "a", "done": false}\n\nid: 8\ndata: {"content": "b", "done": false}\n\n'
 
-    assert expected == encode(Batch(7, ["a", "b"], None), TURN)
+    assert expected == encode(Batch(7, ["a", "b"], True, None), TURN)
 
 
 def test_text_is_sent_as_utf_8_and_not_escaped() -> None:
     expected = 'id: 1\ndata: {"content": "Grüße, 世界 👋", "done": false}\n\n'.encode()
 
-    assert expected == encode(Batch(1, ["Grüße, 世界 👋"], None), TURN)
+    assert expected == encode(Batch(1, ["Grüße, 世界 👋"], True, None), TURN)
 
 
 @pytest.mark.parametrize("reason", ["length", "content_filter"])
 def test_another_finish_reason_than_stop_follows_done(reason: str) -> None:
     expected = f'id: 1\ndata: {{"content": "", "done": true, "finish_reason": "{reason}"}}\n\n'.encode()
 
-    assert expected + b"id: 2\ndata: [DONE]\n\n" == encode(Batch(1, [], End(reason, None)), TURN)
+    assert expected + b"id: 2\ndata: [DONE]\n\n" == encode(Batch(1, [], True, End(reason, None)), TURN)
 
 
 @pytest.mark.parametrize(
@@ -84,16 +90,16 @@ def test_an_error_follows_done_and_the_stream_still_ends_as_documented(error: Ch
         "id: 6\ndata: [DONE]\n\n"
     ).encode()
 
-    assert expected == encode(Batch(5, [], End(None, error)), TURN)
+    assert expected == encode(Batch(5, [], True, End(None, Failure.of(error))), TURN)
 
 
 def test_a_batch_without_events_is_no_bytes() -> None:
-    assert encode(Batch(3, [], None), TURN) == b""
+    assert encode(Batch(3, [], True, None), TURN) == b""
 
 
 def test_a_comment_alone_is_no_event_to_a_parser_that_ends_events_at_blank_lines() -> None:
-    assert COMMENT[:1] == b":"
-    assert b"\n\n" not in COMMENT
+    assert NativeWire.keep_alive[:1] == b":"
+    assert b"\n\n" not in NativeWire.keep_alive
 
 
 @settings(max_examples=10, deadline=None)
@@ -101,7 +107,7 @@ def test_a_comment_alone_is_no_event_to_a_parser_that_ends_events_at_blank_lines
 def test_ten_thousand_nasty_texts_come_back_from_an_independent_parser(seed: int) -> None:
     texts = thousand_texts(seed)
 
-    events = read(encode(Batch(1, texts, None), TURN))
+    events = read(encode(Batch(1, texts, True, None), TURN))
 
     assert texts == [json.loads(event.data)["content"] for event in events]
 
@@ -110,7 +116,7 @@ def test_ten_thousand_nasty_texts_come_back_from_an_independent_parser(seed: int
 @given(replies)
 @example(list(LURES))
 def test_an_independent_parser_reads_the_texts_as_they_were(texts: list[str]) -> None:
-    events = read(encode(Batch(1, texts, STOP), TURN))
+    events = read(encode(Batch(1, texts, True, STOP), TURN))
 
     *contents, last = [json.loads(event.data) for event in events[:-1]]
     assert [{"content": text, "done": False} for text in texts] == contents
@@ -122,7 +128,7 @@ def test_an_independent_parser_reads_the_texts_as_they_were(texts: list[str]) ->
 @settings(max_examples=50, deadline=None)
 @given(replies)
 def test_a_text_takes_exactly_two_lines_and_a_blank_one(texts: list[str]) -> None:
-    stream = encode(Batch(1, texts, None), TURN)
+    stream = encode(Batch(1, texts, True, None), TURN)
 
     assert 3 * len(texts) == len(stream.decode().replace("\r", "\n").split("\n")) - 1
 
@@ -131,9 +137,9 @@ def test_a_text_takes_exactly_two_lines_and_a_blank_one(texts: list[str]) -> Non
 @given(replies, st.integers(0, 8))
 def test_what_is_replayed_behind_a_number_is_the_end_of_the_whole_byte_by_byte(texts: list[str], after: int) -> None:
     after = min(after, len(texts))
-    whole, replay = encode(Batch(1, texts, STOP), TURN), encode(Batch(after + 1, texts[after:], STOP), TURN)
+    whole, replay = encode(Batch(1, texts, True, STOP), TURN), encode(Batch(after + 1, texts[after:], True, STOP), TURN)
 
-    assert whole == encode(Batch(1, texts[:after], None), TURN) + replay
+    assert whole == encode(Batch(1, texts[:after], True, None), TURN) + replay
 
 
 @pytest.mark.parametrize(
@@ -146,13 +152,39 @@ def test_what_is_replayed_behind_a_number_is_the_end_of_the_whole_byte_by_byte(t
     ],
 )
 def test_events_that_were_seen_are_left_out_of_the_end_too(after: int, expected: bytes) -> None:
-    assert expected == encode(Batch(2, [], STOP), TURN, after)
+    assert expected == encode(Batch(2, [], True, STOP), TURN, after)
 
 
 @settings(max_examples=50, deadline=None)
 @given(replies, st.data())
 def test_how_events_are_batched_does_not_show(texts: list[str], data: st.DataObject) -> None:
     cut = data.draw(st.integers(0, len(texts)))
-    parts = encode(Batch(1, texts[:cut], None), TURN) + encode(Batch(cut + 1, texts[cut:], STOP), TURN)
+    parts = encode(Batch(1, texts[:cut], True, None), TURN) + encode(Batch(cut + 1, texts[cut:], True, STOP), TURN)
 
-    assert encode(Batch(1, texts, STOP), TURN) == parts
+    assert encode(Batch(1, texts, True, STOP), TURN) == parts
+
+
+def test_the_acceptance_alone_has_no_bytes() -> None:
+    assert b"" == encode(Batch(1, [], True, None))
+
+
+def test_the_head_is_that_of_an_unbuffered_event_stream() -> None:
+    expected = {
+        "Content-Type": "text/event-stream; charset=utf-8",
+        "Cache-Control": "no-cache, no-transform",
+        "X-Accel-Buffering": "no",
+        "X-Turn-ID": TURN,
+    }
+
+    assert expected == NativeWire(TURN).head
+
+
+@settings(max_examples=50, deadline=None)
+@given(replies, st.sampled_from([STOP, End("length", None, Usage(1, 2)), End(None, Failure.of(Cancelled()))]))
+def test_the_bytes_are_the_same_after_the_events_travelled_as_data(texts: list[str], end: End) -> None:
+    batch = Batch(1, texts, True, end)
+    travelled = json.loads(json.dumps([batch.first, batch.deltas, batch.accepted, batch.end], default=asdict))
+    first, deltas, accepted, (finish_reason, failure, usage) = travelled
+    rebuilt = End(finish_reason, failure and Failure(*failure), usage and Usage(**usage))
+
+    assert encode(batch) == encode(Batch(first, deltas, accepted, rebuilt))

@@ -1,0 +1,531 @@
+"""The contract suite of ConversationHistory."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from application.ports.history import ConversationHistory, TurnBegin, TurnEnd
+from domain.conversation import (
+    DEFAULT_CONVERSATION,
+    Conversation,
+    ConversationId,
+    Turn,
+    TurnId,
+    TurnStatus,
+    Usage,
+    UserId,
+)
+from domain.errors import Cancelled, TurnNotFound, UnknownCursor, WorkerLost
+from tests.contract.suite import Suite
+
+ADA, BOB = UserId("ada"), UserId("bob")
+HOME, WORK = ConversationId("home"), ConversationId("work")
+START = datetime(2026, 3, 1, 12, 0, 0, 123457, tzinfo=UTC)
+
+
+def new_turn(
+    message: str = "Hello",
+    user_id: UserId = ADA,
+    conversation_id: ConversationId = DEFAULT_CONVERSATION,
+    started_at: datetime = START,
+) -> Turn:
+    return Turn(TurnId(str(uuid4())), user_id, conversation_id, started_at, message)
+
+
+LEASE = timedelta(hours=1)
+"""A lease that does not expire during a test."""
+
+
+async def begin(history: ConversationHistory, *turns: Turn, lease: timedelta = LEASE) -> None:
+    for turn in turns:
+        await history.begin(TurnBegin(turn, lease))
+
+
+async def complete(history: ConversationHistory, turn: Turn, reply: str = "Hi") -> Turn:
+    """Begin and finish the turn; return it as it ended."""
+    await begin(history, turn)
+    ended = turn.completed(reply, "stop")
+    await history.finish(TurnEnd(ended))
+    return ended
+
+
+async def complete_several(
+    history: ConversationHistory, count: int, conversation_id: ConversationId = HOME
+) -> list[Turn]:
+    return [await complete(history, new_turn(f"message {n}", conversation_id=conversation_id)) for n in range(count)]
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=60)
+"""Text that can reach a history: NUL and lone surrogates are rejected before."""
+
+
+class ConversationHistoryContract(Suite[ConversationHistory]):
+    """Run by every ConversationHistory."""
+
+    @pytest.fixture
+    async def history(self, tmp_path: Path) -> AsyncIterator[ConversationHistory]:
+        async with self.opened(tmp_path) as history:
+            yield history
+
+    # One turn
+
+    async def test_a_begun_turn_can_be_read_back(self, history: ConversationHistory) -> None:
+        turn = new_turn()
+        await begin(history, turn)
+        assert turn == await history.get(turn.id, None)
+
+    async def test_a_completed_turn_can_be_read_back(self, history: ConversationHistory) -> None:
+        turn = new_turn()
+        await begin(history, turn)
+        ended = turn.completed("Hi, there", "length")
+        assert ended == await history.finish(TurnEnd(ended))
+        assert ended == await history.get(turn.id, None)
+
+    async def test_an_interrupted_turn_can_be_read_back(self, history: ConversationHistory) -> None:
+        turn = new_turn()
+        await begin(history, turn)
+        ended = turn.ended_by(Cancelled(), "Hi, th")
+        assert ended == await history.finish(TurnEnd(ended))
+        assert ended == await history.get(turn.id, None)
+
+    async def test_finishing_a_finished_turn_changes_nothing(self, history: ConversationHistory) -> None:
+        first = await complete(history, new_turn(), "first")
+        second = replace(first, reply="second", status=TurnStatus.INTERRUPTED, reason="cancelled")
+        assert first == await history.finish(TurnEnd(second))
+        assert first == await history.get(first.id, None)
+
+    async def test_a_turn_that_never_began_cannot_be_finished(self, history: ConversationHistory) -> None:
+        turn = new_turn()
+        assert await history.finish(TurnEnd(turn.completed("Hi", "stop"))) is None
+        with pytest.raises(TurnNotFound):
+            await history.get(turn.id, None)
+
+    @pytest.mark.parametrize("turn_id", ["00000000-0000-4000-8000-000000000000", "not a uuid", "", "' OR 1=1 --", "%"])
+    async def test_an_unknown_turn_is_not_found(self, history: ConversationHistory, turn_id: str) -> None:
+        await begin(history, new_turn())
+        with pytest.raises(TurnNotFound):
+            await history.get(TurnId(turn_id), None)
+
+    async def test_timestamps_keep_microseconds_and_are_returned_in_utc(self, history: ConversationHistory) -> None:
+        moments = [
+            datetime(1969, 12, 31, 23, 59, 59, 999999, tzinfo=UTC),
+            datetime(2026, 3, 29, 2, 30, 0, 1, tzinfo=UTC),
+            datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC),
+        ]
+        turns = [new_turn(started_at=moment) for moment in moments]
+        await begin(history, *turns)
+        page = await history.page(ADA, None, 10, None)
+        assert moments == [turn.started_at for turn in page.items]
+        assert {timedelta(0)} == {turn.started_at.utcoffset() for turn in page.items}
+
+    async def test_a_timestamp_in_another_time_zone_is_the_same_instant(self, history: ConversationHistory) -> None:
+        turn = new_turn(started_at=START.astimezone(timezone(timedelta(hours=5, minutes=30))))
+        await begin(history, turn)
+        assert turn.started_at == (await history.get(turn.id, None)).started_at
+
+    # Progress
+
+    async def test_saved_progress_is_visible_while_the_turn_runs(self, history: ConversationHistory) -> None:
+        turn, other = new_turn(), new_turn()
+        await begin(history, turn, other)
+        await history.save_progress({turn.id: "Hi, th", other.id: "Well"}, LEASE)
+        assert [replace(turn, reply="Hi, th"), replace(other, reply="Well")] == [
+            await history.get(turn.id, None),
+            await history.get(other.id, None),
+        ]
+
+    async def test_saving_progress_does_not_change_a_finished_turn(self, history: ConversationHistory) -> None:
+        ended = await complete(history, new_turn(), "Hi, there")
+        await history.save_progress({ended.id: "Hi, th"}, LEASE)
+        assert ended == await history.get(ended.id, None)
+
+    async def test_saving_progress_does_not_restore_a_deleted_turn(self, history: ConversationHistory) -> None:
+        turn = new_turn()
+        await begin(history, turn)
+        await history.clear(ADA, None)
+        await history.save_progress({turn.id: "Hi"}, LEASE)
+        assert (await history.page(ADA, None, 10, None)).items == []
+
+    async def test_saving_no_progress_is_allowed(self, history: ConversationHistory) -> None:
+        await history.save_progress({}, LEASE)
+
+    async def test_the_stored_end_is_returned_to_a_later_finish(self, history: ConversationHistory) -> None:
+        turn = new_turn()
+        await begin(history, turn, lease=timedelta(0))
+        await history.finish_abandoned()
+        stored = await history.finish(TurnEnd(turn.completed("Hi", "stop")))
+        assert stored == turn.ended_by(WorkerLost()) == await history.get(turn.id, None)
+
+    @pytest.mark.parametrize("usage", [Usage(10, 4), Usage(10, 4, estimated=True), None])
+    async def test_usage_is_stored_with_the_turn(self, history: ConversationHistory, usage: Usage | None) -> None:
+        turn = new_turn()
+        await begin(history, turn)
+        await history.finish(TurnEnd(turn.completed("Hi", "stop", usage)))
+        assert usage == (await history.get(turn.id, None)).usage
+        assert [usage] == [turn.usage for turn in (await history.page(ADA, None, 10, None)).items]
+
+    # Ownership
+
+    async def test_a_turn_is_found_for_its_owner_and_for_an_operator(self, history: ConversationHistory) -> None:
+        turn = await complete(history, new_turn())
+        assert [turn, turn] == [await history.get(turn.id, ADA), await history.get(turn.id, None)]
+
+    async def test_another_users_turn_is_not_found(self, history: ConversationHistory) -> None:
+        turn = await complete(history, new_turn())
+        with pytest.raises(TurnNotFound):
+            await history.get(turn.id, BOB)
+
+    # Abandoned turns
+
+    async def test_abandoned_turns_become_interrupted_if_they_have_text_and_failed_if_not(
+        self,
+        history: ConversationHistory,
+    ) -> None:
+        silent, cut = new_turn(), new_turn()
+        await begin(history, silent, cut, lease=timedelta(0))
+        await history.save_progress({cut.id: "Hi, th"}, timedelta(0))
+        assert await history.finish_abandoned() == 2
+        assert [silent.ended_by(WorkerLost()), cut.ended_by(WorkerLost(), "Hi, th")] == [
+            await history.get(silent.id, None),
+            await history.get(cut.id, None),
+        ]
+
+    async def test_turns_whose_lease_has_not_expired_are_not_abandoned(self, history: ConversationHistory) -> None:
+        turn = new_turn()
+        await begin(history, turn)
+        assert await history.finish_abandoned() == 0
+        assert turn == await history.get(turn.id, None)
+
+    async def test_saving_progress_renews_the_lease(self, history: ConversationHistory) -> None:
+        turn = new_turn()
+        await begin(history, turn, lease=timedelta(0))
+        await history.save_progress({turn.id: ""}, LEASE)
+        assert await history.finish_abandoned() == 0
+
+    async def test_finished_turns_are_not_abandoned(self, history: ConversationHistory) -> None:
+        ended = await complete(history, new_turn())
+        assert await history.finish_abandoned() == 0
+        assert ended == await history.get(ended.id, None)
+
+    # Latest turns
+
+    async def test_latest_returns_at_most_limit_turns_newest_first(self, history: ConversationHistory) -> None:
+        turns = await complete_several(history, 5)
+        assert [turn.exchange for turn in turns[:1:-1]] == list(await history.latest(ADA, HOME, 3))
+
+    async def test_latest_omits_running_and_empty_turns(self, history: ConversationHistory) -> None:
+        told = await complete(history, new_turn())
+        await complete(history, new_turn(), reply="")
+        running = new_turn()
+        await begin(history, running)
+        await history.save_progress({running.id: "Hi, th"}, LEASE)
+        assert [told.exchange] == list(await history.latest(ADA, DEFAULT_CONVERSATION, 10))
+
+    async def test_latest_is_limited_to_one_conversation_of_one_user(self, history: ConversationHistory) -> None:
+        mine = await complete(history, new_turn(conversation_id=HOME))
+        await complete(history, new_turn(conversation_id=WORK))
+        await complete(history, new_turn(user_id=BOB, conversation_id=HOME))
+        assert [mine.exchange] == list(await history.latest(ADA, HOME, 10))
+
+    async def test_latest_of_an_unknown_conversation_is_empty(self, history: ConversationHistory) -> None:
+        assert list(await history.latest(ADA, HOME, 10)) == []
+
+    # Pages
+
+    async def test_a_page_holds_the_newest_turns_oldest_first(self, history: ConversationHistory) -> None:
+        turns = await complete_several(history, 5)
+        page = await history.page(ADA, HOME, 3, None)
+        assert turns[2:] == list(page.items)
+
+    async def test_following_cursors_returns_every_turn_once(self, history: ConversationHistory) -> None:
+        turns = await complete_several(history, 7)
+        newest = await history.page(ADA, None, 3, None)
+        older = await history.page(ADA, None, 3, newest.next_cursor)
+        oldest = await history.page(ADA, None, 3, older.next_cursor)
+        assert turns == [*oldest.items, *older.items, *newest.items]
+        assert oldest.next_cursor is None
+
+    async def test_a_page_that_holds_all_turns_has_no_next_cursor(self, history: ConversationHistory) -> None:
+        await complete_several(history, 3)
+        assert (await history.page(ADA, None, 3, None)).next_cursor is None
+
+    async def test_new_turns_do_not_shift_older_pages(self, history: ConversationHistory) -> None:
+        turns = await complete_several(history, 4)
+        newest = await history.page(ADA, None, 2, None)
+        await complete_several(history, 3)
+        assert turns[:2] == list((await history.page(ADA, None, 2, newest.next_cursor)).items)
+
+    async def test_a_page_includes_running_and_failed_turns(self, history: ConversationHistory) -> None:
+        failed = await complete(history, new_turn(), reply="")
+        running = new_turn()
+        await begin(history, running)
+        assert [failed, running] == list((await history.page(ADA, None, 10, None)).items)
+
+    async def test_a_page_without_a_conversation_covers_all_in_order(self, history: ConversationHistory) -> None:
+        turns = [
+            await complete(history, new_turn(conversation_id=HOME)),
+            await complete(history, new_turn(conversation_id=WORK)),
+            await complete(history, new_turn(conversation_id=HOME)),
+        ]
+        assert turns == list((await history.page(ADA, None, 10, None)).items)
+
+    async def test_a_page_of_one_conversation_excludes_the_others(self, history: ConversationHistory) -> None:
+        home = await complete_several(history, 3, HOME)
+        await complete_several(history, 3, WORK)
+        newest = await history.page(ADA, HOME, 2, None)
+        oldest = await history.page(ADA, HOME, 2, newest.next_cursor)
+        assert home == [*oldest.items, *newest.items]
+
+    async def test_a_page_excludes_other_users_turns(self, history: ConversationHistory) -> None:
+        await complete(history, new_turn(user_id=BOB))
+        assert list((await history.page(ADA, None, 10, None)).items) == []
+
+    async def test_turns_are_ordered_by_their_begin_not_by_their_end(self, history: ConversationHistory) -> None:
+        first, second = new_turn("first"), new_turn("second")
+        await begin(history, first, second)
+        await history.finish(TurnEnd(second.completed("b", "stop")))
+        await history.finish(TurnEnd(first.completed("a", "stop")))
+        assert [t.user_message for t in (await history.page(ADA, None, 10, None)).items] == ["first", "second"]
+
+    async def test_long_texts_end_a_page_early_and_the_next_page_continues(
+        self,
+        history: ConversationHistory,
+    ) -> None:
+        turns = [await complete(history, new_turn(str(number)), "\u00e4" * 100_000) for number in range(9)]
+        newest = await history.page(ADA, None, 200, None)
+        older = await history.page(ADA, None, 200, newest.next_cursor)
+        oldest = await history.page(ADA, None, 200, older.next_cursor)
+        assert [turns[5:], turns[1:5], turns[:1]] == [list(page.items) for page in (newest, older, oldest)]
+        assert oldest.next_cursor is None
+
+    async def test_a_page_holds_at_least_one_turn_of_any_length(self, history: ConversationHistory) -> None:
+        turn = await complete(history, new_turn(), "x" * 1_000_000)
+        await complete(history, new_turn(), "x" * 1_000_000)
+        newest = await history.page(ADA, None, 200, None)
+        assert [turn] == list((await history.page(ADA, None, 200, newest.next_cursor)).items)
+
+    @pytest.mark.parametrize(
+        "cursor", ["", " 1", "-1", "1.0", "1e3", "٣", "²", "0x1", "a", "1\n", "9" * 19, "1" * 5000]
+    )
+    async def test_an_invalid_cursor_is_rejected(self, history: ConversationHistory, cursor: str) -> None:
+        await complete_several(history, 1)
+        with pytest.raises(UnknownCursor):
+            await history.page(ADA, None, 10, cursor)
+        with pytest.raises(UnknownCursor):
+            await history.page(ADA, HOME, 10, cursor)
+        with pytest.raises(UnknownCursor):
+            await history.conversations(ADA, 10, cursor)
+
+    # Conversations
+
+    async def test_conversations_are_summarised_most_recent_first(self, history: ConversationHistory) -> None:
+        minutes = [START + timedelta(minutes=n) for n in range(4)]
+        for conversation, moment in zip((HOME, WORK, WORK, HOME), minutes, strict=True):
+            await begin(history, new_turn(conversation_id=conversation, started_at=moment))
+        assert [
+            Conversation(ADA, HOME, minutes[0], minutes[3], 2),
+            Conversation(ADA, WORK, minutes[1], minutes[2], 2),
+        ] == list((await history.conversations(ADA, 10, None)).items)
+
+    async def test_following_cursors_returns_every_conversation_once(self, history: ConversationHistory) -> None:
+        ids = [ConversationId(f"c{n}") for n in range(5)]
+        await begin(history, *(new_turn(conversation_id=id) for id in ids))
+        first = await history.conversations(ADA, 2, None)
+        second = await history.conversations(ADA, 2, first.next_cursor)
+        third = await history.conversations(ADA, 2, second.next_cursor)
+        assert ids[::-1] == [c.id for c in (*first.items, *second.items, *third.items)]
+        assert third.next_cursor is None
+
+    async def test_an_unknown_user_has_no_conversations(self, history: ConversationHistory) -> None:
+        await begin(history, new_turn(user_id=BOB))
+        assert list((await history.conversations(ADA, 10, None)).items) == []
+
+    # Deleting
+
+    async def test_clearing_a_user_deletes_all_their_turns_and_no_others(self, history: ConversationHistory) -> None:
+        await complete_several(history, 2, HOME)
+        await complete_several(history, 1, WORK)
+        other = await complete(history, new_turn(user_id=BOB))
+        assert await history.clear(ADA, None) == 3
+        assert list((await history.page(ADA, None, 10, None)).items) == []
+        assert list((await history.conversations(ADA, 10, None)).items) == []
+        assert [other] == list((await history.page(BOB, None, 10, None)).items)
+
+    async def test_clearing_a_conversation_keeps_the_others(self, history: ConversationHistory) -> None:
+        await complete_several(history, 2, HOME)
+        work = await complete_several(history, 2, WORK)
+        assert await history.clear(ADA, HOME) == 2
+        assert work == list((await history.page(ADA, None, 10, None)).items)
+        assert [c.id for c in (await history.conversations(ADA, 10, None)).items] == [WORK]
+        assert list(await history.latest(ADA, HOME, 10)) == []
+
+    async def test_clearing_an_empty_history_deletes_nothing(self, history: ConversationHistory) -> None:
+        await complete_several(history, 2, HOME)
+        assert [
+            await history.clear(ADA, WORK),
+            await history.clear(ADA, HOME),
+            await history.clear(ADA, HOME),
+            await history.clear(BOB, None),
+        ] == [0, 2, 0, 0]
+
+    async def test_a_deleted_turn_cannot_be_finished(self, history: ConversationHistory) -> None:
+        turn = new_turn()
+        await begin(history, turn)
+        await history.clear(ADA, None)
+        assert await history.finish(TurnEnd(turn.completed("Hi", "stop"))) is None
+        with pytest.raises(TurnNotFound):
+            await history.get(turn.id, None)
+
+    async def test_after_a_deletion_the_history_starts_empty(self, history: ConversationHistory) -> None:
+        await complete_several(history, 3, HOME)
+        await history.clear(ADA, None)
+        turn = await complete(history, new_turn(conversation_id=HOME))
+        assert [turn] == list((await history.page(ADA, None, 10, None)).items)
+        assert [Conversation(ADA, HOME, START, START, 1)] == list((await history.conversations(ADA, 10, None)).items)
+
+    async def test_a_cursor_issued_before_a_deletion_shows_no_newer_turns(self, history: ConversationHistory) -> None:
+        await complete_several(history, 10)
+        cursor = (await history.page(ADA, None, 2, None)).next_cursor
+        await history.clear(ADA, None)
+        await complete_several(history, 3)
+        assert list((await history.page(ADA, None, 10, cursor)).items) == []
+
+    # Concurrency
+
+    async def test_turns_that_begin_concurrently_are_all_kept(self, history: ConversationHistory) -> None:
+        turns = [new_turn(str(n), user, home) for n in range(20) for user in (ADA, BOB) for home in (HOME, WORK)]
+        await asyncio.gather(*(begin(history, turn) for turn in turns))
+        newest = await history.page(ADA, None, 25, None)
+        oldest = await history.page(ADA, None, 25, newest.next_cursor)
+        expected = sorted(turn.id for turn in turns if turn.user_id == ADA)
+        assert expected == sorted(turn.id for turn in (*oldest.items, *newest.items))
+
+    async def test_a_finished_turn_is_visible_to_the_next_call(self, history: ConversationHistory) -> None:
+        async def converse(user_id: UserId) -> None:
+            for _ in range(10):
+                turn = await complete(history, new_turn(user_id=user_id))
+                assert turn == (await history.page(user_id, None, 1, None)).items[0]
+                assert turn.exchange == (await history.latest(user_id, DEFAULT_CONVERSATION, 1))[0]
+
+        await asyncio.gather(*(converse(UserId(f"user{n}")) for n in range(5)))
+
+    async def test_a_turn_finished_during_a_clear_is_deleted_completely(
+        self,
+        history: ConversationHistory,
+    ) -> None:
+        for _ in range(20):
+            turn = new_turn()
+            await begin(history, turn)
+            finished, deleted = await asyncio.gather(
+                history.finish(TurnEnd(turn.completed("Hi", "stop"))), history.clear(ADA, None)
+            )
+            assert deleted == 1
+            assert list((await history.page(ADA, None, 10, None)).items) == []
+            assert finished is None or finished.status is TurnStatus.COMPLETED
+
+    async def test_the_check_of_a_working_store_succeeds(self, history: ConversationHistory) -> None:
+        await history.check()
+
+    @given(texts=st.lists(st.tuples(TEXTS, TEXTS), min_size=100, max_size=150))
+    @settings(
+        max_examples=50,
+        deadline=None,
+        suppress_health_check=[
+            HealthCheck.differing_executors,
+            HealthCheck.function_scoped_fixture,
+            HealthCheck.too_slow,
+            HealthCheck.data_too_large,
+            HealthCheck.large_base_example,
+        ],
+    )
+    async def test_any_text_is_returned_unchanged(
+        self, history: ConversationHistory, texts: list[tuple[str, str]]
+    ) -> None:
+        turns = [new_turn(message) for message, _ in texts]
+        ended = [turn.completed(reply, "stop") for turn, (_, reply) in zip(turns, texts, strict=True)]
+        await asyncio.gather(*(begin(history, turn) for turn in turns))
+        await asyncio.gather(*(history.finish(TurnEnd(turn)) for turn in ended))
+        assert ended == list(await asyncio.gather(*(history.get(turn.id, None) for turn in turns)))
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "a\r\nb\rc\nd\u2028e\u2029f\x85g",
+            "e\u0301 is not \u00e9",
+            "👩‍👩‍👧‍👦 🇪🇺 \U0010ffff",
+            "'; DROP TABLE turns; -- :name %s %(name)s ?",
+            "\x01\x1b[31m\x7f\ufeff\ufffe\uffff",
+            "x" * 256_000,
+            " \t ",
+        ],
+        ids=["line ends", "normal forms", "beyond the basic plane", "SQL", "controls", "long", "blank"],
+    )
+    async def test_hostile_text_is_returned_unchanged(self, history: ConversationHistory, text: str) -> None:
+        ended = await complete(history, new_turn(text), text)
+        assert ended == await history.get(ended.id, None)
+
+    async def test_user_ids_are_case_sensitive_and_never_patterns(self, history: ConversationHistory) -> None:
+        users = [UserId(id) for id in ("ada", "Ada", "ADA", "a.a", "ada~", "a|a", "a_a")]
+        await begin(history, *(new_turn(id, user_id=id) for id in users))
+        await history.clear(UserId("a_a"), None)
+        found = [[t.user_message for t in (await history.page(id, None, 10, None)).items] for id in users]
+        assert [[id] for id in users[:-1]] + [[]] == found
+
+
+class DurableHistoryContract(ConversationHistoryContract):
+    """Run by every ConversationHistory that still holds its turns after it is closed and opened again."""
+
+    async def test_a_finished_turn_survives_reopening(self, tmp_path: Path) -> None:
+        async with self.opened(tmp_path) as history:
+            turn = await complete(history, new_turn())
+        async with self.opened(tmp_path) as history:
+            assert turn == await history.get(turn.id, None)
+            assert [turn.exchange] == list(await history.latest(ADA, DEFAULT_CONVERSATION, 10))
+
+    async def test_a_running_turn_and_its_progress_survive_reopening(self, tmp_path: Path) -> None:
+        turn = new_turn()
+        async with self.opened(tmp_path) as history:
+            await begin(history, turn)
+            await history.save_progress({turn.id: "Hi, th"}, LEASE)
+        async with self.opened(tmp_path) as history:
+            assert replace(turn, reply="Hi, th") == await history.get(turn.id, None)
+
+    async def test_a_running_turn_can_be_abandoned_after_reopening(self, tmp_path: Path) -> None:
+        turn = new_turn()
+        async with self.opened(tmp_path) as history:
+            await begin(history, turn)
+        async with self.opened(tmp_path) as history:
+            assert await history.finish_abandoned() == 1
+            assert turn.ended_by(WorkerLost(), "") == await history.get(turn.id, None)
+
+    async def test_a_deletion_survives_reopening(self, tmp_path: Path) -> None:
+        async with self.opened(tmp_path) as history:
+            await complete_several(history, 2, HOME)
+            work = await complete_several(history, 2, WORK)
+            await history.clear(ADA, HOME)
+        async with self.opened(tmp_path) as history:
+            assert work == list((await history.page(ADA, None, 10, None)).items)
+
+    async def test_order_and_cursors_survive_reopening(self, tmp_path: Path) -> None:
+        async with self.opened(tmp_path) as history:
+            turns = await complete_several(history, 4)
+            cursor = (await history.page(ADA, None, 2, None)).next_cursor
+        async with self.opened(tmp_path) as history:
+            turns += await complete_several(history, 2)
+            assert turns == list((await history.page(ADA, None, 10, None)).items)
+            assert turns[:2] == list((await history.page(ADA, None, 10, cursor)).items)
+
+    async def test_conversations_survive_reopening(self, tmp_path: Path) -> None:
+        async with self.opened(tmp_path) as history:
+            await complete_several(history, 2, HOME)
+        async with self.opened(tmp_path) as history:
+            assert [Conversation(ADA, HOME, START, START, 2)] == list(
+                (await history.conversations(ADA, 10, None)).items
+            )

@@ -1,0 +1,173 @@
+"""Compares a history with a list of turns."""
+
+import asyncio
+from abc import abstractmethod
+from collections.abc import Coroutine
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+from uuid import UUID
+
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, rule
+
+from application.ports.history import ConversationHistory, TurnBegin, TurnEnd
+from domain.conversation import Conversation, ConversationId, Turn, TurnId, TurnStatus, UserId
+from domain.errors import Cancelled, TurnNotFound, WorkerLost
+
+T = TypeVar("T")
+
+USERS = st.sampled_from([UserId("ada"), UserId("bob")])
+CONVERSATIONS = st.sampled_from([ConversationId("home"), ConversationId("work")])
+REPLIES = st.sampled_from(["", "Hi", "Hi, there"])
+LIMITS = st.integers(1, 5)
+
+
+class HistoryMachine(RuleBasedStateMachine):
+    """Applies the same calls to a history and to a list, and compares the results.
+
+    A subclass defines `opened`, as in `ConversationHistoryContract`; its `TestCase` runs the machine.
+    """
+
+    turns = Bundle("turns")
+    cursors = Bundle("cursors")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model: list[Turn] = []
+        self.begun = 0
+        self.directory = TemporaryDirectory()
+        self.runner = asyncio.Runner()
+        self.run(self.open())
+
+    @abstractmethod
+    def opened(self, directory: Path) -> AbstractAsyncContextManager[ConversationHistory]: ...
+
+    async def open(self) -> None:
+        self._stack = AsyncExitStack()
+        self.history = await self._stack.enter_async_context(self.opened(Path(self.directory.name)))
+
+    async def close(self) -> None:
+        await self._stack.aclose()
+
+    def teardown(self) -> None:
+        self.run(self.close())
+        self.runner.close()
+        self.directory.cleanup()
+
+    def run(self, call: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(call)
+
+    @rule(target=turns, user=USERS, conversation=CONVERSATIONS)
+    def begin(self, user: UserId, conversation: ConversationId) -> Turn:
+        self.begun += 1
+        moment = datetime(2026, 3, 1, tzinfo=UTC) + timedelta(seconds=self.begun)
+        turn = Turn(TurnId(str(UUID(int=self.begun))), user, conversation, moment, f"message {self.begun}")
+        self.run(self.history.begin(TurnBegin(turn, timedelta(0))))
+        self.model.append(turn)
+        return turn
+
+    @rule(progress=st.dictionaries(turns.map(lambda turn: turn.id), REPLIES, max_size=3))
+    def save_progress(self, progress: dict[TurnId, str]) -> None:
+        self.run(self.history.save_progress(progress, timedelta(0)))
+        self.model = [
+            replace(turn, reply=progress.get(turn.id, turn.reply)) if self._runs(turn) else turn for turn in self.model
+        ]
+
+    @rule(turn=turns, reply=REPLIES, completed=st.booleans())
+    def finish(self, turn: Turn, reply: str, completed: bool) -> None:
+        ended = turn.completed(reply, "length") if completed else turn.ended_by(Cancelled(), reply)
+        self.model = [ended if kept.id == turn.id and self._runs(kept) else kept for kept in self.model]
+        expected = next((kept for kept in self.model if kept.id == turn.id), None)
+        assert expected == self.run(self.history.finish(TurnEnd(ended)))
+
+    @rule()
+    def finish_abandoned(self) -> None:
+        assert sum(map(self._runs, self.model)) == self.run(self.history.finish_abandoned())
+        self.model = [turn.ended_by(WorkerLost(), turn.reply) if self._runs(turn) else turn for turn in self.model]
+
+    @rule(user=USERS, conversation=st.none() | CONVERSATIONS)
+    def clear(self, user: UserId, conversation: ConversationId | None) -> None:
+        doomed = self._of(user, conversation)
+        assert len(doomed) == self.run(self.history.clear(user, conversation))
+        self.model = [turn for turn in self.model if turn not in doomed]
+
+    @rule(turn=turns)
+    def get(self, turn: Turn) -> None:
+        expected = next((kept for kept in self.model if kept.id == turn.id), None)
+        assert expected == self.run(self._get(turn.id))
+
+    @rule(user=USERS, conversation=CONVERSATIONS, limit=LIMITS)
+    def latest(self, user: UserId, conversation: ConversationId, limit: int) -> None:
+        told = [turn.exchange for turn in self._of(user, conversation) if turn.reply and not self._runs(turn)]
+        assert told[::-1][:limit] == list(self.run(self.history.latest(user, conversation, limit)))
+
+    @rule(user=USERS, conversation=st.none() | CONVERSATIONS, limit=LIMITS)
+    def pages(self, user: UserId, conversation: ConversationId | None, limit: int) -> None:
+        expected = self._of(user, conversation)
+        found: list[Turn] = []
+        cursor: str | None = None
+        while True:
+            page = self.run(self.history.page(user, conversation, limit, cursor))
+            found = [*page.items, *found]
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+            assert limit == len(page.items)
+        assert expected == found
+
+    @rule(user=USERS, limit=LIMITS)
+    def conversations(self, user: UserId, limit: int) -> None:
+        found: list[Conversation] = []
+        cursor: str | None = None
+        while True:
+            page = self.run(self.history.conversations(user, limit, cursor))
+            found += page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        assert self._outlines(user) == found
+
+    @rule(target=cursors, user=USERS, limit=LIMITS)
+    def keep_a_cursor(self, user: UserId, limit: int) -> tuple[UserId, str | None, int]:
+        return user, self.run(self.history.page(user, None, limit, None)).next_cursor, self.begun
+
+    @rule(kept=cursors)
+    def an_old_cursor_shows_no_newer_turns(self, kept: tuple[UserId, str | None, int]) -> None:
+        user, cursor, begun = kept
+        if cursor is not None:
+            page = self.run(self.history.page(user, None, 100, cursor))
+            assert all(UUID(turn.id).int <= begun for turn in page.items)
+
+    async def _get(self, turn_id: TurnId) -> Turn | None:
+        try:
+            return await self.history.get(turn_id, None)
+        except TurnNotFound:
+            return None
+
+    def _of(self, user: UserId, conversation: ConversationId | None) -> list[Turn]:
+        return [turn for turn in self.model if turn.user_id == user and conversation in (None, turn.conversation_id)]
+
+    def _outlines(self, user: UserId) -> list[Conversation]:
+        latest_first = dict.fromkeys(turn.conversation_id for turn in reversed(self._of(user, None)))
+        return [
+            Conversation(user, id, turns[0].started_at, turns[-1].started_at, len(turns))
+            for id in latest_first
+            for turns in [self._of(user, id)]
+        ]
+
+    @staticmethod
+    def _runs(turn: Turn) -> bool:
+        return turn.status is TurnStatus.IN_PROGRESS
+
+
+class DurableHistoryMachine(HistoryMachine):
+    """Closes the history and opens it again, too."""
+
+    @rule()
+    def reopen(self) -> None:
+        self.run(self.close())
+        self.run(self.open())

@@ -1,0 +1,74 @@
+"""How long LiveTurnsInProcess keeps logs, and how much of them."""
+
+import asyncio
+
+import pytest
+
+from adapters.live_turns_in_process import LiveTurnsInProcess
+from application.ports.live_turns import Batch
+from domain.errors import StreamExpired
+from tests.contract.live_turns import ANN, LONG, STOP, begin, read_to_end
+
+
+async def test_a_finished_log_expires_after_its_retention() -> None:
+    live = LiveTurnsInProcess(retention=0)
+    running = await begin(live)
+    await running.log.close(STOP)
+    await asyncio.sleep(0.01)
+
+    with pytest.raises(StreamExpired):
+        await live.join(running.id, ANN)
+
+
+async def test_a_running_log_never_expires() -> None:
+    live = LiveTurnsInProcess(retention=0)
+    running = await begin(live)
+    await asyncio.sleep(0.01)
+
+    async with await live.join(running.id, ANN):
+        pass
+
+
+async def test_a_log_with_too_many_events_keeps_its_readers_but_takes_no_new_ones() -> None:
+    live = LiveTurnsInProcess(max_events=3)
+    running = await begin(live)
+    async with await live.join(running.id, ANN) as reader:
+        await running.log.append(["a", "b", "c"])
+        async with await live.join(running.id, ANN):
+            pass
+        await running.log.append(["d"])
+
+        with pytest.raises(StreamExpired):
+            await live.join(running.id, ANN)
+        await running.log.close(STOP)
+        assert await read_to_end(reader) == (["a", "b", "c", "d"], STOP)
+
+
+async def test_a_log_with_too_much_text_keeps_its_readers_but_takes_no_new_ones() -> None:
+    live = LiveTurnsInProcess(max_bytes=1000)
+    running = await begin(live)
+    async with await live.join(running.id, ANN) as reader:
+        await running.log.append(["x" * 1001])
+
+        with pytest.raises(StreamExpired):
+            await live.join(running.id, ANN)
+        assert Batch(1, ["x" * 1001], False, None) == await reader.next(LONG)
+
+
+async def test_the_oldest_finished_logs_are_dropped_first_when_all_together_exceed_the_limit() -> None:
+    live = LiveTurnsInProcess(max_retained_bytes=6000)
+    finished = []
+    for _ in range(5):
+        finished.append(await begin(live))
+        await finished[-1].log.append(["x" * 1000])
+        await finished[-1].log.close(STOP)
+
+    kept = []
+    for running in finished:
+        try:
+            await live.join(running.id, ANN)
+        except StreamExpired:
+            continue
+        kept.append(running.id)
+
+    assert [running.id for running in finished[-2:]] == kept

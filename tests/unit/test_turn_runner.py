@@ -1,0 +1,330 @@
+"""The turns that run: their text saved now and then, their end at shutdown."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import anyio
+import pytest
+
+from adapters.history_in_memory import HistoryInMemory
+from application.ports.history import HistoryUnavailable, TurnBegin, TurnEnd
+from application.ports.live_turns import End
+from application.ports.llm import LLMUnreachable
+from application.ports.turn_observer import AbandonedTurnsEnded, Event, TurnEnded, Where
+from application.turns.handle import TurnHandle
+from domain.conversation import ConversationId, Turn, TurnId, TurnStatus
+from domain.errors import WorkerLost
+from tests.harness.fakes import USAGE, ScriptedReply
+from tests.harness.script import ANN, NO_DELAYS, NOW, FailingHistory, application, message, read, until
+
+OFTEN: Any = {"save_interval": 0.005, "store_delays": NO_DELAYS}
+"""Saves the text so far every few milliseconds."""
+
+HANGS = ScriptedReply(deltas=("Hel", "lo"), hangs=True)
+
+
+class Recording(HistoryInMemory):
+    """Remembers every saving."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.savings: list[dict[TurnId, str]] = []
+
+    async def save_progress(self, replies: Mapping[TurnId, str], lease: timedelta) -> None:
+        self.savings.append(dict(replies))
+        await super().save_progress(replies, lease)
+
+
+async def test_the_text_so_far_is_stored_while_the_turn_runs() -> None:
+    history = Recording()
+    async with application(HANGS, history=history, **OFTEN) as app:
+        handle = await app.send(message())
+        await until(lambda: {handle.turn.id: "Hello"} in history.savings)
+
+        stored = await history.get(handle.turn.id, None)
+        assert (stored.reply, stored.status) == ("Hello", TurnStatus.IN_PROGRESS)
+
+
+async def test_all_running_turns_are_saved_together() -> None:
+    history = Recording()
+    async with application(HANGS, history=history, **OFTEN) as app:
+        handles = [await app.send(message(conversation=ConversationId(name))) for name in ("a", "b", "c")]
+        for handle in handles:
+            await app.until_replied(handle, 2)
+        await until(lambda: {key for saving in history.savings for key in saving} >= {h.turn.id for h in handles})
+
+        assert len(history.savings) < 6
+
+
+async def test_what_has_not_grown_is_not_saved_again() -> None:
+    history = Recording()
+    async with application(HANGS, history=history, **OFTEN) as app:
+        handle = await app.send(message())
+        await until(lambda: {handle.turn.id: "Hello"} in history.savings)
+        saved = len(history.savings)
+        await anyio.sleep(0.05)
+
+        assert saved == len(history.savings)
+
+
+async def test_a_saving_that_fails_is_told_and_made_up_for() -> None:
+    error = HistoryUnavailable()
+    history = FailingHistory({"save_progress": [error, error]})
+    async with application(HANGS, history=history, **OFTEN) as app:
+        handle = await app.send(message())
+        await until(lambda: len(app.observer.failures) == 2)
+        await until(lambda: history.calls.count("save_progress") > 2)
+        await anyio.sleep(0.01)
+
+        assert [(Where.SAVING_PROGRESS, error)] * 2 == app.observer.failures
+        assert (await history.get(handle.turn.id, None)).reply == "Hello"
+
+
+async def test_an_end_that_could_not_be_stored_is_stored_when_the_store_is_back() -> None:
+    history = FailingHistory({"finish": [HistoryUnavailable()] * 5})
+    async with application(history=history, **OFTEN) as app:
+        handle = await app.send(message())
+        await read(handle)
+        await until(lambda: history.calls.count("finish") >= 6)
+        await anyio.sleep(0.01)
+
+        stored = await history.get(handle.turn.id, None)
+        expected = ("Hello, world!", TurnStatus.INTERRUPTED, "history_write_failed")
+        assert expected == (stored.reply, stored.status, stored.reason)
+        assert history.calls.count("finish") == 6
+
+
+async def test_a_turn_that_ended_is_not_saved_over() -> None:
+    history = Recording()
+    async with application(ScriptedReply(deltas=("a",) * 50, pause=0.001), history=history, **OFTEN) as app:
+        await app.complete(message())
+        await anyio.sleep(0.02)
+
+        turn: Turn = (await history.page(ANN, None, 1, None)).items[0]
+        assert (turn.reply, turn.status) == ("a" * 50, TurnStatus.COMPLETED)
+
+
+async def test_turns_that_end_within_the_grace_end_as_they_would() -> None:
+    async with application(ScriptedReply(pause=0.01)) as app:
+        handle = await app.send(message())
+        await app.runner.drain(grace=20)
+
+        assert (await app.stored(handle.turn.id)).status == TurnStatus.COMPLETED
+
+
+async def test_turns_that_outlast_the_grace_are_interrupted_with_what_they_have() -> None:
+    async with application(HANGS) as app:
+        handle = await app.send(message())
+        await app.until_replied(handle, 2)
+        with anyio.fail_after(10):
+            await app.runner.drain(grace=0.02)
+
+        stored = await app.stored(handle.turn.id)
+        expected = ("Hello", TurnStatus.INTERRUPTED, "server_shutting_down")
+        assert expected == (stored.reply, stored.status, stored.reason)
+
+
+async def test_a_drain_without_turns_returns_at_once() -> None:
+    async with application() as app:
+        with anyio.fail_after(10):
+            await app.runner.drain(grace=3600)
+
+
+async def test_a_second_drain_without_grace_cuts_the_first_one_short() -> None:
+    async with application(HANGS) as app, anyio.create_task_group() as tasks:
+        await app.send(message())
+        tasks.start_soon(app.runner.drain, 3600)
+        await anyio.sleep(0.01)
+        with anyio.fail_after(10):
+            await app.runner.drain(grace=0)
+
+        assert len(app.runner) == 0
+
+
+async def test_a_reader_of_a_turn_that_is_drained_is_told_why_it_ended() -> None:
+    async with application(HANGS) as app:
+        handle = await app.send(message())
+        await app.until_replied(handle, 2)
+        await app.runner.drain(grace=0)
+
+        assert "server_shutting_down" == (await read(handle)).code
+
+
+async def test_turns_that_still_run_when_the_service_closes_are_ended_and_stored() -> None:
+    history = HistoryInMemory()
+    with anyio.fail_after(10):
+        async with application(HANGS, history=history) as app:
+            handle = await app.send(message())
+            await app.until_replied(handle, 2)
+
+    stored = await history.get(handle.turn.id, None)
+    assert (stored.status, stored.reason) == (TurnStatus.INTERRUPTED, "server_shutting_down")
+
+
+async def test_how_the_model_fared_last_is_known_until_it_answers_again() -> None:
+    error = LLMUnreachable()
+    async with application(ScriptedReply(refusal=error), ScriptedReply()) as app:
+        known = [app.runner.llm_failure]
+        for _ in range(2):
+            await app.complete(message())
+            known.append(app.runner.llm_failure)
+
+    assert known == [None, error, None]
+
+
+async def test_a_stop_says_nothing_about_the_model() -> None:
+    async with application(ScriptedReply(refusal=LLMUnreachable()), HANGS) as app:
+        await app.complete(message())
+        handle = await app.send(message())
+        await app.live_turns.stop(handle.turn.id, None)
+
+        assert app.runner.llm_failure is not None
+
+
+class Begin:
+    """Lets a begin wait."""
+
+    def __init__(self) -> None:
+        self.reached, self.go_on = anyio.Event(), anyio.Event()
+
+
+class SlowHistory(HistoryInMemory):
+    def __init__(self, slow: Begin) -> None:
+        super().__init__()
+        self._slow = slow
+
+    async def begin(self, begin: TurnBegin) -> None:
+        self._slow.reached.set()
+        await self._slow.go_on.wait()
+        await super().begin(begin)
+
+
+async def test_a_turn_that_begins_while_the_service_drains_is_ended_at_once() -> None:
+    slow = Begin()
+    async with application(HANGS, history=SlowHistory(slow)) as app, anyio.create_task_group() as tasks:
+        tasks.start_soon(app.send, message())
+        await slow.reached.wait()
+        await app.runner.drain(0)
+        slow.go_on.set()
+        await until(lambda: bool(app.observer.ended))
+
+        assert [(event.turn.status, event.turn.reason) for event in app.observer.ended] == [
+            (TurnStatus.INTERRUPTED, "server_shutting_down")
+        ]
+
+
+async def test_a_bug_in_ending_a_turn_does_not_affect_other_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with application(ScriptedReply()) as app:
+        with monkeypatch.context() as patch:
+            patch.setattr(app.observer, "observe", _raise_at_the_end)
+            await app.complete(message())
+
+        assert End("stop", None, USAGE) == (await app.complete(message())).end
+
+
+def _raise_at_the_end(event: Event) -> None:
+    if isinstance(event, TurnEnded):
+        raise ValueError("an observer must not raise")
+
+
+async def test_an_end_that_is_never_stored_does_not_keep_the_text_of_others_from_being_saved() -> None:
+    history = FailingHistory({"finish": [HistoryUnavailable()] * 100_000})
+    async with application(ScriptedReply(), HANGS, history=history, **OFTEN) as app:
+        await app.complete(message())
+        handle = await app.send(message(conversation=ConversationId("other")))
+        await app.until_replied(handle, 2)
+        await until_saved(history, handle, "Hello")
+        history.plans.clear()
+
+
+async def test_an_end_that_fails_again_does_not_keep_another_from_being_stored() -> None:
+    class Poisoned(HistoryInMemory):
+        bad: TurnId | None = None
+        down = True
+
+        async def finish(self, end: TurnEnd) -> Turn | None:
+            self.bad = self.bad or end.turn.id
+            if self.down or end.turn.id == self.bad:
+                raise HistoryUnavailable
+            return await super().finish(end)
+
+    history = Poisoned()
+    async with application(ScriptedReply(), history=history, **OFTEN) as app:
+        await app.complete(message())
+        other = await app.send(message(conversation=ConversationId("other")))
+        await read(other)
+        history.down = False
+        with anyio.fail_after(10):
+            while (await history.get(other.turn.id, None)).status is TurnStatus.IN_PROGRESS:
+                await anyio.sleep(0.001)
+
+
+# Leases
+
+
+async def until_saved(history: HistoryInMemory, handle: TurnHandle, reply: str) -> None:
+    with anyio.fail_after(10):
+        while (await history.get(handle.turn.id, None)).reply != reply:
+            await anyio.sleep(0.001)
+
+
+class Clock:
+    """A wall clock that tests set."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+async def test_abandoned_turns_are_ended_when_the_runner_opens() -> None:
+    clock = Clock()
+    history = HistoryInMemory(clock)
+    turn = Turn(TurnId("00000000-0000-4000-8000-000000000001"), ANN, ConversationId("c"), NOW, "Hello")
+    await history.begin(TurnBegin(turn, timedelta(seconds=15)))
+    clock.now += timedelta(seconds=15)
+    async with application(history=history) as app:
+        assert turn.ended_by(WorkerLost()) == await app.stored(turn.id)
+        assert [AbandonedTurnsEnded(1)] == app.observer.events
+
+
+async def test_turns_abandoned_by_another_worker_are_ended_when_their_lease_expires() -> None:
+    clock = Clock()
+    history = HistoryInMemory(clock)
+    turn = Turn(TurnId("00000000-0000-4000-8000-000000000001"), ANN, ConversationId("c"), NOW, "Hello")
+    await history.begin(TurnBegin(turn, timedelta(hours=1)))
+    async with application(history=history, save_interval=0.005, lease=timedelta(milliseconds=10)) as app:
+        assert TurnStatus.IN_PROGRESS == (await app.stored(turn.id)).status
+        clock.now += timedelta(hours=1)
+        await until(lambda: AbandonedTurnsEnded(1) in app.observer.events)
+
+        assert turn.ended_by(WorkerLost()) == await app.stored(turn.id)
+
+
+async def test_a_silent_turn_keeps_its_lease() -> None:
+    history = Recording()
+    lease = timedelta(milliseconds=60)
+    async with application(
+        ScriptedReply(deltas=(), hangs=True), history=history, save_interval=0.005, lease=lease
+    ) as app:
+        handle = await app.send(message())
+        await until(lambda: len(history.savings) >= 3)
+        await anyio.sleep(0.2)
+
+        assert TurnStatus.IN_PROGRESS == (await app.stored(handle.turn.id)).status
+        assert {handle.turn.id: ""} == history.savings[-1]
+
+
+async def test_a_clock_that_jumps_forward_does_not_end_the_turns_of_this_worker() -> None:
+    clock = Clock()
+    history = HistoryInMemory(clock)
+    async with application(HANGS, history=history, save_interval=0.005, lease=timedelta(milliseconds=50)) as app:
+        handle = await app.send(message())
+        await app.until_replied(handle, 2)
+        for _ in range(10):
+            clock.now += timedelta(hours=1)
+            await anyio.sleep(0.02)
+
+        assert TurnStatus.IN_PROGRESS == (await app.stored(handle.turn.id)).status
