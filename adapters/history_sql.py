@@ -60,7 +60,9 @@ class HistorySQL(ConversationHistory, MemoryOutbox):
 
     async def latest(self, user_id: UserId, conversation_id: ConversationId, limit: int) -> Sequence[Exchange]:
         values = {"user": user_id, "conversation": conversation_id, "rows": limit}
-        return await self._read(lambda connection: list(map(Exchange._make, turns.LATEST.run(connection, values))))
+        return await self._read(
+            lambda connection: list(map(Exchange._make, turns.LATEST.execute_raw(connection, values)))
+        )
 
     async def page(
         self, user_id: UserId, conversation_id: ConversationId | None, limit: int, cursor: str | None

@@ -12,29 +12,28 @@ from sqlalchemy import Connection, Row, and_, bindparam, delete, exists, insert,
 
 from adapters.sql.database import Database, Statements, T
 from adapters.sql.errors import raised_as
-from adapters.sql.sqlite.full_text import FIND, phrases, rid_of_deleted
-from adapters.sql.tables import MEMORIES_OF_ONE, memories, memory_owners
+from adapters.sql.full_text import FullText, Hit
+from adapters.sql.tables import PLACES_PER_USER, memories, memory_owners
 from application.ports.memory import LongTermMemory, MemoryUnavailable
 from domain.conversation import Turn, UserId
 from domain.errors import MemoryNotFound
 from domain.memory import Memory, MemoryId, Recalled, rank, words
 from domain.paging import Page, page_of, parse_cursor
 
-CONSIDERED_CHARS: Final = 1_000
-"""How much of a query is looked at, in characters."""
-
 
 class MemorySQL(LongTermMemory):
-    """For keeping facts as rows, as durable as the database's commits, recalled by its full-text search.
+    """Stores facts as rows and recalls them by the database's full-text search.
 
-    Learns nothing from turns: what users are to be remembered by is stored by whoever knows it.
+    Extracts nothing from turns: it holds only the facts that are stored explicitly. Only the first `max_query_chars` of
+    a query are searched for.
     """
 
     extracts_from_turns = False
 
-    def __init__(self, database: Database, now: Callable[[], datetime]) -> None:
+    def __init__(self, database: Database, now: Callable[[], datetime], *, max_query_chars: int = 1_000) -> None:
         self._database = database
         self._now = now
+        self._max_query_chars = max_query_chars
 
     async def store(self, user_id: UserId, fact: str, importance: float) -> Memory:
         memory = Memory(MemoryId(str(uuid4())), user_id, fact, importance, self._now())
@@ -43,40 +42,46 @@ class MemorySQL(LongTermMemory):
         return memory
 
     async def remember(self, turn: Turn) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     async def recall(self, user_id: UserId, query: str, limit: int) -> Sequence[Recalled]:
-        asked = words(query[:CONSIDERED_CHARS])
-        if not asked:
+        wanted = words(query[: self._max_query_chars])
+        if not wanted:
             return []
-        wanted = {"user": user_id, "phrases": phrases(asked), "now": self._now()}
-        return await self._read(lambda connection: _recall(connection, wanted, limit))
+        full_text, now = self._database.full_text, self._now()
+
+        def recall(connection: Connection) -> Sequence[Recalled]:
+            return _best(connection, user_id, full_text.search(connection, user_id, wanted, now), limit)
+
+        return await self._read(recall)
 
     async def page(self, user_id: UserId, limit: int, cursor: str | None) -> Page[Memory]:
-        wanted = {"user": user_id, "before": min(parse_cursor(cursor), MEMORIES_OF_ONE), "rows": limit + 1}
-        rows = await self._read(lambda connection: connection.execute(_PAGE, wanted).all())
-        return page_of(((row.place % MEMORIES_OF_ONE, _memory(row)) for row in rows), limit)
+        values = {"user": user_id, "before": min(parse_cursor(cursor), PLACES_PER_USER), "rows": limit + 1}
+        rows = await self._read(lambda connection: connection.execute(_PAGE, values).all())
+        return page_of(((row.place % PLACES_PER_USER, _memory(row)) for row in rows), limit)
 
     async def correct(self, user_id: UserId, memory_id: MemoryId, fact: str | None, importance: float | None) -> Memory:
-        one, change = {"user": user_id, "memory": memory_id}, {"fact": fact, "importance": importance}
-        change = {name: value for name, value in change.items() if value is not None}
+        key = {"user": user_id, "memory": memory_id}
+        changes = {name: value for name, value in (("fact", fact), ("importance", importance)) if value is not None}
+        full_text = self._database.full_text
         if fact is not None:
-            await self._erase(lambda connection: _reword(connection, one, change))
-        elif change:
+            await self._erase(lambda connection: _replace_fact(connection, full_text, key, changes))
+        elif changes:
             with raised_as(MemoryUnavailable):
-                await self._database.write(lambda connection: _change(connection, one, change))
-        row = await self._read(lambda connection: connection.execute(_GET, one).one_or_none())
+                await self._database.write(lambda connection: _update(connection, key, changes))
+        row = await self._read(lambda connection: connection.execute(_GET, key).one_or_none())
         if row is None:
             raise MemoryNotFound
         return _memory(row)
 
     async def forget(self, user_id: UserId, memory_id: MemoryId) -> None:
-        one = {"user": user_id, "memory": memory_id}
-        if not await self._erase(lambda connection: _forget(connection, one)):
+        key, full_text = {"user": user_id, "memory": memory_id}, self._database.full_text
+        if not await self._erase(lambda connection: _forget(connection, full_text, key)):
             raise MemoryNotFound
 
     async def forget_all(self, user_id: UserId) -> bool:
-        await self._erase(lambda connection: _forget_all(connection, {"user": user_id}))
+        key, full_text = {"user": user_id}, self._database.full_text
+        await self._erase(lambda connection: _forget_all(connection, full_text, key))
         return True
 
     async def check(self) -> None:
@@ -96,7 +101,7 @@ def _memory(row: Row[*tuple[Any, ...]]) -> Memory:
     return Memory(MemoryId(id), user_id, fact, importance, created_at)
 
 
-_TAKE_PLACE: Final = text(
+_ALLOCATE_PLACE: Final = text(
     "INSERT INTO memory_owners (user_id, last_seq) VALUES (:user, 1)"
     " ON CONFLICT (user_id) DO UPDATE SET last_seq = memory_owners.last_seq + 1 RETURNING number, last_seq"
 )
@@ -104,9 +109,9 @@ _INSERT: Final = insert(memories)
 
 
 def _store(connection: Connection, memory: Memory) -> None:
-    number, seq = connection.execute(_TAKE_PLACE, {"user": memory.owner}).one()
+    number, seq = connection.execute(_ALLOCATE_PLACE, {"user": memory.owner}).one()
     row = {
-        "place": number * MEMORIES_OF_ONE + seq,
+        "place": number * PLACES_PER_USER + seq,
         "id": memory.id,
         "user_id": memory.owner,
         "created_at": memory.created_at,
@@ -118,10 +123,10 @@ def _store(connection: Connection, memory: Memory) -> None:
 
 _OWNER: Final = memory_owners.c.user_id == bindparam("user")
 _OF_USER: Final = memories.c.user_id == bindparam("user")
-_FIRST: Final = memory_owners.c.number * MEMORIES_OF_ONE
+_FIRST: Final = memory_owners.c.number * PLACES_PER_USER
 _ONE: Final = and_(memories.c.id == bindparam("memory"), _OF_USER)
 _GET: Final = select(memories).where(_ONE)
-_AT: Final = select(memories).where(memories.c.place.in_(bindparam("places", expanding=True)), _OF_USER)
+_AT_PLACES: Final = select(memories).where(memories.c.place.in_(bindparam("places", expanding=True)), _OF_USER)
 _PAGE: Final = (
     select(memories)
     .join_from(
@@ -136,9 +141,8 @@ _PAGE: Final = (
 _CHECK: Final = select(memories.c.place).limit(1)
 
 
-def _recall(connection: Connection, wanted: Mapping[str, Any], limit: int) -> Sequence[Recalled]:
-    """What has the asked words fits by how many it has and how rare they are among all that has any."""
-    hits = FIND.run(connection, wanted).fetchall()
+def _best(connection: Connection, user_id: UserId, hits: Sequence[Hit], limit: int) -> Sequence[Recalled]:
+    """Rank the memories by how many of the words they contain and how rare each word is among all memories found."""
     if not hits:
         return []
     found = {place: (importance, age) for _, place, importance, age in hits}
@@ -154,8 +158,8 @@ def _recall(connection: Connection, wanted: Mapping[str, Any], limit: int) -> Se
             for place, (importance, age) in found.items()
         ),
     )
-    rows = connection.execute(_AT, {"user": wanted["user"], "places": [place for _, place in best]})
-    memory_at = {row.place: _memory(row) for row in rows}  # without what was forgotten since
+    rows = connection.execute(_AT_PLACES, {"user": user_id, "places": [place for _, place in best]})
+    memory_at = {row.place: _memory(row) for row in rows}  # a memory may have been forgotten since the search
     return [Recalled(memory_at[place], score) for score, place in best if place in memory_at]
 
 
@@ -165,36 +169,38 @@ _DELETE_ALL: Final = delete(memories).where(
     memories.c.place >= bindparam("first"), memories.c.place < bindparam("beyond"), _OF_USER
 )
 _DELETE_OWNER: Final = delete(memory_owners).where(
-    _OWNER, ~exists().where(memories.c.place >= _FIRST, memories.c.place < _FIRST + MEMORIES_OF_ONE)
+    _OWNER, ~exists().where(memories.c.place >= _FIRST, memories.c.place < _FIRST + PLACES_PER_USER)
 )
 
 
-def _change(connection: Connection, one: Mapping[str, Any], change: Mapping[str, Any]) -> int:
-    return connection.execute(update(memories).where(_ONE).values(change), one).rowcount
+def _update(connection: Connection, key: Mapping[str, Any], changes: Mapping[str, Any]) -> int:
+    return connection.execute(update(memories).where(_ONE).values(changes), key).rowcount
 
 
-def _reword(connection: Connection, one: Mapping[str, Any], change: Mapping[str, Any]) -> int:
-    if connection.execute(_GET, one).one_or_none() is None:
+def _replace_fact(
+    connection: Connection, full_text: FullText, key: Mapping[str, Any], changes: Mapping[str, Any]
+) -> int:
+    if connection.execute(_GET, key).one_or_none() is None:
         return 0
-    with rid_of_deleted(connection):
-        return _change(connection, one, change)
+    with full_text.purge_deleted(connection):
+        return _update(connection, key, changes)
 
 
-def _forget(connection: Connection, one: Mapping[str, Any]) -> int:
-    if connection.execute(_GET, one).one_or_none() is None:
+def _forget(connection: Connection, full_text: FullText, key: Mapping[str, Any]) -> int:
+    if connection.execute(_GET, key).one_or_none() is None:
         return 0
-    with rid_of_deleted(connection):
-        deleted = connection.execute(_DELETE, one).rowcount
-    connection.execute(_DELETE_OWNER, one)
+    with full_text.purge_deleted(connection):
+        deleted = connection.execute(_DELETE, key).rowcount
+    connection.execute(_DELETE_OWNER, key)
     return deleted
 
 
-def _forget_all(connection: Connection, user: Mapping[str, Any]) -> int:
-    number = connection.execute(_NUMBER, user).scalar()
+def _forget_all(connection: Connection, full_text: FullText, key: Mapping[str, Any]) -> int:
+    number = connection.execute(_NUMBER, key).scalar()
     if number is None:
         return 0
-    places = {"first": number * MEMORIES_OF_ONE, "beyond": (number + 1) * MEMORIES_OF_ONE}
-    with rid_of_deleted(connection):
-        deleted = connection.execute(_DELETE_ALL, {**user, **places}).rowcount
-    connection.execute(_DELETE_OWNER, user)
+    places = {"first": number * PLACES_PER_USER, "beyond": (number + 1) * PLACES_PER_USER}
+    with full_text.purge_deleted(connection):
+        deleted = connection.execute(_DELETE_ALL, {**key, **places}).rowcount
+    connection.execute(_DELETE_OWNER, key)
     return deleted

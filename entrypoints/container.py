@@ -44,22 +44,22 @@ from entrypoints.settings import Settings, require_memory
 
 if TYPE_CHECKING:
     from adapters.llm_openai import LLMOpenAI
-    from adapters.sql.sqlite.database import SQLiteDatabase
+    from adapters.sql.database import Database
 
 
-def _database(settings: Settings) -> "SQLiteDatabase":
-    from adapters.sql.sqlite.database import SQLiteDatabase
+def _database(settings: Settings) -> "Database":
+    from adapters.sql.databases import database_at
 
-    return SQLiteDatabase(settings.database)
+    return database_at(settings.database)
 
 
-def _sql_store(database: "SQLiteDatabase", now: Callable[[], datetime]) -> ConversationHistory:
+def _sql_store(database: "Database", now: Callable[[], datetime]) -> ConversationHistory:
     from adapters.history_sql import HistorySQL
 
     return HistorySQL(database, now)
 
 
-def _sql_memory(database: "SQLiteDatabase", now: Callable[[], datetime]) -> LongTermMemory:
+def _sql_memory(database: "Database", now: Callable[[], datetime]) -> LongTermMemory:
     from adapters.memory_sql import MemorySQL
 
     return MemorySQL(database, now)

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import structlog
 
 from adapters.mem0_unusable import Mem0Unusable
-from adapters.sql.database import DatabaseUnusable
+from domain.errors import Unusable
 from entrypoints.container import Container
 from entrypoints.settings import SettingsError
 from entrypoints.version import VERSION
@@ -22,12 +22,10 @@ async def opened(container: Container) -> AsyncIterator[None]:
     log = structlog.get_logger()
     async with AsyncExitStack() as stack:
         if container.settings().uses_database:
-            database = container.database()
             try:
-                await database.open()
-            except DatabaseUnusable as unusable:
+                await stack.enter_async_context(container.database())
+            except Unusable as unusable:
                 raise SettingsError(str(unusable)) from None
-            stack.push_async_callback(database.close)
         stack.push_async_callback(container.upstream().close)
         if container.settings().memory_backend in ("mem0", "mem0_platform"):
             memory = container.unguarded_memory()

@@ -1,20 +1,18 @@
-"""What adapters need of a database, whichever it is."""
+"""The database that the SQL adapters use, independent of its dialect."""
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import Protocol, Self, TypeVar
 
-if TYPE_CHECKING:  # whoever only wants to catch DatabaseUnusable need not wait for SQLAlchemy
-    from sqlalchemy import Connection
+from sqlalchemy import Connection
+
+from adapters.sql.full_text import FullText
 
 T = TypeVar("T")
 
-Statements = Callable[["Connection"], T]
-"""Statements that belong together. They may be run again after a rollback, so they touch nothing but the connection."""
-
-
-class DatabaseUnusable(Exception):
-    """The database can not be opened as it is; the message is one sentence for the operator."""
+Statements = Callable[[Connection], T]
+"""A function that runs statements on a connection. It may be called again after a rollback, so it must have no other
+side effects."""
 
 
 class DatabaseClosed(Exception):
@@ -22,22 +20,59 @@ class DatabaseClosed(Exception):
 
 
 class Database(Protocol):
-    """A relational database with our tables.
+    """A relational database with the tables of `tables.py`. `async with database:` opens and closes it.
 
-    Every method raises `errors.DATABASE_ERRORS`, and what its statements raise; nothing is written then.
+    `read`, `write` and `erase` raise `errors.DATABASE_ERRORS`, and let errors of the statements themselves pass. In
+    either case nothing has been written.
     """
+
+    full_text: FullText
+    """Full-text search in this database's dialect."""
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Create or migrate the schema if necessary, then start accepting statements.
+
+        Raises:
+            Unusable: the database cannot be used; it has not been changed.
+        """
+        ...
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Finish all pending writes, then disconnect. Does nothing if the database is not open."""
+        ...
+
+    @abstractmethod
+    def migrate(self) -> None:
+        """Create or migrate the schema, all or nothing, without opening the database. Blocks.
+
+        Raises:
+            Unusable: the database cannot be used; it has not been changed.
+        """
+        ...
 
     @abstractmethod
     async def read(self, statements: Statements[T]) -> T:
-        """Run one query; it sees every write that has returned."""
+        """Run one query. It sees every write that has returned."""
         ...
 
     @abstractmethod
     async def write(self, statements: Statements[T]) -> T:
-        """Run in a transaction, committed and durable on return. Happens even where the caller is cancelled."""
+        """Run the statements in one transaction, which is durable on return. Runs even if the caller is cancelled."""
         ...
 
     @abstractmethod
     async def erase(self, statements: Statements[int]) -> int:
-        """`write` of what deletes as many rows as it returns; then they are in the files no more, as far as can be."""
+        """Like `write`, for statements that return how many rows they delete.
+
+        Also removes the deleted content from the database's files, as far as the dialect can.
+        """
         ...

@@ -1,6 +1,5 @@
-"""What a database raises of its own, and how it reaches a port."""
+"""Database errors, and their translation into errors of ports."""
 
-import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -10,17 +9,17 @@ from sqlalchemy.exc import SQLAlchemyError
 from adapters.sql.database import DatabaseClosed
 from domain.errors import ChatError
 
-DATABASE_ERRORS: Final = (SQLAlchemyError, sqlite3.Error, DatabaseClosed)
-"""All of them; adapters turn them into errors of their ports."""
-
-RETRY_AFTER: Final = 1.0
-"""Seconds after which it makes sense to ask again a database that failed."""
+DATABASE_ERRORS: Final = (SQLAlchemyError, DatabaseClosed)
+"""All errors that a `Database` raises itself. It wraps the driver's own errors in SQLAlchemy's."""
 
 
 @contextmanager
-def raised_as(kind: type[ChatError]) -> Iterator[None]:
-    """Turn what a database raises inside into an error of a port."""
+def raised_as(kind: type[ChatError], retry_after: float = 1.0) -> Iterator[None]:
+    """Raise `kind`, an error of a port, from any database error raised in the block.
+
+    `retry_after` is in seconds.
+    """
     try:
         yield
     except DATABASE_ERRORS as error:
-        raise kind(retry_after=RETRY_AFTER) from error
+        raise kind(retry_after=retry_after) from error

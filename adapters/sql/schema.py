@@ -1,6 +1,6 @@
-"""The schema's version, and how a database gets there.
+"""The schema's version, and the steps that bring a database to it.
 
-Alembic takes longer to import than a start may take, so it is imported only where there is something to migrate.
+Alembic is imported only if there is something to migrate: importing it takes longer than a start should.
 """
 
 from pathlib import Path
@@ -8,7 +8,7 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
-from adapters.sql.sqlite.full_text import MAKE
+from adapters.sql.full_text import FullText
 from adapters.sql.tables import metadata
 
 HEAD: Final = "0004"
@@ -17,11 +17,10 @@ HEAD: Final = "0004"
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
 
-def create(connection: Connection) -> None:
-    """Make the schema in an empty SQLite database: what all migrations together make."""
+def create(connection: Connection, full_text: FullText) -> None:
+    """Create the current schema in an empty database, with the same result as running all migrations."""
     metadata.create_all(connection, checkfirst=False)
-    for statement in MAKE:
-        connection.exec_driver_sql(statement)
+    full_text.create_index(connection)
     connection.execute(
         text(
             "CREATE TABLE alembic_version"
@@ -32,7 +31,10 @@ def create(connection: Connection) -> None:
 
 
 def upgrade(connection: Connection, version: str) -> bool:
-    """Run the migrations behind `version`. False, and nothing is done, where we do not know that version."""
+    """Run the migrations after `version`, or all of them if it is empty.
+
+    Returns False, and changes nothing, if `version` is unknown.
+    """
     from alembic import command
     from alembic.config import Config
     from alembic.script import ScriptDirectory

@@ -1,4 +1,4 @@
-"""The tables, for every database we speak to."""
+"""The tables, for every SQL dialect."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -143,7 +143,7 @@ RELEASE_LEASES: Final = (
 """Run when a database that serves a single process is opened: the leases of earlier processes are void."""
 
 _NUMBER: Final = BigInteger().with_variant(Integer, "sqlite")
-"""A number that the database gives where none is given. SQLite does so for this type only."""
+"""A key that the database generates if none is given. SQLite does so only for INTEGER."""
 
 memory_owners: Final = Table(
     "memory_owners",
@@ -152,10 +152,11 @@ memory_owners: Final = Table(
     Column("user_id", Text, nullable=False, unique=True),
     Column("last_seq", BigInteger, nullable=False),
 )
-"""Who has memories. Raising `last_seq` gives a memory its place, and makes stores of one user wait for each other."""
+"""Users that have memories. Incrementing `last_seq` allocates a memory's place and locks the row, which serializes the
+stores of one user."""
 
-MEMORIES_OF_ONE: Final = 2**32
-"""How many places each user has for memories."""
+PLACES_PER_USER: Final = 2**32
+"""Size of each user's range of places, and so the limit on memories ever stored for a user."""
 
 memories: Final = Table(
     "memories",
@@ -167,6 +168,7 @@ memories: Final = Table(
     Column("importance", Double, nullable=False),
     Column("fact", Text, nullable=False),
 )
-"""Facts about users. `place` is the user's number, times MEMORIES_OF_ONE, plus the memory's place among theirs: what a
-user has lies together, in the table and in the full-text index. `fact` comes last, so that the rest is read without it.
+"""Facts about users. `place` is the user's number × PLACES_PER_USER + the memory's sequence number, so that a user's
+memories are contiguous in the table and in the full-text index. `fact` is the last column, so that the others can be
+read without it.
 """

@@ -6,14 +6,14 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, bindparam, case, delete, exists, insert, select, text, update
 
-from adapters.sql.compiled import Compiled
+from adapters.sql.compiled import PrecompiledStatement
 from adapters.sql.tables import CONTEXT_TURNS, RUNNING_TURNS, Instant, conversations, turns, users
 from adapters.sql.turn_rows import end_values, turn_of
 from application.ports.history import TurnBegin, TurnEnd
 from domain.conversation import Conversation, ConversationId, Turn, TurnId, TurnStatus, UserId
 from domain.errors import WorkerLost
 
-_NEXT_SEQ: Final = Compiled(
+_NEXT_SEQ: Final = PrecompiledStatement(
     text(
         "INSERT INTO users (id, last_seq) VALUES (:user, :first)"
         " ON CONFLICT (id) DO UPDATE SET last_seq = users.last_seq + 1 RETURNING last_seq, memory_epoch"
@@ -22,7 +22,7 @@ _NEXT_SEQ: Final = Compiled(
 """A user's first position is the current time in microseconds. So positions keep rising after a user was deleted,
 without anything about the user being kept."""
 
-_TOUCH_CONVERSATION: Final = Compiled(
+_TOUCH_CONVERSATION: Final = PrecompiledStatement(
     text(
         "INSERT INTO conversations (user_id, id, created_at, updated_at, last_seq, turns)"
         " VALUES (:user_id, :conversation_id, :started_at, :started_at, :seq, 1)"
@@ -30,12 +30,12 @@ _TOUCH_CONVERSATION: Final = Compiled(
         " updated_at = excluded.updated_at, last_seq = excluded.last_seq, turns = conversations.turns + 1"
     ).bindparams(bindparam("started_at", type_=Instant))
 )
-_INSERT_TURN: Final = Compiled(insert(turns))
+_INSERT_TURN: Final = PrecompiledStatement(insert(turns))
 
 
 def begin(connection: Connection, record: TurnBegin, now: datetime) -> None:
     turn = record.turn
-    ((seq, memory_epoch),) = _NEXT_SEQ.run(connection, {"user": turn.user_id, "first": now})
+    ((seq, memory_epoch),) = _NEXT_SEQ.execute_raw(connection, {"user": turn.user_id, "first": now})
     row = {
         "id": turn.id,
         "user_id": turn.user_id,
@@ -52,8 +52,8 @@ def begin(connection: Connection, record: TurnBegin, now: datetime) -> None:
         "completion_tokens": None,
         "usage_estimated": None,
     }
-    _TOUCH_CONVERSATION.run(connection, row)
-    _INSERT_TURN.run(connection, row)
+    _TOUCH_CONVERSATION.execute_raw(connection, row)
+    _INSERT_TURN.execute_raw(connection, row)
 
 
 _ONE_RUNNING: Final = update(turns).where(turns.c.id == bindparam("turn_id"), RUNNING_TURNS)
@@ -66,7 +66,7 @@ def save_progress(connection: Connection, replies: Mapping[TurnId, str], lease: 
         connection.execute(_SAVE_PROGRESS, rows).close()
 
 
-_FINISH: Final = Compiled(
+_FINISH: Final = PrecompiledStatement(
     _ONE_RUNNING.values(
         {
             column: bindparam(f"new_{column}")
@@ -82,7 +82,7 @@ _ADD_TO_OUTBOX: Final = text(
 
 
 def finish(connection: Connection, end: TurnEnd, now: datetime) -> Turn | None:
-    if _FINISH.run(connection, end_values(end.turn)).rowcount:
+    if _FINISH.execute_raw(connection, end_values(end.turn)).rowcount:
         if end.remember:
             connection.execute(_ADD_TO_OUTBOX, {"turn_id": end.turn.id, "now": now})
         return end.turn
@@ -115,7 +115,7 @@ _OF_USER: Final = select(turns).where(turns.c.user_id == bindparam("user"))
 _OF_CONVERSATION: Final = _OF_USER.where(turns.c.conversation_id == bindparam("conversation"))
 _BEFORE: Final = turns.c.seq < bindparam("before")
 
-LATEST: Final = Compiled(
+LATEST: Final = PrecompiledStatement(
     _OF_CONVERSATION.with_only_columns(turns.c.user_message, turns.c.reply)
     .where(CONTEXT_TURNS)
     .order_by(turns.c.seq.desc())

@@ -136,12 +136,12 @@ def _migrate(_parsed: argparse.Namespace) -> int:
     if not settings.uses_database:
         print("Nothing to migrate: neither history nor memory is kept in a database.")
         return 0
-    from adapters.sql.database import DatabaseUnusable
-    from adapters.sql.sqlite.database import migrate
+    from adapters.sql.databases import database_at
+    from domain.errors import Unusable
 
     try:
-        migrate(settings.database)
-    except DatabaseUnusable as unusable:
+        database_at(settings.database).migrate()
+    except Unusable as unusable:
         return _refuse(str(unusable))
     print("The database is up to date.")
     return 0

@@ -1,4 +1,4 @@
-"""The history on SQLite: what only a file has."""
+"""History on SQLite: the behaviour that comes from storing it in a file."""
 
 import asyncio
 import gc
@@ -12,39 +12,39 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from queue import SimpleQueue
 from time import perf_counter, sleep
-from typing import TypeVar
+from typing import Any
 from uuid import uuid4
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Select, TextClause, UpdateBase, create_engine, insert, make_url, text
+from sqlalchemy import Connection, Select, TextClause, UpdateBase, create_engine, insert, make_url, select, text
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
-from adapters import history_sql
 from adapters.history_sql import HistorySQL
-from adapters.sql import worker
-from adapters.sql.compiled import Compiled
-from adapters.sql.database import Database, DatabaseClosed, DatabaseUnusable, Statements
+from adapters.sql import database_thread, outbox_statements, turn_statements
+from adapters.sql.compiled import PrecompiledStatement
+from adapters.sql.database import DatabaseClosed
+from adapters.sql.database_thread import Job
+from adapters.sql.databases import database_at
 from adapters.sql.schema import HEAD, MIGRATIONS
 from adapters.sql.sqlite import full_text as full_text_sqlite
-from adapters.sql.sqlite.database import SQLiteDatabase, migrate
-from adapters.sql.sqlite.threads import VACUUM_BYTES
+from adapters.sql.sqlite.database import SQLiteDatabase
 from adapters.sql.tables import conversations, metadata, turns, users
-from adapters.sql.worker import Job
-from application.ports.history import ConversationHistory, HistoryUnavailable
-from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, UserId
+from application.ports.history import ConversationHistory, HistoryUnavailable, TurnBegin, TurnEnd
+from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, TurnStatus, UserId
+from domain.errors import Unusable
+from tests.harness.failing_database import FailingDatabase
 from tests.harness.postgres import Postgres
 
-T = TypeVar("T")
-
 ADA, BOB = UserId("ada"), UserId("bob")
+LEASE = timedelta(seconds=15)
 
 
 @pytest.fixture
@@ -53,13 +53,9 @@ def path(tmp_path: Path) -> Path:
 
 
 @asynccontextmanager
-async def opened(path: Path) -> AsyncIterator[SQLiteDatabase]:
-    database = SQLiteDatabase(f"sqlite:///{path}")
-    await database.open()
-    try:
+async def opened(path: Path, **options: Any) -> AsyncIterator[SQLiteDatabase]:
+    async with SQLiteDatabase(f"sqlite:///{path}", **options) as database:
         yield database
-    finally:
-        await database.close()
 
 
 @pytest.fixture
@@ -75,20 +71,20 @@ def history(database: SQLiteDatabase) -> HistorySQL:
 
 @pytest.fixture
 def file(path: Path) -> Path:
-    """A database that was used and closed."""
+    """A database with a hundred turns, closed."""
     asyncio.run(used(path))
     return path
 
 
 async def used(path: Path) -> None:
-    """Open the database, keep a hundred turns, and close it."""
+    """Open the database, store a hundred turns, and close it."""
     async with opened(path) as database:
         history = HistorySQL(database)
         await asyncio.gather(*(history.begin(new_turn(f"message {n} " * 20)) for n in range(100)))
 
 
-def new_turn(message: str = "Hello", user_id: UserId = ADA) -> Turn:
-    return Turn(TurnId(str(uuid4())), user_id, DEFAULT_CONVERSATION, datetime.now(UTC), message)
+def new_turn(message: str = "Hello", user_id: UserId = ADA) -> TurnBegin:
+    return TurnBegin(Turn(TurnId(str(uuid4())), user_id, DEFAULT_CONVERSATION, datetime.now(UTC), message), LEASE)
 
 
 @contextmanager
@@ -98,8 +94,8 @@ def another_program(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def refusal(path: Path) -> str:
-    """The sentence with which the database is not opened."""
-    with pytest.raises(DatabaseUnusable) as refused:
+    """The message of the error with which opening the database fails."""
+    with pytest.raises(Unusable) as refused:
         asyncio.run(used(path))
     return str(refused.value)
 
@@ -110,7 +106,7 @@ def messages(path: Path) -> list[str]:
 
 
 def python(script: str) -> subprocess.CompletedProcess[str]:
-    """A process of its own that runs the script."""
+    """Run the script in another process."""
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -133,7 +129,7 @@ async def read_by_another_program(path: Path) -> AsyncIterator[None]:
 
 @contextmanager
 def files_limited_to(size: int) -> Iterator[None]:
-    """No file of this process may grow beyond `size` bytes."""
+    """Keep this process's files from growing beyond `size` bytes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -155,7 +151,7 @@ def free_pages(path: Path) -> int:
 
 
 def flip(path: Path, positions: range) -> bytes:
-    """Flip the bits of the bytes there; what the file holds then."""
+    """Invert the bytes at these positions and return the file's new content."""
     data = bytearray(path.read_bytes())
     for position in positions:
         data[position] ^= 0xFF
@@ -164,22 +160,25 @@ def flip(path: Path, positions: range) -> bytes:
 
 
 def remnants(path: Path, word: str) -> list[str]:
-    """The files beside and including the database that hold the word."""
+    """Return the files in the database's folder that contain the word."""
     return [file.name for file in sorted(path.parent.iterdir()) if word.encode() in file.read_bytes()]
 
 
 async def remnants_after_clearing(path: Path, word: str) -> list[str]:
-    """Rows of many sizes that grow, between those of others, so that they are moved from page to page."""
+    """Clear a user whose rows grew among those of others, so that SQLite moved them from page to page.
+
+    Returns the files that still contain the word.
+    """
     async with opened(path) as database:
         history = HistorySQL(database)
 
         async def converse(n: int) -> None:
             name = word if n % 3 == 0 else f"user{n % 20}"
-            turn = new_turn(f"{word if n % 3 == 0 else 'other'} " * (1, 5, 30, 100, 800)[n % 5], UserId(name))
-            await history.begin(turn)
+            begin = new_turn(f"{word if n % 3 == 0 else 'other'} " * (1, 5, 30, 100, 800)[n % 5], UserId(name))
+            await history.begin(begin)
             for length in (3, 20, 90, 600)[: n % 4]:
-                await history.save_progress({turn.id: f"{name} " * length})
-            await history.finish(turn.completed(f"{name} " * (1 + n % 700), "stop"))
+                await history.save_progress({begin.turn.id: f"{name} " * length}, LEASE)
+            await history.finish(TurnEnd(begin.turn.completed(f"{name} " * (1 + n % 700), "stop")))
 
         for start in range(0, 600, 30):
             await asyncio.gather(*map(converse, range(start, start + 30)))
@@ -193,13 +192,32 @@ def schema(path: Path) -> list[str]:
         return sorted(" ".join(sql.split()) for (sql,) in found)
 
 
+def structure(path: Path) -> set[tuple[object, ...]]:
+    """Return tables, columns, foreign keys, indexes and triggers, regardless of the order of columns."""
+    queries = (
+        "SELECT type, name, iif(type = 'table' AND sql NOT LIKE 'CREATE VIRTUAL %', NULL, sql) FROM sqlite_master",
+        'SELECT t.name, c.name, c.type, c."notnull", c.pk FROM sqlite_master t, pragma_table_info(t.name) c',
+        'SELECT name, "from", "table", "to", on_delete FROM sqlite_master, pragma_foreign_key_list(name)',
+    )
+    with another_program(path) as connection:
+        return {row for query in queries for row in connection.execute(query)}
+
+
+def unversioned(path: Path) -> None:
+    """Create a database that no migration has been run on."""
+    path.parent.mkdir(exist_ok=True)
+    column = "version_num VARCHAR(32) NOT NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)"
+    with another_program(path) as other:
+        other.execute(f"CREATE TABLE alembic_version ({column})")
+
+
 def full_text(table: str) -> bool:
-    """Whether SQLite keeps its full-text index there, which no other database does."""
+    """Whether the table belongs to SQLite's full-text index, which is not part of the common schema."""
     return table.startswith(full_text_sqlite.INDEX)
 
 
 def steps(connection: Connection, sql: str) -> list[str]:
-    """How SQLite goes about it."""
+    """Return the steps of SQLite's query plan."""
     return [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", (1,) * sql.count("?"))]
 
 
@@ -231,11 +249,11 @@ def pragma(connection: Connection, name: str) -> object:
         ("temp_store", 2),
     ],
 )
-async def test_the_writer_is_set_up_for_durability(database: SQLiteDatabase, name: str, value: object) -> None:
+async def test_the_writer_is_configured_for_durability(database: SQLiteDatabase, name: str, value: object) -> None:
     assert value == await database.write(lambda connection: pragma(connection, name))
 
 
-async def test_writes_run_in_a_transaction_that_has_the_right_to_write(database: SQLiteDatabase, path: Path) -> None:
+async def test_a_write_holds_the_write_lock_from_its_beginning(database: SQLiteDatabase, path: Path) -> None:
     def locked(_: Connection) -> str:
         with another_program(path) as other:
             other.execute("PRAGMA busy_timeout = 0")
@@ -249,35 +267,35 @@ async def test_writes_run_in_a_transaction_that_has_the_right_to_write(database:
 async def test_a_turn_survives_the_death_of_the_process(path: Path) -> None:
     script = f"""
 import asyncio, os
-from datetime import UTC, datetime
 from adapters.history_sql import HistorySQL
 from adapters.sql.sqlite.database import SQLiteDatabase
-from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, UserId
+from tests.integration.test_history_sqlite import new_turn
 
 async def main():
     database = SQLiteDatabase("sqlite:///{path}")
     await database.open()
-    turn = Turn(TurnId("t"), UserId("ada"), DEFAULT_CONVERSATION, datetime.now(UTC), "Are you there?")
-    await HistorySQL(database).begin(turn)
+    await HistorySQL(database).begin(new_turn("Are you there?"))
     os.kill(os.getpid(), 9)
 
 asyncio.run(main())
 """
     assert (await asyncio.to_thread(python, script)).returncode == -9
     async with opened(path) as database:
-        assert await HistorySQL(database).finish_abandoned() == 1
-        assert (await HistorySQL(database).get(TurnId("t"))).user_message == "Are you there?"
+        history = HistorySQL(database)
+        assert await history.finish_abandoned() == 1
+        (turn,) = (await history.page(ADA, None, 10, None)).items
+    assert (turn.user_message, turn.status) == ("Are you there?", TurnStatus.FAILED)
 
 
-async def test_turns_are_there_after_closing_and_opening(path: Path) -> None:
-    turn = new_turn()
+async def test_turns_are_still_there_after_reopening(path: Path) -> None:
+    begin = new_turn()
     async with opened(path) as database:
-        await HistorySQL(database).begin(turn)
+        await HistorySQL(database).begin(begin)
     async with opened(path) as database:
-        assert turn == await HistorySQL(database).get(turn.id)
+        assert begin.turn == await HistorySQL(database).get(begin.turn.id, ADA)
 
 
-async def test_closing_finishes_the_writes_that_were_asked_for(path: Path) -> None:
+async def test_closing_finishes_pending_writes(path: Path) -> None:
     async with opened(path) as database:
         asked = [asyncio.ensure_future(HistorySQL(database).begin(new_turn(str(n)))) for n in range(50)]
         await asyncio.sleep(0)
@@ -285,12 +303,12 @@ async def test_closing_finishes_the_writes_that_were_asked_for(path: Path) -> No
     assert sorted(map(str, range(50))) == sorted(await asyncio.to_thread(messages, path))
 
 
-async def test_after_closing_only_the_database_and_its_lock_file_are_left(path: Path) -> None:
+async def test_closing_leaves_only_the_database_and_its_lock_file(path: Path) -> None:
     await used(path)
     assert await asyncio.to_thread(lambda: sorted(os.listdir(path.parent))) == ["chat.db", "chat.db.lock"]
 
 
-async def test_nothing_can_be_asked_of_a_database_that_is_not_open(path: Path) -> None:
+async def test_every_operation_fails_if_the_database_is_not_open(path: Path) -> None:
     never_opened = HistorySQL(SQLiteDatabase(f"sqlite:///{path}"))
     async with opened(path) as database:
         closed = HistorySQL(database)
@@ -301,10 +319,10 @@ async def test_nothing_can_be_asked_of_a_database_that_is_not_open(path: Path) -
             assert isinstance(refused.value.__cause__, DatabaseClosed)
 
 
-# Committing together
+# Batches
 
 
-async def test_writes_that_gather_behind_a_commit_are_committed_together(database: SQLiteDatabase) -> None:
+async def test_writes_queued_during_a_commit_are_committed_together(database: SQLiteDatabase) -> None:
     commits: set[int] = set()
 
     def see(connection: Connection) -> None:
@@ -314,41 +332,41 @@ async def test_writes_that_gather_behind_a_commit_are_committed_together(databas
     assert len(commits) < 20
 
 
-async def test_what_one_round_of_the_loop_asks_wakes_a_thread_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    handed_over: list[int] = []
+async def test_requests_of_one_loop_iteration_wake_a_thread_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches: list[int] = []
 
     class Inbox(SimpleQueue[Sequence[Job]]):
         def put(self, jobs: Sequence[Job], block: bool = True, timeout: float | None = None) -> None:
-            handed_over.append(len(jobs))
+            batches.append(len(jobs))
             super().put(jobs)
 
-    monkeypatch.setattr(worker, "SimpleQueue", Inbox)
+    monkeypatch.setattr(database_thread, "SimpleQueue", Inbox)
     async with opened(path) as database:
         await asyncio.gather(*(database.read(lambda connection: connection.execute(users.select())) for _ in "abc"))
-        assert handed_over == [3]
+        assert batches == [3]
 
 
-async def test_what_was_asked_last_is_done_before_the_end(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_closing_runs_a_request_that_is_not_queued_yet(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class SlowInbox(SimpleQueue[Sequence[Job]]):
         def put(self, jobs: Sequence[Job], block: bool = True, timeout: float | None = None) -> None:
             until = perf_counter() + 0.3 * len(jobs)
-            while perf_counter() < until:  # the thread goes on meanwhile
+            while perf_counter() < until:  # meanwhile the thread may find an empty queue
                 pass
             super().put(jobs)
 
-    monkeypatch.setattr(worker, "SimpleQueue", SlowInbox)
+    monkeypatch.setattr(database_thread, "SimpleQueue", SlowInbox)
     async with opened(path) as database:
         first = asyncio.ensure_future(database.read(lambda _: sleep(0.02)))
         await asyncio.sleep(0)
-        await asyncio.sleep(0)  # it has been handed over
+        await asyncio.sleep(0)  # it is queued
         last = asyncio.ensure_future(database.read(lambda _: "done"))
-        await asyncio.sleep(0)  # it has been asked for
+        await asyncio.sleep(0)  # it is requested, but not queued
     async with asyncio.timeout(5):
         assert "done" == await last
     await first
 
 
-async def test_a_write_that_fails_takes_no_other_with_it(history: HistorySQL, path: Path) -> None:
+async def test_a_failing_write_does_not_affect_others_in_its_batch(history: HistorySQL, path: Path) -> None:
     twice = new_turn("twice")
     calls = [history.begin(t) for t in (new_turn("a"), twice, new_turn("b"), twice, new_turn("c"))]
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
@@ -356,20 +374,20 @@ async def test_a_write_that_fails_takes_no_other_with_it(history: HistorySQL, pa
     assert await asyncio.to_thread(messages, path) == ["a", "twice", "b", "c"]
 
 
-async def test_a_bug_in_a_write_is_raised_as_it_is_and_nothing_is_written(
+async def test_a_bug_in_a_write_is_raised_unchanged_and_nothing_is_written(
     database: SQLiteDatabase, history: HistorySQL, path: Path
 ) -> None:
-    def write_and_stumble(connection: Connection) -> None:
+    def write_and_fail(connection: Connection) -> None:
         connection.execute(insert(users).values(id="half", last_seq=1))
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        await database.write(write_and_stumble)
+        await database.write(write_and_fail)
     await history.begin(new_turn("next"))
-    assert await database.read(lambda connection: connection.execute(users.select()).all()) == [("ada", 1)]
+    assert await database.read(lambda connection: connection.execute(select(users.c.id)).scalars().all()) == ["ada"]
 
 
-async def test_a_write_whose_caller_was_cancelled_happens_and_says_nothing(
+async def test_a_write_whose_caller_is_cancelled_still_happens_and_logs_nothing(
     history: HistorySQL, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     twice = new_turn("twice")
@@ -386,7 +404,7 @@ async def test_a_write_whose_caller_was_cancelled_happens_and_says_nothing(
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-# Other programs that look into the file
+# Other programs that use the file
 
 
 async def test_a_write_waits_for_another_program_that_has_the_file_locked(history: HistorySQL, path: Path) -> None:
@@ -398,29 +416,29 @@ async def test_a_write_waits_for_another_program_that_has_the_file_locked(histor
     assert await asyncio.to_thread(messages, path) == ["patient"]
 
 
-async def test_readers_do_not_wait_for_a_program_that_has_the_file_locked(history: HistorySQL, path: Path) -> None:
+async def test_reads_do_not_wait_for_a_program_that_has_the_file_locked(history: HistorySQL, path: Path) -> None:
     await history.begin(new_turn("before"))
     async with locked_by_another_program(path):
         page = await history.page(ADA, None, 10, None)
     assert [turn.user_message for turn in page.items] == ["before"]
 
 
-async def test_writes_fail_whole_where_the_file_stays_locked_and_the_next_one_works(
-    history: HistorySQL, path: Path
-) -> None:
+async def test_writes_fail_if_the_file_stays_locked_and_succeed_again_afterwards(path: Path) -> None:
     turns = [new_turn(str(n)) for n in range(3)]
-    async with locked_by_another_program(path):
-        outcomes = await asyncio.gather(*map(history.begin, turns), return_exceptions=True)
+    async with opened(path, busy_timeout=0.2) as database:
+        history = HistorySQL(database)
+        async with locked_by_another_program(path):
+            outcomes = await asyncio.gather(*map(history.begin, turns), return_exceptions=True)
+        await history.begin(new_turn("after"))
     assert {type(outcome) for outcome in outcomes} == {HistoryUnavailable}
     assert {outcome.retry_after for outcome in outcomes if isinstance(outcome, HistoryUnavailable)} == {1.0}
-    await history.begin(new_turn("after"))
     assert await asyncio.to_thread(messages, path) == ["after"]
 
 
 # Disks that fail
 
 
-async def test_a_full_disk_is_unavailable_for_writing_only_and_the_next_write_works_when_there_is_room(
+async def test_a_full_disk_fails_writes_but_not_reads_until_there_is_room_again(
     history: HistorySQL, path: Path
 ) -> None:
     await history.begin(new_turn("before"))
@@ -434,17 +452,17 @@ async def test_a_full_disk_is_unavailable_for_writing_only_and_the_next_write_wo
     assert await asyncio.to_thread(integrity, path) == "ok"
 
 
-# One process has the file
+# One process owns the file
 
 
 async def test_a_second_database_on_the_file_is_refused(database: SQLiteDatabase, path: Path) -> None:
     expected = f"Another process uses the database {path}; SQLite serves one process, several need PostgreSQL."
-    with pytest.raises(DatabaseUnusable, match="^" + re.escape(expected) + "$"):
+    with pytest.raises(Unusable, match="^" + re.escape(expected) + "$"):
         await SQLiteDatabase(f"sqlite:///{path}").open()
 
 
 async def test_another_process_is_refused(database: SQLiteDatabase, path: Path) -> None:
-    script = f"from adapters.sql.sqlite.database import migrate; migrate('sqlite:///{path}')"
+    script = f"from adapters.sql.databases import database_at; database_at('sqlite:///{path}').migrate()"
     refused = await asyncio.to_thread(python, script)
     assert "Another process uses the database" in refused.stderr
 
@@ -455,7 +473,7 @@ async def test_the_lock_ends_with_the_database_that_held_it(path: Path) -> None:
     assert len(await asyncio.to_thread(messages, path)) == 200
 
 
-def test_a_refused_database_is_not_locked_any_longer(file: Path) -> None:
+def test_a_failed_opening_releases_the_lock(file: Path) -> None:
     with another_program(file) as other:
         other.execute("UPDATE alembic_version SET version_num = '9999'")
     assert "newer" in refusal(file)
@@ -464,7 +482,7 @@ def test_a_refused_database_is_not_locked_any_longer(file: Path) -> None:
     asyncio.run(used(file))
 
 
-def test_the_files_are_for_nobody_else_to_read(path: Path) -> None:
+def test_the_files_are_readable_only_by_their_owner(path: Path) -> None:
     async def modes() -> dict[str, int]:
         async with opened(path) as database:
             await HistorySQL(database).begin(new_turn())
@@ -476,39 +494,39 @@ def test_the_files_are_for_nobody_else_to_read(path: Path) -> None:
     assert {"data": 0o700} | private == asyncio.run(modes())
 
 
-# Files that are not fit for use
+# Unusable files
 
 
-def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_refused_and_left_unchanged(path: Path) -> None:
     path.parent.mkdir()
     path.write_text("Dear diary, " * 1000)
     before = path.read_bytes()
-    assert refusal(path) == f"The file {path} is no SQLite database, or its beginning is damaged."
+    assert refusal(path) == f"The file {path} is not an SQLite database, or its header is damaged."
     assert before == path.read_bytes()
 
 
 @pytest.mark.parametrize("offset", [0, 5, 15, 20, 100], ids=["magic", "magic end", "magic nul", "sizes", "first page"])
-def test_a_file_with_a_damaged_beginning_is_refused_and_left_alone(file: Path, offset: int) -> None:
+def test_a_file_with_a_damaged_header_is_refused_and_left_unchanged(file: Path, offset: int) -> None:
     damaged = flip(file, range(offset, offset + 4))
     assert str(file) in refusal(file)
     assert damaged == file.read_bytes()
 
 
 @pytest.mark.parametrize("page", [2, 5, 9])
-def test_a_file_with_a_damaged_page_is_refused_and_left_alone(file: Path, page: int) -> None:
+def test_a_file_with_a_damaged_page_is_refused_and_left_unchanged(file: Path, page: int) -> None:
     damaged = flip(file, range(4096 * (page - 1), 4096 * (page - 1) + 64))
     assert refusal(file) == f"The database {file} is damaged: restore it from a backup, or move it away."
     assert damaged == file.read_bytes()
 
 
-def test_a_file_that_was_cut_off_is_refused_and_left_alone(file: Path) -> None:
+def test_a_truncated_file_is_refused_and_left_unchanged(file: Path) -> None:
     cut = file.read_bytes()[: 4096 * 5]
     file.write_bytes(cut)
     assert "damaged" in refusal(file) or "malformed" in refusal(file)
     assert cut == file.read_bytes()
 
 
-def test_damage_that_is_met_later_makes_the_history_unavailable_and_is_not_repaired(file: Path) -> None:
+def test_damage_found_while_reading_makes_the_history_unavailable(file: Path) -> None:
     size = file.stat().st_size
 
     async def damage_and_read() -> None:
@@ -520,16 +538,28 @@ def test_damage_that_is_met_later_makes_the_history_unavailable_and_is_not_repai
         asyncio.run(damage_and_read())
 
 
-def test_a_log_without_its_database_is_refused_and_left_alone(path: Path) -> None:
+def test_only_files_up_to_a_size_are_checked_for_damage_at_opening(file: Path) -> None:
+    flip(file, range(4096 * 4, 4096 * 4 + 64))
+
+    async def open_unchecked() -> None:
+        async with opened(file, max_check_bytes=4096):
+            pass
+
+    assert "is damaged" in refusal(file)
+    asyncio.run(open_unchecked())
+
+
+def test_a_log_without_its_database_is_refused_and_left_unchanged(path: Path) -> None:
     path.parent.mkdir()
     log = Path(f"{path}-wal")
     log.write_bytes(b"turns that were committed")
-    assert refusal(path) == f"The database {path} is gone, but its log chat.db-wal is there; put the file back."
+    expected = f"The database {path} is missing, but its log chat.db-wal is there; restore the database file."
+    assert expected == refusal(path)
     assert log.read_bytes() == b"turns that were committed"
     assert not path.exists()
 
 
-def test_the_database_of_another_program_is_refused_and_left_alone(path: Path) -> None:
+def test_the_database_of_another_program_is_refused_and_left_unchanged(path: Path) -> None:
     path.parent.mkdir()
     with another_program(path) as other:
         other.execute("CREATE TABLE recipes (name TEXT)")
@@ -538,42 +568,43 @@ def test_the_database_of_another_program_is_refused_and_left_alone(path: Path) -
     assert before == path.read_bytes()
 
 
-def test_a_schema_newer_than_we_know_is_refused_and_left_alone(file: Path) -> None:
+def test_a_newer_schema_is_refused_and_left_unchanged(file: Path) -> None:
     with another_program(file) as other:
         other.execute("UPDATE alembic_version SET version_num = '9999'")
     assert refusal(file) == f"A newer version of this service made the database {file} (schema 9999)."
     assert len(messages(file)) == 100
 
 
-def test_a_folder_that_can_not_be_made_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file")
-    expected = f"The folder {tmp_path}/data can not hold a database: File exists."
+    expected = f"The folder {tmp_path}/data cannot hold a database: File exists."
     assert refusal(tmp_path / "data" / "chat.db") == expected
 
 
-def test_a_folder_in_the_place_of_the_file_is_refused(path: Path) -> None:
+def test_a_folder_instead_of_the_file_is_refused(path: Path) -> None:
     path.mkdir(parents=True)
     assert str(path) in refusal(path)
 
 
 @pytest.mark.parametrize("url", ["", "chat.db", "sqlite://", "sqlite:///:memory:", "postgresql://localhost/chat"])
-async def test_an_address_that_names_no_file_is_refused(url: str) -> None:
-    with pytest.raises(DatabaseUnusable, match=r"an example is sqlite:///chat\.db"):
-        await SQLiteDatabase(url).open()
+async def test_a_url_that_names_no_file_is_refused(url: str) -> None:
+    with pytest.raises(Unusable, match=r"e\.g\., sqlite:///chat\.db"):
+        await database_at(url).open()
 
 
 # Deleting
 
 
-def test_deleted_texts_and_ids_are_in_no_file(path: Path) -> None:
+def test_no_file_contains_deleted_texts_or_ids(path: Path) -> None:
     assert asyncio.run(remnants_after_clearing(path, "canary")) == []
 
 
-def test_texts_of_a_process_that_died_while_deleting_are_in_no_file_after_the_next_write(path: Path) -> None:
+def test_the_first_write_removes_texts_left_by_a_process_that_died_while_deleting(path: Path) -> None:
     script = f"""
 import asyncio, os
-from adapters.history_sql import HistorySQL, _clear
+from adapters.history_sql import HistorySQL
 from adapters.sql.sqlite.database import SQLiteDatabase
+from adapters.sql.turn_statements import clear
 from domain.conversation import UserId
 from tests.integration.test_history_sqlite import new_turn
 
@@ -581,7 +612,7 @@ async def main():
     database = SQLiteDatabase("sqlite:///{path}")
     await database.open()
     await HistorySQL(database).begin(new_turn("canary", UserId("canary")))
-    await database.write(lambda connection: _clear(connection, UserId("canary"), None))
+    await database.write(lambda connection: clear(connection, UserId("canary"), None))
     os.kill(os.getpid(), 9)
 
 asyncio.run(main())
@@ -592,7 +623,7 @@ asyncio.run(main())
     assert remnants(path, "canary") == []
 
 
-async def test_a_reader_in_another_program_delays_the_overwriting_and_not_the_deletion(
+async def test_a_reader_in_another_program_delays_the_overwriting_but_not_the_deletion(
     history: HistorySQL, path: Path
 ) -> None:
     await history.begin(new_turn("canary", UserId("canary")))
@@ -603,26 +634,32 @@ async def test_a_reader_in_another_program_delays_the_overwriting_and_not_the_de
     assert await asyncio.to_thread(remnants, path, "canary") == []
 
 
-async def test_a_large_file_is_not_rewritten_for_a_deletion(history: HistorySQL, path: Path) -> None:
-    await history.begin(new_turn("x" * (VACUUM_BYTES + 2**20)))
-    await history.begin(new_turn("canary", UserId("canary")))
-    await history.begin(new_turn("y" * 2**20, BOB))
-    await history.clear(BOB, None)
-    await history.clear(UserId("canary"), None)
-    assert await asyncio.to_thread(remnants, path, "canary") == []
-    assert await asyncio.to_thread(free_pages, path) > 0
+@pytest.mark.parametrize(("max_vacuum_bytes", "rewritten"), [(2**20, False), (2**22, True)])
+async def test_a_deletion_rewrites_the_file_only_up_to_a_size(
+    path: Path, max_vacuum_bytes: int, rewritten: bool
+) -> None:
+    async with opened(path, max_vacuum_bytes=max_vacuum_bytes) as database:
+        history = HistorySQL(database)
+        await history.begin(new_turn("x" * 2**20))
+        await history.begin(new_turn("canary", UserId("canary")))
+        await history.begin(new_turn("y" * 2**20, BOB))
+        await history.clear(BOB, None)
+        await history.clear(UserId("canary"), None)
+        assert await asyncio.to_thread(remnants, path, "canary") == []
+        assert rewritten == (await asyncio.to_thread(free_pages, path) == 0)
 
 
 # The schema
 
 
-def test_a_migrated_schema_is_the_one_that_a_new_file_gets(file: Path, tmp_path: Path) -> None:
-    migrate(f"sqlite:///{tmp_path}/migrated.db")
-    assert schema(file) == schema(tmp_path / "migrated.db")
+def test_a_migrated_schema_equals_a_new_one(file: Path, tmp_path: Path) -> None:
+    unversioned(tmp_path / "migrated.db")
+    SQLiteDatabase(f"sqlite:///{tmp_path}/migrated.db").migrate()
+    assert structure(file) == structure(tmp_path / "migrated.db")
 
 
-def test_the_schema_is_what_the_tables_say(tmp_path: Path) -> None:
-    migrate(f"sqlite:///{tmp_path}/migrated.db")
+def test_the_schema_matches_the_tables(tmp_path: Path) -> None:
+    SQLiteDatabase(f"sqlite:///{tmp_path}/migrated.db").migrate()
     engine = create_engine(f"sqlite:///{tmp_path}/migrated.db")
     with engine.connect() as connection:
         opts = {"compare_type": True, "include_name": lambda name, kind, _: not (kind == "table" and full_text(name))}
@@ -630,46 +667,42 @@ def test_the_schema_is_what_the_tables_say(tmp_path: Path) -> None:
     engine.dispose()
 
 
-def test_the_latest_migration_is_the_one_that_we_expect() -> None:
+def test_the_head_is_the_latest_migration() -> None:
     assert ScriptDirectory(str(MIGRATIONS)).get_current_head() == HEAD
 
 
-def test_an_older_schema_is_migrated_when_it_is_opened(path: Path) -> None:
-    path.parent.mkdir()
-    with another_program(path) as other:
-        other.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)")
+def test_opening_migrates_an_older_schema(path: Path) -> None:
+    unversioned(path)
     asyncio.run(used(path))
     assert len(messages(path)) == 100
 
 
 def test_migrating_again_changes_nothing(file: Path) -> None:
     before = schema(file)
-    migrate(f"sqlite:///{file}")
+    SQLiteDatabase(f"sqlite:///{file}").migrate()
     assert before == schema(file)
     assert len(messages(file)) == 100
 
 
-def test_a_migration_that_fails_leaves_the_file_as_it_was(path: Path) -> None:
-    path.parent.mkdir()
+def test_a_failing_migration_leaves_the_file_unchanged(path: Path) -> None:
+    unversioned(path)
     with another_program(path) as other:
-        other.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)")
         other.execute("CREATE TABLE turns (in_the_way INTEGER)")
     before = schema(path)
-    with pytest.raises(DatabaseUnusable):
-        migrate(f"sqlite:///{path}")
+    with pytest.raises(Unusable):
+        SQLiteDatabase(f"sqlite:///{path}").migrate()
     assert before == schema(path)
 
 
 @pytest.mark.parametrize("state", ["new", "current"])
-def test_alembic_is_not_imported_where_there_is_nothing_to_migrate(path: Path, state: str) -> None:
+def test_alembic_is_not_imported_if_there_is_nothing_to_migrate(path: Path, state: str) -> None:
     opening = f"""
 import asyncio, sys
 from adapters.sql.sqlite.database import SQLiteDatabase
 
 async def main():
-    database = SQLiteDatabase("sqlite:///{path}")
-    await database.open()
-    await database.close()
+    async with SQLiteDatabase("sqlite:///{path}"):
+        pass
 
 asyncio.run(main())
 print("alembic" in sys.modules)
@@ -678,7 +711,7 @@ print("alembic" in sys.modules)
     assert outcomes[state] == "False\n"
 
 
-def test_an_odd_path_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_a_path_with_special_characters_is_taken_literally(tmp_path: Path) -> None:
     path = tmp_path / "50% of #1" / "chat 'a' ü.db"
     asyncio.run(used(path))
     assert len(messages(path)) == 100
@@ -689,17 +722,17 @@ def test_an_odd_path_is_taken_as_it_is(tmp_path: Path) -> None:
 
 async def test_a_statement_does_not_run_without_one_of_its_values(database: SQLiteDatabase) -> None:
     with pytest.raises(KeyError, match="conversation"):
-        await database.read(lambda connection: history_sql._LATEST.run(connection, {"user": ADA, "rows": 1}))
+        await database.read(lambda connection: turn_statements.LATEST.execute_raw(connection, {"user": ADA, "rows": 1}))
 
 
 async def test_a_context_and_a_page_of_a_long_history_are_found_by_an_index(database: SQLiteDatabase) -> None:
     queries = [
-        history_sql._LATEST.statement,
-        history_sql._PAGE,
-        history_sql._CONVERSATION_PAGE,
-        history_sql._CONVERSATIONS,
+        turn_statements.LATEST.statement,
+        turn_statements.PAGE,
+        turn_statements.CONVERSATION_PAGE,
+        turn_statements.CONVERSATIONS,
     ]
-    for query in (*queries, history_sql._FINISH_ABANDONED):
+    for query in (*queries, turn_statements._FINISH_ABANDONED):
         sql = str(query.compile(dialect=sqlite.dialect(), compile_kwargs={"render_postcompile": True}))
         plan = await database.read(lambda connection, sql=sql: steps(connection, sql))  # type: ignore[misc]
         assert [step for step in plan if "USING INDEX" not in step] == []
@@ -723,26 +756,12 @@ def all_subclasses(error: type[Exception]) -> set[type[Exception]]:
     return {error}.union(*(all_subclasses(kind) for kind in error.__subclasses__()))
 
 
-class FailingDatabase(Database):
-    def __init__(self, error: Exception) -> None:
-        self.error = error
-
-    async def read(self, statements: Statements[T]) -> T:
-        raise self.error
-
-    async def write(self, statements: Statements[T]) -> T:
-        raise self.error
-
-    async def erase(self, statements: Statements[int]) -> int:
-        raise self.error
-
-
 CALLS: list[Callable[[HistorySQL], Awaitable[object]]] = [
     lambda history: history.begin(new_turn()),
-    lambda history: history.save_progress({TurnId("t"): "Hi"}),
-    lambda history: history.finish(new_turn()),
+    lambda history: history.save_progress({TurnId("t"): "Hi"}, LEASE),
+    lambda history: history.finish(TurnEnd(new_turn().turn)),
     lambda history: history.finish_abandoned(),
-    lambda history: history.get(TurnId("t")),
+    lambda history: history.get(TurnId("t"), ADA),
     lambda history: history.latest(ADA, DEFAULT_CONVERSATION, 10),
     lambda history: history.page(ADA, None, 10, None),
     lambda history: history.conversations(ADA, 10, None),
@@ -751,9 +770,7 @@ CALLS: list[Callable[[HistorySQL], Awaitable[object]]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    "kind", sorted(all_subclasses(SQLAlchemyError) | all_subclasses(sqlite3.Error), key=lambda kind: str(kind))
-)
+@pytest.mark.parametrize("kind", sorted(all_subclasses(SQLAlchemyError) | {DatabaseClosed}, key=lambda kind: str(kind)))
 async def test_every_error_of_the_database_is_the_ports(kind: type[Exception]) -> None:
     error = kind.__new__(kind)
     for call in CALLS:
@@ -779,19 +796,21 @@ async def test_an_error_does_not_quote_what_was_said(history: HistorySQL) -> Non
 
 def test_the_statements_of_every_turn_run_on_postgresql(postgres: Postgres) -> None:
     engine = create_engine(make_url(postgres.new_database()).set(drivername="postgresql+psycopg"))
-    begun = new_turn("Hello")
-    wanted = {"user": begun.user_id, "conversation": begun.conversation_id, "rows": 5}
+    begin, now = new_turn("Hello"), datetime.now(UTC)
+    wanted = {"user": ADA, "conversation": DEFAULT_CONVERSATION, "rows": 5}
     with engine.begin() as connection:
         metadata.create_all(connection)
-        history_sql._begin(connection, begun)
-        assert history_sql._finish(connection, begun.completed("Hi", "stop"), None)
-        assert [("Hello", "Hi")] == list(history_sql._LATEST.run(connection, wanted))
+        turn_statements.begin(connection, begin, now)
+        completed = begin.turn.completed("Hi", "stop")
+        assert completed == turn_statements.finish(connection, TurnEnd(completed, remember=True), now)
+        assert [("Hello", "Hi")] == list(turn_statements.LATEST.execute_raw(connection, wanted))
     engine.dispose()
 
 
 def test_every_statement_is_one_for_postgresql_too() -> None:
-    values = vars(history_sql).values()
-    statements = [value for value in values if isinstance(value, Select | TextClause | UpdateBase | Compiled)]
+    kinds = (Select, TextClause, UpdateBase, PrecompiledStatement)
+    values = [*vars(turn_statements).values(), *vars(outbox_statements).values()]
+    statements = [value for value in values if isinstance(value, kinds)]
     assert len(statements) > 10
     for statement in statements:
         assert str(statement.compile(dialect=make_url("postgresql://").get_dialect()()))

@@ -1,4 +1,4 @@
-"""Long-term memory on SQLite: what only its file and its full-text index have."""
+"""Long-term memory on SQLite: its file and its full-text index."""
 
 import asyncio
 import random
@@ -7,39 +7,37 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TypeVar
 from uuid import uuid4
 
 import pytest
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Select, TextClause, UpdateBase, create_engine, insert, make_url, select, text, update
+from sqlalchemy import Connection, Select, TextClause, UpdateBase, create_engine, insert, make_url, text
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from adapters import memory_sql
 from adapters.history_sql import HistorySQL
 from adapters.memory_sql import MemorySQL
-from adapters.sql.compiled import Compiled
-from adapters.sql.database import Database, DatabaseClosed, Statements
+from adapters.sql.compiled import PrecompiledStatement
+from adapters.sql.database import DatabaseClosed
 from adapters.sql.schema import HEAD, MIGRATIONS
-from adapters.sql.sqlite import full_text as full_text_sqlite
 from adapters.sql.sqlite.database import SQLiteDatabase
-from adapters.sql.tables import MEMORIES_OF_ONE, memories, memory_owners
+from adapters.sql.sqlite.full_text import SEARCH, SQLiteFullText
+from adapters.sql.tables import PLACES_PER_USER, memories, memory_owners
 from application.ports.memory import LongTermMemory, MemoryUnavailable
 from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, UserId
 from domain.memory import MemoryId
-
-T = TypeVar("T")
+from tests.harness.failing_database import FailingDatabase
 
 ADA, BOB = UserId("ada"), UserId("bob")
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
-MERGED_IN_PARTS = 3_000
-"""So many facts in the index that SQLite has merged parts of it before anything is forgotten."""
+SEVERAL_SEGMENTS = 3_000
+"""Number of facts for which SQLite has already merged some segments of the index before the first deletion."""
 
 
 class Clock:
-    """A clock that stands until it is moved."""
+    """A clock that stands still until a test sets it."""
 
     def __init__(self) -> None:
         self.now = NOW
@@ -55,10 +53,8 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def database(path: Path) -> AsyncIterator[SQLiteDatabase]:
-    database = SQLiteDatabase(f"sqlite:///{path}")
-    await database.open()
-    yield database
-    await database.close()
+    async with SQLiteDatabase(f"sqlite:///{path}") as database:
+        yield database
 
 
 @pytest.fixture
@@ -76,20 +72,20 @@ async def recalled(memory: LongTermMemory, user_id: UserId, query: str, limit: i
 
 
 def fill(connection: Connection, users: int, facts: Sequence[str]) -> None:
-    """Give each of many other users all the facts."""
+    """Store the facts for each of many other users."""
     numbers = range(1_000_000, 1_000_000 + users)
     owners = [{"number": n, "user_id": f"user{n}", "last_seq": len(facts)} for n in numbers]
     connection.execute(insert(memory_owners), owners)
     for seq, fact in enumerate(facts, start=1):
         row = {"created_at": NOW, "importance": 0.5, "fact": fact}
-        places = [{"place": n * MEMORIES_OF_ONE + seq, "id": f"{n}-{seq}", "user_id": f"user{n}"} for n in numbers]
+        places = [{"place": n * PLACES_PER_USER + seq, "id": f"{n}-{seq}", "user_id": f"user{n}"} for n in numbers]
         connection.execute(insert(memories), [row | place for place in places])
 
 
 # Ranking
 
 
-async def test_what_has_more_of_the_rare_words_comes_first(memory: MemorySQL) -> None:
+async def test_memories_with_more_of_the_rare_words_come_first(memory: MemorySQL) -> None:
     for fact in ("likes green tea", "likes long walks", "likes the colour green", "likes cats"):
         await memory.store(ADA, fact, 0.5)
 
@@ -99,14 +95,16 @@ async def test_what_has_more_of_the_rare_words_comes_first(memory: MemorySQL) ->
     ]
 
 
-async def test_what_fits_alike_comes_by_importance(memory: MemorySQL) -> None:
+async def test_equally_relevant_memories_are_ordered_by_importance(memory: MemorySQL) -> None:
     for name, importance in (("Minka", 0.2), ("Felix", 0.9), ("Tom", 0.5)):
         await memory.store(ADA, f"The cat is called {name}", importance)
 
     assert [f"The cat is called {name}" for name in ("Felix", "Tom", "Minka")] == await recalled(memory, ADA, "my cat")
 
 
-async def test_what_fits_alike_and_is_as_important_comes_latest_first(memory: MemorySQL, clock: Clock) -> None:
+async def test_equally_relevant_and_important_memories_are_ordered_newest_first(
+    memory: MemorySQL, clock: Clock
+) -> None:
     for name in ("Minka", "Felix", "Tom"):
         await memory.store(ADA, f"The cat is called {name}", 0.5)
         clock.now += timedelta(days=30)
@@ -114,7 +112,7 @@ async def test_what_fits_alike_and_is_as_important_comes_latest_first(memory: Me
     assert [f"The cat is called {name}" for name in ("Tom", "Felix", "Minka")] == await recalled(memory, ADA, "my cat")
 
 
-async def test_how_well_it_fits_weighs_more_than_importance(memory: MemorySQL) -> None:
+async def test_relevance_outweighs_importance(memory: MemorySQL) -> None:
     await memory.store(ADA, "The cat is called Felix and likes salmon", 0.0)
     await memory.store(ADA, "The cat has a vet", 1.0)
 
@@ -138,7 +136,7 @@ async def test_how_well_it_fits_weighs_more_than_importance(memory: MemorySQL) -
         ("ζει στην ΟΔΟΣ 7", "οδος"),
     ],
 )
-async def test_a_word_is_found_in_its_other_forms(memory: MemorySQL, fact: str, query: str) -> None:
+async def test_other_forms_of_a_word_are_found(memory: MemorySQL, fact: str, query: str) -> None:
     await memory.store(ADA, fact, 0.5)
 
     assert [fact] == await recalled(memory, ADA, query)
@@ -171,7 +169,7 @@ async def test_a_word_is_found_in_its_other_forms(memory: MemorySQL, fact: str, 
         "tea " + "x" * 100_000,
     ],
 )
-async def test_a_query_is_words_and_nothing_else(memory: MemorySQL, query: str) -> None:
+async def test_query_syntax_is_treated_as_plain_words(memory: MemorySQL, query: str) -> None:
     await memory.store(ADA, "drinks tea", 0.5)
     await memory.store(ADA, "has a dog", 0.5)
     await memory.store(BOB, "drinks tea too", 0.5)
@@ -179,7 +177,7 @@ async def test_a_query_is_words_and_nothing_else(memory: MemorySQL, query: str) 
     assert ["drinks tea"] == await recalled(memory, ADA, query)
 
 
-async def test_a_rare_script_is_no_reason_to_fail(memory: MemorySQL) -> None:
+async def test_rare_scripts_are_accepted(memory: MemorySQL) -> None:
     everything = "".join(map(chr, range(0x20, 0x3000, 7))) + " 𞤀𞤁 𐓏 🧑‍🚀 ²³ ½ _ __"
     for start in range(0, len(everything), 50):
         await memory.recall(ADA, everything[start:], 10)
@@ -191,7 +189,7 @@ async def test_a_rare_script_is_no_reason_to_fail(memory: MemorySQL) -> None:
 # Correcting
 
 
-async def test_what_was_corrected_is_not_found_by_its_old_words(memory: MemorySQL) -> None:
+async def test_a_corrected_fact_is_no_longer_found_by_its_old_words(memory: MemorySQL) -> None:
     stored = await memory.store(ADA, "The cat is called Minka", 0.5)
     await memory.correct(ADA, stored.id, "The dog is called Bello", None)
 
@@ -199,7 +197,7 @@ async def test_what_was_corrected_is_not_found_by_its_old_words(memory: MemorySQ
     assert ["The dog is called Bello"] == await recalled(memory, ADA, "dog")
 
 
-async def test_fact_and_importance_are_corrected_together(memory: MemorySQL) -> None:
+async def test_fact_and_importance_can_be_corrected_together(memory: MemorySQL) -> None:
     stored = await memory.store(ADA, "likes tea", 0.5)
     corrected = await memory.correct(ADA, stored.id, "likes coffee", 0.9)
 
@@ -215,14 +213,14 @@ async def test_correcting_nothing_changes_nothing(memory: MemorySQL) -> None:
 # Many users
 
 
-async def test_each_of_a_thousand_users_has_their_own(memory: MemorySQL, database: SQLiteDatabase) -> None:
+async def test_a_thousand_users_recall_only_their_own_memories(memory: MemorySQL, database: SQLiteDatabase) -> None:
     await memory.store(ADA, "likes green tea", 0.5)
     await database.write(lambda connection: fill(connection, 1_000, ["likes black tea", "likes green apples"]))
     await memory.store(BOB, "likes white tea", 0.5)
 
     assert ["likes green tea"] == await recalled(memory, ADA, "green black white tea apples")
     assert ["likes white tea"] == await recalled(memory, BOB, "green black white tea apples")
-    assert [] == await recalled(memory, UserId("nobody"), "green black white tea apples")
+    assert [] == await recalled(memory, UserId("unknown"), "green black white tea apples")
     assert len(await recalled(memory, UserId("user1000500"), "tea apples")) == 2
     assert await memory.forget_all(UserId("user1000500"))
     assert [] == await recalled(memory, UserId("user1000500"), "tea apples")
@@ -230,7 +228,7 @@ async def test_each_of_a_thousand_users_has_their_own(memory: MemorySQL, databas
     assert len(await recalled(memory, UserId("user1000499"), "tea apples")) == 2
 
 
-async def test_a_users_number_that_is_given_again_brings_nothing_back(memory: MemorySQL) -> None:
+async def test_a_user_who_gets_a_reused_number_recalls_nothing_of_the_previous_one(memory: MemorySQL) -> None:
     await memory.store(ADA, "likes tea", 0.5)
     await memory.forget_all(ADA)
     await memory.store(BOB, "likes coffee", 0.5)
@@ -239,7 +237,7 @@ async def test_a_users_number_that_is_given_again_brings_nothing_back(memory: Me
     assert ["likes coffee"] == await recalled(memory, BOB, "coffee")
 
 
-async def test_a_row_in_anothers_place_is_not_told(memory: MemorySQL, database: SQLiteDatabase) -> None:
+async def test_a_row_in_the_range_of_another_user_is_not_disclosed(memory: MemorySQL, database: SQLiteDatabase) -> None:
     await memory.store(ADA, "likes tea", 0.5)
     await database.write(lambda connection: connection.execute(text("UPDATE memories SET user_id = 'bob'")).close())
 
@@ -247,7 +245,7 @@ async def test_a_row_in_anothers_place_is_not_told(memory: MemorySQL, database: 
     assert [] == (await memory.page(ADA, 10, None)).items
 
 
-async def test_a_cursor_tells_nothing_of_other_users(memory: MemorySQL, database: SQLiteDatabase) -> None:
+async def test_a_cursor_reveals_nothing_about_other_users(memory: MemorySQL, database: SQLiteDatabase) -> None:
     await database.write(lambda connection: fill(connection, 100, ["likes tea"]))
     for n in range(3):
         await memory.store(ADA, f"fact number{n}", 0.5)
@@ -259,17 +257,17 @@ async def test_a_cursor_tells_nothing_of_other_users(memory: MemorySQL, database
 
 
 def steps(connection: Connection, sql: str) -> list[str]:
-    """How SQLite goes about it."""
+    """Return the steps of SQLite's query plan."""
     return [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", ("[]",) * sql.count("?"))]
 
 
 def work(connection: Connection, query: Callable[[Connection], object]) -> int:
-    """How many of SQLite's instructions a query takes."""
-    taken = 0
+    """Count the virtual machine instructions that SQLite executes for a query."""
+    executed = 0
 
     def count() -> int:
-        nonlocal taken
-        taken += 1
+        nonlocal executed
+        executed += 1
         return 0
 
     driver = connection.connection.driver_connection
@@ -277,11 +275,11 @@ def work(connection: Connection, query: Callable[[Connection], object]) -> int:
     driver.set_progress_handler(count, 1)
     query(connection)
     driver.set_progress_handler(None, 0)
-    return taken
+    return executed
 
 
 @pytest.mark.parametrize("statement", ["_GET", "_PAGE", "_NUMBER", "_DELETE", "_DELETE_ALL", "_DELETE_OWNER"])
-async def test_nothing_but_the_users_own_is_looked_at(database: SQLiteDatabase, statement: str) -> None:
+async def test_statements_read_only_the_users_own_rows(database: SQLiteDatabase, statement: str) -> None:
     sql = str(getattr(memory_sql, statement).compile(dialect=sqlite.dialect()))
     plan = await database.read(lambda connection: steps(connection, sql))
 
@@ -289,9 +287,9 @@ async def test_nothing_but_the_users_own_is_looked_at(database: SQLiteDatabase, 
     assert [step for step in plan if "SCAN" in step or "TEMP B-TREE" in step] == []
 
 
-async def test_words_are_looked_up_in_the_index_within_the_users_places(database: SQLiteDatabase) -> None:
+async def test_the_index_is_searched_only_within_the_users_places(database: SQLiteDatabase) -> None:
     plan = await database.read(
-        lambda connection: steps(connection, str(full_text_sqlite.FIND.statement.compile(dialect=sqlite.dialect())))
+        lambda connection: steps(connection, str(SEARCH.statement.compile(dialect=sqlite.dialect())))
     )
 
     assert plan[0].startswith("SEARCH memory_owners USING INDEX")
@@ -301,15 +299,19 @@ async def test_words_are_looked_up_in_the_index_within_the_users_places(database
     assert plan[3] == "SEARCH memories USING INTEGER PRIMARY KEY (rowid=?)"
 
 
-async def test_a_recall_takes_about_as_many_steps_in_a_big_database_as_in_a_small_one(
+async def test_the_cost_of_a_recall_does_not_depend_on_the_size_of_the_database(
     memory: MemorySQL, database: SQLiteDatabase
 ) -> None:
     for n in range(30):
         await memory.store(ADA, f"likes tea number{n}", 0.5)
-    wanted = {"user": ADA, "phrases": full_text_sqlite.phrases(["likes", "tea", "number7"]), "now": NOW}
+    query = ["likes", "tea", "number7"]
+
+    def search_and_rank(connection: Connection) -> object:
+        hits = database.full_text.search(connection, ADA, query, NOW)
+        return memory_sql._best(connection, ADA, hits, 10)
 
     def recall(connection: Connection) -> int:
-        return work(connection, lambda c: memory_sql._recall(c, wanted, 10))
+        return work(connection, search_and_rank)
 
     alone = await database.read(recall)
     await database.write(lambda connection: fill(connection, 1_000, ["likes tea", "likes black tea", "tea"]))
@@ -317,31 +319,37 @@ async def test_a_recall_takes_about_as_many_steps_in_a_big_database_as_in_a_smal
     assert await database.read(recall) < 1.2 * alone
 
 
-async def test_however_many_facts_a_user_has_a_recall_looks_at_the_newest_ones_only(
-    memory: MemorySQL, database: SQLiteDatabase
-) -> None:
-    await memory.store(ADA, "oldest likes tea", 0.5)
-    await memory.store(ADA, "older likes tea", 0.5)
-    (number,) = await database.read(lambda connection: connection.execute(select(memory_owners.c.number)).one())
-    rows = [
-        {"place": number * MEMORIES_OF_ONE + seq, "id": f"{seq}", "user_id": ADA, "created_at": NOW, "importance": 0.5}
-        for seq in range(3, full_text_sqlite.CONSIDERED + 2)
-    ]
+async def test_only_a_users_newest_memories_are_searched(path: Path) -> None:
+    async with SQLiteDatabase(f"sqlite:///{path}", full_text=SQLiteFullText(max_searched_memories=3)) as database:
+        memory = MemorySQL(database, lambda: NOW)
+        for fact in ("oldest likes tea", "older likes tea", "likes coffee", "likes milk"):
+            await memory.store(ADA, fact, 0.5)
 
+        assert ["older likes tea"] == await recalled(memory, ADA, "tea")
+
+
+async def test_two_thousand_memories_of_a_user_are_searched(memory: MemorySQL, database: SQLiteDatabase) -> None:
     def store(connection: Connection) -> None:
-        connection.execute(insert(memories), [row | {"fact": "likes coffee"} for row in rows])
-        connection.execute(update(memory_owners).values(last_seq=full_text_sqlite.CONSIDERED + 1))
+        fill(connection, 1, ["oldest tea", "older tea", *["coffee"] * 1_999])
 
     await database.write(store)
 
-    assert ["older likes tea"] == await recalled(memory, ADA, "tea")
+    assert ["older tea"] == await recalled(memory, UserId("user1000000"), "tea")
+
+
+async def test_only_the_beginning_of_a_query_is_searched_for(database: SQLiteDatabase) -> None:
+    memory = MemorySQL(database, lambda: NOW, max_query_chars=10)
+    await memory.store(ADA, "likes tea", 0.5)
+
+    assert ["likes tea"] == await recalled(memory, ADA, "green tea")
+    assert [] == await recalled(memory, ADA, "white or green tea")
 
 
 # Forgetting
 
 
 def remnants(path: Path, words: Sequence[str]) -> list[tuple[str, str]]:
-    """Which files beside and including the database hold which of the words."""
+    """Return each file in the database's folder with each of the words that it contains."""
     found = []
     for file in sorted(path.parent.iterdir()):
         held = file.read_bytes().lower()
@@ -350,17 +358,17 @@ def remnants(path: Path, words: Sequence[str]) -> list[tuple[str, str]]:
 
 
 SECRETS = [a + b for a in ("qua", "zy", "wob", "xen", "kri") for b in ("blorping", "vantelly", "mizzards", "zugness")]
-"""Words that nobody else has."""
+"""Words that occur in no other facts."""
 TRACES = sorted({trace for word in SECRETS for trace in (word[3:], word[2:-3])})
-"""What is left of them, stemmed and without what a neighbour in the index has in common with them."""
+"""The parts of them that the index stores: stemmed, and without the prefix shared with the preceding word."""
 
 
 async def many_facts(memory: LongTermMemory, secret: UserId) -> list[MemoryId]:
-    """Facts of many users, those with the secret words in between; the ids of those."""
+    """Store facts of many users, among them some with secret words; return the ids of the latter."""
     dice = random.Random(7)
     common = ["".join(dice.choices("bcdfghjklm", k=2) + dice.choices("aeiou", k=2)) * 2 for _ in range(2_000)]
     stored = []
-    for start in range(0, MERGED_IN_PARTS, 30):
+    for start in range(0, SEVERAL_SEGMENTS, 30):
 
         async def store(n: int) -> None:
             words = dice.sample(common, 6) + (dice.sample(SECRETS, 3) if n % 3 == 0 else [])
@@ -373,15 +381,13 @@ async def many_facts(memory: LongTermMemory, secret: UserId) -> list[MemoryId]:
 
 
 async def indexed(database: SQLiteDatabase) -> set[str]:
-    """The traces that can be seen in the pages of the full-text index."""
+    """Return the traces that the pages of the full-text index contain."""
     blocks = text("SELECT block FROM memory_words_data")
     pages = b"".join(await database.read(lambda connection: connection.execute(blocks).scalars().all()))
     return {trace for trace in TRACES if trace.encode() in pages}
 
 
-async def test_words_that_were_forgotten_are_in_no_file(
-    memory: MemorySQL, database: SQLiteDatabase, path: Path
-) -> None:
+async def test_no_file_contains_forgotten_words(memory: MemorySQL, database: SQLiteDatabase, path: Path) -> None:
     await many_facts(memory, UserId("canary"))
     in_files = {word for _, word in await asyncio.to_thread(remnants, path, [*TRACES, "canary"])}
     in_index = await indexed(database)
@@ -392,7 +398,7 @@ async def test_words_that_were_forgotten_are_in_no_file(
     assert [] == await asyncio.to_thread(remnants, path, [*TRACES, "canary"])
 
 
-async def test_words_that_were_forgotten_one_by_one_are_in_no_file(memory: MemorySQL, path: Path) -> None:
+async def test_no_file_contains_words_forgotten_one_by_one(memory: MemorySQL, path: Path) -> None:
     canary = UserId("canary")
     doomed = [await memory.store(canary, f"{secret} and tea", 0.5) for secret in SECRETS]
     for n in range(100):
@@ -403,7 +409,7 @@ async def test_words_that_were_forgotten_one_by_one_are_in_no_file(memory: Memor
     assert len(await recalled(memory, BOB, "tea", 200)) == 100
 
 
-async def test_words_that_were_corrected_are_in_no_file(memory: MemorySQL, path: Path) -> None:
+async def test_no_file_contains_corrected_words(memory: MemorySQL, path: Path) -> None:
     doomed = [await memory.store(ADA, f"{secret} and tea", 0.5) for secret in SECRETS]
     for one in doomed:
         await memory.correct(ADA, one.id, "likes coffee", None)
@@ -412,9 +418,7 @@ async def test_words_that_were_corrected_are_in_no_file(memory: MemorySQL, path:
     assert len(await recalled(memory, ADA, "coffee", 200)) == len(SECRETS)
 
 
-async def test_words_that_were_stored_after_a_forgetting_are_in_no_file_after_the_next(
-    memory: MemorySQL, path: Path
-) -> None:
+async def test_no_file_contains_words_that_were_stored_between_two_deletions(memory: MemorySQL, path: Path) -> None:
     for _ in range(2):
         await many_facts(memory, UserId("canary"))
         await memory.forget_all(UserId("canary"))
@@ -422,7 +426,7 @@ async def test_words_that_were_stored_after_a_forgetting_are_in_no_file_after_th
     assert [] == await asyncio.to_thread(remnants, path, [*TRACES, "canary"])
 
 
-async def test_the_index_holds_together_after_forgetting(memory: MemorySQL, database: SQLiteDatabase) -> None:
+async def test_the_index_stays_consistent_after_forgetting(memory: MemorySQL, database: SQLiteDatabase) -> None:
     doomed = await many_facts(memory, ADA)
     for one in doomed[:20]:
         await memory.forget(ADA, one)
@@ -437,7 +441,7 @@ async def test_the_index_holds_together_after_forgetting(memory: MemorySQL, data
 
 
 def migrated(path: Path, revision: str) -> None:
-    """A database as an older version of the service made it."""
+    """Create a database as an older version of the service did."""
     path.parent.mkdir()
     engine = create_engine(f"sqlite:///{path}")
     with engine.begin() as connection:
@@ -447,25 +451,23 @@ def migrated(path: Path, revision: str) -> None:
     engine.dispose()
 
 
-async def test_a_database_from_before_there_were_memories_keeps_its_turns(path: Path) -> None:
+async def test_migrating_a_database_without_memories_keeps_its_turns(path: Path) -> None:
     await asyncio.to_thread(migrated, path, "0001")
     with closing(sqlite3.connect(path)) as older:
         older.execute("INSERT INTO users VALUES ('ada', 1)")
         older.execute("INSERT INTO conversations VALUES ('ada', 'default', 0, 0, 1, 1)")
         older.execute("INSERT INTO turns VALUES ('t', 'ada', 'default', 1, 0, 'Hello', 'Hi', 'completed', 'stop')")
         older.commit()
-    database = SQLiteDatabase(f"sqlite:///{path}")
-    await database.open()
-    memory = MemorySQL(database, lambda: NOW)
-    await memory.store(ADA, "likes tea", 0.5)
-    turn = await HistorySQL(database).get(TurnId("t"))
-    found = await recalled(memory, ADA, "tea")
-    await database.close()
+    async with SQLiteDatabase(f"sqlite:///{path}") as database:
+        memory = MemorySQL(database, lambda: NOW)
+        await memory.store(ADA, "likes tea", 0.5)
+        turn = await HistorySQL(database).get(TurnId("t"), ADA)
+        found = await recalled(memory, ADA, "tea")
 
     assert ("Hello", "Hi", ["likes tea"]) == (turn.user_message, turn.reply, found)
 
 
-def test_the_memories_can_be_migrated_away_and_back(path: Path) -> None:
+def test_the_migration_that_adds_memories_is_reversible(path: Path) -> None:
     migrated(path, HEAD)
     engine = create_engine(f"sqlite:///{path}")
     tables = "SELECT name FROM sqlite_master WHERE name LIKE 'memor%' ORDER BY name"
@@ -490,20 +492,6 @@ def all_subclasses(error: type[Exception]) -> set[type[Exception]]:
     return {error}.union(*(all_subclasses(kind) for kind in error.__subclasses__()))
 
 
-class FailingDatabase(Database):
-    def __init__(self, error: Exception) -> None:
-        self.error = error
-
-    async def read(self, statements: Statements[T]) -> T:
-        raise self.error
-
-    async def write(self, statements: Statements[T]) -> T:
-        raise self.error
-
-    async def erase(self, statements: Statements[int]) -> int:
-        raise self.error
-
-
 NOTHING = MemoryId("00000000-0000-4000-8000-000000000000")
 CALLS: list[Callable[[MemorySQL], Awaitable[object]]] = [
     lambda memory: memory.store(ADA, "likes tea", 0.5),
@@ -520,11 +508,9 @@ CALLS: list[Callable[[MemorySQL], Awaitable[object]]] = [
 
 @pytest.mark.parametrize(
     "kind",
-    sorted(
-        all_subclasses(SQLAlchemyError) | all_subclasses(sqlite3.Error) | {DatabaseClosed}, key=lambda kind: str(kind)
-    ),
+    sorted(all_subclasses(SQLAlchemyError) | {DatabaseClosed}, key=lambda kind: str(kind)),
 )
-async def test_every_error_of_the_database_is_the_ports(kind: type[Exception]) -> None:
+async def test_every_database_error_becomes_the_ports(kind: type[Exception]) -> None:
     error = kind.__new__(kind)
     for call in CALLS:
         with pytest.raises(MemoryUnavailable) as raised:
@@ -532,7 +518,7 @@ async def test_every_error_of_the_database_is_the_ports(kind: type[Exception]) -
         assert (raised.value.__cause__, raised.value.retry_after) == (error, 1.0)
 
 
-async def test_learning_nothing_asks_nothing_of_the_database() -> None:
+async def test_remembering_a_turn_does_not_use_the_database() -> None:
     memory = MemorySQL(FailingDatabase(DatabaseClosed()), Clock())
     turn = Turn(TurnId(str(uuid4())), ADA, DEFAULT_CONVERSATION, NOW, "My dog is called Bello").completed("Hi", "stop")
     await memory.remember(turn)
@@ -544,9 +530,11 @@ async def test_learning_nothing_asks_nothing_of_the_database() -> None:
 # PostgreSQL is next
 
 
-def test_every_statement_but_the_full_text_ones_is_one_for_postgresql_too() -> None:
+def test_every_statement_compiles_for_postgresql_too() -> None:
     values = vars(memory_sql).values()
-    statements = [value for value in values if isinstance(value, Select | TextClause | UpdateBase | Compiled)]
+    statements = [
+        value for value in values if isinstance(value, Select | TextClause | UpdateBase | PrecompiledStatement)
+    ]
     assert len(statements) > 8
     for statement in statements:
         assert str(statement.compile(dialect=make_url("postgresql://").get_dialect()()))

@@ -18,7 +18,7 @@ from sqlalchemy import Engine, event
 
 from adapters.history_in_memory import HistoryInMemory
 from adapters.history_sql import HistorySQL
-from adapters.sql.sqlite.database import SQLiteDatabase, migrate
+from adapters.sql.sqlite.database import SQLiteDatabase
 from application.ports.llm import LLM, Reply
 from domain.conversation import Message
 from tests.harness.chat_stream import ChatStream
@@ -45,14 +45,16 @@ def url_of(path: Path) -> str:
 
 
 @asynccontextmanager
-async def serving(gate: FailNext, llm: LLM, path: Path | None = None) -> AsyncIterator[Service]:
+async def serving(
+    gate: FailNext, llm: LLM, path: Path | None = None, *, busy_timeout: float = 5.0
+) -> AsyncIterator[Service]:
     """A service whose history passes the gate: a SQL one if a path is given, else one in memory."""
     parts: dict[str, Any] = {"llm": llm, "history": GatedHistory(HistoryInMemory(), gate)}
     if path is None:
         async with running_service(parts) as service:
             yield service
     else:
-        parts["database"] = database = SQLiteDatabase(url_of(path))
+        parts["database"] = database = SQLiteDatabase(url_of(path), busy_timeout=busy_timeout)
         parts["history"] = GatedHistory(HistorySQL(database), gate)
         async with running_service(parts, history_backend="sql") as service:
             yield service
@@ -210,18 +212,11 @@ async def held_by_another_process(path: Path) -> AsyncIterator[None]:
         await holder.wait()
 
 
-@pytest.fixture
-def short_busy_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adapters.sql.sqlite.engine.PRAGMAS", ("journal_mode = WAL", "busy_timeout = 200"))
-    monkeypatch.setattr("adapters.sql.sqlite.threads.BUSY_TIMEOUT", 200)
-
-
-@pytest.mark.usefixtures("short_busy_timeout")
 async def test_a_database_that_another_program_holds_is_a_503_and_the_model_is_not_asked(
     tmp_path: Path,
 ) -> None:
     path, llm = tmp_path / "chat.db", ScriptedLLM()
-    async with serving(FailNext(), llm, path) as service:
+    async with serving(FailNext(), llm, path, busy_timeout=0.2) as service:
         async with held_by_another_process(path):
             refused = [await service.client.post(endpoint, json=HELLO) for endpoint in (STREAM, SIMPLE)]
             assert (await service.client.get("/api/chat/history/user")).json()["count"] == 0
@@ -320,7 +315,7 @@ TURNS = 100_000
 
 def _seed(path: Path) -> None:
     """A user with very many turns, the latest of them the longest."""
-    migrate(url_of(path))
+    SQLiteDatabase(url_of(path)).migrate()
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("INSERT INTO users VALUES ('user', ?)", [TURNS])
         connection.execute("INSERT INTO conversations VALUES ('user', 'default', 0, ?, ?, ?)", [TURNS] * 3)
@@ -408,7 +403,7 @@ def _serve(directory: Path) -> subprocess.CompletedProcess[str]:
 
 
 def _filled_database(path: Path) -> bytes:
-    migrate(url_of(path))
+    SQLiteDatabase(url_of(path)).migrate()
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.executemany("INSERT INTO users VALUES (?, 0)", ([f"user{number}"] for number in range(500)))
     return path.read_bytes()

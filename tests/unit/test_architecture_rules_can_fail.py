@@ -34,6 +34,16 @@ FORBIDDEN_IMPORTS: Final = {
         ("adapters.probe", "adapters.sql.database"),
         ("entrypoints.probe", "adapters.sql.tables"),
     ],
+    "Only one module chooses an SQL dialect": [
+        ("adapters.history_sql", "adapters.sql.sqlite.database"),
+        ("adapters.memory_sql", "adapters.sql.sqlite.full_text"),
+        ("adapters.sql.turn_statements", "adapters.sql.sqlite.engine"),
+        ("adapters.sql.schema", "adapters.sql.sqlite.full_text"),
+        ("adapters.sql.errors", "sqlite3"),
+        ("entrypoints.cli.main", "adapters.sql.sqlite.database"),
+        ("entrypoints.container", "adapters.sql.sqlite.database"),
+        ("adapters.probe", "sqlite3"),
+    ],
     "Only the OpenAI adapter uses adapters/openai_api": [
         ("adapters.probe", "adapters.openai_api.errors"),
         ("entrypoints.container", "adapters.openai_api.errors"),
@@ -67,7 +77,6 @@ FORBIDDEN_IMPORTS: Final = {
     "SQL stays in its adapters": [
         ("entrypoints.http.probe", "sqlalchemy"),
         ("entrypoints.container", "alembic"),
-        ("adapters.probe", "sqlite3"),
     ],
     "The engine of the embedded model stays in its file": [("entrypoints.container", "xllamacpp")],
     "Only the container wires": [("entrypoints.http.probe", "dependency_injector")],

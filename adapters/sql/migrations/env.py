@@ -1,4 +1,4 @@
-"""Run by Alembic around migrations, on the connection and in the transaction of whoever called it."""
+"""Alembic's entry point: runs the migrations on the caller's connection, in the caller's transaction."""
 
 from alembic import context
 

@@ -1,52 +1,88 @@
-"""SQLite: one thread writes, one reads, one process has the file."""
+"""SQLite: one thread writes, another reads, and one process owns the file."""
 
 import asyncio
+import sqlite3
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeVar
 
-from sqlalchemy import Engine, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy import Engine, make_url, text
+from sqlalchemy.exc import SQLAlchemyError
 
-from adapters.sql.database import Database, DatabaseClosed, DatabaseUnusable, Statements
-from adapters.sql.errors import DATABASE_ERRORS
+from adapters.sql.database import Database, DatabaseClosed, Statements
+from adapters.sql.full_text import FullText
 from adapters.sql.schema import HEAD, create, upgrade
 from adapters.sql.sqlite.engine import BEGIN, driver, make_engine
-from adapters.sql.sqlite.file import inspect, locked, make
+from adapters.sql.sqlite.file import create_file, exclusive_lock, schema_version
+from adapters.sql.sqlite.full_text import SQLiteFullText
 from adapters.sql.sqlite.threads import Reader, Writer
+from adapters.sql.tables import RELEASE_LEASES
+from domain.errors import Unusable
 
 T = TypeVar("T")
 
 
 class SQLiteDatabase(Database):
-    """A database in a file, for one process.
+    """A database in a file, e.g. `sqlite:///chat.db`, for one process.
 
-    What writers have queued while a commit was under way is committed together: they share one sync of the disk.
+    Writes that are queued during a commit are committed together afterwards, so that they share one disk sync.
+
+    Args:
+        url: SQLAlchemy URL with the file's path.
+        full_text: by default FTS5 with its own defaults.
+        busy_timeout: seconds that a write waits for another program that has locked the file.
+        checkpoint_timeout: seconds that the writer waits for other programs' readers after an erasure, in order to
+            empty the write-ahead log at once.
+        max_vacuum_bytes: up to this size the file is rewritten after an erasure, at 10 ms per megabyte. SQLite
+            overwrites deleted content, but not the copies left in unused parts of pages by rows that it moved. In a
+            larger file those copies stay until SQLite reuses their space or the operator runs VACUUM.
+        max_check_bytes: up to this size the file is checked for damage at each start, at 1 ms per megabyte. In a larger
+            file, damage is found when it is read, and that operation fails.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        full_text: FullText | None = None,
+        busy_timeout: float = 5.0,
+        checkpoint_timeout: float = 0.25,
+        max_vacuum_bytes: int = 16 * 2**20,
+        max_check_bytes: int = 64 * 2**20,
+    ) -> None:
+        self.full_text = full_text or SQLiteFullText()
         self._url = url
-        self._stack = ExitStack()
+        self._busy_timeout = busy_timeout
+        self._checkpoint_timeout = checkpoint_timeout
+        self._max_vacuum_bytes = max_vacuum_bytes
+        self._max_check_bytes = max_check_bytes
+        self._lock = ExitStack()
         self._reader: Reader | None = None
         self._writer: Writer | None = None
 
     async def open(self) -> None:
-        """Lock the file, make or migrate the schema where needed, and start.
-
-        Raises:
-            DatabaseUnusable: and the file is as it was.
-        """
-        engine = await asyncio.to_thread(self._prepare)
-        self._writer = Writer(engine, "sqlite-writer")
+        engine = await asyncio.to_thread(self._lock_and_prepare)
+        self._writer = Writer(
+            engine,
+            "sqlite-writer",
+            busy_timeout=self._busy_timeout,
+            checkpoint_timeout=self._checkpoint_timeout,
+            max_vacuum_bytes=self._max_vacuum_bytes,
+        )
         self._reader = Reader(engine, "sqlite-reader")
 
     async def close(self) -> None:
-        """Finish the writes that were asked for, and let go of the file."""
         if self._reader is not None:
             await self._reader.close()
-        if self._writer is not None:  # the last to leave, so that SQLite empties and removes the log
+        if self._writer is not None:  # after the reader: SQLite empties and removes the log with its last connection
             await self._writer.close()
-        self._stack.close()
+        self._lock.close()
+
+    def migrate(self) -> None:
+        path = _path(self._url)
+        with exclusive_lock(path):
+            self._prepare(path)
 
     async def read(self, statements: Statements[T]) -> T:
         if self._reader is None:
@@ -63,47 +99,37 @@ class SQLiteDatabase(Database):
             raise DatabaseClosed
         return await self._writer.run(statements, erasing=True)
 
-    def _prepare(self) -> Engine:
+    def _lock_and_prepare(self) -> Engine:
         path = _path(self._url)
         with ExitStack() as stack:
-            stack.enter_context(locked(path))
-            _bring_up_to_date(path)
-            self._stack = stack.pop_all()
-        return make_engine(path)
+            stack.enter_context(exclusive_lock(path))
+            engine = self._prepare(path, RELEASE_LEASES)  # the lock is ours, so any lease belongs to a dead process
+            self._lock = stack.pop_all()
+        return engine
 
-
-def migrate(url: str) -> None:
-    """Bring the schema of the database at `url` up to date, all or nothing.
-
-    Raises:
-        DatabaseUnusable: and the file is as it was.
-    """
-    path = _path(url)
-    with locked(path):
-        _bring_up_to_date(path)
+    def _prepare(self, path: Path, statements: Sequence[str] = ()) -> Engine:
+        """Check the file, bring its schema up to date and run the statements, all in one transaction."""
+        version = schema_version(path, self._max_check_bytes)
+        create_file(path)
+        engine = make_engine(path, self._busy_timeout)
+        if version == HEAD and not statements:
+            return engine
+        try:
+            with engine.connect() as connection, connection.begin():
+                driver(connection).execute(BEGIN)
+                if version is None:
+                    create(connection, self.full_text)
+                elif version != HEAD and not upgrade(connection, version):
+                    raise Unusable(f"A newer version of this service made the database {path} (schema {version}).")
+                for statement in statements:
+                    connection.execute(text(statement))
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            raise Unusable(f"The schema of the database {path} cannot be brought up to date: {error}.") from error
+        return engine
 
 
 def _path(url: str) -> Path:
-    try:
-        parsed = make_url(url)
-    except ArgumentError as error:
-        raise DatabaseUnusable("The database's address is not one; an example is sqlite:///chat.db.") from error
-    if parsed.get_backend_name() != "sqlite" or parsed.database in (None, "", ":memory:"):
-        raise DatabaseUnusable("The database's address names no SQLite file; an example is sqlite:///chat.db.")
-    return Path(str(parsed.database)).absolute()
-
-
-def _bring_up_to_date(path: Path) -> None:
-    version = inspect(path)
-    make(path)
-    if version == HEAD:
-        return
-    try:
-        with make_engine(path).connect() as connection, connection.begin():
-            driver(connection).execute(BEGIN)
-            if version is None:
-                create(connection)
-            elif not upgrade(connection, version):
-                raise DatabaseUnusable(f"A newer version of this service made the database {path} (schema {version}).")
-    except DATABASE_ERRORS as error:
-        raise DatabaseUnusable(f"The schema of the database {path} can not be made: {error}.") from error
+    file = make_url(url).database
+    if file in (None, "", ":memory:"):
+        raise Unusable("The database URL names no file; a valid one is, e.g., sqlite:///chat.db.")
+    return Path(str(file)).absolute()

@@ -1,32 +1,30 @@
-"""Connections to a SQLite file."""
+"""Connections to an SQLite file."""
 
 from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event
 
-BUSY_TIMEOUT: Final = 5000
-"""Milliseconds that a commit waits for other programs that have the file locked."""
-
 BEGIN: Final = "BEGIN IMMEDIATE"
-"""Have the right to write from the start: a transaction that asks for it later is refused without waiting."""
+"""Acquires the write lock at once: SQLite rejects, without waiting, a transaction that asks for it later."""
 
-PRAGMAS: Final = (
-    "journal_mode = WAL",  # readers and the writer do not wait for each other
-    "synchronous = FULL",  # a commit is on the disk when it returns
-    f"busy_timeout = {BUSY_TIMEOUT}",
+_PRAGMAS: Final = (
+    "journal_mode = WAL",  # readers and the writer do not block each other
+    "synchronous = FULL",  # a commit is on disk when it returns
     "foreign_keys = ON",
-    "secure_delete = ON",  # what is deleted is overwritten
-    "temp_store = MEMORY",  # no texts in files that we do not know of
+    "secure_delete = ON",  # deleted content is overwritten
+    "temp_store = MEMORY",  # no content in temporary files
 )
 
 
-def make_engine(path: Path) -> Engine:
+def make_engine(path: Path, busy_timeout: float) -> Engine:
+    """Return an engine whose connections are set up for durability and wait `busy_timeout` seconds for a lock."""
     engine = create_engine(URL.create("sqlite", database=str(path)), poolclass=NullPool, hide_parameters=True)
+    pragmas = (_busy_timeout(busy_timeout), *_PRAGMAS)
 
     def set_up(connection: Any, _: object) -> None:
-        connection.isolation_level = None  # the driver opens no transactions of its own
-        for pragma in PRAGMAS:
+        connection.isolation_level = None  # keep the driver from opening transactions
+        for pragma in pragmas:
             connection.execute(f"PRAGMA {pragma}")
 
     event.listen(engine, "connect", set_up)
@@ -34,5 +32,14 @@ def make_engine(path: Path) -> Engine:
 
 
 def driver(connection: Connection) -> Any:
-    """What SQLAlchemy has no words for, or many."""
+    """The `sqlite3.Connection`, for statements that SQLAlchemy cannot express or makes slow."""
     return connection.connection.driver_connection
+
+
+def set_busy_timeout(connection: Connection, seconds: float) -> None:
+    """Wait at most so long for locks of other programs, from the next statement on."""
+    driver(connection).execute(f"PRAGMA {_busy_timeout(seconds)}")
+
+
+def _busy_timeout(seconds: float) -> str:
+    return f"busy_timeout = {round(seconds * 1000)}"

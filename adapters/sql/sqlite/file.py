@@ -1,4 +1,4 @@
-"""The file of a SQLite database: whose it is, and whether it is fit for use."""
+"""Checks on the file of an SQLite database: exclusive to this process, undamaged, and ours."""
 
 import fcntl
 import os
@@ -6,29 +6,22 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Final
 
-from adapters.sql.database import DatabaseUnusable
-
-QUICK_CHECK_BYTES: Final = 64 * 2**20
-"""Up to this size a file is checked as a whole at each start, which takes 1 ms a megabyte.
-
-In a larger one damage shows when it is met: what touches it fails as unavailable, and nothing is made up for it.
-"""
+from domain.errors import Unusable
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Have the database to ourselves, by a lock on a file beside it that the system drops when the process ends.
+def exclusive_lock(path: Path) -> Iterator[None]:
+    """Lock the database against other processes, with a lock file that the system releases when this process ends.
 
     Raises:
-        DatabaseUnusable: its folder can not be written to, or another process has the database.
+        Unusable: another process has the lock, or the folder is not writable.
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise DatabaseUnusable(f"The folder {path.parent} can not hold a database: {error.strerror}.") from error
+        raise Unusable(f"The folder {path.parent} cannot hold a database: {error.strerror}.") from error
     try:
         _lock(lock, path)
         yield
@@ -40,64 +33,65 @@ def _lock(lock: int, path: Path) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        raise DatabaseUnusable(
+        raise Unusable(
             f"Another process uses the database {path}; SQLite serves one process, several need PostgreSQL."
         ) from error
 
 
-def inspect(path: Path) -> str | None:
-    """The version of the schema in the file, empty before the first; None where there is no database yet.
+def schema_version(path: Path, max_check_bytes: int) -> str | None:
+    """Return the schema's version: empty before the first migration, None if there is no database yet.
 
-    Looks without touching, so that a file that is refused is still fit for whoever repairs it.
+    Checks files up to `max_check_bytes` for damage. Opens the file read-only, so that a damaged one stays as it is for
+    a repair.
 
     Raises:
-        DatabaseUnusable: the file is damaged, or not one of ours.
+        Unusable: the file is damaged, or is not a database of this service.
     """
     try:
         if not path.exists() or path.stat().st_size == 0:
-            _check_log_of_nothing(path)
+            _check_for_orphaned_log(path)
             return None
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
-            _check(path, connection)
-            return _version(path, connection)
+            if path.stat().st_size <= max_check_bytes:
+                _check_integrity(path, connection)
+            return _read_version(path, connection)
     except OSError as error:
-        raise DatabaseUnusable(f"The database {path} can not be read: {error.strerror}.") from error
+        raise Unusable(f"The database {path} cannot be read: {error.strerror}.") from error
     except sqlite3.Error as error:
         if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
-            raise DatabaseUnusable(f"The file {path} is no SQLite database, or its beginning is damaged.") from error
-        raise DatabaseUnusable(f"The database {path} can not be read: {error}.") from error
+            raise Unusable(f"The file {path} is not an SQLite database, or its header is damaged.") from error
+        raise Unusable(f"The database {path} cannot be read: {error}.") from error
 
 
-def make(path: Path) -> None:
-    """See to it that the file is there, for nobody else to read, and can be written to.
+def create_file(path: Path) -> None:
+    """Create the file, readable only by its owner, if it does not exist; check that it is writable.
 
     Raises:
-        DatabaseUnusable: it can not.
+        Unusable: it cannot be created or written to.
     """
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:
-        raise DatabaseUnusable(f"The database {path} can not be written to: {error.strerror}.") from error
+        raise Unusable(f"The database {path} cannot be written to: {error.strerror}.") from error
 
 
-def _check_log_of_nothing(path: Path) -> None:
+def _check_for_orphaned_log(path: Path) -> None:
     log = Path(f"{path}-wal")
-    if log.exists() and log.stat().st_size > 0:  # SQLite would delete it, with the turns that are in it
-        raise DatabaseUnusable(f"The database {path} is gone, but its log {log.name} is there; put the file back.")
+    if log.exists() and log.stat().st_size > 0:  # SQLite would delete it, and the committed turns in it
+        raise Unusable(f"The database {path} is missing, but its log {log.name} is there; restore the database file.")
 
 
-def _check(path: Path, connection: sqlite3.Connection) -> None:
-    if path.stat().st_size <= QUICK_CHECK_BYTES:
-        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        if verdict != "ok":
-            raise DatabaseUnusable(f"The database {path} is damaged: restore it from a backup, or move it away.")
+def _check_integrity(path: Path, connection: sqlite3.Connection) -> None:
+    (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        raise Unusable(f"The database {path} is damaged: restore it from a backup, or move it away.")
 
 
-def _version(path: Path, connection: sqlite3.Connection) -> str | None:
+def _read_version(path: Path, connection: sqlite3.Connection) -> str | None:
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if not tables:
         return None
     if "alembic_version" not in tables:
-        raise DatabaseUnusable(f"The file {path} is the database of another program.")
+        raise Unusable(f"The file {path} is the database of another program.")
     versions = connection.execute("SELECT version_num FROM alembic_version").fetchall()
     return str(versions[0][0]) if versions else ""

@@ -1,38 +1,35 @@
-"""Full-text search in memories, as SQLite has it (FTS5).
-
-The index holds no texts, only which words are in which place; triggers keep it up to date. A user's places are next to
-each other, and so are their entries under each word: a search costs by what the user has. FTS5's own relevance (bm25)
-would not, for it counts every user's entries under each word.
-"""
+"""Full-text search in memories with FTS5, SQLite's full-text index."""
 
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from sqlalchemy import Connection, bindparam, text
 
-from adapters.sql.compiled import Compiled
-from adapters.sql.tables import MEMORIES_OF_ONE, Instant
+from adapters.sql.compiled import PrecompiledStatement
+from adapters.sql.full_text import FullText, Hit
+from adapters.sql.tables import PLACES_PER_USER, Instant
+from domain.conversation import UserId
 
 INDEX: Final = "memory_words"
+"""The index's table; the names of its internal tables begin with this name."""
 
-CONSIDERED: Final = 2_000
-"""How many of a user's newest memories are searched: replies of other users wait for the same thread."""
+_REMOVE_OLD: Final = "INSERT INTO memory_words (memory_words, rowid, fact) VALUES ('delete', old.place, old.fact)"
+_ADD_NEW: Final = "INSERT INTO memory_words (rowid, fact) VALUES (new.place, new.fact)"
 
-_TAKE_OUT: Final = "INSERT INTO memory_words (memory_words, rowid, fact) VALUES ('delete', old.place, old.fact)"
-_PUT_IN: Final = "INSERT INTO memory_words (rowid, fact) VALUES (new.place, new.fact)"
-
-MAKE: Final = (
+CREATE_INDEX: Final = (
     "CREATE VIRTUAL TABLE memory_words USING fts5"
     "(fact, content = '', columnsize = 0, tokenize = 'porter unicode61 remove_diacritics 2')",
-    f"CREATE TRIGGER memory_words_stored AFTER INSERT ON memories BEGIN {_PUT_IN}; END",
-    f"CREATE TRIGGER memory_words_forgotten AFTER DELETE ON memories BEGIN {_TAKE_OUT}; END",
-    f"CREATE TRIGGER memory_words_corrected AFTER UPDATE OF fact ON memories BEGIN {_TAKE_OUT}; {_PUT_IN}; END",
+    f"CREATE TRIGGER memory_words_stored AFTER INSERT ON memories BEGIN {_ADD_NEW}; END",
+    f"CREATE TRIGGER memory_words_forgotten AFTER DELETE ON memories BEGIN {_REMOVE_OLD}; END",
+    f"CREATE TRIGGER memory_words_corrected AFTER UPDATE OF fact ON memories BEGIN {_REMOVE_OLD}; {_ADD_NEW}; END",
 )
-"""The index, for a table `memories` that is empty, and what keeps it up to date."""
+"""The index of an empty table `memories`, and the triggers that keep it up to date."""
 
-FIND: Final = Compiled(
+SEARCH: Final = PrecompiledStatement(
     text(
         "SELECT asked.key, memories.place, memories.importance, :now - memories.created_at"
         " FROM memory_owners CROSS JOIN json_each(:phrases) AS asked CROSS JOIN memory_words CROSS JOIN memories"
@@ -40,35 +37,51 @@ FIND: Final = Compiled(
         " AND memory_words.rowid > memory_owners.number * :each + max(0, memory_owners.last_seq - :newest)"
         " AND memory_words.rowid < memory_owners.number * :each + :each"
         " AND memories.place = memory_words.rowid AND memories.user_id = :user"
-    ).bindparams(bindparam("now", type_=Instant), each=MEMORIES_OF_ONE, newest=CONSIDERED)
+    ).bindparams(bindparam("now", type_=Instant), each=PLACES_PER_USER)
 )
-"""Each of the phrases, by its number, with each of the user's memories that has it: place, importance, age in
-microseconds. The order of the joins is given: for who has no memories, nothing is looked up."""
+"""A `Hit` for each phrase and each memory that contains it. CROSS JOIN fixes the join order, so that a user without
+memories costs one lookup."""
+
+_OPTIMIZE: Final = text("INSERT INTO memory_words (memory_words) VALUES ('optimize')")
 
 
-def phrases(words: Sequence[str]) -> str:
-    """The words as FIND takes them, quoted: none of them is an operator."""
-    return json.dumps([_phrase(word) for word in words])
+@dataclass(frozen=True)
+class SQLiteFullText(FullText):
+    """An FTS5 index that stores no text, only which words occur at which place.
+
+    Each user's places are contiguous, and so are their entries under each word; the cost of a search depends only on
+    the user's own memories. FTS5's relevance (bm25) is not used: it counts the entries of all users under each word.
+    """
+
+    max_searched_memories: int = 2_000
+    """Only so many of a user's newest memories are searched, because all reads share one thread."""
+
+    def create_index(self, connection: Connection) -> None:
+        for statement in CREATE_INDEX:
+            connection.exec_driver_sql(statement)
+
+    def search(self, connection: Connection, user_id: UserId, words: Sequence[str], now: datetime) -> Sequence[Hit]:
+        phrases = json.dumps([_phrase(word) for word in words])
+        values = {"user": user_id, "phrases": phrases, "now": now, "newest": self.max_searched_memories}
+        hits: list[Hit] = SEARCH.execute_raw(connection, values).fetchall()
+        return hits
+
+    @contextmanager
+    def purge_deleted(self, connection: Connection) -> Iterator[None]:
+        """Merge the index into one segment before and after the block, in the same transaction: 20 ms per megabyte.
+
+        FTS5 only marks entries as deleted; their words stay on disk until they are merged with the markers. With
+        several segments, SQLite 3.46 and later may merge markers and words into one segment that holds both and
+        consider it optimized, so there must be a single segment before the markers are added. FTS5's option
+        `secure-delete` (3.42) is not sufficient: it leaves words in the index's interior nodes.
+        """
+        connection.execute(_OPTIMIZE)
+        yield
+        connection.execute(_OPTIMIZE)
 
 
 def _phrase(word: str) -> str:
+    """Quote a word, so that FTS5 never takes it for an operator."""
     quoted = '"' + word.replace('"', '""') + '"'
-    # The index folds letter by letter, so that a ß stays what it is, where we ask for ss.
+    # The index folds single letters only and keeps ß, but case folding has turned ß into ss in the query.
     return f"{quoted} OR {quoted.replace('ss', 'ß')}" if "ss" in word else quoted
-
-
-_MERGE: Final = text("INSERT INTO memory_words (memory_words) VALUES ('optimize')")
-
-
-@contextmanager
-def rid_of_deleted(connection: Connection) -> Iterator[None]:
-    """Have what is deleted or reworded inside leave the index in the same transaction: 20 ms a megabyte of index.
-
-    FTS5 only notes what is deleted, and leaves the words where they are until they are merged with the notes. Where
-    there are many parts, a newer SQLite (3.46) merges them to a single one that has both, and takes that for done; so
-    there must be one part alone when the notes come. Its option `secure-delete` (3.42) is no better: it leaves words in
-    the tree above the pages.
-    """
-    connection.execute(_MERGE)
-    yield
-    connection.execute(_MERGE)

@@ -1,26 +1,17 @@
-"""The two threads that work on a SQLite file: everything that is written goes through one of them."""
+"""The reader thread and the writer thread of an SQLite file. All writes go through the one writer."""
 
 from collections.abc import Sequence
-from typing import Final
 
-from adapters.sql.sqlite.engine import BEGIN, BUSY_TIMEOUT, driver
-from adapters.sql.worker import Job, Worker
+from sqlalchemy import Engine
 
-CHECKPOINT_PATIENCE: Final = 250
-"""Milliseconds that the writer waits for other programs' readers, so that an erased text leaves the log at once."""
-
-VACUUM_BYTES: Final = 16 * 2**20
-"""Up to this size the file is rewritten after an erasure, which takes 10 ms a megabyte.
-
-SQLite overwrites what it deletes, but not the copies that it left in the unused part of a page when it moved a row to
-another. In larger files such remnants stay until SQLite uses their place, or the operator runs VACUUM.
-"""
+from adapters.sql.database_thread import DatabaseThread, Job
+from adapters.sql.sqlite.engine import BEGIN, driver, set_busy_timeout
 
 
-class Reader(Worker):
-    """Its connection is in no transaction: each query sees what is committed when it begins."""
+class Reader(DatabaseThread):
+    """Runs each query outside a transaction, so that it sees everything committed before it began."""
 
-    def serve(self, jobs: Sequence[Job]) -> None:
+    def run_jobs(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
             try:
                 job.succeed(job.statements(self.connection))
@@ -29,25 +20,33 @@ class Reader(Worker):
                 job.fail(error)
 
 
-class Writer(Worker):
-    _leftovers = True
-    """Erased text may still be in the log; at the start, that of a process that died before it came to that."""
+class Writer(DatabaseThread):
+    """Commits each batch in one transaction (group commit). See `SQLiteDatabase` for the parameters."""
 
-    def serve(self, jobs: Sequence[Job]) -> None:
+    def __init__(
+        self, engine: Engine, name: str, *, busy_timeout: float, checkpoint_timeout: float, max_vacuum_bytes: int
+    ) -> None:
+        self._busy_timeout = busy_timeout
+        self._checkpoint_timeout = checkpoint_timeout
+        self._max_vacuum_bytes = max_vacuum_bytes
+        self._log_dirty = True  # a process that died may have left erased content in the write-ahead log
+        super().__init__(engine, name)
+
+    def run_jobs(self, jobs: Sequence[Job]) -> None:
         if not self._commit(jobs):
             for job in jobs:
                 self._commit([job])
         if any(job.erasing and job.result for job in jobs):
-            self._leftovers = True
-            self._clean_pages()
-            self._empty_log(CHECKPOINT_PATIENCE)
-        elif self._leftovers:
-            self._empty_log(0)
+            self._log_dirty = True
+            self._vacuum()
+            self._truncate_log(self._checkpoint_timeout)
+        elif self._log_dirty:
+            self._truncate_log(0)
 
     def _commit(self, jobs: Sequence[Job]) -> bool:
-        """Run the jobs in one transaction. False where it is not known which of them spoilt it for the others.
+        """Run the jobs in one transaction. Returns False if one of several failed and all were rolled back.
 
-        Raises where no transaction can be had: then it is no use to try them one by one.
+        Raises if no transaction can be started: running the jobs one by one would not help.
         """
         connection = self.connection
         transaction = connection.begin()
@@ -65,15 +64,15 @@ class Writer(Worker):
                 job.succeed(result)
         return True
 
-    def _clean_pages(self) -> None:
+    def _vacuum(self) -> None:
         sqlite = driver(self.connection)
         ((pages, size),) = sqlite.execute("SELECT * FROM pragma_page_count, pragma_page_size")
-        if pages * size <= VACUUM_BYTES:
+        if pages * size <= self._max_vacuum_bytes:
             sqlite.execute("VACUUM")
 
-    def _empty_log(self, patience: int) -> None:
-        sqlite = driver(self.connection)
-        sqlite.execute(f"PRAGMA busy_timeout = {patience}")
-        ((busy, _, _),) = sqlite.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        sqlite.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT}")
-        self._leftovers = bool(busy)
+    def _truncate_log(self, timeout: float) -> None:
+        """Move the write-ahead log into the database and empty it, waiting `timeout` seconds for other readers."""
+        set_busy_timeout(self.connection, timeout)
+        ((busy, _, _),) = driver(self.connection).execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        set_busy_timeout(self.connection, self._busy_timeout)
+        self._log_dirty = bool(busy)

@@ -1,4 +1,4 @@
-"""Turns that are to be remembered, users that are to be forgotten."""
+"""The outbox of long-term memory: turns to remember, users to forget."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Facts about users, and the full-text index of them."""
+"""Facts about users, and their full-text index."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -17,7 +17,7 @@ _FULL_TEXT_ON_SQLITE = (
     " INSERT INTO memory_words (memory_words, rowid, fact) VALUES ('delete', old.place, old.fact);"
     " INSERT INTO memory_words (rowid, fact) VALUES (new.place, new.fact); END",
 )
-"""As it was at this revision, whatever becomes of it later."""
+"""The index as of this revision; `sqlite.full_text.CREATE_INDEX` may have changed since."""
 
 _NUMBER = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 

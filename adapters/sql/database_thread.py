@@ -1,4 +1,4 @@
-"""A thread that owns a connection and runs on it whatever has gathered."""
+"""A thread that owns a connection and runs queued statements on it, in batches. Independent of the dialect."""
 
 import asyncio
 import threading
@@ -8,6 +8,7 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
 
 from adapters.sql.database import DatabaseClosed, Statements
 
@@ -15,7 +16,10 @@ T = TypeVar("T")
 
 
 class Job:
-    """Statements, and whoever waits for them. `erasing` wants what they delete out of the files."""
+    """Statements to run, and the future of the caller that awaits their result.
+
+    `erasing` marks statements whose deleted rows must also leave the database's files.
+    """
 
     __slots__ = ("erasing", "error", "future", "result", "settled", "statements")
 
@@ -43,13 +47,14 @@ class Job:
             self.future.set_exception(self.error)
 
 
-class Worker(ABC):
-    """A thread with a connection of its own, made at need and again after an error."""
+class DatabaseThread(ABC):
+    """A thread with a connection of its own, opened when first needed and reopened after an error."""
 
     def __init__(self, engine: Engine, name: str) -> None:
         self._engine = engine
-        self._inbox: SimpleQueue[Sequence[Job]] = SimpleQueue()
-        self._asked: list[Job] = []
+        self._driver_error: type[Exception] = engine.dialect.loaded_dbapi.Error
+        self._batches: SimpleQueue[Sequence[Job]] = SimpleQueue()
+        self._next_batch: list[Job] = []
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
         self._loop = asyncio.get_running_loop()
         self._connection: Connection | None = None
@@ -57,26 +62,36 @@ class Worker(ABC):
         self._thread.start()
 
     async def run(self, statements: Statements[T], *, erasing: bool = False) -> T:
+        """Run the statements on the thread and return their result. They run even if the caller is cancelled.
+
+        Raises:
+            DatabaseClosed: `close` was called before.
+            SQLAlchemyError: the database failed; the driver's own errors are wrapped.
+            Exception: any other error that the statements raise.
+        """
         if self._closed:
             raise DatabaseClosed
         job = Job(statements, self._loop.create_future(), erasing)
-        self._asked.append(job)
-        if len(self._asked) == 1:  # what else is asked for in this round of the loop goes along: a thread wakes dearly
-            self._loop.call_soon(self._hand_over)
-        result: T = await job.future
+        self._next_batch.append(job)
+        if len(self._next_batch) == 1:  # batch all requests of this loop iteration: waking the thread is expensive
+            self._loop.call_soon(self._queue_batch)
+        try:
+            result: T = await job.future
+        except self._driver_error as error:
+            raise DBAPIError.instance(None, None, error, self._driver_error, hide_parameters=True) from error
         return result
 
     async def close(self) -> None:
-        """Finish what was given, then disconnect."""
+        """Run everything that is pending, then disconnect and wait until the thread has ended."""
         if not self._closed:
-            self._hand_over()  # before the thread may find that it has been given everything
+            self._queue_batch()  # before setting `_closed`: the thread ends when it finds that and an empty queue
             self._closed = True
-            self._inbox.put([])  # wakes it
+            self._batches.put([])  # wakes the thread
         await asyncio.to_thread(self._thread.join)
 
     @abstractmethod
-    def serve(self, jobs: Sequence[Job]) -> None:
-        """Run the jobs and settle each. What is raised becomes the error of those that are not settled."""
+    def run_jobs(self, jobs: Sequence[Job]) -> None:
+        """Run the jobs and settle each. An error raised here fails the jobs that are not settled yet."""
         ...
 
     @property
@@ -86,22 +101,22 @@ class Worker(ABC):
         return self._connection
 
     def disconnect(self) -> None:
-        """Drop the connection with whatever is open on it; the next use makes a new one."""
+        """Drop the connection and any open transaction; the next use opens a new one."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.invalidate()
             connection.close()
 
-    def _hand_over(self) -> None:
-        asked, self._asked = self._asked, []
-        if asked:
-            self._inbox.put(asked)
+    def _queue_batch(self) -> None:
+        batch, self._next_batch = self._next_batch, []
+        if batch:
+            self._batches.put(batch)
 
     def _main(self) -> None:
-        while not (self._closed and self._inbox.empty()):
-            jobs = list(self._inbox.get())
-            while not self._inbox.empty():
-                jobs += self._inbox.get()
+        while not (self._closed and self._batches.empty()):
+            jobs = list(self._batches.get())
+            while not self._batches.empty():
+                jobs += self._batches.get()
             if jobs:
                 self._settle(jobs)
                 self._loop.call_soon_threadsafe(_deliver, jobs)
@@ -109,7 +124,7 @@ class Worker(ABC):
 
     def _settle(self, jobs: Sequence[Job]) -> None:
         try:
-            self.serve(jobs)
+            self.run_jobs(jobs)
         except Exception as error:
             self.disconnect()
             for job in jobs:

@@ -1,0 +1,39 @@
+"""Full-text search in memories: the part of long-term memory that every SQL dialect does differently."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Protocol
+
+from sqlalchemy import Connection
+
+from domain.conversation import UserId
+
+Hit = tuple[int, int, float, int]
+"""A memory that contains a word: the word's index, then the memory's place, importance and age in microseconds."""
+
+
+class FullText(Protocol):
+    """The full-text index of `tables.memories`. Every method runs in the caller's transaction."""
+
+    @abstractmethod
+    def create_index(self, connection: Connection) -> None:
+        """Create the index of the empty table, and the triggers, if any, that keep it up to date."""
+        ...
+
+    @abstractmethod
+    def search(self, connection: Connection, user_id: UserId, words: Sequence[str], now: datetime) -> Sequence[Hit]:
+        """Find each of the words in the user's memories, in any form that the index considers the same word.
+
+        The words are never interpreted as query syntax. A user's oldest memories may be skipped to bound the cost.
+        """
+        ...
+
+    @abstractmethod
+    def purge_deleted(self, connection: Connection) -> AbstractContextManager[None]:
+        """Remove the words of memories deleted or changed inside the block from the index itself.
+
+        An index may keep them on disk after its results no longer show them.
+        """
+        ...

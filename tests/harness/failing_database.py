@@ -1,0 +1,30 @@
+"""A database whose every call raises a given error."""
+
+from adapters.sql.database import Database, Statements, T
+from adapters.sql.full_text import FullText
+from adapters.sql.sqlite.full_text import SQLiteFullText
+
+
+class FailingDatabase(Database):
+    full_text: FullText = SQLiteFullText()
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    async def open(self) -> None:
+        raise self.error
+
+    async def close(self) -> None:
+        raise self.error
+
+    def migrate(self) -> None:
+        raise self.error
+
+    async def read(self, statements: Statements[T]) -> T:
+        raise self.error
+
+    async def write(self, statements: Statements[T]) -> T:
+        raise self.error
+
+    async def erase(self, statements: Statements[int]) -> int:
+        raise self.error
