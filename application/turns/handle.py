@@ -1,8 +1,7 @@
 """A turn in progress, as its callers see it."""
 
 from contextlib import AbstractAsyncContextManager
-from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from application.ports.live_turns import Batch, End, LiveTurnsUnavailable, Reader
 from domain.conversation import Turn
@@ -44,10 +43,8 @@ class TurnHandle(AbstractAsyncContextManager["TurnHandle"]):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._reader.__aexit__(kind, error, trace)
+    async def __aexit__(self, *exc_info: Any) -> None:
+        await self._reader.__aexit__(*exc_info)
 
 
 class EndedReader(Reader):
@@ -62,7 +59,5 @@ class EndedReader(Reader):
     async def __aenter__(self) -> Reader:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc_info: Any) -> None:
         pass

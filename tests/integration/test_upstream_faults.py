@@ -13,7 +13,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from application.turns.running import MAX_REPLY_BYTES
+from domain.reply import MAX_REPLY_BYTES
 from tests.harness.chat_stream import ChatStream
 from tests.harness.leaks import PeakMemory, assert_no_turn_left
 from tests.harness.scripted_upstream import NASTY_TEXTS, TEXTS, ScriptedUpstream

@@ -28,7 +28,7 @@ from domain.errors import (
 from tests.harness.fakes import USAGE, ScriptedLLM, ScriptedReply
 from tests.harness.script import ANN, NO_DELAYS, FailingHistory, application, message, read
 
-ESTIMATE = Usage(17, 2, estimated=True)
+ESTIMATE = Usage(18, 3, estimated=True)
 
 HANGS = ScriptedReply(deltas=("Hel",), hangs=True)
 SILENT = ScriptedReply(deltas=(), hangs=True)
