@@ -1,30 +1,37 @@
-"""LLM on OpenAI's SDK: OpenAI itself and the many servers that speak like it."""
+"""LLM on the Chat Completions API of OpenAI and of the many servers that are compatible with it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
+import aiohttp
 import openai
 import orjson
 
 from adapters.openai_api import errors
-from adapters.openai_api.connection import Answer
 from adapters.openai_api.parameters import Parameters
 from adapters.openai_api.reply import OpenAIReply
-from adapters.openai_api.service import ModelService
+from adapters.openai_api.service import ModelService, discard
 from application.ports.llm import LLM, LLMError, LLMInvalid, LLMUnreachable, Reply
 from domain.conversation import Message
 
-OPENAI: Final = "https://api.openai.com/v1"
+OPENAI_URL: Final = "https://api.openai.com/v1"
+
+_DECODED: Final = frozenset({"identity", "gzip", "deflate", "br", "zstd"})
+"""Content encodings that aiohttp decodes, or refuses if it cannot; it passes on others as they are."""
 
 
 class LLMOpenAI(LLM):
-    """Calls of one model. All limits are in seconds.
+    """Calls one model. All timeouts are in seconds.
 
-    `first_byte_timeout` runs from the request to the answer's head, connecting included; `idle_timeout` between two
-    reads from then on. `max_connections` calls run at once; more wait for `pool_timeout`, and are then unreachable and
-    repeatable, since nothing was sent.
+    Args:
+        connect_timeout: For a new connection, including name lookup, proxy and TLS.
+        first_byte_timeout: From the request, connecting included, to the head of the response.
+        idle_timeout: Between two reads from then on.
+        pool_timeout: For one of `max_connections` to become free. After that the call fails as unreachable, and is
+            repeatable since nothing was sent.
+        keep_alive: For which an idle connection is kept. Many servers close theirs after 5 seconds.
     """
 
     def __init__(
@@ -39,13 +46,15 @@ class LLMOpenAI(LLM):
         first_byte_timeout: float = 30,
         idle_timeout: float = 60,
         pool_timeout: float = 2,
+        keep_alive: float = 3,
         max_connections: int = 1200,
     ) -> None:
         self._service = ModelService(
             api_key=api_key,
-            base_url=base_url or OPENAI,
+            base_url=base_url or OPENAI_URL,
             connect_timeout=connect_timeout,
             idle_timeout=idle_timeout,
+            keep_alive=keep_alive,
         )
         self._model = model
         self._parameters = Parameters(temperature=temperature, max_tokens=max_tokens)
@@ -56,23 +65,23 @@ class LLMOpenAI(LLM):
 
     async def close(self) -> None:
         """Close the connections. No call may be running or follow."""
-        self._service.close()
+        await self._service.close()
 
     @asynccontextmanager
     async def reply(self, messages: Sequence[Message]) -> AsyncIterator[Reply]:
-        await self._take_slot()
+        await self._acquire_slot()
         try:
-            answer = await self._ask(messages)
+            response = await self._send(messages)
             try:
-                _expect_stream(answer)
-                with OpenAIReply(answer, self._idle_timeout) as reply:
+                _require_event_stream(response)
+                with OpenAIReply(response.content, self._idle_timeout) as reply:
                     yield reply
             finally:
-                answer.release()  # which closes the connection, unless the answer was read to its end
+                discard(response)
         finally:
             self._slots.release()
 
-    async def _take_slot(self) -> None:
+    async def _acquire_slot(self) -> None:
         if not self._slots.locked():
             await self._slots.acquire()
             return
@@ -84,24 +93,25 @@ class LLMOpenAI(LLM):
             busy.repeatable = True
             raise busy from None
 
-    async def _ask(self, messages: Sequence[Message]) -> Answer:
-        texts = [{"role": message.role.value, "content": message.text} for message in messages]
+    async def _send(self, messages: Sequence[Message]) -> aiohttp.ClientResponse:
+        prompt = [{"role": message.role.value, "content": message.text} for message in messages]
         failure: LLMError | None = None
         while failure is None:
-            sent = self._parameters.current
-            content = orjson.dumps({"model": self._model, "messages": texts, "stream": True, **sent})
+            parameters = self._parameters.current
+            content = orjson.dumps({"model": self._model, "messages": prompt, "stream": True, **parameters})
             try:
                 async with asyncio.timeout(self._first_byte_timeout):
-                    return await self._service.ask(content)
-            except openai.APIStatusError as refusal:
-                if not self._parameters.learn(refusal, sent):
-                    failure = errors.of_status(refusal)
-            except errors.FOREIGN as error:
-                failure = errors.of_exception(error, streaming=False)
-        raise failure  # outside of the handlers: what the service wrote must not hang on it as its context
+                    return await self._service.send(content)
+            except openai.APIStatusError as error:
+                if not self._parameters.adapt(error, parameters):
+                    failure = errors.from_status(error)
+            except errors.FOREIGN_ERRORS as error:
+                failure = errors.from_exception(error, streaming=False)
+        raise failure  # outside the handlers, so that the service's text does not become its context
 
 
-def _expect_stream(answer: Answer) -> None:
-    kind = answer.header("content-type").partition(";")[0].strip().lower()
-    if kind != "text/event-stream" or answer.header("content-encoding") not in ("", "identity"):
-        raise LLMInvalid("The model's service answered with something else than a stream of events.")
+def _require_event_stream(response: aiohttp.ClientResponse) -> None:
+    media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if media_type != "text/event-stream" or encoding not in _DECODED:
+        raise LLMInvalid("The model's service did not respond with a stream of events.")

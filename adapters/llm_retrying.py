@@ -1,4 +1,4 @@
-"""LLM that asks a second time where the first cost nothing."""
+"""LLM that retries calls that are safe to repeat."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -10,37 +10,45 @@ import anyio
 from application.ports.llm import LLM, LLMError, Reply
 from domain.conversation import Message
 
-MAX_ATTEMPTS: Final = 2
-
-PAUSE: Final = 0.5
-"""Seconds before the next attempt, give or take half of it, where the service names no time."""
-
-MAX_PAUSE: Final = 5.0
-"""Seconds that a caller is kept waiting for a service that asked for a pause; a longer one is the caller's to wait."""
-
-BUDGET: Final = 10.0
-"""Seconds after the call within which its last attempt begins."""
-
 _RANDOM: Final = SystemRandom()
 
 
 class RetryingLLM(LLM):
-    """Wraps another: repeats a call that failed before the answer began, if its error is repeatable.
+    """Wraps another LLM: retries a call that failed with a repeatable error before its reply began.
 
-    Errors once the answer has begun pass through: text that was given can not be taken back.
+    Later errors pass through: deltas that were handed on cannot be taken back. All times are in seconds.
+
+    Args:
+        backoff: Before the next attempt, with a jitter of half of it, if the service does not name a time.
+        max_retry_after: The longest pause asked for by the service that is kept here. The caller is told longer ones.
+        retry_budget: From the start of the call to the start of its last attempt.
+        random: Returns a float in [0, 1) for the jitter.
     """
 
-    def __init__(self, llm: LLM, *, random: Callable[[], float] = _RANDOM.random) -> None:
+    def __init__(
+        self,
+        llm: LLM,
+        *,
+        max_attempts: int = 2,
+        backoff: float = 0.5,
+        max_retry_after: float = 5,
+        retry_budget: float = 10,
+        random: Callable[[], float] = _RANDOM.random,
+    ) -> None:
         self._llm = llm
+        self._max_attempts = max_attempts
+        self._backoff = backoff
+        self._max_retry_after = max_retry_after
+        self._retry_budget = retry_budget
         self._random = random
 
     @asynccontextmanager
     async def reply(self, messages: Sequence[Message]) -> AsyncIterator[Reply]:
         async with AsyncExitStack() as stack:
-            yield await self._ask(stack, messages)
+            yield await self._enter_reply(stack, messages)
 
-    async def _ask(self, stack: AsyncExitStack, messages: Sequence[Message]) -> Reply:
-        deadline = anyio.current_time() + BUDGET
+    async def _enter_reply(self, stack: AsyncExitStack, messages: Sequence[Message]) -> Reply:
+        deadline = anyio.current_time() + self._retry_budget
         attempt = 1
         while True:
             try:
@@ -48,13 +56,13 @@ class RetryingLLM(LLM):
             except LLMError as error:
                 error.attempts = attempt
                 pause = self._pause(error)
-                final = attempt == MAX_ATTEMPTS or not error.repeatable
-                too_long = (error.retry_after or 0) > MAX_PAUSE or anyio.current_time() + pause > deadline
+                final = attempt == self._max_attempts or not error.repeatable
+                too_long = (error.retry_after or 0) > self._max_retry_after or anyio.current_time() + pause > deadline
                 if final or too_long:
                     raise
             await anyio.sleep(pause)
             attempt += 1
 
     def _pause(self, error: LLMError) -> float:
-        jitter = PAUSE * (0.5 + self._random())
+        jitter = self._backoff * (0.5 + self._random())
         return jitter if error.retry_after is None else error.retry_after + jitter / 10

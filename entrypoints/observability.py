@@ -10,7 +10,7 @@ from typing import Any, TextIO, cast
 import structlog
 from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
-QUIET = ("openai", "httpx2", "httpcore2", "httpx", "httpcore", "asyncio", "alembic", "sqlalchemy")
+QUIET = ("openai", "httpx2", "httpcore2", "httpx", "httpcore", "aiohttp", "asyncio", "alembic", "sqlalchemy")
 """Libraries whose debug lines hold requests, headers or statements."""
 
 

@@ -1,21 +1,22 @@
-"""What errors of the SDK, of its HTTP libraries and of the service mean to us.
+"""Map the errors of the SDK, of its HTTP libraries and of the service to those of the LLM port.
 
-Nothing that the service wrote gets into our errors or their causes: it may repeat our credentials or a user's text.
+Nothing that the service wrote becomes part of our errors or their causes: it may repeat credentials or a user's text.
 """
 
-import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
+import aiohttp
+import aiohttp.http_exceptions
 import httpx2
 import openai
 
-from adapters.openai_api.connection import Unreadable
-from adapters.openai_api.connections import NotConnected
+from adapters.error_translation import exception_chain, foreign_error
+from adapters.openai_api.http_client import ConnectError
+from adapters.retry_after import parse_retry_after
 from application.ports.llm import (
     LLMAuthFailed,
     LLMContextTooLong,
@@ -32,164 +33,156 @@ from application.ports.llm import (
 )
 
 
-class ForeignError(Exception):
-    """Stands for an error of a library as the cause of ours: its names and numbers, without its text."""
-
-
 @dataclass(frozen=True)
-class Meaning:
-    """What an error is to us before the answer has begun, and after."""
+class Translation:
+    """What an exception becomes before the response has begun (`waiting`), and while it streams (`streaming`)."""
 
     waiting: type[LLMError]
     streaming: type[LLMError]
     repeatable: bool = False
-    """The request has certainly not been received."""
+    """The request cannot have reached the service."""
 
 
-UNREACHED: Final = Meaning(LLMUnreachable, LLMDisconnected, repeatable=True)
-UNREACHABLE: Final = Meaning(LLMUnreachable, LLMDisconnected)
-SILENT: Final = Meaning(LLMTimeout, LLMIdle)
-BROKEN: Final = Meaning(LLMDisconnected, LLMDisconnected)
-UNREADABLE: Final = Meaning(LLMInvalid, LLMInvalid)
-REDIRECTED: Final = Meaning(LLMRedirected, LLMRedirected)
-FAILED: Final = Meaning(LLMFailed, LLMFailed)
+NOT_CONNECTED: Final = Translation(LLMUnreachable, LLMDisconnected, repeatable=True)
+BAD_URL: Final = Translation(LLMUnreachable, LLMDisconnected)
+TIMED_OUT: Final = Translation(LLMTimeout, LLMIdle)
+DISCONNECTED: Final = Translation(LLMDisconnected, LLMDisconnected)
+INVALID: Final = Translation(LLMInvalid, LLMInvalid)
+REDIRECTED: Final = Translation(LLMRedirected, LLMRedirected)
+FAILED: Final = Translation(LLMFailed, LLMFailed)
 
-MEANINGS: Final[Mapping[type[Exception], Meaning]] = {
-    NotConnected: UNREACHED,
-    Unreadable: UNREADABLE,
-    httpx2.ConnectTimeout: UNREACHED,
-    httpx2.PoolTimeout: UNREACHED,
-    httpx2.ConnectError: UNREACHED,
-    httpx2.ProxyError: UNREACHED,
-    httpx2.UnsupportedProtocol: UNREACHABLE,
-    httpx2.InvalidURL: UNREACHABLE,
-    httpx2.TimeoutException: SILENT,
-    httpx2.NetworkError: BROKEN,
-    httpx2.RemoteProtocolError: BROKEN,
-    httpx2.DecodingError: UNREADABLE,
+ERROR_MAP: Final[Mapping[type[Exception], Translation]] = {
+    ConnectError: NOT_CONNECTED,
+    aiohttp.ClientConnectorError: NOT_CONNECTED,
+    aiohttp.ClientHttpProxyError: NOT_CONNECTED,
+    aiohttp.ConnectionTimeoutError: NOT_CONNECTED,
+    aiohttp.ServerFingerprintMismatch: NOT_CONNECTED,
+    aiohttp.ServerTimeoutError: TIMED_OUT,
+    aiohttp.ClientConnectionError: DISCONNECTED,
+    aiohttp.ClientPayloadError: DISCONNECTED,
+    aiohttp.UploadAbortedError: DISCONNECTED,
+    aiohttp.EofStream: DISCONNECTED,
+    aiohttp.TooManyRedirects: REDIRECTED,
+    aiohttp.RedirectClientError: REDIRECTED,
+    aiohttp.ClientResponseError: INVALID,
+    aiohttp.InvalidURL: BAD_URL,
+    aiohttp.NonHttpUrlClientError: BAD_URL,
+    aiohttp.ClientError: FAILED,
+    aiohttp.WebSocketError: FAILED,
+    aiohttp.WSMessageTypeError: FAILED,
+    aiohttp.http_exceptions.HttpProcessingError: INVALID,
+    aiohttp.http_exceptions.ContentLengthError: DISCONNECTED,
+    aiohttp.http_exceptions.TransferEncodingError: DISCONNECTED,
+    httpx2.ConnectTimeout: NOT_CONNECTED,
+    httpx2.PoolTimeout: NOT_CONNECTED,
+    httpx2.ConnectError: NOT_CONNECTED,
+    httpx2.ProxyError: NOT_CONNECTED,
+    httpx2.UnsupportedProtocol: BAD_URL,
+    httpx2.InvalidURL: BAD_URL,
+    httpx2.TimeoutException: TIMED_OUT,
+    httpx2.NetworkError: DISCONNECTED,
+    httpx2.RemoteProtocolError: DISCONNECTED,
+    httpx2.DecodingError: INVALID,
     httpx2.TooManyRedirects: REDIRECTED,
     httpx2.HTTPError: FAILED,
     httpx2.CookieConflict: FAILED,
     httpx2.StreamError: FAILED,
-    openai.APITimeoutError: SILENT,
-    openai.APIConnectionError: BROKEN,
-    openai.APIResponseValidationError: UNREADABLE,
+    openai.APITimeoutError: TIMED_OUT,
+    openai.APIConnectionError: DISCONNECTED,
+    openai.APIResponseValidationError: INVALID,
     openai.OpenAIError: FAILED,
-    TimeoutError: SILENT,
-    OSError: BROKEN,
-    ValueError: UNREADABLE,
+    TimeoutError: TIMED_OUT,
+    OSError: DISCONNECTED,
+    ValueError: INVALID,
 }
-"""The most derived class that an error is of counts."""
+"""The most derived class of an exception that is listed here decides."""
 
-FOREIGN: Final = tuple(MEANINGS)
+FOREIGN_ERRORS: Final = tuple(ERROR_MAP)
 
-_LIBRARIES: Final = ("adapters", "httpx2", "openai")
-"""Where several of them tell of one error, the first in this order is believed."""
+_LIBRARIES: Final = ("adapters", "aiohttp", "httpx2", "openai")
+"""Top-level packages whose errors decide over others in the same chain, the most reliable first."""
 
 _REPEATABLE: Final = frozenset({408, 409, 500, 502, 503, 529})
-"""Statuses of requests that were not worked on, by convention."""
+"""Statuses of requests that were not processed, by convention."""
 
-_RATE: Final = frozenset({"rate_limit_exceeded", "rate_limit_error", "insufficient_quota", "too_many_requests"})
-_AUTH: Final = frozenset({"invalid_api_key", "authentication_error", "permission_error", "permission_denied"})
-_CONTEXT: Final = frozenset({"context_length_exceeded", "exceed_context_size_error"})
+_RATE_LIMIT_CODES: Final = frozenset(
+    {"rate_limit_exceeded", "rate_limit_error", "insufficient_quota", "too_many_requests"}
+)
+_AUTH_CODES: Final = frozenset({"invalid_api_key", "authentication_error", "permission_error", "permission_denied"})
+_CONTEXT_CODES: Final = frozenset({"context_length_exceeded", "exceed_context_size_error"})
 _CONTEXT_TEXT: Final = re.compile(r"context.{0,30}(length|size|window)|(exceed|larger|too).{0,60}context", re.I | re.S)
-_TOKEN: Final = re.compile(r"[a-z_]{1,48}")
+_SAFE_TO_LOG: Final = re.compile(r"[a-z_]{1,48}")
 
 
-def of_exception(error: Exception, *, streaming: bool) -> LLMError:
-    """What to raise for an error of a library."""
-    chain = list(_chain(error))
-    told = min(chain, key=_authority)
-    meaning = meaning_of(type(told))
-    failure = (meaning.streaming if streaming else meaning.waiting)()
-    failure.repeatable = meaning.repeatable and not streaming
-    failure.__cause__ = ForeignError(" from ".join(_name(link) for link in chain))
+def from_exception(error: Exception, *, streaming: bool) -> LLMError:
+    """Translate an exception of a library."""
+    translation = translation_of(type(_most_reliable(error)))
+    failure = (translation.streaming if streaming else translation.waiting)()
+    failure.repeatable = translation.repeatable and not streaming
+    failure.__cause__ = foreign_error(error)
     return failure
 
 
-def meaning_of(foreign: type[BaseException]) -> Meaning:
-    """Raises: KeyError: the class is not ours to explain."""
-    return MEANINGS[next((base for base in foreign.__mro__ if base in MEANINGS), foreign)]
+def translation_of(foreign: type[BaseException]) -> Translation:
+    """Look a class up. Raises: KeyError: Neither it nor a base of it is in the map."""
+    return ERROR_MAP[next((base for base in foreign.__mro__ if base in ERROR_MAP), foreign)]
 
 
-def of_status(refusal: openai.APIStatusError) -> LLMError:
-    """What to raise for an answer that is not a 2xx."""
-    status = refusal.status_code
-    failure = _of_answer(status, refusal.body)
-    failure.retry_after = _retry_after(refusal.response.headers)
+def from_status(error: openai.APIStatusError) -> LLMError:
+    """Translate a response whose status is not 2xx."""
+    status = error.status_code
+    failure = _from_body(status, error.body)
+    failure.retry_after = parse_retry_after(error.response.headers, datetime.now(UTC))
     if type(failure) is LLMFailed:
         failure.repeatable = status in _REPEATABLE
-    names = [name for name in (refusal.code, refusal.type, refusal.param) if name and _TOKEN.fullmatch(name)]
-    failure.__cause__ = ForeignError(" ".join([f"{_name(refusal)} {status}", *names]))
+    names = [name for name in (error.code, error.type, error.param) if name and _SAFE_TO_LOG.fullmatch(name)]
+    failure.__cause__ = foreign_error(error, *names)
     return failure
 
 
-def of_event(error: object) -> LLMError:
-    """What to raise for an error that the service sent inside of the stream."""
-    failure = _of_answer(None, error)
+def from_event(error: object) -> LLMError:
+    """Translate an error that the service sent within the stream."""
+    failure = _from_body(None, error)
     failure.repeatable = False
     return failure
 
 
-def _of_answer(status: int | None, body: object) -> LLMError:
+def _from_body(status: int | None, body: object) -> LLMError:
     fields: Mapping[str, Any] = body if isinstance(body, Mapping) else {"message": body}
-    names = {str(fields.get("code")), str(fields.get("type"))}
+    codes = {str(fields.get("code")), str(fields.get("type"))}
     if status is None:
         numbers = (fields.get("code"), fields.get("status"), fields.get("status_code"))
         status = next((number for number in numbers if isinstance(number, int) and 300 <= number < 600), None)
-    said = f"The model's service answered {status}." if status else None
-    if status in (401, 403) or names & _AUTH:
-        return LLMAuthFailed(said)
-    if names & _CONTEXT or status == 413:
+    detail = f"The model's service answered {status}." if status else None
+    if status == 407:
+        return LLMUnreachable("The proxy refused our credentials.")
+    if status in (401, 403) or codes & _AUTH_CODES:
+        return LLMAuthFailed(detail)
+    if codes & _CONTEXT_CODES or status == 413:
         return LLMContextTooLong()
-    if status == 429 or names & _RATE:
-        limited = LLMRateLimited(said)
-        limited.repeatable = "insufficient_quota" not in names
+    if status == 429 or codes & _RATE_LIMIT_CODES:
+        limited = LLMRateLimited(detail)
+        limited.repeatable = "insufficient_quota" not in codes
         return limited
     if status in (None, 400, 422) and _CONTEXT_TEXT.search(str(fields.get("message"))):
         return LLMContextTooLong()
     if status is None:
         return LLMFailed()
+    if status < 300:
+        return LLMInvalid(detail)
     if status < 400:
-        return LLMRedirected(said)
+        return LLMRedirected(detail)
     if status in (408, 504, 524):
-        slow = LLMTimeout(said)
-        slow.repeatable = status in _REPEATABLE
-        return slow
-    return (LLMFailed if status >= 500 or status in _REPEATABLE else LLMRefused)(said)
+        timeout = LLMTimeout(detail)
+        timeout.repeatable = status in _REPEATABLE
+        return timeout
+    return (LLMFailed if status >= 500 or status in _REPEATABLE else LLMRefused)(detail)
 
 
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait, from `retry-after-ms` or `Retry-After`; None where neither can be read."""
-    try:
-        if "retry-after-ms" in headers:
-            seconds = float(headers["retry-after-ms"]) / 1000
-        else:
-            seconds = _seconds(headers.get("retry-after", ""))
-    except ValueError:
-        return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None
-
-
-def _seconds(value: str) -> float:
-    try:
-        return float(value)
-    except ValueError:
-        date = parsedate_to_datetime(value)
-        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - datetime.now(UTC).timestamp()
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__
-
-
-def _authority(error: BaseException) -> int:
-    library = type(error).__module__.partition(".")[0]
-    return _LIBRARIES.index(library) if library in _LIBRARIES else len(_LIBRARIES)
-
-
-def _name(error: BaseException) -> str:
-    number = f" [Errno {error.errno}]" if isinstance(error, OSError) and error.errno else ""
-    return f"{type(error).__module__}.{type(error).__qualname__}{number}"
+def _most_reliable(error: Exception) -> BaseException:
+    """Return the innermost error of the most reliable library in the chain, or `error` if there is none."""
+    for library in _LIBRARIES:
+        links = [link for link in exception_chain(error) if type(link).__module__.partition(".")[0] == library]
+        if links:
+            return links[-1]
+    return error

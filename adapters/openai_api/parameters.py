@@ -1,49 +1,49 @@
-"""What a model lets a call say."""
+"""The parameters that a model accepts."""
 
 from collections.abc import Mapping
 from typing import Any, Final
 
 import openai
 
-REFUSALS: Final = frozenset({"unsupported_parameter", "unsupported_value", "unknown_parameter"})
+_REJECTION_CODES: Final = frozenset({"unsupported_parameter", "unsupported_value", "unknown_parameter"})
 
 
 class Parameters:
-    """The parameters of a call, less what the model was found to refuse.
+    """The parameters of a call, without those that the model has rejected.
 
-    Some models take `max_completion_tokens` only, some take no temperature, some servers know no `stream_options`.
-    Nothing says so beforehand, and older servers ignore the newer names in silence: the refusal itself is the only
-    dependable source. What it says is remembered for as long as this object lives.
+    Some models only accept `max_completion_tokens`, some accept no temperature, and some servers do not know
+    `stream_options`. Older servers silently ignore the newer names, so the only reliable source is the rejection
+    itself. It is remembered for the lifetime of this object.
     """
 
     def __init__(self, *, temperature: float, max_tokens: int) -> None:
-        self._usual: Mapping[str, Any] = {
+        self._defaults: Mapping[str, Any] = {
             "temperature": temperature,
             "max_tokens": max_tokens,
             "stream_options": {"include_usage": True},
         }
-        self._instead: Mapping[str, Mapping[str, Any]] = {"max_tokens": {"max_completion_tokens": max_tokens}}
-        self._current: Mapping[str, Any] = self._usual
-        self._refused: set[str] = set()
+        self._replacements: Mapping[str, Mapping[str, Any]] = {"max_tokens": {"max_completion_tokens": max_tokens}}
+        self._current: Mapping[str, Any] = self._defaults
+        self._rejected: set[str] = set()
 
     @property
     def current(self) -> Mapping[str, Any]:
-        """What to send now."""
+        """The parameters of the next request."""
         return self._current
 
-    def learn(self, refusal: openai.APIStatusError, sent: Mapping[str, Any]) -> bool:
-        """Whether the call is worth repeating, since it was refused for a parameter that `current` no longer has.
+    def adapt(self, error: openai.APIStatusError, sent: Mapping[str, Any]) -> bool:
+        """Drop or replace the parameter that `error` rejects. Return whether the call is worth repeating.
 
-        Each call can be told so once for a parameter, whatever other calls have learnt meanwhile.
+        That holds once per call and parameter: the rejected one has to be in `sent`.
         """
-        parameter = str(refusal.param).partition(".")[0]
-        if refusal.status_code not in (400, 422) or refusal.code not in REFUSALS:
+        parameter = str(error.param).partition(".")[0]
+        if error.status_code not in (400, 422) or error.code not in _REJECTION_CODES:
             return False
-        if parameter not in self._usual or parameter not in sent:
+        if parameter not in self._defaults or parameter not in sent:
             return False
-        self._refused.add(parameter)
+        self._rejected.add(parameter)
         current: dict[str, Any] = {}
-        for name, value in self._usual.items():
-            current |= self._instead.get(name, {}) if name in self._refused else {name: value}
+        for name, value in self._defaults.items():
+            current |= self._replacements.get(name, {}) if name in self._rejected else {name: value}
         self._current = current
         return True

@@ -1,14 +1,11 @@
-"""Server-sent events from bytes, as they come off the network."""
+"""Decode server-sent events from the bytes of a network stream."""
 
 from typing import Final
 
 from domain.errors import OutputLimit
 
-LIMIT: Final = 64 * 1024
-"""Bytes that a line, and the data of an event, may have. No chunk of a reply comes near it."""
-
 Event = tuple[bytes, bytes]
-"""An event's name, empty where it has none, and its data."""
+"""The name of an event, empty if it has none, and its data."""
 
 _BOM: Final = b"\xef\xbb\xbf"
 
@@ -16,11 +13,15 @@ _BOM: Final = b"\xef\xbb\xbf"
 class EventDecoder:
     """Decodes a stream of server-sent events, however its bytes are split.
 
-    Follows https://html.spec.whatwg.org/multipage/server-sent-events.html, except that `id` and `retry` are of no
-    use here. What has to be kept between two reads stays below twice the limit.
+    Follows https://html.spec.whatwg.org/multipage/server-sent-events.html, except that `id` and `retry` are ignored.
+    Between two reads it holds less than twice `max_event_bytes`.
+
+    Args:
+        max_event_bytes: Limit of a line and of the data of an event. A chunk of a reply has a few hundred bytes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_event_bytes: int = 64 * 1024) -> None:
+        self._max_event_bytes = max_event_bytes
         self._between = False
         """Nothing is left over: the next byte begins an event."""
         self._started = False
@@ -31,13 +32,13 @@ class EventDecoder:
         self._size = 0
 
     def feed(self, read: bytes) -> list[Event]:
-        """The events that `read` completes.
+        """Return the events that `read` completes.
 
         Raises:
-            OutputLimit: a line or an event is longer than it may be. The stream can not be decoded any further.
+            OutputLimit: A line or an event exceeds the limit. The rest of the stream cannot be decoded.
         """
-        # What nearly every read looks like: whole events of one line each, and mostly a single one.
-        if self._between and read.endswith(b"\n\n") and len(read) <= LIMIT and b"\r" not in read:
+        # Nearly every read consists of whole events of one line each, mostly of a single one.
+        if self._between and read.endswith(b"\n\n") and len(read) <= self._max_event_bytes and b"\r" not in read:
             if read.startswith(b"data: ") and read.find(b"\n") == len(read) - 2:
                 return [(b"", read[6:-2])]
             events = []
@@ -88,5 +89,5 @@ class EventDecoder:
             self._name = value.removeprefix(b" ")
 
     def _check(self, size: int) -> None:
-        if size > LIMIT:
-            raise OutputLimit(f"The model's service sent more than {LIMIT} bytes in one piece.")
+        if size > self._max_event_bytes:
+            raise OutputLimit(f"The model's service sent an event of more than {self._max_event_bytes} bytes.")

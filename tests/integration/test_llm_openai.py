@@ -1,4 +1,4 @@
-"""The OpenAI adapter over real sockets: what each fault of the service becomes, and what it leaves behind."""
+"""The OpenAI adapter over real sockets: the error for each fault of the service, and nothing left open."""
 
 import logging
 import socket
@@ -11,7 +11,7 @@ import httpcore2  # noqa: F401  # httpx2 imports it with the first certificates,
 import pytest
 
 from adapters.llm_openai import LLMOpenAI
-from adapters.openai_api.connections import believed
+from adapters.openai_api.http_client import tls_context
 from application.ports.llm import (
     LLMAuthFailed,
     LLMContextTooLong,
@@ -33,7 +33,7 @@ from tests.harness.scripted_upstream import NASTY_TEXTS, ScriptedUpstream
 KEY = "sk-verysecret-0123456789abcdef"
 MESSAGES = [Message(Role.USER, "Hello")]
 
-Open = Callable[..., LLMOpenAI]
+OpenLLM = Callable[..., LLMOpenAI]
 
 
 @pytest.fixture
@@ -43,8 +43,8 @@ async def upstream() -> AsyncIterator[ScriptedUpstream]:
 
 
 @pytest.fixture
-async def open_llm(upstream: ScriptedUpstream) -> AsyncIterator[Open]:
-    """Opens the adapter for a model, by default against the scripted upstream, with short limits."""
+async def open_llm(upstream: ScriptedUpstream) -> AsyncIterator[OpenLLM]:
+    """Open the adapter for a model with short timeouts, by default against the scripted upstream."""
     opened: list[LLMOpenAI] = []
 
     def open_(model: str, base_url: str | None = None, max_connections: int = 10) -> LLMOpenAI:
@@ -68,14 +68,14 @@ async def open_llm(upstream: ScriptedUpstream) -> AsyncIterator[Open]:
         await llm.close()
 
 
-async def texts_of(llm: LLMOpenAI) -> list[str]:
+async def deltas_of(llm: LLMOpenAI) -> list[str]:
     async with llm.reply(MESSAGES) as reply:
-        return [text async for texts in reply for text in texts]
+        return [delta async for deltas in reply for delta in deltas]
 
 
 async def error_of(llm: LLMOpenAI) -> ChatError:
     with pytest.raises(ChatError) as raised:
-        await texts_of(llm)
+        await deltas_of(llm)
     return raised.value
 
 
@@ -114,7 +114,7 @@ async def error_of(llm: LLMOpenAI) -> ChatError:
     ],
 )
 async def test_a_fault_becomes_an_error_of_the_port_and_frees_the_connection(
-    upstream: ScriptedUpstream, open_llm: Open, model: str, error: type[LLMError], repeatable: bool
+    upstream: ScriptedUpstream, open_llm: OpenLLM, model: str, error: type[LLMError], repeatable: bool
 ) -> None:
     raised = await error_of(open_llm(model))
     assert (type(raised), getattr(raised, "repeatable", None)) == (error, repeatable)
@@ -123,14 +123,14 @@ async def test_a_fault_becomes_an_error_of_the_port_and_frees_the_connection(
     assert len(upstream.requests) == 1
 
 
-async def test_a_refused_connection_is_repeatable(open_llm: Open) -> None:
+async def test_a_refused_connection_is_repeatable(open_llm: OpenLLM) -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         raised = await error_of(open_llm("ok", f"http://127.0.0.1:{bound.getsockname()[1]}/v1"))
     assert (type(raised), getattr(raised, "repeatable", None)) == (LLMUnreachable, True)
 
 
-async def test_an_unknown_host_is_repeatable(open_llm: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unknown_host_is_repeatable(open_llm: OpenLLM, monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*_: object, **__: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "unknown")
 
@@ -139,7 +139,7 @@ async def test_an_unknown_host_is_repeatable(open_llm: Open, monkeypatch: pytest
     assert (type(raised), getattr(raised, "repeatable", None)) == (LLMUnreachable, True)
 
 
-async def test_a_failed_handshake_is_repeatable(open_llm: Open) -> None:
+async def test_a_failed_handshake_is_repeatable(open_llm: OpenLLM) -> None:
     async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener, anyio.create_task_group() as tasks:
 
         async def hang_up(stream: anyio.abc.SocketStream) -> None:
@@ -154,7 +154,7 @@ async def test_a_failed_handshake_is_repeatable(open_llm: Open) -> None:
     assert (type(raised), getattr(raised, "repeatable", None)) == (LLMUnreachable, True)
 
 
-async def test_a_connection_that_is_not_accepted_is_repeatable(open_llm: Open) -> None:
+async def test_a_connection_that_is_not_accepted_is_repeatable(open_llm: OpenLLM) -> None:
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
@@ -164,17 +164,17 @@ async def test_a_connection_that_is_not_accepted_is_repeatable(open_llm: Open) -
     assert (type(raised), getattr(raised, "repeatable", None)) == (LLMUnreachable, True)
 
 
-async def test_a_call_beyond_the_pool_is_repeatable(open_llm: Open) -> None:
+async def test_a_call_beyond_the_pool_is_repeatable(open_llm: OpenLLM) -> None:
     llm = open_llm("hang-1", max_connections=1)
     async with llm.reply(MESSAGES):
         raised = await error_of(llm)
     assert (type(raised), getattr(raised, "repeatable", None)) == (LLMUnreachable, True)
 
 
-async def test_a_slot_that_was_freed_can_be_taken_again(open_llm: Open) -> None:
+async def test_a_slot_is_freed_when_its_call_ends(open_llm: OpenLLM) -> None:
     llm = open_llm("ok", max_connections=1)
     for _ in range(3):
-        assert await texts_of(llm) == ["Hello", ", ", "world", "!"]
+        assert await deltas_of(llm) == ["Hello", ", ", "world", "!"]
 
 
 @pytest.mark.parametrize(
@@ -187,38 +187,38 @@ async def test_a_slot_that_was_freed_can_be_taken_again(open_llm: Open) -> None:
         (None, LLMFailed),
     ],
 )
-async def test_an_error_inside_of_the_stream_is_told_by_its_code(
-    upstream: ScriptedUpstream, open_llm: Open, code: str | int | None, error: type[LLMError]
+async def test_the_code_of_an_error_within_the_stream_decides(
+    upstream: ScriptedUpstream, open_llm: OpenLLM, code: str | int | None, error: type[LLMError]
 ) -> None:
     upstream.error_code = code
     assert type(await error_of(open_llm("err-1"))) is error
 
 
-async def test_a_line_without_end_is_cut(upstream: ScriptedUpstream, open_llm: Open) -> None:
+async def test_an_endless_line_exceeds_the_limit(upstream: ScriptedUpstream, open_llm: OpenLLM) -> None:
     assert isinstance(await error_of(open_llm("bigline")), OutputLimit)
     await upstream.all_closed()
 
 
-async def test_a_slow_reply_is_not_an_idle_one(open_llm: Open) -> None:
-    assert len(await texts_of(open_llm("tokens-5-200"))) == 5
+async def test_a_slow_reply_is_not_idle(open_llm: OpenLLM) -> None:
+    assert len(await deltas_of(open_llm("tokens-5-200"))) == 5
 
 
 @pytest.mark.parametrize("model", ["afterdone", "afterfinish", "finishonly"])
 async def test_a_finished_reply_does_not_wait_for_the_end_of_the_body(
-    upstream: ScriptedUpstream, open_llm: Open, model: str
+    upstream: ScriptedUpstream, open_llm: OpenLLM, model: str
 ) -> None:
     with anyio.fail_after(2):
-        assert await texts_of(open_llm(model)) == ["Hello", ", ", "world", "!"]
+        assert await deltas_of(open_llm(model)) == ["Hello", ", ", "world", "!"]
     await upstream.all_closed()
 
 
-async def test_texts_arrive_as_they_are_but_for_nul_and_lone_surrogates(open_llm: Open) -> None:
+async def test_nul_and_lone_surrogates_are_replaced(open_llm: OpenLLM) -> None:
     replaced = {ord("\0"): "\ufffd", 0xD83D: "\ufffd", 0xDE00: "\ufffd"}
-    assert await texts_of(open_llm("unicode")) == [text.translate(replaced) for text in NASTY_TEXTS]
+    assert await deltas_of(open_llm("unicode")) == [text.translate(replaced) for text in NASTY_TEXTS]
 
 
-async def test_every_call_sends_its_parameters_and_the_key(upstream: ScriptedUpstream, open_llm: Open) -> None:
-    await texts_of(open_llm("ok"))
+async def test_a_call_sends_its_parameters_and_the_key(upstream: ScriptedUpstream, open_llm: OpenLLM) -> None:
+    await deltas_of(open_llm("ok"))
     request = upstream.requests[0]
     assert request.body == {
         "model": "ok",
@@ -231,40 +231,40 @@ async def test_every_call_sends_its_parameters_and_the_key(upstream: ScriptedUps
     assert (request.path, request.headers["authorization"]) == ("/v1/chat/completions", f"Bearer {KEY}")
 
 
-async def test_requests_look_as_the_sdk_makes_them(upstream: ScriptedUpstream, open_llm: Open) -> None:
+async def test_requests_have_the_headers_of_the_sdk(upstream: ScriptedUpstream, open_llm: OpenLLM) -> None:
     llm = open_llm("ok")
     for _ in range(2):
-        await texts_of(llm)
+        await deltas_of(llm)
     for request in upstream.requests:
         assert request.headers["user-agent"].startswith("AsyncOpenAI/Python ")
         assert {
             "accept": "text/event-stream",
-            "accept-encoding": "identity",
+            "accept-encoding": "gzip, deflate",
             "content-type": "application/json",
             "host": f"127.0.0.1:{upstream.port}",
             "x-stainless-read-timeout": "0.5",
         }.items() <= request.headers.items()
 
 
-async def test_the_proxy_that_the_environment_names_is_used(
-    upstream: ScriptedUpstream, open_llm: Open, monkeypatch: pytest.MonkeyPatch
+async def test_the_proxy_of_the_environment_is_used(
+    upstream: ScriptedUpstream, open_llm: OpenLLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{upstream.port}")
     monkeypatch.setenv("no_proxy", "")
-    assert await texts_of(open_llm("ok", "http://model.invalid/v1"))
+    assert await deltas_of(open_llm("ok", "http://model.invalid/v1"))
     assert upstream.requests[0].path == "http://model.invalid/v1/chat/completions"
 
 
-async def test_no_proxy_is_used_where_the_environment_says_so(
-    upstream: ScriptedUpstream, open_llm: Open, monkeypatch: pytest.MonkeyPatch
+async def test_no_proxy_excludes_hosts(
+    upstream: ScriptedUpstream, open_llm: OpenLLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    assert await texts_of(open_llm("ok"))
+    assert await deltas_of(open_llm("ok"))
     assert upstream.requests[0].path == "/v1/chat/completions"
 
 
-async def test_a_head_may_take_longer_than_the_silence_within_a_reply(upstream: ScriptedUpstream) -> None:
+async def test_the_first_byte_may_take_longer_than_the_idle_timeout(upstream: ScriptedUpstream) -> None:
     llm = LLMOpenAI(
         api_key=KEY,
         base_url=upstream.base_url,
@@ -274,7 +274,7 @@ async def test_a_head_may_take_longer_than_the_silence_within_a_reply(upstream: 
         first_byte_timeout=5,
         idle_timeout=0.1,
     )
-    assert await texts_of(llm)
+    assert await deltas_of(llm)
     await llm.close()
 
 
@@ -287,33 +287,35 @@ async def test_a_head_may_take_longer_than_the_silence_within_a_reply(upstream: 
         ("refuses-everything", {"max_completion_tokens"}),
     ],
 )
-async def test_what_a_model_refuses_is_learnt_once(
-    upstream: ScriptedUpstream, open_llm: Open, model: str, parameters: set[str]
+async def test_a_rejected_parameter_is_not_sent_again(
+    upstream: ScriptedUpstream, open_llm: OpenLLM, model: str, parameters: set[str]
 ) -> None:
     llm = open_llm(model)
-    await texts_of(llm)
-    to_learn = len(upstream.requests)
-    await texts_of(llm)
-    assert len(upstream.requests) == to_learn + 1
+    await deltas_of(llm)
+    adapting = len(upstream.requests)
+    await deltas_of(llm)
+    assert len(upstream.requests) == adapting + 1
     assert upstream.requests[-1].body.keys() - {"model", "messages", "stream"} == parameters
 
 
-async def test_calls_that_learn_at_the_same_time_do_not_loop(upstream: ScriptedUpstream, open_llm: Open) -> None:
+async def test_concurrent_calls_that_adapt_do_not_loop(upstream: ScriptedUpstream, open_llm: OpenLLM) -> None:
     llm = open_llm("refuses-everything")
     async with anyio.create_task_group() as tasks:
         for _ in range(5):
-            tasks.start_soon(texts_of, llm)
+            tasks.start_soon(deltas_of, llm)
     assert len(upstream.requests) <= 5 * 4
 
 
-async def test_a_redirect_is_not_followed(open_llm: Open) -> None:
+async def test_a_redirect_is_not_followed(open_llm: OpenLLM) -> None:
     async with ScriptedUpstream() as elsewhere:
         assert isinstance(await error_of(open_llm(f"redirect-{elsewhere.port}")), LLMRedirected)
         assert elsewhere.requests == []
 
 
 @pytest.mark.parametrize("model", ["401", "403", "garbage", "status-400"])
-async def test_the_key_is_in_no_error_and_no_log(open_llm: Open, caplog: pytest.LogCaptureFixture, model: str) -> None:
+async def test_the_key_is_in_no_error_and_no_log(
+    open_llm: OpenLLM, caplog: pytest.LogCaptureFixture, model: str
+) -> None:
     caplog.set_level(logging.DEBUG)
     link: BaseException | None = await error_of(open_llm(model))
     while link is not None:
@@ -322,37 +324,42 @@ async def test_the_key_is_in_no_error_and_no_log(open_llm: Open, caplog: pytest.
     assert KEY not in caplog.text
 
 
-async def test_a_reply_read_to_its_end_leaves_its_connection_for_the_next(
-    upstream: ScriptedUpstream, open_llm: Open
-) -> None:
+async def test_a_finished_reply_returns_its_connection(upstream: ScriptedUpstream, open_llm: OpenLLM) -> None:
     llm = open_llm("ok")
     for _ in range(3):
-        await texts_of(llm)
+        await deltas_of(llm)
     assert upstream.connections == 1
 
 
-async def test_an_endless_refusal_is_not_read_to_its_end(upstream: ScriptedUpstream, open_llm: Open) -> None:
+async def test_an_endless_error_body_is_not_read_to_its_end(upstream: ScriptedUpstream, open_llm: OpenLLM) -> None:
     with anyio.fail_after(5):
         raised = await error_of(open_llm("endless-refusal"))
     assert type(raised) is LLMFailed
     await upstream.all_closed()
 
 
-async def test_cancelling_before_the_answer_ends_the_call(upstream: ScriptedUpstream, open_llm: Open) -> None:
+async def test_cancelling_before_the_response_closes_the_connection(
+    upstream: ScriptedUpstream, open_llm: OpenLLM
+) -> None:
     llm = open_llm("hanghead")
     with anyio.move_on_after(0.2):
-        await texts_of(llm)
+        await deltas_of(llm)
     assert len(upstream.requests) == 1
     with anyio.fail_after(1):
         await upstream.all_closed()
 
 
-@pytest.mark.parametrize("url", ["https://example.com/v1", "HTTPS://example.com/v1"])
-def test_nobody_is_believed_without_a_certificate(url: str) -> None:
-    context = believed(url)
+@pytest.mark.parametrize(
+    ("url", "proxy"),
+    [("https://example.com/v1", ""), ("HTTPS://example.com/v1", ""), ("http://example.com/v1", "https://proxy.test")],
+)
+def test_certificates_are_required(monkeypatch: pytest.MonkeyPatch, url: str, proxy: str) -> None:
+    monkeypatch.setenv("HTTP_PROXY", proxy)
+    context = tls_context(url)
     assert context is not None
     assert (ssl.CERT_REQUIRED, True) == (context.verify_mode, context.check_hostname)
 
 
+@pytest.mark.usefixtures("no_proxy_of_this_machine")
 def test_a_plain_url_needs_no_certificates() -> None:
-    assert believed("http://127.0.0.1/v1") is None
+    assert tls_context("http://127.0.0.1/v1") is None

@@ -1,4 +1,4 @@
-"""An independent judge of clients of language models finds nothing to say about the adapter and its wrapper."""
+"""llmock, an independent test server that judges clients of language models, accepts the adapter with its retries."""
 
 from collections.abc import AsyncIterator
 from functools import partial
@@ -39,79 +39,79 @@ async def llm(llmock: LLMock) -> AsyncIterator[LLM]:
     await openai.close()
 
 
-async def texts_of(llm: LLM) -> list[str]:
+async def deltas_of(llm: LLM) -> list[str]:
     async with llm.reply(MESSAGES) as reply:
-        return [text async for texts in reply for text in texts]
+        return [delta async for deltas in reply for delta in deltas]
 
 
-async def judge(llmock: LLMock, *, strict: bool = False) -> None:
+async def assert_resilient(llmock: LLMock, *, strict: bool = False) -> None:
     await anyio.to_thread.run_sync(partial(llmock.assert_resilient, strict=strict))
 
 
-async def test_an_ordinary_reply(llm: LLM, llmock: LLMock) -> None:
+async def test_a_plain_reply(llm: LLM, llmock: LLMock) -> None:
     llmock.reply("Grüße aus Köln")
-    assert "".join(await texts_of(llm)) == "Grüße aus Köln"
-    await judge(llmock, strict=True)
+    assert "".join(await deltas_of(llm)) == "Grüße aus Köln"
+    await assert_resilient(llmock, strict=True)
 
 
-async def test_a_rate_limit_is_waited_for(llm: LLM, llmock: LLMock) -> None:
+async def test_a_rate_limit_is_retried(llm: LLM, llmock: LLMock) -> None:
     llmock.rate_limit(retry_after=1)
-    assert await texts_of(llm)
-    await judge(llmock, strict=True)
+    assert await deltas_of(llm)
+    await assert_resilient(llmock, strict=True)
 
 
-async def test_a_passing_failure_is_survived(llm: LLM, llmock: LLMock) -> None:
+async def test_a_temporary_failure_is_retried(llm: LLM, llmock: LLMock) -> None:
     llmock.fail(503)
-    assert await texts_of(llm)
-    await judge(llmock, strict=True)
+    assert await deltas_of(llm)
+    await assert_resilient(llmock, strict=True)
 
 
-async def test_an_outage_is_told(llm: LLM, llmock: LLMock) -> None:
+async def test_an_outage_is_an_error(llm: LLM, llmock: LLMock) -> None:
     llmock.outage()
     with pytest.raises(LLMError):
-        await texts_of(llm)
-    await judge(llmock, strict=True)
+        await deltas_of(llm)
+    await assert_resilient(llmock, strict=True)
 
 
 @pytest.mark.parametrize("status", [401, 403])
-async def test_refused_credentials_are_not_tried_again(llm: LLM, llmock: LLMock, status: int) -> None:
+async def test_rejected_credentials_are_not_retried(llm: LLM, llmock: LLMock, status: int) -> None:
     llmock.fail(status)
     with pytest.raises(LLMAuthFailed):
-        await texts_of(llm)
-    await judge(llmock, strict=True)
+        await deltas_of(llm)
+    await assert_resilient(llmock, strict=True)
 
 
-async def test_a_context_that_is_too_long_is_not_tried_again(llm: LLM, llmock: LLMock) -> None:
+async def test_a_context_that_is_too_long_is_not_retried(llm: LLM, llmock: LLMock) -> None:
     llmock.context_overflow()
     with pytest.raises(LLMContextTooLong):
-        await texts_of(llm)
-    await judge(llmock, strict=True)
+        await deltas_of(llm)
+    await assert_resilient(llmock, strict=True)
 
 
-async def test_a_truncated_stream_is_not_accepted(llm: LLM, llmock: LLMock) -> None:
+async def test_a_truncated_stream_is_an_error(llm: LLM, llmock: LLMock) -> None:
     llmock.truncate(after_chunks=2)
     with pytest.raises(LLMTruncated):
-        await texts_of(llm)
-    assert await texts_of(llm)  # the judge takes a caller that does not ask again for one that noticed nothing
-    await judge(llmock)
+        await deltas_of(llm)
+    assert await deltas_of(llm)  # llmock assumes that a client that does not call again has not noticed
+    await assert_resilient(llmock)
 
 
-async def test_a_corrupted_chunk_is_not_ignored(llm: LLM, llmock: LLMock) -> None:
+async def test_a_corrupted_chunk_is_an_error(llm: LLM, llmock: LLMock) -> None:
     llmock.corrupt(after_chunks=2)
     with pytest.raises(LLMInvalid):
-        await texts_of(llm)
-    await judge(llmock)
+        await deltas_of(llm)
+    await assert_resilient(llmock)
 
 
-async def test_a_dropped_connection_is_told(llm: LLM, llmock: LLMock) -> None:
+async def test_a_dropped_connection_is_an_error(llm: LLM, llmock: LLMock) -> None:
     llmock.disconnect(after_chunks=2)
     with pytest.raises(LLMDisconnected):
-        await texts_of(llm)
-    await judge(llmock)
+        await deltas_of(llm)
+    await assert_resilient(llmock)
 
 
-async def test_a_stalled_stream_is_not_sat_through(llm: LLM, llmock: LLMock) -> None:
+async def test_a_stalled_stream_is_idle(llm: LLM, llmock: LLMock) -> None:
     llmock.stall(after_chunks=2, seconds=5)
     with pytest.raises(LLMIdle):
-        await texts_of(llm)
-    await judge(llmock)
+        await deltas_of(llm)
+    await assert_resilient(llmock)

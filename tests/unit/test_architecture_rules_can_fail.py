@@ -63,7 +63,7 @@ FORBIDDEN_IMPORTS: Final = {
     ],
     "OpenAI's client stays in its adapter": [
         ("adapters.probe", "openai"),
-        ("entrypoints.http.probe", "httptools"),
+        ("entrypoints.http.probe", "aiohttp"),
         ("entrypoints.container", "httpx2"),
     ],
     "Mem0 stays in its adapters": [

@@ -1,4 +1,4 @@
-"""How often, when and for how long a call is repeated."""
+"""Retries of calls to the model: which, how often, after which pause."""
 
 import anyio
 import pytest
@@ -17,70 +17,70 @@ def unreachable(retry_after: float | None = 0.0) -> LLMUnreachable:
     return error
 
 
-async def texts_of(llm: ScriptedLLM, random: float = 0) -> list[str]:
-    async with RetryingLLM(llm, random=lambda: random).reply(MESSAGES) as reply:
-        return [text async for texts in reply for text in texts]
+async def deltas_of(llm: ScriptedLLM, retry_budget: float = 10) -> list[str]:
+    async with RetryingLLM(llm, retry_budget=retry_budget, random=lambda: 0).reply(MESSAGES) as reply:
+        return [delta async for deltas in reply for delta in deltas]
 
 
-async def error_of(llm: ScriptedLLM) -> LLMError:
+async def error_of(llm: ScriptedLLM, retry_budget: float = 10) -> LLMError:
     with pytest.raises(LLMError) as raised:
-        await texts_of(llm)
+        await deltas_of(llm, retry_budget)
     return raised.value
 
 
-async def test_a_call_that_failed_before_the_answer_is_repeated() -> None:
+async def test_a_call_that_failed_before_the_reply_began_is_retried() -> None:
     llm = ScriptedLLM(ScriptedReply(refusal=unreachable()), ScriptedReply(deltas=["Hi"]))
-    assert await texts_of(llm) == ["Hi"]
+    assert await deltas_of(llm) == ["Hi"]
     assert llm.asked == [MESSAGES, MESSAGES]
 
 
-async def test_a_call_is_repeated_once_only() -> None:
+async def test_a_call_is_retried_once() -> None:
     llm = ScriptedLLM(ScriptedReply(refusal=unreachable()))
     assert (await error_of(llm)).attempts == 2
     assert len(llm.asked) == 2
 
 
-async def test_a_call_that_may_have_been_worked_on_is_not_repeated() -> None:
+async def test_a_call_that_may_have_been_processed_is_not_retried() -> None:
     llm = ScriptedLLM(ScriptedReply(refusal=LLMDisconnected()))
     assert (await error_of(llm)).attempts == 1
     assert len(llm.asked) == 1
 
 
-async def test_a_reply_that_has_begun_is_not_repeated() -> None:
+async def test_a_reply_that_has_begun_is_not_retried() -> None:
     llm = ScriptedLLM(ScriptedReply(deltas=[], failure=unreachable()))
     await error_of(llm)
     assert len(llm.asked) == 1
 
 
-async def test_a_long_pause_is_left_to_the_caller() -> None:
+async def test_a_long_retry_after_is_left_to_the_caller() -> None:
     llm = ScriptedLLM(ScriptedReply(refusal=LLMRateLimited(retry_after=60)))
     with anyio.fail_after(1):
         error = await error_of(llm)
     assert (error.retry_after, error.attempts, len(llm.asked)) == (60, 1, 1)
 
 
-async def test_the_second_attempt_waits_as_long_as_it_was_told() -> None:
+async def test_retry_after_is_honoured() -> None:
     llm = ScriptedLLM(ScriptedReply(refusal=unreachable(retry_after=0.3)), ScriptedReply())
     before = anyio.current_time()
-    await texts_of(llm)
+    await deltas_of(llm)
     assert anyio.current_time() - before >= 0.3
 
 
-async def test_the_second_attempt_waits_a_little_where_it_was_not_told() -> None:
+async def test_the_second_attempt_backs_off_without_retry_after() -> None:
     llm = ScriptedLLM(ScriptedReply(refusal=unreachable(retry_after=None)), ScriptedReply())
     before = anyio.current_time()
-    await texts_of(llm)
+    await deltas_of(llm)
     assert anyio.current_time() - before >= 0.25
 
 
-async def test_no_attempt_begins_after_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adapters.llm_retrying.BUDGET", 0.1)
+async def test_no_attempt_begins_after_the_budget() -> None:
     llm = ScriptedLLM(ScriptedReply(refusal=unreachable(retry_after=0.3)))
-    assert (await error_of(llm)).attempts == 1
+    assert (await error_of(llm, retry_budget=0.1)).attempts == 1
+    assert len(llm.asked) == 1
 
 
-async def test_nothing_runs_on_when_the_pause_is_cancelled() -> None:
+async def test_cancelling_the_pause_ends_the_call() -> None:
     llm = ScriptedLLM(ScriptedReply(refusal=unreachable(retry_after=4)))
     with anyio.move_on_after(0.1):
-        await texts_of(llm)
+        await deltas_of(llm)
     assert (len(llm.asked), llm.open) == (1, 0)

@@ -1,4 +1,4 @@
-"""The decoder of server-sent events against httpx-sse's, whatever the bytes and however they are split."""
+"""The decoder of server-sent events agrees with httpx-sse, however the bytes are split."""
 
 import codecs
 from itertools import pairwise
@@ -9,9 +9,10 @@ from httpx_sse import EventSource
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from adapters.openai_api.stream import LIMIT, EventDecoder
+from adapters.openai_api.stream import EventDecoder
 from domain.errors import OutputLimit
 
+LIMIT = 1000
 LINES = st.one_of(
     st.builds("data: {}".format, st.text(st.characters(codec="utf-8", exclude_characters="\r\n"))),
     st.sampled_from(
@@ -26,21 +27,21 @@ STREAMS = st.lists(st.tuples(LINES, st.sampled_from(["\n", "\n", "\n\n", "\r", "
 CUTS = st.lists(st.integers(0, 400))
 
 
-def ours(stream: bytes, cuts: list[int]) -> list[tuple[str, str]]:
-    decoder = EventDecoder()
+def decode(stream: bytes, cuts: list[int], max_event_bytes: int = 64 * 1024) -> list[tuple[str, str]]:
+    decoder = EventDecoder(max_event_bytes)
     edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
     reads = [stream[start:end] for start, end in pairwise(edges)]
     return [(name.decode(), data.decode()) for read in reads for name, data in decoder.feed(read)]
 
 
-def theirs(stream: bytes) -> list[tuple[str, str]]:
+def decode_with_httpx_sse(stream: bytes) -> list[tuple[str, str]]:
     content = stream.removeprefix(codecs.BOM_UTF8)
     response = httpx.Response(200, headers={"content-type": "text/event-stream"}, content=content)
     return [(event.event.replace("message", ""), event.data) for event in EventSource(response).iter_sse()]
 
 
 def with_data(events: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Events without data are none to the standard, and some to httpx-sse."""
+    """Drop the events without data, which httpx-sse yields and the standard does not."""
     return [event for event in events if event[1]]
 
 
@@ -48,32 +49,38 @@ def with_data(events: list[tuple[str, str]]) -> list[tuple[str, str]]:
 @example(b"data: a\n\n\ndata: b\n\n", [])
 @example(b"data: a\r\n\r\ndata: b\r\n\r\n", [8, 9, 10])
 @example("data: 👩‍👧\n\n".encode(), [7, 8, 9, 12])
-def test_it_decodes_what_an_independent_decoder_does(stream: bytes, cuts: list[int]) -> None:
-    assert with_data(ours(stream, cuts)) == with_data(theirs(stream))
+def test_it_agrees_with_an_independent_decoder(stream: bytes, cuts: list[int]) -> None:
+    assert with_data(decode(stream, cuts)) == with_data(decode_with_httpx_sse(stream))
 
 
 @given(STREAMS, CUTS)
 def test_a_byte_order_mark_at_the_start_is_skipped(stream: bytes, cuts: list[int]) -> None:
-    assert ours(codecs.BOM_UTF8 + stream, cuts) == ours(stream, [])
+    assert decode(codecs.BOM_UTF8 + stream, cuts) == decode(stream, [])
 
 
 @given(STREAMS, CUTS)
-def test_how_the_bytes_are_split_makes_no_difference(stream: bytes, cuts: list[int]) -> None:
-    assert ours(stream, cuts) == ours(stream, [])
+def test_the_split_of_the_bytes_makes_no_difference(stream: bytes, cuts: list[int]) -> None:
+    assert decode(stream, cuts) == decode(stream, [])
 
 
-@pytest.mark.parametrize("size", [100, 1000, 16_384, LIMIT + 100])
-def test_a_line_longer_than_the_limit_is_refused_however_it_is_split(size: int) -> None:
+@pytest.mark.parametrize("size", [1, 100, LIMIT, LIMIT + 100])
+def test_a_line_over_the_limit_is_an_error_however_it_is_split(size: int) -> None:
     line = b"data: " + b"x" * LIMIT + b"\n\n"
     with pytest.raises(OutputLimit):
-        ours(line, list(range(0, len(line), size)))
+        decode(line, list(range(0, len(line), size)), LIMIT)
 
 
 def test_a_line_of_the_limit_is_decoded() -> None:
     data = "x" * (LIMIT - len("data: "))
-    assert ours(f"data: {data}\n\n".encode(), [16_384]) == [("", data)]
+    assert decode(f"data: {data}\n\n".encode(), [300], LIMIT) == [("", data)]
 
 
-def test_an_event_of_many_lines_is_limited_too() -> None:
+def test_the_lines_of_an_event_are_limited_together() -> None:
     with pytest.raises(OutputLimit):
-        ours(b"data: xxxxxxxxxx\n" * 10_000, list(range(0, 170_000, 16_384)))
+        decode(b"data: xxxxxxxxxx\n" * 200, list(range(0, 3400, 300)), LIMIT)
+
+
+def test_the_default_limit_is_64_kib() -> None:
+    assert decode(b"data: " + b"x" * (64 * 1024 - 6) + b"\n\n", [])
+    with pytest.raises(OutputLimit):
+        decode(b"data: " + b"x" * (64 * 1024 - 5) + b"\n\n", [])

@@ -1,0 +1,149 @@
+"""Posts to a model's service on aiohttp, which does TLS, proxies, compression and the reuse of connections."""
+
+import ssl
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any, Final
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+import httpx2
+
+_PORTS: Final = {"http": 80, "https": 443}
+
+
+class ConnectError(Exception):
+    """There is no connection to the service, so nothing was sent."""
+
+
+class HttpClient:
+    """Posts to one URL. Connections are reused, but a request that finds its connection stale gets a new one.
+
+    A service may close an idle connection at any time. If that crosses with a request, the connection ends before the
+    first byte of a response, and the request has most likely not been read: it is sent again, once, on a connection
+    that no request has used. A new connection that ends so early is an error: the service may have worked, and billed.
+
+    Args:
+        headers: Sent with every request. aiohttp adds those of the connection and the encodings that it decodes.
+        proxy: URL of an HTTP proxy.
+        connect_timeout: Seconds for a new connection, including name lookup, proxy and TLS.
+        keep_alive: Seconds for which an idle connection is kept.
+        read_buffer: Bytes of a body that wait for their reader. Reading from the network stops at twice as many.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        *,
+        tls_context: ssl.SSLContext | None,
+        proxy: str | None,
+        connect_timeout: float,
+        keep_alive: float,
+        read_buffer: int = 64 * 1024,
+    ) -> None:
+        self._url = url
+        self._headers = headers
+        self._tls = tls_context or True
+        self._proxy = proxy
+        self._timeout = aiohttp.ClientTimeout(connect=connect_timeout)
+        self._read_buffer = read_buffer
+        self._pooled = self._session(keepalive_timeout=keep_alive)
+        # Bypasses the pool, whose other idle connections are probably stale as well.
+        self._unpooled = self._session(force_close=True)
+
+    async def post(self, content: bytes) -> aiohttp.ClientResponse:
+        """Send `content`; return when the head of the response has arrived. Redirects are not followed.
+
+        Raises:
+            ConnectError: The service, or the proxy, cannot be connected to.
+            aiohttp.ClientError, OSError, ValueError: There is no response, for another reason.
+        """
+        connection = SimpleNamespace(made=False, reused=False)
+        try:
+            return await self._send(self._pooled, content, connection)
+        except (aiohttp.ClientOSError, aiohttp.ClientConnectionResetError, aiohttp.ServerDisconnectedError) as error:
+            if not connection.reused or _response_began(error):
+                raise
+        return await self._send(self._unpooled, content, SimpleNamespace(made=False, reused=False))
+
+    async def close(self) -> None:
+        """Close all connections. No request may be running or follow."""
+        await self._pooled.close()
+        await self._unpooled.close()
+
+    async def _send(
+        self, session: aiohttp.ClientSession, content: bytes, connection: SimpleNamespace
+    ) -> aiohttp.ClientResponse:
+        try:
+            # Headers of the session would go to a proxy as well.
+            return await session.post(
+                self._url, data=content, headers=self._headers, allow_redirects=False, trace_request_ctx=connection
+            )
+        except (aiohttp.ClientConnectionError, aiohttp.ClientResponseError, OSError) as error:
+            if connection.made or connection.reused:
+                raise
+            raise ConnectError from error
+
+    def _session(self, **pooling: Any) -> aiohttp.ClientSession:
+        trace = aiohttp.TraceConfig()
+        trace.on_connection_create_end.append(_note_new_connection)
+        trace.on_connection_reuseconn.append(_note_reuse)
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ssl=self._tls, **pooling),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=self._timeout,
+            proxy=self._proxy,
+            read_bufsize=self._read_buffer,
+            trace_configs=[trace],
+        )
+
+
+async def _note_new_connection(_: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
+    context.trace_request_ctx.made = True
+
+
+async def _note_reuse(_: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
+    context.trace_request_ctx.reused = True
+
+
+def _response_began(error: aiohttp.ClientError) -> bool:
+    """Whether the connection ended within the head of the response, which is the error's message then."""
+    return isinstance(error, aiohttp.ServerDisconnectedError) and not isinstance(error.message, str)
+
+
+def tls_context(url: str) -> ssl.SSLContext | None:
+    """Load the certificates that the SDK trusts, which takes 80 ms; return None if nothing is encrypted.
+
+    That is if neither `url` nor any proxy in the environment is of `https`.
+    """
+    encrypted = any(each.lower().startswith("https:") for each in (url, *getproxies().values()))
+    return httpx2.create_ssl_context() if encrypted else None
+
+
+def proxy_for(url: str) -> str | None:
+    """Return the proxy that `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` name for `url`.
+
+    aiohttp's own `trust_env` looks at each request, in a thread, knows no `ALL_PROXY`, and refuses to send our
+    credentials if `~/.netrc` has others.
+
+    Raises:
+        ConnectError: It is not the URL of an HTTP proxy.
+    """
+    target, proxies = urlsplit(url), getproxies()
+    host = target.hostname or ""
+    if proxy_bypass(host) or proxy_bypass(f"{host}:{target.port or _PORTS.get(target.scheme)}"):
+        return None
+    named = proxies.get(target.scheme) or proxies.get("all")
+    if not named:
+        return None
+    proxy = named if "://" in named else f"http://{named}"
+    try:
+        parts = urlsplit(proxy)
+        valid = parts.scheme in _PORTS and parts.hostname and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ConnectError("The environment names a proxy that is not the URL of an HTTP proxy.")
+    return proxy

@@ -1,0 +1,44 @@
+"""Causes that name foreign exceptions without quoting them."""
+
+import pytest
+
+from adapters.error_translation import ForeignError, exception_chain, foreign_error
+
+
+class StatusError(Exception):
+    status_code = 404
+
+
+def raised_while_handling(inner: Exception, outer: Exception, *, hide: bool) -> Exception:
+    try:
+        try:
+            raise inner
+        except type(inner):
+            if hide:
+                raise outer from None
+            raise outer  # noqa: B904  # the point of the test
+    except type(outer) as error:
+        return error
+
+
+def caused(outer: Exception, inner: Exception) -> Exception:
+    outer.__cause__ = inner
+    return outer
+
+
+def test_classes_and_numbers_are_named_without_their_text() -> None:
+    error = foreign_error(caused(ValueError("secret"), ConnectionResetError(104, "secret")))
+    assert isinstance(error, ForeignError)
+    assert str(error) == "builtins.ValueError from builtins.ConnectionResetError [Errno 104]"
+    assert (error.__cause__, error.__context__) == (None, None)
+
+
+def test_a_status_and_details_are_added() -> None:
+    expected = f"{__name__}.StatusError 404 model_not_found model"
+    assert expected == str(foreign_error(StatusError("secret"), "model_not_found", "model"))
+
+
+@pytest.mark.parametrize(("hide", "expected"), [(False, [ValueError, KeyError]), (True, [ValueError])])
+def test_a_chain_is_what_a_traceback_shows(hide: bool, expected: list[type[Exception]]) -> None:
+    error = raised_while_handling(KeyError("secret"), ValueError("secret"), hide=hide)
+    assert expected == [type(link) for link in exception_chain(error)]
