@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final, Self
 
 import aiohttp
 import openai
@@ -62,6 +62,12 @@ class LLMOpenAI(LLM):
         self._idle_timeout = idle_timeout
         self._pool_timeout = pool_timeout
         self._slots = asyncio.Semaphore(max_connections)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: Any) -> None:
+        await self.close()
 
     async def close(self) -> None:
         """Close the connections. No call may be running or follow."""

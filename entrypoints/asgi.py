@@ -1,18 +1,18 @@
-"""The app for `uvicorn entrypoints.asgi:app`."""
+"""The ASGI application, e.g. for `uvicorn entrypoints.asgi:app`."""
 
 import sys
 
+from domain.errors import Unusable
 from entrypoints.http.app import create_app
-from entrypoints.settings import SettingsError, load_settings, require_memory, require_model, unknown_keys
+from entrypoints.settings import load_settings, unknown_keys
 
 try:
     settings = load_settings()
-    require_model(settings)
-    require_memory(settings)
+    settings.require_model()
     for sentence in unknown_keys():
         print(f"warning: {sentence}", file=sys.stderr)
-except SettingsError as refusal:
-    print(refusal, file=sys.stderr)
+except Unusable as unusable:
+    print(unusable, file=sys.stderr)
     sys.exit(3)
 
 app = create_app(settings, chain_signals=True)

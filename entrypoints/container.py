@@ -1,6 +1,7 @@
-"""The composition root: which part is built from what. Read it from top to bottom."""
+"""The composition root: builds every part of the service from the settings. Read it from top to bottom."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -40,7 +41,7 @@ from application.turns.runner import TurnRunner
 from application.turns.send_message import SendMessage
 from domain.conversation import TurnId
 from entrypoints.observability import pseudonym
-from entrypoints.settings import Settings, require_memory
+from entrypoints.settings import Settings
 
 if TYPE_CHECKING:
     from adapters.llm_openai import LLMOpenAI
@@ -85,8 +86,7 @@ def _mem0_memory(settings: Settings) -> LongTermMemory:
 def _hosted_memory(settings: Settings) -> LongTermMemory:
     from adapters.memory_mem0_platform import MemoryMem0Platform
 
-    require_memory(settings)
-    assert settings.mem0_api_key is not None
+    assert settings.mem0_api_key is not None, "checked by Settings"
     return MemoryMem0Platform(
         api_key=settings.mem0_api_key.get_secret_value(),
         host=settings.mem0_host,
@@ -192,3 +192,19 @@ class Container(containers.DeclarativeContainer):
     forget_memories = providers.Singleton(ForgetMemories, forgetting)
     check_readiness = providers.Singleton(CheckReadiness, history, turn_runner)
     check_health = providers.Singleton(CheckHealth, history, memory, history, recall, turn_runner)
+
+    parts = providers.List(
+        providers.Selector(settings.provided.database_backend, sql=database, none=providers.Factory(nullcontext)),
+        upstream,
+        providers.Selector(
+            settings.provided.memory_backend,
+            sql=providers.Factory(nullcontext),
+            mem0=unguarded_memory,
+            mem0_platform=unguarded_memory,
+            in_memory=providers.Factory(nullcontext),
+            none=providers.Factory(nullcontext),
+        ),
+        outbox_worker.provided.opened.call(),
+        turn_runner.provided.opened.call(),
+    )
+    """Async context managers, entered by the lifespan in this order and exited in reverse."""

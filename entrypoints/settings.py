@@ -4,15 +4,17 @@ import difflib
 import ipaddress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from domain.errors import Unusable
+
 SAMPLE_KEYS: Final = frozenset({"your_openai_api_key_here", "your_mem0_api_key"})
-"""What the documented sample file holds in place of keys; counts as no key."""
+"""Placeholders of `.env.example`; each counts as no key."""
 
 DEFAULT_PROMPT: Final = (
     "You are a helpful assistant. Answer clearly and concisely, in the language you are asked in, "
@@ -22,97 +24,119 @@ DEFAULT_PROMPT: Final = (
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 
 
-class SettingsError(Exception):
-    """The configuration can not be used; the message is one sentence and holds no secret."""
-
-
 class Settings(BaseSettings):
-    """What an operator can choose. Each field is the environment variable of its name, in capitals."""
+    """The service's configuration. Each field is read from the environment variable of its name in upper case."""
 
     model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True)
 
     openai_api_key: SecretStr | None = Field(
-        None, description="Key of the OpenAI API. Needed for OpenAI itself; not with `OPENAI_BASE_URL` or `--local`."
+        None, description="OpenAI API key. Not needed with `OPENAI_BASE_URL` or `--local`."
     )
     openai_base_url: str | None = Field(
-        None, description="Base URL of an OpenAI-compatible server, with its `/v1`. Empty means OpenAI."
+        None, description="Base URL of an OpenAI-compatible server, including `/v1`. Empty: OpenAI."
     )
-    openai_model: str = Field("gpt-3.5-turbo", min_length=1, description="Model to ask.")
-    openai_temperature: float = Field(
-        0.7, ge=0, le=2, allow_inf_nan=False, description="How varied replies are, 0 to 2."
+    openai_model: str = Field("gpt-3.5-turbo", min_length=1, description="Model that generates the replies.")
+    openai_temperature: float = Field(0.7, ge=0, le=2, allow_inf_nan=False, description="Sampling temperature, 0 to 2.")
+    openai_max_tokens: int = Field(1000, ge=1, le=1_000_000, description="Maximum length of a reply, in tokens.")
+    app_name: str = Field(
+        "Smart Chatbot",
+        min_length=1,
+        max_length=100,
+        description="Name shown in API documentation and health checks.",
     )
-    openai_max_tokens: int = Field(1000, ge=1, le=1_000_000, description="Longest reply, in tokens.")
-    app_name: str = Field("Smart Chatbot", min_length=1, max_length=100, description="Name shown by health and docs.")
-    debug: bool = Field(False, description="Log more. Never logs what people say.")
+    debug: bool = Field(False, description="Log at debug level. Messages and replies are never logged.")
     system_prompt: str = Field(
-        DEFAULT_PROMPT, min_length=1, description="Instructions that every conversation starts with."
+        DEFAULT_PROMPT, min_length=1, description="System prompt, sent with every request to the model."
     )
     memory_backend: Literal["sql", "mem0", "mem0_platform", "in_memory", "none"] = Field(
         "sql",
-        description="Who keeps facts about users: `sql` (the database), `mem0` (the library, in this process), "
-        "`mem0_platform` (Mem0's service), `in_memory` (until the process ends) or `none`.",
+        description="Where long-term memory is stored: `sql` (the database), `mem0` (Mem0's library, in this process), "
+        "`mem0_platform` (Mem0's hosted service), `in_memory` (lost on restart) or `none`.",
     )
-    memory_recall_timeout: Seconds = Field(1, description="Seconds that a reply waits for long-term memory.")
-    mem0_api_key: SecretStr | None = Field(None, description="Key of the Mem0 platform, for `mem0_platform`.")
-    mem0_host: str | None = Field(None, description="Base URL of the Mem0 platform. Empty means Mem0's own.")
+    memory_recall_timeout: Seconds = Field(
+        1, description="Timeout for recalling memories, in seconds; the reply continues without them."
+    )
+    mem0_api_key: SecretStr | None = Field(
+        None, description="API key of the Mem0 platform. Required for `mem0_platform`."
+    )
+    mem0_host: str | None = Field(None, description="Base URL of the Mem0 platform. Empty: Mem0's own.")
     mem0_infer: bool = Field(
-        True, description="Have a model extract facts; otherwise the user's words are kept, questions aside."
+        True,
+        description="Extract facts with a model. If false, Mem0 stores the user's messages verbatim, except questions.",
     )
     mem0_embedder: Literal["openai", "local"] = Field(
-        "openai", description="Who embeds for `mem0`: the model's service, or a small model in this process (`local`)."
+        "openai",
+        description="Embeddings for `mem0`: `openai` (the model's API) or `local` (a small model in this process).",
     )
     mem0_embedding_model: str = Field(
-        "text-embedding-3-small", min_length=1, description="Model to ask for embeddings, for `mem0`."
+        "text-embedding-3-small", min_length=1, description="Embedding model for `mem0` with the `openai` embedder."
     )
     mem0_vector_store: SecretStr | None = Field(
         None,
-        description="Where `mem0` keeps vectors: URL of PostgreSQL with pgvector, or of a Qdrant server. Empty means "
-        "embedded in `DATA_DIR`, for one process.",
+        description="Vector store for `mem0`: URL of a PostgreSQL database with pgvector, or of a Qdrant server. "
+        "Empty: embedded Qdrant in `DATA_DIR`, for a single process.",
     )
     mem0_config_file: Path | None = Field(
-        None, description="JSON file with further configuration of the Mem0 library, which goes before ours."
+        None, description="JSON file with further Mem0 configuration; takes precedence over the settings above."
     )
     host: str = Field(
-        "127.0.0.1", min_length=1, description="Address to listen on. Beyond the loopback anyone can read everything."
+        "127.0.0.1",
+        min_length=1,
+        description="Address to listen on. On any address but loopback, every client can read all conversations.",
     )
-    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free port.")
     history_backend: Literal["sql", "in_memory"] = Field(
-        "sql", description="Where turns are kept: `sql`, or `in_memory` until the process ends."
+        "sql", description="Where turns are stored: `sql` (the database) or `in_memory` (lost on restart)."
     )
     database_url: str | None = Field(
-        None, description="SQLAlchemy URL of the database. Empty means `sqlite:///{DATA_DIR}/chat.db`."
+        None, description="SQLAlchemy URL of the database. Empty: `sqlite:///{DATA_DIR}/chat.db`."
     )
-    data_dir: Path = Field(Path("data"), description="Directory for everything the service keeps.")
+    data_dir: Path = Field(Path("data"), description="Directory for all files the service writes.")
     context_tokens: int = Field(
-        14_000, ge=100, le=10_000_000, description="Budget for instructions, recent turns and message, in tokens."
+        14_000,
+        ge=100,
+        le=10_000_000,
+        description="Token budget for system prompt, recent turns and message together.",
     )
     on_disconnect: Literal["cancel", "continue"] = Field(
-        "cancel", description="When the last reader leaves: `cancel` the reply, or `continue` it."
+        "cancel", description="When the last reader of a stream disconnects: `cancel` the reply or `continue` it."
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Origins of web pages that may call, separated by commas."
+        (), description="Comma-separated origins allowed to call the API from a browser."
     )
-    max_message_chars: int = Field(32_000, ge=1, le=1_000_000, description="Longest message, in characters.")
-    max_body_bytes: int = Field(256_000, ge=1_000, le=16_000_000, description="Largest request body, in bytes.")
-    upstream_connect_timeout: Seconds = Field(5, description="Seconds to connect to the model's service.")
-    upstream_first_byte_timeout: Seconds = Field(30, description="Seconds until the model's service answers.")
-    upstream_idle_timeout: Seconds = Field(60, description="Seconds the model may be silent within a reply.")
+    max_message_chars: int = Field(
+        32_000, ge=1, le=1_000_000, description="Maximum length of a message, in characters."
+    )
+    max_body_bytes: int = Field(
+        256_000, ge=1_000, le=16_000_000, description="Maximum size of a request body, in bytes."
+    )
+    upstream_connect_timeout: Seconds = Field(5, description="Timeout for connecting to the model's API, in seconds.")
+    upstream_first_byte_timeout: Seconds = Field(
+        30, description="Timeout for the model's first response byte, in seconds."
+    )
+    upstream_idle_timeout: Seconds = Field(
+        60, description="Timeout between two chunks of a model's response, in seconds."
+    )
     upstream_max_connections: int = Field(
-        1200, ge=1, le=100_000, description="Calls of the model's service at once; more wait for two seconds."
+        1200,
+        ge=1,
+        le=100_000,
+        description="Maximum number of concurrent requests to the model; further ones wait up to 2 seconds.",
     )
-    turn_timeout: Seconds = Field(300, description="Seconds a turn may take in all.")
-    header_hold: Seconds = Field(10, description="Seconds a stream's headers wait for the model to answer.")
-    comment_interval: Seconds = Field(15, description="Seconds of silence after which a stream carries a comment.")
+    turn_timeout: Seconds = Field(300, description="Time limit of a turn, in seconds.")
+    header_hold: Seconds = Field(
+        10, description="Seconds to hold back a stream's response headers until the model accepts the request."
+    )
+    comment_interval: Seconds = Field(15, description="Seconds between keep-alive comments on an idle stream.")
     shutdown_grace: float = Field(
         3,
         ge=0,
         le=600,
         allow_inf_nan=False,
-        description="Seconds that running turns get when the service is told to stop.",
+        description="Seconds that running turns get to finish on shutdown.",
     )
     event_loop: Literal["auto", "uvloop", "asyncio"] = Field(
-        "auto",
-        description="Event loop of `serve`: `uvloop`, `asyncio`, or `auto` for the faster one installed.",
+        "auto", description="Event loop for `serve`: `uvloop`, `asyncio`, or `auto` (uvloop if installed)."
     )
 
     @field_validator(
@@ -157,7 +181,7 @@ class Settings(BaseSettings):
     @classmethod
     def _is_supported(cls, value: str | None) -> str | None:
         if value is not None and (not value.startswith("sqlite:///") or len(value) == len("sqlite:///")):
-            raise ValueError("must be sqlite:/// and a file's path; other databases are not supported yet")
+            raise ValueError("must be sqlite:/// followed by a file path; other databases are not supported yet")
         return value
 
     @field_validator("cors_origins", mode="before")
@@ -184,80 +208,74 @@ class Settings(BaseSettings):
     @classmethod
     def _fits_a_url(cls, value: Path | str | None) -> Path | str | None:
         if value is not None and any(character in str(value) for character in "?#%"):
-            raise ValueError("must not hold ?, # or %, which mean something else in a database's URL")
+            raise ValueError("must not contain ?, # or %: they have a special meaning in a database URL")
         return value
+
+    @model_validator(mode="after")
+    def _has_memory_key(self) -> Self:
+        if self.memory_backend == "mem0_platform" and self.mem0_api_key is None:
+            raise ValueError("MEM0_API_KEY: is required when MEMORY_BACKEND is mem0_platform")
+        return self
 
     @property
     def database(self) -> str:
-        """The database's URL, the embedded default included."""
+        """The database URL, or the embedded default."""
         return self.database_url or f"sqlite:///{self.data_dir / 'chat.db'}"
 
     @property
-    def uses_database(self) -> bool:
-        """Whether anything is kept in it."""
-        return "sql" in (self.history_backend, self.memory_backend)
+    def database_backend(self) -> Literal["sql", "none"]:
+        """`none` if neither history nor memory is stored in the database."""
+        return "sql" if "sql" in (self.history_backend, self.memory_backend) else "none"
 
     @property
     def has_model(self) -> bool:
-        """Whether it is said which model's service to call."""
+        """Whether a model is configured."""
         return self.openai_api_key is not None or self.openai_base_url is not None
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine can connect."""
+        """Whether only processes on this machine can connect."""
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return self.host == "localhost"
+
+    def require_model(self) -> None:
+        """Raise Unusable unless a model is configured.
+
+        Not validated on construction: `serve --local` brings its own model, and `migrate` needs none.
+        """
+        if not self.has_model:
+            raise Unusable(
+                "No model is configured: set OPENAI_API_KEY (or OPENAI_BASE_URL for another server) in the "
+                "environment or in .env, or try the embedded model with: smart-chatbot serve --local"
+            )
 
 
 def _is_web_url(url: str) -> bool:
     try:
         parts = urlsplit(url)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # its message would repeat what may hold a password
+    except ValueError:  # its message would quote the URL, which may contain a password
         return False
 
 
 def load_settings() -> Settings:
-    """The settings of this process.
+    """Read the settings from the environment and `.env`.
 
     Raises:
-        SettingsError: a value can not be used.
+        Unusable: A value is invalid. The message names its variable and does not quote the value.
     """
     try:
         return Settings()
     except UnicodeDecodeError:
-        raise SettingsError(".env: must be a text file in UTF-8") from None
+        raise Unusable(".env: must be a text file in UTF-8") from None
     except ValidationError as error:
-        raise SettingsError("; ".join(map(_sentence, error.errors(include_input=False, include_url=False)))) from None
-
-
-def require_model(settings: Settings) -> None:
-    """Return if it is said which model's service to call.
-
-    Raises:
-        SettingsError: it is not.
-    """
-    if not settings.has_model:
-        raise SettingsError(
-            "No model to ask: set OPENAI_API_KEY (or OPENAI_BASE_URL for another server) in the environment or in "
-            ".env, or try the embedded model with: smart-chatbot serve --local"
-        )
-
-
-def require_memory(settings: Settings) -> None:
-    """Return if long-term memory has what it needs.
-
-    Raises:
-        SettingsError: it has not.
-    """
-    if settings.memory_backend == "mem0_platform" and settings.mem0_api_key is None:
-        raise SettingsError("MEM0_API_KEY: is needed where MEMORY_BACKEND is mem0_platform")
+        raise Unusable("; ".join(map(_sentence, error.errors(include_input=False, include_url=False)))) from None
 
 
 def unknown_keys(env_file: Path = Path(".env")) -> list[str]:
-    """A sentence for each key of the file that is no setting."""
+    """Return one warning for each key in `env_file` that is not a setting, with the closest match."""
     if not env_file.is_file():
         return []
     known = [name.upper() for name in Settings.model_fields]
@@ -271,8 +289,10 @@ def unknown_keys(env_file: Path = Path(".env")) -> list[str]:
 
 
 def _sentence(error: Any) -> str:
-    name = str(error["loc"][0])
     message = error["msg"].removeprefix("Value error, ")
+    if not error["loc"]:  # several fields together; the message names them
+        return str(message)
+    name = str(error["loc"][0])
     choices = get_args(Settings.model_fields[name].annotation) if error["type"] == "literal_error" else ()
     if choices:
         message = "must be one of " + ", ".join(choices)

@@ -1,30 +1,31 @@
-"""The application: built here, opened and closed here."""
+"""The FastAPI application."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 
+import anyio
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from entrypoints.container import Container
 from entrypoints.drain import Drain
 from entrypoints.http.errors import add_error_handlers
-from entrypoints.http.middleware import ClosingGate, RequestContext
+from entrypoints.http.middleware import DrainGate, RequestContext
 from entrypoints.http.native import chat, history, memories, turns
 from entrypoints.http.openapi import document
 from entrypoints.http.operations import health
-from entrypoints.lifespan import opened
+from entrypoints.lifespan import lifespan
 from entrypoints.observability import configure_logging
 from entrypoints.settings import Settings
 from entrypoints.version import VERSION
 
 
 def create_app(settings: Settings, container: Container | None = None, *, chain_signals: bool = False) -> FastAPI:
-    """The service as an ASGI application.
+    """Create the service as an ASGI application.
 
-    `container` is for those who replace a part of it. `chain_signals` has the application itself notice the signals
-    to stop, for servers that know nothing of running turns.
+    Pass a `container` to replace parts of the service. With `chain_signals` the application drains running turns on
+    SIGTERM and SIGINT itself, for servers that do not know about turns, e.g. plain uvicorn.
     """
     configure_logging(debug=settings.debug)
     container = container or Container(settings=settings)
@@ -44,7 +45,7 @@ def create_app(settings: Settings, container: Container | None = None, *, chain_
     for module in (chat, turns, history, memories, health):
         app.include_router(module.router)
     add_error_handlers(app)
-    app.add_middleware(ClosingGate)
+    app.add_middleware(DrainGate)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -60,6 +61,7 @@ def create_app(settings: Settings, container: Container | None = None, *, chain_
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    async with opened(app.state.container):
+    app.state.started_at = anyio.current_time()
+    async with lifespan(app.state.container):
         with app.state.drain.on_signals() if app.state.chain_signals else nullcontext():
             yield

@@ -1,11 +1,10 @@
-"""Every problem the API answers with: one table of codes, one shape (RFC 9457)."""
+"""Maps every error to a problem response: the table of statuses, and FastAPI's exception handlers."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Final
 
-import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -14,7 +13,8 @@ from starlette.responses import Response
 from application.ports import history, live_turns, llm, memory
 from domain import errors
 from domain.conversation import TurnId
-from domain.errors import ChatError, Failure
+from domain.errors import ChatError, Failure, UnknownCursor
+from entrypoints.http.problems import problem
 
 STATUS: Final[dict[type[ChatError], int]] = {
     errors.MessageTooLong: 413,
@@ -23,7 +23,7 @@ STATUS: Final[dict[type[ChatError], int]] = {
     errors.MemoryNotFound: 404,
     errors.TurnInProgress: 409,
     errors.StreamExpired: 410,
-    errors.UnknownCursor: 422,
+    UnknownCursor: 422,
     errors.TurnDeadline: 504,
     errors.OutputLimit: 502,
     errors.WorkerLost: 500,
@@ -66,7 +66,7 @@ def status_of_code(code: str) -> int:
 
 @dataclass
 class RequestProblem(Exception):
-    """A request that never became a use case's business."""
+    """A request that is rejected before it reaches a use case."""
 
     status: int
     code: str
@@ -76,24 +76,25 @@ class RequestProblem(Exception):
 
 
 def malformed_json(detail: str) -> RequestProblem:
-    return RequestProblem(400, "malformed_json", "The body is not JSON", detail)
+    return RequestProblem(400, "malformed_json", "Malformed JSON", detail)
 
 
 def invalid_request(status: int, pointer: str, detail: str) -> RequestProblem:
+    """Reject a single field. `pointer` locates it, e.g. `#/message` in the body or `#/query/limit`."""
     return invalid_requests(status, [{"pointer": pointer, "detail": detail}])
 
 
-def invalid_requests(status: int, found: Sequence[dict[str, str]]) -> RequestProblem:
-    detail = "; ".join(f"{one['pointer']}: {one['detail']}" for one in found)
-    return RequestProblem(status, "invalid_request", errors.UnknownCursor.title, detail, found)
+def invalid_requests(status: int, errors: Sequence[dict[str, str]]) -> RequestProblem:
+    detail = "; ".join(f"{error['pointer']}: {error['detail']}" for error in errors)
+    return RequestProblem(status, "invalid_request", UnknownCursor.title, detail, errors)
 
 
 def unsupported_media_type() -> RequestProblem:
-    return RequestProblem(415, "unsupported_media_type", "The body's type is not supported", "Send application/json.")
+    return RequestProblem(415, "unsupported_media_type", "Unsupported media type", "Send application/json.")
 
 
 def body_too_large(limit: int) -> RequestProblem:
-    return RequestProblem(413, "body_too_large", "The body is too large", f"The limit is {limit} bytes.")
+    return RequestProblem(413, "body_too_large", "Request body too large", f"The limit is {limit} bytes.")
 
 
 class RefusedTurn(Exception):
@@ -106,50 +107,13 @@ class RefusedTurn(Exception):
 
 
 class ClientGone(Exception):
-    """Whoever asked has left; nobody will read the answer."""
-
-
-def problem(
-    request_id: str,
-    status: int,
-    code: str,
-    title: str,
-    detail: str,
-    *,
-    retryable: bool = False,
-    retry_after: float | None = None,
-    turn_id: TurnId | None = None,
-    history: str | None = None,
-    errors: Sequence[dict[str, str]] = (),
-) -> Response:
-    """The answer that tells of one problem."""
-    body: dict[str, Any] = {
-        "type": f"urn:problem-type:smart-chatbot:{code}",
-        "title": title,
-        "status": status,
-        "detail": detail,
-        "code": code,
-        "retryable": retryable,
-        "request_id": request_id,
-    }
-    headers: dict[str, str] = {}
-    if turn_id:
-        body["turn_id"] = turn_id
-        headers["X-Turn-ID"] = turn_id
-    if history:
-        body["history"] = history
-    if errors:
-        body["errors"] = errors
-    if retryable:
-        headers["Retry-After"] = str(math.ceil(retry_after or 1))
-    if code in ("server_shutting_down", "body_too_large"):
-        headers["Connection"] = "close"
-    return Response(orjson.dumps(body), status, headers, "application/problem+json")
+    """The client disconnected before a response was sent."""
 
 
 def chat_problem(
     request_id: str, error: ChatError | Failure, turn_id: TurnId | None = None, history: str | None = None
 ) -> Response:
+    """Build the response for an error of a chat."""
     return problem(
         request_id,
         status_of_code(error.code),
@@ -163,69 +127,12 @@ def chat_problem(
     )
 
 
-def request_id_of(request: Request) -> str:
-    return str(request.scope["state"]["request_id"])
-
-
-async def _on_chat_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ChatError)
-    if isinstance(error, errors.UnknownCursor):
-        return await _on_request_problem(request, invalid_request(422, "#/query/cursor", error.detail))
-    return chat_problem(request_id_of(request), error)
-
-
-async def _on_refused_turn(request: Request, refusal: Exception) -> Response:
-    assert isinstance(refusal, RefusedTurn)
-    return chat_problem(request_id_of(request), refusal.failure, refusal.turn_id, refusal.history)
-
-
-async def _on_request_problem(request: Request, found: Exception) -> Response:
-    assert isinstance(found, RequestProblem)
-    return problem(request_id_of(request), found.status, found.code, found.title, found.detail, errors=found.errors)
-
-
-async def _on_validation_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    found = [{"pointer": _pointer(one["loc"]), "detail": _detail(one["msg"])} for one in error.errors()]
-    return await _on_request_problem(request, invalid_requests(422, found))
-
-
-def _pointer(location: Sequence[Any]) -> str:
-    where, *path = location
-    prefix = "" if where == "body" else f"/{where}"
-    return f"#{prefix}" + "".join(f"/{part}" for part in path)
-
-
-def _detail(message: str) -> str:
-    message = message.removeprefix("Value error, ")
-    return message[0].lower() + message[1:]
-
-
-async def _on_http_exception(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    if error.status_code == 405:
-        answer = problem(
-            request_id_of(request), 405, "method_not_allowed", "The method is not allowed", "See the Allow header."
-        )
-        answer.headers["Allow"] = _methods(request, error)
-    else:
-        answer = problem(request_id_of(request), 404, "not_found", "There is nothing here", "See /docs.")
-    return answer
-
-
-def _methods(request: Request, error: HTTPException) -> str:
-    """The methods of a path; the framework's own header names those of one of its routes only."""
-    route = request.scope.get("route")
-    operations = request.app.openapi()["paths"].get(route.path) if route else None
-    return ", ".join(sorted(map(str.upper, operations))) if operations else (error.headers or {}).get("Allow", "")
-
-
-async def _on_client_gone(_request: Request, _error: Exception) -> Response:
-    return Response(status_code=499)
+def internal_error(request_id: str) -> Response:
+    return chat_problem(request_id, errors.InternalError())
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Have everything that can be raised below a route answered as a problem."""
+    """Turn every exception raised by a route into a problem response."""
     app.add_exception_handler(ChatError, _on_chat_error)
     app.add_exception_handler(RefusedTurn, _on_refused_turn)
     app.add_exception_handler(RequestProblem, _on_request_problem)
@@ -234,5 +141,77 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(ClientGone, _on_client_gone)
 
 
-def internal_error(request_id: str) -> Response:
-    return chat_problem(request_id, errors.InternalError())
+async def _on_chat_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ChatError)
+    if isinstance(error, UnknownCursor):
+        return await _on_request_problem(request, invalid_request(422, "#/query/cursor", error.detail))
+    return chat_problem(_request_id(request), error)
+
+
+async def _on_refused_turn(request: Request, refused: Exception) -> Response:
+    assert isinstance(refused, RefusedTurn)
+    return chat_problem(_request_id(request), refused.failure, refused.turn_id, refused.history)
+
+
+async def _on_request_problem(request: Request, found: Exception) -> Response:
+    assert isinstance(found, RequestProblem)
+    return problem(_request_id(request), found.status, found.code, found.title, found.detail, errors=found.errors)
+
+
+async def _on_validation_error(request: Request, invalid: Exception) -> Response:
+    assert isinstance(invalid, RequestValidationError)
+    fields = [{"pointer": _pointer(error["loc"]), "detail": _detail(error["msg"])} for error in invalid.errors()]
+    return await _on_request_problem(request, invalid_requests(422, fields))
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    """Answer with the status, detail and headers that the exception was raised with."""
+    assert isinstance(error, HTTPException)
+    status = HTTPStatus(error.status_code)
+    code = _HTTP_CODES.get(status, "http_error")
+    detail = _HTTP_DETAILS.get(status) if error.detail == status.phrase else error.detail
+    response = problem(_request_id(request), status, code, status.phrase.capitalize(), detail or f"{status.phrase}.")
+    response.headers.update(error.headers or {})
+    if status == 405:
+        response.headers["Allow"] = _allowed_methods(request, error)
+    return response
+
+
+async def _on_client_gone(_request: Request, _error: Exception) -> Response:
+    return Response(status_code=499)  # never received by the client, but logged
+
+
+_HTTP_CODES: Final[dict[int, str]] = {
+    401: "unauthenticated",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "body_too_large",
+    415: "unsupported_media_type",
+}
+
+_HTTP_DETAILS: Final[dict[int, str]] = {404: "See /docs.", 405: "See the Allow header."}
+"""Details for exceptions of the framework, which have none of their own."""
+
+
+def _request_id(request: Request) -> str:
+    return str(request.scope["state"]["request_id"])
+
+
+def _pointer(location: Sequence[Any]) -> str:
+    """Convert a location of pydantic's into a pointer, e.g. `("query", "limit")` into `#/query/limit`."""
+    part, *path = location
+    prefix = "" if part == "body" else f"/{part}"
+    return f"#{prefix}" + "".join(f"/{key}" for key in path)
+
+
+def _detail(message: str) -> str:
+    message = message.removeprefix("Value error, ")
+    return message[0].lower() + message[1:]
+
+
+def _allowed_methods(request: Request, error: HTTPException) -> str:
+    """Return all methods of the path. The framework's own header lists those of a single route."""
+    route = request.scope.get("route")
+    operations = request.app.openapi()["paths"].get(route.path) if route else None
+    return ", ".join(sorted(map(str.upper, operations))) if operations else (error.headers or {}).get("Allow", "")

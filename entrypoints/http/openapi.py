@@ -1,4 +1,4 @@
-"""What the OpenAPI document says beyond the types: the stream and the problems."""
+"""The parts of the OpenAPI document that FastAPI cannot derive: problems and the event stream."""
 
 from collections import defaultdict
 from typing import Any, Final
@@ -11,7 +11,8 @@ from application.ports import history, llm, memory
 from domain import errors
 from domain.errors import ChatError
 from entrypoints.http.errors import STATUS
-from entrypoints.http.native.schemas import ProblemView, StreamEvent
+from entrypoints.http.native.schemas import StreamEvent
+from entrypoints.http.problems import ProblemView
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -23,7 +24,7 @@ _REQUEST_CODES: Final = {
 }
 
 BODY: Final = tuple(_REQUEST_CODES)
-"""The statuses of a body that can not be used."""
+"""Statuses of requests with an unusable body."""
 
 STORE: Final = (history.HistoryUnavailable, errors.ServerShuttingDown, errors.InternalError)
 
@@ -48,7 +49,7 @@ UPSTREAM: Final = (
 
 
 def problems(*kinds: type[ChatError], request: tuple[int, ...] = ()) -> Responses:
-    """The responses section for an operation that may meet these."""
+    """Return the `responses` of an operation that may fail with these errors, or with these statuses of a body."""
     codes: dict[int, set[str]] = defaultdict(set)
     for kind in kinds:
         codes[STATUS[kind]].add(kind.code)
@@ -61,7 +62,7 @@ def problems(*kinds: type[ChatError], request: tuple[int, ...] = ()) -> Response
 
 
 def described(description: str) -> dict[str, Any]:
-    """A response that is a problem."""
+    """Return a problem response with this description."""
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemView"}}}
     return {"description": description, "content": content}
 
@@ -69,9 +70,9 @@ def described(description: str) -> dict[str, Any]:
 STREAM: Final[Responses] = {
     200: {
         "description": (
-            "The reply as server-sent events. Each event's `data` is a JSON object with `content` and `done`; the "
-            "last one has `done: true`, and `error` where the reply failed or `finish_reason` where that is not "
-            "`stop`. Then `data: [DONE]`. Events are numbered from 1 in `id`. Comment lines may come at any time."
+            "The reply as server-sent events. The `data` of each event is a JSON object with `content` and `done`. The "
+            "last one has `done: true`; it also has `error` if the reply failed, or `finish_reason` if that is not "
+            "`stop`. `data: [DONE]` follows. Events are numbered from 1 in `id`. Comment lines may occur at any time."
         ),
         "content": {
             "text/event-stream": {
@@ -95,14 +96,14 @@ STREAM: Final[Responses] = {
             }
         },
         "headers": {
-            "X-Turn-ID": {"description": "The turn, for stopping or rejoining it.", "schema": {"type": "string"}}
+            "X-Turn-ID": {"description": "Id of the turn, for stopping or rejoining it.", "schema": {"type": "string"}}
         },
     }
 }
 
 
 def document(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document of `app`, with the shapes that only responses outside FastAPI's view have."""
+    """Return the OpenAPI document of `app`, including the schemas of responses that FastAPI does not serialize."""
     if app.openapi_schema:
         return app.openapi_schema
     found = get_openapi(

@@ -1,4 +1,4 @@
-"""A service whose log nobody reads any more."""
+"""A service whose log pipe is closed."""
 
 import asyncio
 import os
@@ -11,7 +11,7 @@ from tests.harness.scripted_upstream import ScriptedUpstream
 from tests.harness.servers import clean_environment
 
 
-async def test_a_service_whose_log_pipe_breaks_goes_on(tmp_path: Path) -> None:
+async def test_the_service_survives_a_closed_log_pipe(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     async with ScriptedUpstream() as upstream:
         environment = clean_environment(

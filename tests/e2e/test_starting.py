@@ -1,4 +1,4 @@
-"""Every documented way to start, and what is said where it can not be done."""
+"""Every documented way to start the service, and the message if it cannot start."""
 
 import asyncio
 import os
@@ -35,7 +35,7 @@ MEM0_API_KEY=your_mem0_api_key
 DEBUG=false
 """
 
-UNUSABLE = {
+INVALID = {
     "OPENAI_TEMPERATURE": ["hot", "2.1", "-1", "nan"],
     "OPENAI_MAX_TOKENS": ["0", "1.5", "many"],
     "OPENAI_MODEL": [""],
@@ -60,7 +60,7 @@ UNUSABLE = {
 }
 
 
-async def test_uvicorn_serves_with_the_documented_file_of_settings(tmp_path: Path) -> None:
+async def test_uvicorn_serves_with_the_documented_env_file(tmp_path: Path) -> None:
     async with ScriptedUpstream() as upstream:
         (tmp_path / ".env").write_text(f"{DOCUMENTED_FILE}OPENAI_BASE_URL={upstream.base_url}\n")
         async with service_process(directory=tmp_path, command=UVICORN) as service, client_of(service.url) as client:
@@ -76,12 +76,12 @@ async def test_uvicorn_serves_with_reload_and_stops(tmp_path: Path) -> None:
     async with service_process(directory=tmp_path, command=command, OPENAI_API_KEY=SECRET) as service:
         async with client_of(service.url) as client:
             assert await _health(client) == 200
-        os.killpg(service.process.pid, signal.SIGINT)  # as Ctrl-C does
+        os.killpg(service.process.pid, signal.SIGINT)  # like Ctrl-C
         await service.wait()
     assert "Traceback" not in "".join(service.output)
 
 
-async def test_check_says_what_would_be_used(forks: Forks, tmp_path: Path) -> None:
+async def test_check_prints_a_summary(forks: Forks, tmp_path: Path) -> None:
     server = f"http://{SECRET}@models.example:81/v1"
     status, output = await forks.run(tmp_path, "check", OPENAI_BASE_URL=server, OPENAI_MODEL="big-one", PORT="8123")
     assert status == 0
@@ -93,35 +93,35 @@ async def test_check_says_what_would_be_used(forks: Forks, tmp_path: Path) -> No
     ]
 
 
-async def test_check_touches_nothing(forks: Forks, tmp_path: Path) -> None:
+async def test_check_creates_no_files(forks: Forks, tmp_path: Path) -> None:
     await forks.run(tmp_path, "check", OPENAI_API_KEY=SECRET)
     assert [path.name for path in tmp_path.iterdir() if not path.name.startswith("output")] == []
 
 
-async def test_migrating_makes_the_tables_and_a_second_time_changes_nothing(forks: Forks, tmp_path: Path) -> None:
+async def test_migrate_creates_the_tables_and_is_idempotent(forks: Forks, tmp_path: Path) -> None:
     runs = [await forks.run(tmp_path, "migrate") for _ in range(2)]
     assert runs == [(0, "The database is up to date.\n")] * 2
     assert await asyncio.to_thread(_tables, tmp_path / "data" / "chat.db") == TABLES
 
 
-async def test_migrating_brings_an_old_database_up_to_date(forks: Forks, tmp_path: Path) -> None:
+async def test_migrate_upgrades_an_old_database(forks: Forks, tmp_path: Path) -> None:
     await asyncio.to_thread(_make_database, tmp_path / "chat.db", None)
     assert (await forks.run(tmp_path, "migrate", DATABASE_URL="sqlite:///chat.db"))[0] == 0
     assert await asyncio.to_thread(_tables, tmp_path / "chat.db") == TABLES
 
 
-async def test_migrating_refuses_a_newer_database(forks: Forks, tmp_path: Path) -> None:
+async def test_migrate_rejects_a_database_of_a_newer_version(forks: Forks, tmp_path: Path) -> None:
     await asyncio.to_thread(_make_database, tmp_path / "chat.db", "9999")
     status, output = await forks.run(tmp_path, "migrate", DATABASE_URL="sqlite:///chat.db")
     assert status == 3
     assert _sentence(output).startswith("A newer version of this service made the database")
 
 
-async def test_an_installed_wheel_needs_nothing_of_the_checkout(tmp_path: Path) -> None:
+async def test_an_installed_wheel_runs_without_the_checkout(tmp_path: Path) -> None:
     python = tmp_path / "venv" / "bin" / "python"
     await asyncio.to_thread(_install, tmp_path / "venv")
     environment = {"PYTHONPATH": "", "OPENAI_API_KEY": SECRET, "DATABASE_URL": "sqlite:///old.db"}
-    await asyncio.to_thread(_make_database, tmp_path / "old.db", None)  # takes the migrations, which are data of ours
+    await asyncio.to_thread(_make_database, tmp_path / "old.db", None)  # migrations are package data
     command = (str(python.with_name("smart-chatbot")), "serve")
     assert (await run(command[0], "check", directory=tmp_path, **environment))[0] == 0
     async with (
@@ -135,7 +135,7 @@ async def test_an_installed_wheel_needs_nothing_of_the_checkout(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("command", [("-m", "entrypoints.cli", "serve"), (COMMAND, "check"), UVICORN])
-async def test_without_a_model_the_start_says_what_to_set(tmp_path: Path, command: tuple[str, ...]) -> None:
+async def test_starting_without_a_model_explains_the_options(tmp_path: Path, command: tuple[str, ...]) -> None:
     status, _, complaints = await run(
         sys.executable, *command, directory=tmp_path, OPENAI_API_KEY="your_openai_api_key_here"
     )
@@ -145,15 +145,15 @@ async def test_without_a_model_the_start_says_what_to_set(tmp_path: Path, comman
 
 
 @pytest.mark.parametrize("command", [("-m", "entrypoints.cli", "serve"), (COMMAND, "check"), UVICORN])
-async def test_without_a_key_of_the_platform_the_start_says_so(tmp_path: Path, command: tuple[str, ...]) -> None:
+async def test_starting_with_the_mem0_platform_requires_its_key(tmp_path: Path, command: tuple[str, ...]) -> None:
     environment = {"OPENAI_API_KEY": SECRET, "MEMORY_BACKEND": "mem0_platform", "MEM0_API_KEY": "your_mem0_api_key"}
     status, _, complaints = await run(sys.executable, *command, directory=tmp_path, **environment)
     assert status == 3
     assert _sentence(complaints).startswith("MEM0_API_KEY: ")
 
 
-@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in UNUSABLE.items() for value in values])
-async def test_an_unusable_setting_is_refused_in_a_sentence_without_secrets(
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in INVALID.items() for value in values])
+async def test_an_invalid_setting_is_rejected_in_one_line_without_secrets(
     forks: Forks, tmp_path: Path, name: str, value: str
 ) -> None:
     status, output = await forks.run(tmp_path, "serve", **{"OPENAI_API_KEY": SECRET, name: value})
@@ -166,14 +166,14 @@ async def test_an_unusable_setting_is_refused_in_a_sentence_without_secrets(
     ("name", "choices"),
     [("HISTORY_BACKEND", ["sql", "in_memory"]), ("ON_DISCONNECT", ["cancel", "continue"])],
 )
-async def test_a_misspelt_choice_is_refused_with_the_choices(
+async def test_a_misspelt_choice_is_rejected_with_the_valid_choices(
     forks: Forks, tmp_path: Path, name: str, choices: list[str]
 ) -> None:
     _, output = await forks.run(tmp_path, "check", **{"OPENAI_API_KEY": SECRET, name: "no-such"})
     assert all(choice in output for choice in choices)
 
 
-async def test_a_misspelt_key_in_the_file_warns_with_the_nearest_name(forks: Forks, tmp_path: Path) -> None:
+async def test_a_misspelt_key_in_the_env_file_warns_with_the_closest_setting(forks: Forks, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(f"OPENAI_API_KEY={SECRET}\nOPENAI_TEMPRATURE=0.1\nQUITE_ELSE=1\n")
     status, output = await forks.run(tmp_path, "check")
     assert status == 0
@@ -181,20 +181,20 @@ async def test_a_misspelt_key_in_the_file_warns_with_the_nearest_name(forks: For
     assert "warning: .env: QUITE_ELSE is not a setting" in output
 
 
-async def test_an_address_beyond_the_loopback_warns(forks: Forks, tmp_path: Path, taken_port: str) -> None:
-    # With a port that is taken, so that the test listens on nothing that others can reach.
+async def test_listening_beyond_loopback_warns(forks: Forks, tmp_path: Path, taken_port: str) -> None:
+    # The port is taken, so that the test does not expose a service to the network.
     _, output = await forks.run(tmp_path, "serve", OPENAI_API_KEY=SECRET, HOST="0.0.0.0", PORT=taken_port)
-    assert "warning: Listening on 0.0.0.0: anyone who reaches it can read and write every conversation." in output
+    assert "warning: Listening on 0.0.0.0: every client that reaches it can read and write all conversations." in output
 
 
-async def test_a_taken_port_is_refused_in_a_sentence(forks: Forks, tmp_path: Path, taken_port: str) -> None:
+async def test_a_taken_port_is_reported_in_one_line(forks: Forks, tmp_path: Path, taken_port: str) -> None:
     status, output = await forks.run(tmp_path, "serve", OPENAI_API_KEY=SECRET, PORT=taken_port)
     assert status == 3
-    assert output == f"Can not listen on 127.0.0.1, port {taken_port}: Address already in use.\n"
+    assert output == f"Cannot listen on 127.0.0.1, port {taken_port}: Address already in use.\n"
     assert "Traceback" not in output
 
 
-async def test_a_second_service_on_the_same_data_is_refused(forks: Forks, tmp_path: Path) -> None:
+async def test_a_second_service_on_the_same_data_is_rejected(forks: Forks, tmp_path: Path) -> None:
     async with forks.service(tmp_path, OPENAI_API_KEY=SECRET):
         status, output = await forks.run(tmp_path, "serve", OPENAI_API_KEY=SECRET)
     assert status == 3
@@ -202,7 +202,7 @@ async def test_a_second_service_on_the_same_data_is_refused(forks: Forks, tmp_pa
     assert "Traceback" not in output
 
 
-async def test_a_file_that_is_no_database_is_refused_and_left_alone(forks: Forks, tmp_path: Path) -> None:
+async def test_a_file_that_is_not_a_database_is_rejected_and_left_unchanged(forks: Forks, tmp_path: Path) -> None:
     (tmp_path / "chat.db").write_text("Dear diary, " * 100)
     status, output = await forks.run(tmp_path, "serve", OPENAI_API_KEY=SECRET, DATABASE_URL="sqlite:///chat.db")
     assert status == 3
@@ -211,7 +211,7 @@ async def test_a_file_that_is_no_database_is_refused_and_left_alone(forks: Forks
     assert (tmp_path / "chat.db").read_text() == "Dear diary, " * 100
 
 
-async def test_a_start_imports_nothing_that_the_default_configuration_does_not_use(tmp_path: Path) -> None:
+async def test_starting_does_not_import_unused_adapters(tmp_path: Path) -> None:
     program = """
 import asyncio, sys
 from entrypoints.asgi import app
@@ -247,7 +247,7 @@ TABLES = {
 
 
 async def _health(client: httpx2.AsyncClient) -> int:
-    """The status of the health check, once something listens."""
+    """Return the status of the health check, as soon as the service listens."""
     while True:
         with suppress(httpx2.ConnectError):
             return (await client.get("/api/health")).status_code
@@ -255,13 +255,13 @@ async def _health(client: httpx2.AsyncClient) -> int:
 
 
 def _sentence(output: str) -> str:
-    """The one line that was printed."""
+    """Return the only line of the output."""
     (line,) = output.splitlines()
     return line
 
 
 def _make_database(path: Path, version: str | None) -> None:
-    """A database as the service makes them, before its first migration or at `version`."""
+    """Create a database of this service before its first migration, or at `version`."""
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
         connection.executemany("INSERT INTO alembic_version VALUES (?)", [(version,)] if version else [])
@@ -271,42 +271,42 @@ def _make_database(path: Path, version: str | None) -> None:
 def _tables(path: Path) -> set[str]:
     with closing(sqlite3.connect(path)) as connection:
         names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        return {name for name in names if not name.startswith("memory_words_")}  # what the full-text index consists of
+        return {name for name in names if not name.startswith("memory_words_")}  # of the full-text index
 
 
 def _install(directory: Path) -> None:
     python = str(directory / "bin" / "python")
-    what = ["-c", str(ROOT / "constraints.txt"), str(ROOT)]
+    arguments = ["-c", str(ROOT / "constraints.txt"), str(ROOT)]
     environment = {**os.environ, "UV_SYSTEM_CERTS": "true"}
     subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, str(directory)], check=True, env=environment)
-    # uv knows nothing of pip's configuration, as where to find packages: pip steps in where uv fails.
-    uv = subprocess.run([UV, "pip", "install", "--quiet", "--python", python, *what], env=environment)
+    # uv ignores pip's configuration, e.g. the package index. If it fails, use pip.
+    uv = subprocess.run([UV, "pip", "install", "--quiet", "--python", python, *arguments], env=environment)
     if uv.returncode:
-        pip = [sys.executable, "-m", "pip", "--quiet", "--python", python, "install", *what]
+        pip = [sys.executable, "-m", "pip", "--quiet", "--python", python, "install", *arguments]
         subprocess.run(pip, check=True)
 
 
-WATCHED_START = """
+OBSERVED_STARTUP = """
 import gc, sys
-from entrypoints.cli.main import main as cli
+from entrypoints.cli.main import main
 from entrypoints.server import DrainingServer
 
-starting = DrainingServer.startup
+original_startup = DrainingServer.startup
 
 async def startup(server, sockets=None):
-    print("starts, garbage is collected:", gc.isenabled())
-    await starting(server, sockets)
-    print("has started, garbage is collected:", gc.isenabled())
+    print("starting, collector enabled:", gc.isenabled())
+    await original_startup(server, sockets)
+    print("started, collector enabled:", gc.isenabled())
     server.should_exit = True
 
 DrainingServer.startup = startup
-sys.exit(cli.main(["serve"]))
+main(["serve"])
 """
 
 
-async def test_garbage_is_collected_only_once_the_service_has_started(tmp_path: Path) -> None:
+async def test_the_garbage_collector_is_disabled_during_startup(tmp_path: Path) -> None:
     environment = {"OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "DATA_DIR": str(tmp_path / "data"), "PORT": "0"}
-    status, output, _ = await run(sys.executable, "-c", WATCHED_START, directory=tmp_path, **environment)
+    status, output, _ = await run(sys.executable, "-c", OBSERVED_STARTUP, directory=tmp_path, **environment)
     assert status == 0
-    assert "starts, garbage is collected: False" in output
-    assert "has started, garbage is collected: True" in output
+    assert "starting, collector enabled: False" in output
+    assert "started, collector enabled: True" in output

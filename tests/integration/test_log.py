@@ -1,4 +1,4 @@
-"""The log and what is shown: one line of JSON a record, and never a secret or what people say."""
+"""The log: one line of JSON per record, without secrets, messages or replies."""
 
 import json
 import signal
@@ -16,18 +16,18 @@ from tests.harness.servers import running_service, service_process
 
 HELLO = {"user_id": "user123", "message": "Hello"}
 BANNER = ("Smart Chatbot listens on ", "  ")
-NASTY: Sequence[str] = ("a%0d%0aINJECTED", "%0a{%22INJECTED%22:1}", "%e2%80%a8INJECTED", "%1b[31mINJECTED", "%00")
+HOSTILE: Sequence[str] = ("a%0d%0aINJECTED", "%0a{%22INJECTED%22:1}", "%e2%80%a8INJECTED", "%1b[31mINJECTED", "%00")
 CANARIES = [f"canary{number:02}" for number in range(12)]
 
 
 def records(output: str) -> list[dict[str, Any]]:
-    """The log, line by line; that a line is anything but JSON fails the test."""
+    """Parse the log; fails if a line is not JSON."""
     return [json.loads(line) for line in output.splitlines() if line and not line.startswith(BANNER)]
 
 
-async def test_a_record_is_one_line_of_json_whatever_a_request_holds(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_hostile_requests_cannot_inject_log_records(capsys: pytest.CaptureFixture[str]) -> None:
     async with running_service({"llm": ScriptedLLM()}, debug=True) as service:
-        for text in NASTY:
+        for text in HOSTILE:
             for path in ("/api/chat/history/", "/api/chat/turns/", "/"):
                 await service.client.get(f"{path}{text}")
         for header in (b"a\tINJECTED", b"\xe2\x80\xa8INJECTED", b"{INJECTED}"):
@@ -42,7 +42,7 @@ async def test_a_record_is_one_line_of_json_whatever_a_request_holds(capsys: pyt
     assert output.isascii()
 
 
-async def test_every_line_about_a_request_has_its_id(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_every_line_of_a_request_has_its_id(capsys: pytest.CaptureFixture[str]) -> None:
     async with running_service({"llm": ScriptedLLM()}) as service:
         for path in ("/api/chat", "/api/chat/simple"):
             await service.client.post(path, json=HELLO, headers={"X-Request-ID": "mine-1"})
@@ -51,36 +51,40 @@ async def test_every_line_about_a_request_has_its_id(capsys: pytest.CaptureFixtu
     assert lines == [("turn completed", "mine-1"), ("request", "mine-1")] * 2
 
 
-async def test_a_request_is_one_line_with_the_template_of_its_path(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_request_is_logged_once_with_the_template_of_its_path(capsys: pytest.CaptureFixture[str]) -> None:
     async with running_service({"llm": ScriptedLLM()}) as service:
         await service.client.get("/api/chat/history/user123")
-        await service.client.get("/nowhere")
+        await service.client.get("/no-such-path")
     requests = [one for one in records(capsys.readouterr().err) if one["event"] == "request"]
 
-    seen = [(one["method"], one["path"], one["status"], one["level"]) for one in requests]
-    assert seen == [("GET", "/api/chat/history/{user_id}", 200, "info"), ("GET", None, 404, "info")]
+    logged = [(one["method"], one["path"], one["status"], one["level"]) for one in requests]
+    assert logged == [("GET", "/api/chat/history/{user_id}", 200, "info"), ("GET", None, 404, "info")]
 
 
-async def test_a_bug_is_logged_with_its_place_and_without_its_message(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_an_unexpected_exception_is_logged_without_its_message(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     class Buggy:
         async def __call__(self, *_: object) -> None:
             raise KeyError("canary")
 
     async with running_service({"llm": ScriptedLLM(), "get_history": Buggy()}) as service:
-        answer = await service.client.get("/api/chat/history/user123")
+        response = await service.client.get("/api/chat/history/user123")
     output = capsys.readouterr().err
     [failed] = [one for one in records(output) if one["level"] == "error"]
 
-    assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
-    assert answer.headers["Content-Type"] == "application/problem+json"
-    assert answer.json()["request_id"] == failed["request_id"]
+    assert (response.status_code, response.json()["code"]) == (500, "internal_error")
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert response.json()["request_id"] == failed["request_id"]
     assert failed["exception"][0]["type"] == "KeyError"
     assert any(place.endswith(" __call__") for place in failed["exception"][0]["at"])
-    assert "canary" not in output + answer.text
+    assert "canary" not in output + response.text
 
 
 @pytest.mark.parametrize("model", ["401", "500", "err-2", "badjson-2", "html"])
-async def test_nothing_of_a_failing_upstream_is_logged_or_shown(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_upstream_error_bodies_are_neither_logged_nor_returned(
+    model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     message = {"user_id": "canary-user", "message": "canary-message"}
     async with (
         ScriptedUpstream() as upstream,
@@ -88,7 +92,7 @@ async def test_nothing_of_a_failing_upstream_is_logged_or_shown(model: str, caps
             openai_api_key="sk-canary", openai_base_url=upstream.base_url, openai_model=model, debug=True
         ) as service,
     ):
-        answers = [
+        responses = [
             await service.client.post("/api/chat", json=message),
             await service.client.get("/api/health/detailed"),
         ]
@@ -96,12 +100,12 @@ async def test_nothing_of_a_failing_upstream_is_logged_or_shown(model: str, caps
 
     assert [one for one in records(output) if str(one.get("reason", "")).startswith("upstream_")] != []
     assert "canary" not in output
-    assert [answer.text for answer in answers if "canary" in answer.text] == []
+    assert [response.text for response in responses if "canary" in response.text] == []
 
 
 @asynccontextmanager
-async def printed(directory: Path, output: list[str], **environment: Any) -> AsyncIterator[str]:
-    """The address of a service in a process of its own; `output` is what it has printed when it has stopped."""
+async def logged_service(directory: Path, output: list[str], **environment: Any) -> AsyncIterator[str]:
+    """Run a service process and yield its URL; on exit `output` receives everything it printed."""
     async with service_process(directory=directory, **environment) as process:
         yield process.url
         process.signal(signal.SIGTERM)
@@ -109,14 +113,14 @@ async def printed(directory: Path, output: list[str], **environment: Any) -> Asy
         output += process.output
 
 
-async def test_no_secret_and_nothing_that_people_say_is_ever_logged_or_shown(tmp_path: Path) -> None:
+async def test_secrets_and_messages_are_neither_logged_nor_returned(tmp_path: Path) -> None:
     c = CANARIES
     environment = {"OPENAI_API_KEY": f"sk-{c[0]}", "MEM0_API_KEY": c[1], "SYSTEM_PROMPT": f"Be {c[2]}.", "DEBUG": "1"}
     headers = {"Authorization": f"Bearer {c[3]}", "Cookie": f"session={c[4]}", "X-API-Key": c[5]}
     output: list[str] = []
     async with (
         ScriptedUpstream() as upstream,
-        printed(tmp_path, output, OPENAI_BASE_URL=upstream.base_url, OPENAI_MODEL="ok", **environment) as url,
+        logged_service(tmp_path, output, OPENAI_BASE_URL=upstream.base_url, OPENAI_MODEL="ok", **environment) as url,
         httpx2.AsyncClient(base_url=url, headers=headers) as client,
     ):
         replies = [
@@ -124,7 +128,7 @@ async def test_no_secret_and_nothing_that_people_say_is_ever_logged_or_shown(tmp
             await client.post("/api/chat/simple", json={"user_id": c[6], "message": c[7]}),
             await client.get(f"/api/chat/history/{c[6]}"),
         ]
-        shown = [
+        unrelated = [
             await client.post("/api/chat", json={"user_id": f"*{c[9]}", "message": c[7], "when_busy": c[10]}),
             await client.post("/api/chat", content=f'{{"{c[11]}', headers={"Content-Type": "application/json"}),
             await client.get(f"/api/chat/history/*{c[9]}?cursor={c[10]}"),
@@ -136,11 +140,11 @@ async def test_no_secret_and_nothing_that_people_say_is_ever_logged_or_shown(tmp
             await client.get("/docs"),
         ]
     log = "".join(output)
-    answers = "".join(f"{answer.text} {answer.headers}" for answer in shown)
+    responses = "".join(f"{response.text} {response.headers}" for response in unrelated)
 
     assert [reply.status_code for reply in replies] == [200] * 3
     assert upstream.requests[0].headers["authorization"] == f"Bearer sk-{c[0]}"
     assert len([one for one in records(log) if one["event"] == "turn completed"]) == 2
     assert [canary for canary in CANARIES if canary in log] == []
-    assert [canary for canary in CANARIES if canary in answers] == []
+    assert [canary for canary in CANARIES if canary in responses] == []
     assert f"{''.join(TEXTS)}" not in log

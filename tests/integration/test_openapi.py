@@ -1,4 +1,4 @@
-"""The OpenAPI document: compared with the one that was last agreed on, and with what the service does."""
+"""The OpenAPI document: matches the snapshot and the behaviour of the service."""
 
 import importlib
 import json
@@ -26,10 +26,10 @@ SNAPSHOT = Path(__file__).parents[1] / "openapi.json"
 
 HELLO = {"user_id": "user123", "message": "Hello"}
 
-SEEN: list[tuple[str, str, str, Any]] = [
+REQUESTS: list[tuple[str, str, str, Any]] = [
     ("POST", "/api/chat", "/api/chat", HELLO),
     ("POST", "/api/chat", "/api/chat", {}),
-    ("POST", "/api/chat", "/api/chat", "no object"),
+    ("POST", "/api/chat", "/api/chat", "not an object"),
     ("POST", "/api/chat", "/api/chat", None),
     ("POST", "/api/chat", "/api/chat", HELLO | {"message": "x" * 40_000}),
     ("POST", "/api/chat/simple", "/api/chat/simple", HELLO),
@@ -64,7 +64,7 @@ SEEN: list[tuple[str, str, str, Any]] = [
     ("GET", "/api/health", "/api/health", None),
     ("GET", "/api/health/detailed", "/api/health/detailed", None),
 ]
-"""Requests of every kind: method, path in the document, path that is asked for, body."""
+"""Requests that cover every operation: method, path template, requested path, body."""
 
 
 @cache
@@ -74,12 +74,12 @@ def document() -> dict[str, Any]:
     return found
 
 
-def written(found: dict[str, Any]) -> str:
+def serialized(found: dict[str, Any]) -> str:
     return json.dumps(found, indent=2, ensure_ascii=False) + "\n"
 
 
 def routes() -> Iterator[tuple[str, str]]:
-    """Every route of every module of routes."""
+    """Yield method and path of every route."""
     for package in (entrypoints.http.native, entrypoints.http.operations):
         for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
             router = getattr(importlib.import_module(module.name), "router", None)
@@ -103,74 +103,74 @@ def references(value: Any) -> Iterator[str]:
             yield from references(item)
 
 
-def test_the_document_is_the_one_that_is_checked_in() -> None:
-    assert written(document()) == SNAPSHOT.read_text(encoding="utf-8"), (
-        "The API's document has changed. If that is meant, write it anew: python -m tests.integration.test_openapi"
+def test_the_document_matches_the_snapshot() -> None:
+    assert serialized(document()) == SNAPSHOT.read_text(encoding="utf-8"), (
+        "The OpenAPI document has changed. If this is intended, run: python -m tests.integration.test_openapi"
     )
 
 
-def test_every_route_is_documented_and_nothing_else_is() -> None:
+def test_exactly_the_existing_routes_are_documented() -> None:
     assert set(documented()) == set(routes())
 
 
-def test_every_operation_has_a_summary_and_a_group() -> None:
+def test_every_operation_has_a_summary_and_a_tag() -> None:
     assert [key for key, each in documented().items() if not each.get("summary") or not each.get("tags")] == []
 
 
-def test_whatever_is_referred_to_is_there() -> None:
+def test_every_reference_resolves() -> None:
     found = document()
     schemas = {f"#/components/schemas/{name}" for name in found["components"]["schemas"]}
 
     assert set(references(found)) <= schemas
 
 
-def test_ids_are_described_with_their_grammar() -> None:
+def test_ids_have_a_pattern() -> None:
     operation = documented()[("GET", "/api/chat/history/{user_id}")]
     [user_id] = [one for one in operation["parameters"] if one["name"] == "user_id"]
 
     assert user_id["schema"]["pattern"] == f"^{ID_PATTERN}$"
 
 
-def test_a_refused_request_is_described_as_a_problem_and_in_no_other_way() -> None:
+def test_every_error_response_is_documented_as_a_problem() -> None:
     kinds = {
         kind
         for operation in documented().values()
         for status, response in operation["responses"].items()
-        if status[0] in "45" and (operation["summary"], status) != ("Whether requests should be sent here", "503")
+        if status[0] in "45" and (operation["summary"], status) != ("Readiness check", "503")
         for kind in response.get("content", {})
     }
 
     assert kinds == {"application/problem+json"}
 
 
-async def test_every_status_that_is_seen_is_documented() -> None:
-    unlisted = []
+async def test_every_observed_status_is_documented() -> None:
+    undocumented = []
     async with running_service({"llm": ScriptedLLM()}) as service:
-        for method, template, path, body in SEEN:
-            answer = await service.client.request(method, path, json=body)
-            if str(answer.status_code) not in documented()[(method, template)]["responses"]:
-                unlisted.append((method, template, answer.status_code))
+        for method, template, path, body in REQUESTS:
+            response = await service.client.request(method, path, json=body)
+            if str(response.status_code) not in documented()[(method, template)]["responses"]:
+                undocumented.append((method, template, response.status_code))
 
-    assert unlisted == []
+    assert undocumented == []
 
 
 @pytest.mark.parametrize("error", [LLMUnreachable(), LLMRateLimited(), LLMTimeout()])
-async def test_the_status_of_a_reply_that_failed_is_documented(error: Any) -> None:
+async def test_the_status_of_a_failed_reply_is_documented(error: Any) -> None:
     async with running_service({"llm": ScriptedLLM(ScriptedReply(refusal=error))}) as service:
-        answers = {path: await service.client.post(path, json=HELLO) for path in ("/api/chat", "/api/chat/simple")}
+        responses = {path: await service.client.post(path, json=HELLO) for path in ("/api/chat", "/api/chat/simple")}
 
-    for path, answer in answers.items():
-        assert str(answer.status_code) in documented()[("POST", path)]["responses"]
+    for path, response in responses.items():
+        assert str(response.status_code) in documented()[("POST", path)]["responses"]
 
 
-async def test_the_status_of_a_failing_store_is_documented() -> None:
+async def test_the_status_of_an_unavailable_history_is_documented() -> None:
     history = FailingHistory({"begin": [HistoryUnavailable()]})
     async with running_service({"llm": ScriptedLLM(), "history": history}) as service:
-        answer = await service.client.post("/api/chat", json=HELLO)
+        response = await service.client.post("/api/chat", json=HELLO)
 
-    assert (answer.status_code, answer.json()["code"]) == (503, "history_unavailable")
+    assert (response.status_code, response.json()["code"]) == (503, "history_unavailable")
     assert "503" in documented()[("POST", "/api/chat")]["responses"]
 
 
 if __name__ == "__main__":
-    SNAPSHOT.write_text(written(document()), encoding="utf-8")
+    SNAPSHOT.write_text(serialized(document()), encoding="utf-8")

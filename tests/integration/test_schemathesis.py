@@ -1,4 +1,4 @@
-"""Requests that a machine makes up from the OpenAPI document: no answer may contradict it."""
+"""Requests generated from the OpenAPI document: every response conforms to it."""
 
 from typing import Any
 
@@ -13,22 +13,22 @@ from tests.harness.fakes import ScriptedLLM, ScriptedReply
 from tests.harness.servers import running_service
 from tests.integration.test_openapi import documented
 
-# A schema has no words for what a cursor is, or a blank message: such requests are refused although they fit it.
+# JSON Schema cannot express cursors or blank messages, so the service may reject requests that match the schema.
 EXCLUDED: list[CheckFunction] = [positive_data_acceptance]
 
 
-def explore(url: str, method: str, path: str) -> None:
+def send_generated_requests(url: str, method: str, path: str) -> None:
     operation = schemathesis.openapi.from_url(f"{url}/openapi.json")[path][method]
 
     @settings(max_examples=25, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
     @given(operation.as_strategy())
-    def ask(case: schemathesis.Case[Any]) -> None:
+    def send(case: schemathesis.Case[Any]) -> None:
         case.call_and_validate(excluded_checks=EXCLUDED, timeout=30)
 
-    ask()
+    send()
 
 
 @pytest.mark.parametrize(("method", "path"), documented())
-async def test_no_answer_contradicts_the_document(method: str, path: str) -> None:
+async def test_responses_conform_to_the_document(method: str, path: str) -> None:
     async with running_service({"llm": ScriptedLLM(ScriptedReply(finish_reason="length"))}) as service:
-        await anyio.to_thread.run_sync(explore, service.url, method, path)
+        await anyio.to_thread.run_sync(send_generated_requests, service.url, method, path)

@@ -1,4 +1,4 @@
-"""The server of `smart-chatbot serve`, and what it may use."""
+"""The server of `smart-chatbot serve`: event loop and connections to the model."""
 
 import asyncio
 
@@ -16,7 +16,7 @@ from tests.harness.servers import NOBODY, running_service
 @pytest.mark.parametrize(
     ("choice", "kind"), [("auto", uvloop.Loop), ("uvloop", uvloop.Loop), ("asyncio", asyncio.SelectorEventLoop)]
 )
-def test_it_runs_on_the_event_loop_that_was_chosen(choice: str, kind: type[asyncio.AbstractEventLoop]) -> None:
+def test_the_server_uses_the_configured_event_loop(choice: str, kind: type[asyncio.AbstractEventLoop]) -> None:
     settings = Settings(_env_file=None, openai_base_url=NOBODY, event_loop=choice)
     make_loop = DrainingServer(create_app(settings), print).config.get_loop_factory()
     assert make_loop is not None
@@ -25,11 +25,11 @@ def test_it_runs_on_the_event_loop_that_was_chosen(choice: str, kind: type[async
     assert isinstance(loop, kind)
 
 
-async def test_turns_beyond_the_connections_to_the_model_wait_for_one() -> None:
+async def test_turns_wait_for_a_free_connection_to_the_model() -> None:
     async with ScriptedUpstream() as upstream:
         async with running_service(
             openai_base_url=upstream.base_url, openai_model="tokens-5-50", upstream_max_connections=1
         ) as service:
-            answers = await asyncio.gather(*(post(service, user_id=f"user{number}") for number in range(3)))
-        assert [200, 200, 200] == [answer.status_code for answer in answers]
+            responses = await asyncio.gather(*(post(service, user_id=f"user{number}") for number in range(3)))
+        assert [200, 200, 200] == [response.status_code for response in responses]
         assert upstream.connections == 1

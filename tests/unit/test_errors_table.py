@@ -1,4 +1,4 @@
-"""The table from errors to statuses: complete, and as the API's document has it."""
+"""The table of error statuses: complete, and as documented."""
 
 import importlib
 import pkgutil
@@ -46,7 +46,7 @@ DOCUMENTED = {
 }
 
 SHARED = {"upstream_error": 3, "context_too_long": 2, "memory_unavailable": 2}
-"""Codes of several errors that are one to a client."""
+"""Number of errors that share a code because clients need not tell them apart."""
 
 
 def subclasses(kind: type[ChatError]) -> Iterator[type[ChatError]]:
@@ -56,7 +56,7 @@ def subclasses(kind: type[ChatError]) -> Iterator[type[ChatError]]:
 
 
 def errors() -> set[type[ChatError]]:
-    """Every error of the product that can be raised: one that has a code."""
+    """Return every concrete error of the product, i.e. with a code."""
     for layer in (domain, application, adapters, entrypoints):
         for module in pkgutil.walk_packages(layer.__path__, f"{layer.__name__}."):
             if module.name not in ("entrypoints.asgi", "entrypoints.local_model") and "migrations" not in module.name:
@@ -65,7 +65,7 @@ def errors() -> set[type[ChatError]]:
     return {kind for kind in subclasses(ChatError) if kind.__module__.split(".")[0] in layers and hasattr(kind, "code")}
 
 
-def test_every_error_has_a_status_and_nothing_else_has() -> None:
+def test_exactly_the_concrete_errors_have_a_status() -> None:
     assert errors() == set(STATUS)
 
 
@@ -83,13 +83,13 @@ def test_an_unknown_code_is_an_internal_error() -> None:
     assert status_of_code("from_a_newer_version") == 500
 
 
-def test_there_is_no_code_that_is_not_documented() -> None:
+def test_every_code_is_documented() -> None:
     assert set(DOCUMENTED) == {kind.code for kind in errors()}
 
 
-def test_a_code_belongs_to_one_error_but_where_several_are_one_to_a_client() -> None:
+def test_only_the_expected_errors_share_a_code() -> None:
     assert {code: count for code, count in Counter(kind.code for kind in errors()).items() if count > 1} == SHARED
 
 
-def test_every_error_says_what_it_is_in_one_sentence() -> None:
+def test_the_default_detail_of_an_error_is_its_title() -> None:
     assert [kind for kind in errors() if not kind.title or kind().detail != f"{kind.title}."] == []

@@ -1,4 +1,4 @@
-"""What the log does when nobody reads it."""
+"""Logging to a closed pipe."""
 
 import os
 from collections.abc import Iterator
@@ -13,16 +13,16 @@ from entrypoints.observability import configure_logging
 
 @pytest.fixture
 def broken_pipe() -> Iterator[TextIO]:
-    """Takes lines that nobody can get any more."""
+    """A file whose reading end is closed."""
     reading, writing = os.pipe()
     os.close(reading)
     file = os.fdopen(writing, "w", buffering=1)
     yield file
-    with suppress(BrokenPipeError):  # for what may still be in it
+    with suppress(BrokenPipeError):  # raised by the flush of buffered lines
         file.close()
 
 
-def test_a_line_that_can_not_be_written_is_dropped(broken_pipe: TextIO) -> None:
+def test_a_line_that_cannot_be_written_is_dropped(broken_pipe: TextIO) -> None:
     with redirect_stderr(broken_pipe):
         configure_logging(debug=False)
 

@@ -1,4 +1,4 @@
-"""What an operator can choose, and what is said about a choice that can not be used."""
+"""Settings: defaults, validation messages, and documentation that matches the code."""
 
 import re
 from collections.abc import Iterator
@@ -10,14 +10,8 @@ from dotenv import dotenv_values
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from entrypoints.settings import (
-    DEFAULT_PROMPT,
-    Settings,
-    SettingsError,
-    load_settings,
-    require_model,
-    unknown_keys,
-)
+from domain.errors import Unusable
+from entrypoints.settings import DEFAULT_PROMPT, Settings, load_settings, unknown_keys
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,7 +23,7 @@ DOCUMENTED = {
     "DEBUG": False,
     "SYSTEM_PROMPT": DEFAULT_PROMPT,
 }
-"""The defaults that the documented API promises."""
+"""Defaults that the documented API promises."""
 
 FURTHER = {
     "OPENAI_API_KEY": None,
@@ -63,7 +57,7 @@ FURTHER = {
     "EVENT_LOOP": "auto",
 }
 
-REFUSED = [
+INVALID = [
     ("OPENAI_MODEL", "", "at least 1 character"),
     ("OPENAI_BASE_URL", "canary", "must be an http or https URL"),
     ("OPENAI_BASE_URL", "ftp://canary/v1", "must be an http or https URL"),
@@ -128,78 +122,78 @@ REFUSED = [
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No setting comes from the environment or the .env of whoever runs the tests."""
+    """Isolate the tests from the environment and the `.env` of the machine."""
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
-def empty() -> Settings:
+def defaults() -> Settings:
     return load_settings()
 
 
 def described() -> Iterator[tuple[str, str, str]]:
-    """Each setting as the documents have it: name, description, default."""
+    """Yield name, description and default of each setting, as written in the documentation."""
     for name, field in Settings.model_fields.items():
         yield name.upper(), field.description or "", written(field.default)
 
 
 def written(value: Any) -> str:
-    """A value as one writes it into .env."""
+    """Format a value as in `.env`."""
     if value is None or value == ():
         return ""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 @pytest.mark.parametrize(("name", "value"), (DOCUMENTED | FURTHER).items())
-def test_a_default_is_what_is_documented(name: str, value: object, empty: Settings) -> None:
-    assert getattr(empty, name.lower()) == value
+def test_defaults_match_the_documentation(name: str, value: object, defaults: Settings) -> None:
+    assert getattr(defaults, name.lower()) == value
 
 
-@pytest.mark.parametrize(("name", "value", "why"), REFUSED, ids=lambda value: value[:20])
-def test_a_bad_value_is_refused_in_one_sentence_that_names_the_variable_and_does_not_repeat_it(
-    name: str, value: str, why: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("name", "value", "reason"), INVALID, ids=lambda value: value[:20])
+def test_an_invalid_value_is_rejected_in_one_line_that_names_the_variable_but_not_the_value(
+    name: str, value: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, value)
 
-    with pytest.raises(SettingsError) as refusal:
+    with pytest.raises(Unusable) as rejected:
         load_settings()
 
-    sentence = str(refusal.value)
+    sentence = str(rejected.value)
     assert sentence.startswith(f"{name}: ")
-    assert why in sentence
+    assert reason in sentence
     assert "canary" not in sentence
     assert "\n" not in sentence
 
 
-def test_several_bad_values_are_all_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_invalid_values_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PORT", "http")
     monkeypatch.setenv("DEBUG", "perhaps")
 
-    with pytest.raises(SettingsError, match=r"^DEBUG: .*; PORT: .*$"):
+    with pytest.raises(Unusable, match=r"^DEBUG: .*; PORT: .*$"):
         load_settings()
 
 
-def test_a_refusal_does_not_show_the_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_validation_errors_do_not_leak_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "canary")
     monkeypatch.setenv("PORT", "http")
 
-    with pytest.raises(SettingsError) as refusal:
+    with pytest.raises(Unusable) as rejected:
         load_settings()
 
-    assert "canary" not in str(refusal.value)
-    assert refusal.value.__suppress_context__
+    assert "canary" not in str(rejected.value)
+    assert rejected.value.__suppress_context__
 
 
-def test_a_file_that_is_not_utf_8_is_refused_in_one_sentence() -> None:
+def test_an_env_file_that_is_not_utf_8_is_rejected_in_one_line() -> None:
     Path(".env").write_bytes("APP_NAME=Büro".encode("latin-1"))
 
-    with pytest.raises(SettingsError, match=r"^\.env: [^\n]*UTF-8"):
+    with pytest.raises(Unusable, match=r"^\.env: [^\n]*UTF-8"):
         load_settings()
 
 
-def test_a_file_saved_with_a_byte_order_mark_is_read() -> None:
+def test_an_env_file_with_a_byte_order_mark_is_read() -> None:
     Path(".env").write_text("APP_NAME=Mine\n", encoding="utf-8-sig")
 
     assert load_settings().app_name == "Mine"
@@ -207,27 +201,51 @@ def test_a_file_saved_with_a_byte_order_mark_is_read() -> None:
 
 
 @pytest.mark.parametrize("value", ["your_openai_api_key_here", " your_openai_api_key_here ", "", "   "])
-def test_the_sample_key_counts_as_none(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blank_and_sample_keys_count_as_no_key(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", value)
 
     assert load_settings().openai_api_key is None
 
 
-def test_without_a_key_and_a_base_url_there_is_no_model(empty: Settings) -> None:
-    with pytest.raises(SettingsError, match=r"set OPENAI_API_KEY .* smart-chatbot serve --local$"):
-        require_model(empty)
+def test_a_model_requires_a_key_or_a_base_url(defaults: Settings) -> None:
+    with pytest.raises(Unusable, match=r"set OPENAI_API_KEY .* smart-chatbot serve --local$"):
+        defaults.require_model()
 
 
 @pytest.mark.parametrize(
     ("name", "value"), [("OPENAI_API_KEY", "sk-canary"), ("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")]
 )
-def test_a_key_or_a_base_url_says_which_model_to_ask(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_or_a_base_url_configures_a_model(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, value)
 
-    require_model(load_settings())
+    load_settings().require_model()
 
 
-def test_a_key_is_not_shown_where_the_settings_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_mem0_platform_requires_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEMORY_BACKEND", "mem0_platform")
+    monkeypatch.setenv("MEM0_API_KEY", "your_mem0_api_key")
+
+    with pytest.raises(Unusable, match=r"^MEM0_API_KEY: is required when MEMORY_BACKEND is mem0_platform$"):
+        load_settings()
+
+    monkeypatch.setenv("MEM0_API_KEY", "m0-canary")
+    assert load_settings().memory_backend == "mem0_platform"
+
+
+@pytest.mark.parametrize(
+    ("history", "memory", "backend"),
+    [
+        ("sql", "sql", "sql"),
+        ("sql", "none", "sql"),
+        ("in_memory", "sql", "sql"),
+        ("in_memory", "none", "none"),
+    ],
+)
+def test_a_database_is_used_if_history_or_memory_is_stored_in_it(history: Any, memory: Any, backend: str) -> None:
+    assert Settings(_env_file=None, history_backend=history, memory_backend=memory).database_backend == backend
+
+
+def test_printed_and_serialized_settings_do_not_contain_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-canary")
     monkeypatch.setenv("MEM0_API_KEY", "m0-canary")
     monkeypatch.setenv("MEM0_VECTOR_STORE", "postgresql://user:canary@host/vectors")
@@ -236,7 +254,7 @@ def test_a_key_is_not_shown_where_the_settings_are(monkeypatch: pytest.MonkeyPat
     assert "canary" not in f"{loaded!r} {loaded} {loaded.model_dump()} {loaded.model_dump_json()}"
 
 
-def test_the_environment_goes_before_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_takes_precedence_over_the_env_file(monkeypatch: pytest.MonkeyPatch) -> None:
     Path(".env").write_text("APP_NAME=file\nPORT=1\n")
     monkeypatch.setenv("APP_NAME", "environment")
     loaded = load_settings()
@@ -244,7 +262,7 @@ def test_the_environment_goes_before_the_file(monkeypatch: pytest.MonkeyPatch) -
     assert (loaded.app_name, loaded.port) == ("environment", 1)
 
 
-def test_origins_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_origins_are_comma_separated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CORS_ORIGINS", " https://a.example , http://localhost:3000,")
 
     assert load_settings().cors_origins == ("https://a.example", "http://localhost:3000")
@@ -255,7 +273,7 @@ def test_origins_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> Non
     [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False),
      ("192.168.1.2", False), ("example.com", False), ("localhost.example.com", False)],
 )  # fmt: skip
-def test_only_the_loopback_is_the_loopback(host: str, is_loopback: bool) -> None:
+def test_loopback_addresses_are_recognized(host: str, is_loopback: bool) -> None:
     assert Settings(_env_file=None, host=host).is_loopback == is_loopback
 
 
@@ -268,19 +286,19 @@ def test_only_the_loopback_is_the_loopback(host: str, is_loopback: bool) -> None
         ("ZZZ", ".env: ZZZ is not a setting."),
     ],
 )
-def test_an_unknown_key_in_the_file_is_warned_of_with_the_nearest_name(key: str, sentence: str) -> None:
+def test_an_unknown_key_in_the_env_file_is_reported_with_the_closest_setting(key: str, sentence: str) -> None:
     Path(".env").write_text(f"{key}=canary\nPORT=1\n")
 
     assert unknown_keys() == [sentence]
 
 
-def test_an_unknown_key_in_the_file_stops_nothing() -> None:
+def test_an_unknown_key_in_the_env_file_is_not_an_error() -> None:
     Path(".env").write_text("OPENAI_MODLE=canary\nPORT=1\n")
 
     assert load_settings().port == 1
 
 
-def test_without_a_file_nothing_is_unknown() -> None:
+def test_no_unknown_keys_without_an_env_file() -> None:
     assert unknown_keys() == []
 
 
@@ -288,7 +306,7 @@ def test_every_setting_has_a_description() -> None:
     assert [name for name, description, _ in described() if not description] == []
 
 
-def test_the_sample_file_has_every_setting_with_its_description_and_default_and_nothing_else() -> None:
+def test_env_example_lists_every_setting_with_its_description_and_default() -> None:
     text = (ROOT / ".env.example").read_text(encoding="utf-8")
     blocks = re.findall(r"^# (.+)\n([A-Z0-9_]+)=(.*)$", text, re.MULTILINE)
     sample = {name: (description, value) for description, name, value in blocks}
@@ -301,17 +319,17 @@ def test_the_sample_file_has_every_setting_with_its_description_and_default_and_
     assert list(dotenv_values(ROOT / ".env.example")) == [name for name, _, _ in described()]
 
 
-def test_the_sample_file_copied_as_it_is_changes_nothing(empty: Settings) -> None:
+def test_an_unmodified_copy_of_env_example_changes_no_setting(defaults: Settings) -> None:
     Path(".env").write_bytes((ROOT / ".env.example").read_bytes())
 
-    assert load_settings() == empty
+    assert load_settings() == defaults
     assert unknown_keys() == []
 
 
-def test_the_table_in_the_readme_has_every_setting_with_its_description_and_default_and_nothing_else() -> None:
+def test_the_readme_table_lists_every_setting_with_its_description_and_default() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     found = re.search(r"<!-- settings -->\n(.*?)<!-- /settings -->", text, re.DOTALL)
-    assert found, "the README has no table of settings between <!-- settings --> and <!-- /settings -->"
+    assert found, "README.md has no settings table between <!-- settings --> and <!-- /settings -->"
     _, _, *rows = [line.strip("| ").split(" | ") for line in found[1].strip().splitlines()]
 
     shown = {"SYSTEM_PROMPT": "a helpful assistant's"}
@@ -342,7 +360,7 @@ words = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=
         }
     )
 )
-def test_what_is_written_into_the_environment_is_what_is_read(values: dict[str, Any]) -> None:
+def test_values_survive_the_round_trip_through_the_environment(values: dict[str, Any]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in values.items():
             text = ",".join(value) if isinstance(value, tuple) else written(value)

@@ -7,14 +7,13 @@ from application.turns.handle import TurnHandle
 from application.turns.send_message import NewMessage, SendMessage
 from domain.conversation import Turn
 from entrypoints.http.dependencies import SendMessageDep, SettingsDep
-from entrypoints.http.direct_route import DirectRoute
 from entrypoints.http.disconnect import closing_on_error, unless_disconnected
 from entrypoints.http.errors import RefusedTurn
 from entrypoints.http.event_stream import EventStream
-from entrypoints.http.json_body import JSONRoute
 from entrypoints.http.native.schemas import ChatRequest, SimpleReply
 from entrypoints.http.native.wire import NativeWire
 from entrypoints.http.openapi import BEGIN, BODY, STREAM, UPSTREAM, problems
+from entrypoints.http.routing import DirectRoute, JSONRoute
 
 router = APIRouter(prefix="/api/chat", tags=["chat"], route_class=JSONRoute)
 

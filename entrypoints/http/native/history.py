@@ -1,4 +1,4 @@
-"""A user's turns and conversations."""
+"""A user's history: list turns and conversations, delete turns."""
 
 from typing import Annotated
 
@@ -18,15 +18,16 @@ from entrypoints.http.openapi import MEMORY, STORE, problems
 
 router = APIRouter(prefix="/api/chat", tags=["history"])
 
-Limit = Annotated[int, Query(ge=1, le=200, description="How many at most.")]
-Cursor = Annotated[str | None, Query(description="The `next_cursor` of the page before.")]
+Limit = Annotated[int, Query(ge=1, le=200, description="Maximum number of items.")]
+Cursor = Annotated[str | None, Query(description="`next_cursor` of the previous page.")]
 OneConversation = Annotated[
-    ConversationIdField | None, Query(alias="conversation_id", description="Only this one; all where absent.")
+    ConversationIdField | None,
+    Query(alias="conversation_id", description="Conversation id; all of the user's conversations if absent."),
 ]
 _PROBLEMS = problems(UnknownCursor, *STORE)
 
 
-@router.get("/history/{user_id}", summary="A user's turns", responses=_PROBLEMS)
+@router.get("/history/{user_id}", summary="List a user's turns", responses=_PROBLEMS)
 async def get_history(
     user_id: UserIdField,
     get: GetHistoryDep,
@@ -47,15 +48,15 @@ async def clear_history(
     user_id: UserIdField,
     clear: ClearHistoryDep,
     conversation_id: OneConversation = None,
-    memories: Annotated[bool, Query(description="Forget the user's memories too.")] = False,
+    memories: Annotated[bool, Query(description="Also delete the user's memories.")] = False,
 ) -> ClearedView:
     if memories and conversation_id is not None:
-        raise invalid_request(422, "#/query/memories", "must be left out with a conversation: memories belong to none")
+        raise invalid_request(422, "#/query/memories", "must be false with conversation_id: memories belong to users")
     return ClearedView.of(user_id, await clear(user_id, conversation_id, memories=memories))
 
 
-@router.get("/conversations/{user_id}", summary="A user's conversations", responses=_PROBLEMS)
+@router.get("/conversations/{user_id}", summary="List a user's conversations", responses=_PROBLEMS)
 async def list_conversations(
-    user_id: UserIdField, list_them: ListConversationsDep, limit: Limit = 50, cursor: Cursor = None
+    user_id: UserIdField, list_page: ListConversationsDep, limit: Limit = 50, cursor: Cursor = None
 ) -> ConversationsView:
-    return ConversationsView.of(user_id, await list_them(user_id, limit, cursor))
+    return ConversationsView.of(user_id, await list_page(user_id, limit, cursor))

@@ -1,4 +1,4 @@
-"""What is remembered of a user: to see, to correct, to forget."""
+"""A user's long-term memory: store, list, search, correct and delete."""
 
 from typing import Annotated
 
@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query
 
 from application.ports.memory import MemoryDisabled
 from domain.errors import MemoryNotFound, UnknownCursor
-from domain.memory import memory_id as parsed
+from domain.memory import memory_id as parse_memory_id
 from entrypoints.http.dependencies import (
     CorrectMemoryDep,
     ForgetMemoriesDep,
@@ -15,7 +15,6 @@ from entrypoints.http.dependencies import (
     RecallMemoriesDep,
     StoreFactDep,
 )
-from entrypoints.http.json_body import JSONRoute
 from entrypoints.http.native.history import Cursor, Limit
 from entrypoints.http.native.schemas import (
     CorrectionRequest,
@@ -28,6 +27,7 @@ from entrypoints.http.native.schemas import (
     UserIdField,
 )
 from entrypoints.http.openapi import BODY, MEMORY, STORE, problems
+from entrypoints.http.routing import JSONRoute
 
 router = APIRouter(prefix="/api/memories/{user_id}", tags=["memories"], route_class=JSONRoute)
 
@@ -44,21 +44,19 @@ async def store_fact(user_id: UserIdField, body: FactRequest, store: StoreFactDe
     return MemoryView.of(await store(user_id, body.fact, body.importance))
 
 
-@router.get("", summary="What is remembered of a user, newest first", responses=problems(*_PROBLEMS))
+@router.get("", summary="List a user's memories, newest first", responses=problems(*_PROBLEMS))
 async def list_memories(
-    user_id: UserIdField, list_them: ListMemoriesDep, limit: Limit = 50, cursor: Cursor = None
+    user_id: UserIdField, list_page: ListMemoriesDep, limit: Limit = 50, cursor: Cursor = None
 ) -> MemoriesView:
-    return MemoriesView.of(user_id, await list_them(user_id, limit, cursor))
+    return MemoriesView.of(user_id, await list_page(user_id, limit, cursor))
 
 
-@router.get(
-    "/search", summary="What is remembered of a user and fits a query, best first", responses=problems(*_PROBLEMS)
-)
+@router.get("/search", summary="Search a user's memories, most relevant first", responses=problems(*_PROBLEMS))
 async def search_memories(
     user_id: UserIdField,
     recall: RecallMemoriesDep,
-    q: Annotated[str, Query(description="What it should be about.", min_length=1, max_length=1000)],
-    limit: Annotated[int, Query(ge=1, le=50, description="How many at most.")] = 10,
+    q: Annotated[str, Query(description="Text to search for.", min_length=1, max_length=1000)],
+    limit: Annotated[int, Query(ge=1, le=50, description="Maximum number of memories.")] = 10,
 ) -> RecalledView:
     return RecalledView.of(user_id, await recall(user_id, q, limit))
 
@@ -67,15 +65,15 @@ async def search_memories(
 async def correct_memory(
     user_id: UserIdField, memory_id: str, body: CorrectionRequest, correct: CorrectMemoryDep
 ) -> MemoryView:
-    return MemoryView.of(await correct(user_id, parsed(memory_id), body.fact, body.importance))
+    return MemoryView.of(await correct(user_id, parse_memory_id(memory_id), body.fact, body.importance))
 
 
-@router.delete("/{memory_id}", summary="Forget a memory", responses=problems(MemoryNotFound, *_PROBLEMS))
+@router.delete("/{memory_id}", summary="Delete a memory", responses=problems(MemoryNotFound, *_PROBLEMS))
 async def forget_memory(user_id: UserIdField, memory_id: str, forget: ForgetMemoryDep) -> ForgottenMemoryView:
-    await forget(user_id, parsed(memory_id))
+    await forget(user_id, parse_memory_id(memory_id))
     return ForgottenMemoryView(user_id=user_id, id=memory_id)
 
 
-@router.delete("", summary="Forget all of a user", responses=problems(*_PROBLEMS))
+@router.delete("", summary="Delete all memories of a user", responses=problems(*_PROBLEMS))
 async def forget_memories(user_id: UserIdField, forget: ForgetMemoriesDep) -> ForgottenView:
     return ForgottenView.of(user_id, await forget(user_id))

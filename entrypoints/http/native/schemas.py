@@ -1,13 +1,11 @@
-"""The shapes on the wire. Documented keys come first, in the documented order."""
+"""Requests and responses of the native API. Documented keys come first, in the documented order."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, Field, GetPydanticSchema, PlainSerializer, model_validator
+from pydantic import AfterValidator, BaseModel, Field, GetPydanticSchema, model_validator
 from pydantic_core import CoreSchema, core_schema
 
-from application.health import Health
 from application.turns.history import Cleared
 from application.turns.send_message import NewMessage
 from domain.conversation import (
@@ -21,6 +19,7 @@ from domain.conversation import (
 )
 from domain.memory import DEFAULT_IMPORTANCE, MAX_FACT_CHARS, Memory, Recalled
 from domain.paging import Page
+from entrypoints.http.timestamp import Timestamp
 
 
 def _id_schema(kind: type[str]) -> GetPydanticSchema:
@@ -35,39 +34,34 @@ _ID_FIELD = Field(json_schema_extra={"pattern": f"^{ID_PATTERN}$"}, examples=["u
 UserIdField = Annotated[UserId, _id_schema(UserId), _ID_FIELD]
 ConversationIdField = Annotated[ConversationId, _id_schema(ConversationId), _ID_FIELD]
 
-Timestamp = Annotated[
-    datetime,
-    PlainSerializer(lambda moment: moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), return_type=str),
-]
-"""RFC 3339, UTC, whole seconds, as documented."""
-
 
 def _check_text(text: str) -> str:
     if not text.strip():
         raise ValueError("must not be blank")
     if "\x00" in text:
-        raise ValueError("must not hold U+0000")
+        raise ValueError("must not contain U+0000")
     return text
 
 
 class ChatRequest(BaseModel):
-    user_id: UserIdField = Field(description="Whose conversation it is.")
+    user_id: UserIdField = Field(description="User who sends the message.")
     message: Annotated[str, AfterValidator(_check_text)] = Field(
-        description="What the user says; kept as sent.", examples=["Hello, how are you today?"], min_length=1
+        description="The user's message; stored as sent.", examples=["Hello, how are you today?"], min_length=1
     )
     conversation_id: ConversationIdField | None = Field(
-        None, description="Which of the user's conversations; `default` where absent."
+        None, description="Conversation of the user; `default` if absent."
     )
     on_disconnect: Literal["cancel", "continue"] | None = Field(
-        None, description="What becomes of the reply when its last reader leaves; the service's setting where absent."
+        None,
+        description="`cancel` or `continue` the reply when its last reader disconnects. Default: the server's setting.",
     )
     when_busy: Literal["wait", "reject"] = Field(
-        "wait", description="What to do while another turn of the conversation runs."
+        "wait", description="If another turn of the conversation is running: `wait` for it, or `reject` with 409."
     )
     memory: bool = Field(
         True,
         strict=True,
-        description="Without it nothing is recalled for the reply, and nothing of the turn is remembered.",
+        description="If false, this turn neither recalls memories nor is stored in memory.",
     )
 
     def to_message(self, on_disconnect: Literal["cancel", "continue"]) -> NewMessage:
@@ -87,7 +81,7 @@ class SimpleReply(BaseModel):
     message: str
     response: str
     timestamp: Timestamp
-    finish_reason: str | None = Field(None, description="Only where it is not `stop`.")
+    finish_reason: str | None = Field(None, description="Present only if it is not `stop`.")
 
     @classmethod
     def of(cls, turn: Turn) -> Self:
@@ -107,7 +101,9 @@ class TurnView(BaseModel):
     id: str
     conversation_id: str
     status: TurnStatus
-    reason: str | None = Field(description="Why it ended, where not plainly.")
+    reason: str | None = Field(
+        description="Error code, or a finish reason other than `stop`; null while running or if completed normally."
+    )
 
     @classmethod
     def of(cls, turn: Turn) -> Self:
@@ -126,7 +122,7 @@ class HistoryView(BaseModel):
     user_id: str
     history: list[TurnView] = Field(description="Oldest first.")
     count: int = Field(description="Turns in this page.")
-    next_cursor: str | None = Field(description="Leads to older turns; null at the end.")
+    next_cursor: str | None = Field(description="Cursor of the next, older page; null on the last page.")
 
     @classmethod
     def of(cls, user_id: UserId, page: Page[Turn]) -> Self:
@@ -134,14 +130,14 @@ class HistoryView(BaseModel):
         return cls(user_id=user_id, history=turns, count=len(turns), next_cursor=page.next_cursor)
 
 
-def _outcome(certain: bool) -> Literal["deleted", "pending"]:
-    return "deleted" if certain else "pending"
+def _outcome(confirmed: bool) -> Literal["deleted", "pending"]:
+    return "deleted" if confirmed else "pending"
 
 
 class ClearedView(BaseModel):
     user_id: str
     deleted: int
-    memories: Literal["deleted", "pending"] | None = Field(None, description="Only where they were to be forgotten.")
+    memories: Literal["deleted", "pending"] | None = Field(None, description="Present only with `memories=true`.")
 
     @classmethod
     def of(cls, user_id: UserId, cleared: Cleared) -> Self:
@@ -152,7 +148,7 @@ class ClearedView(BaseModel):
 class ConversationView(BaseModel):
     id: str
     created_at: Timestamp
-    updated_at: Timestamp = Field(description="When its latest turn began.")
+    updated_at: Timestamp = Field(description="Start of the latest turn.")
     turns: int
 
     @classmethod
@@ -167,7 +163,7 @@ class ConversationView(BaseModel):
 
 class ConversationsView(BaseModel):
     user_id: str
-    conversations: list[ConversationView] = Field(description="The one with the latest turn first.")
+    conversations: list[ConversationView] = Field(description="Most recently updated first.")
     count: int
     next_cursor: str | None
 
@@ -182,17 +178,17 @@ Fact = Annotated[
     Field(min_length=1, max_length=MAX_FACT_CHARS, examples=["Ann's dog is called Bello."]),
     AfterValidator(_check_text),
 ]
-Importance = Annotated[float, Field(strict=True, ge=0, le=1, description="How much it matters, 0 to 1.")]
+Importance = Annotated[float, Field(strict=True, ge=0, le=1, description="Importance, 0 to 1.")]
 
 
 class FactRequest(BaseModel):
-    fact: Fact = Field(description="What to remember; kept as sent.")
+    fact: Fact = Field(description="Fact to remember; stored as sent.")
     importance: Importance = DEFAULT_IMPORTANCE
 
 
 class CorrectionRequest(BaseModel):
-    fact: Fact | None = Field(None, description="What it should say; as it was where absent.")
-    importance: Importance | None = Field(None, description="How much it matters, 0 to 1; as it was where absent.")
+    fact: Fact | None = Field(None, description="New text; unchanged if absent.")
+    importance: Importance | None = Field(None, description="New importance, 0 to 1; unchanged if absent.")
 
     @model_validator(mode="after")
     def _changes_something(self) -> Self:
@@ -216,7 +212,7 @@ class MemoriesView(BaseModel):
     user_id: str
     memories: list[MemoryView] = Field(description="Newest first.")
     count: int
-    next_cursor: str | None = Field(description="Leads to older memories; null at the end.")
+    next_cursor: str | None = Field(description="Cursor of the next, older page; null on the last page.")
 
     @classmethod
     def of(cls, user_id: UserId, page: Page[Memory]) -> Self:
@@ -225,14 +221,14 @@ class MemoriesView(BaseModel):
 
 
 class RecalledMemoryView(MemoryView):
-    score: float = Field(description="How well it fits, 0 to 1; comparable within one answer.")
+    score: float = Field(description="Relevance, 0 to 1; comparable only within one response.")
 
 
 class RecalledView(BaseModel):
     user_id: str
-    memories: list[RecalledMemoryView] = Field(description="Best first.")
+    memories: list[RecalledMemoryView] = Field(description="Most relevant first.")
     count: int
-    next_cursor: None = Field(None, description="Always null: ask for more with `limit`.")
+    next_cursor: None = Field(None, description="Always null: results are not paged; raise `limit` instead.")
 
     @classmethod
     def of(cls, user_id: UserId, recalled: Sequence[Recalled]) -> Self:
@@ -248,96 +244,12 @@ class ForgottenMemoryView(BaseModel):
 class ForgottenView(BaseModel):
     user_id: str
     memories: Literal["deleted", "pending"] = Field(
-        description="`pending` where that is not certain yet, and goes on in the background."
+        description="`pending` if deletion is not confirmed yet and continues in the background."
     )
 
     @classmethod
-    def of(cls, user_id: UserId, certain: bool) -> Self:
-        return cls(user_id=user_id, memories=_outcome(certain))
-
-
-class StatusView(BaseModel):
-    status: Literal["ok", "unavailable"]
-
-
-class HealthView(BaseModel):
-    status: Literal["ok"]
-    name: str
-    version: str
-    time: Timestamp
-
-
-class ChecksView(BaseModel):
-    history: Literal["ok", "unavailable"]
-    llm: str = Field(description="`ok`, or the code of what went wrong with the latest call.")
-    memory: Literal["ok", "unavailable"]
-
-
-class MemoryWorkView(BaseModel):
-    pending: int | None = Field(description="Turns still to be remembered; null where the history does not tell.")
-    dead: int | None = Field(description="Turns that were given up.")
-    forgetting: int | None = Field(description="Users still to be forgotten.")
-    failed_recalls: int = Field(description="Turns that had to do without memory since the start.")
-
-
-class SystemView(BaseModel):
-    python: str
-    platform: str
-    uptime_seconds: int
-    memory_bytes: int = Field(description="The most that the process has held so far.")
-
-
-class DetailedHealthView(BaseModel):
-    status: Literal["ok", "degraded"]
-    name: str
-    version: str
-    time: Timestamp
-    checks: ChecksView
-    running_turns: int
-    memory: MemoryWorkView
-    system: SystemView
-
-    @classmethod
-    def of(cls, health: Health, *, name: str, version: str, time: datetime, system: SystemView) -> Self:
-        return cls(
-            status="ok" if health.is_well else "degraded",
-            name=name,
-            version=version,
-            time=time,
-            checks=ChecksView(
-                history="unavailable" if health.history_failure else "ok",
-                llm=health.llm_failure.code if health.llm_failure else "ok",
-                memory="unavailable" if health.memory_failure else "ok",
-            ),
-            running_turns=health.running_turns,
-            memory=MemoryWorkView(
-                pending=health.outbox and health.outbox.pending,
-                dead=health.outbox and health.outbox.dead,
-                forgetting=health.outbox and health.outbox.forgetting,
-                failed_recalls=health.failed_recalls,
-            ),
-            system=system,
-        )
-
-
-class FieldProblem(BaseModel):
-    pointer: str = Field(examples=["#/message"])
-    detail: str
-
-
-class ProblemView(BaseModel):
-    """A problem as RFC 9457 describes it."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    code: str = Field(description="Stable; what a program should look at.")
-    retryable: bool = Field(description="Whether the same again may work later.")
-    request_id: str
-    turn_id: str | None = Field(None, description="Once a turn has begun.")
-    history: str | None = Field(None, description="Where the turn's text is, for `stream_expired`.")
-    errors: list[FieldProblem] | None = Field(None, description="What is wrong where, for `invalid_request`.")
+    def of(cls, user_id: UserId, confirmed: bool) -> Self:
+        return cls(user_id=user_id, memories=_outcome(confirmed))
 
 
 class StreamError(BaseModel):
@@ -349,9 +261,9 @@ class StreamError(BaseModel):
 
 
 class StreamEvent(BaseModel):
-    """The data of one event of a reply."""
+    """The data of one event of a streamed reply."""
 
-    content: str = Field(description="The next piece of the reply; empty in the last event.")
-    done: bool = Field(description="True in the last event. Without `error` the reply is stored for good.")
-    finish_reason: str | None = Field(None, description="Why the model stopped; only where it is not `stop`.")
-    error: StreamError | None = Field(None, description="What cut the reply short.")
+    content: str = Field(description="The next part of the reply; empty in the last event.")
+    done: bool = Field(description="True in the last event. Without `error`, the reply is stored durably.")
+    finish_reason: str | None = Field(None, description="Why the model stopped; present only if it is not `stop`.")
+    error: StreamError | None = Field(None, description="Why the reply ended early.")

@@ -1,53 +1,54 @@
-"""Whether the service lives, is ready, and how it does."""
+"""Liveness, readiness and health checks."""
 
 import platform
 import resource
-import time
-from datetime import UTC, datetime
-from typing import Final
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
-from entrypoints.http.dependencies import CheckHealthDep, CheckReadinessDep, DrainDep, SettingsDep
-from entrypoints.http.native.schemas import DetailedHealthView, HealthView, StatusView, SystemView
+from entrypoints.http.dependencies import (
+    CheckHealthDep,
+    CheckReadinessDep,
+    NowDep,
+    SettingsDep,
+    UptimeDep,
+)
+from entrypoints.http.operations.schemas import DetailedHealthView, HealthView, StatusView, SystemView
 from entrypoints.version import VERSION
 
 router = APIRouter(tags=["health"])
 
-_STARTED: Final = time.monotonic()
 
-
-@router.get("/livez", summary="Whether the process lives")
+@router.get("/livez", summary="Liveness check")
 async def livez() -> StatusView:
     return StatusView(status="ok")
 
 
 @router.get(
     "/readyz",
-    summary="Whether requests should be sent here",
-    responses={
-        503: {"description": "Not now: the history is unavailable, or the service is stopping.", "model": StatusView}
-    },
+    summary="Readiness check",
+    responses={503: {"description": "History unavailable, or service shutting down.", "model": StatusView}},
 )
-async def readyz(check: CheckReadinessDep, drain: DrainDep) -> JSONResponse:
-    ready = not drain.begun and await check()
+async def readyz(check: CheckReadinessDep) -> JSONResponse:
+    ready = await check()
     return JSONResponse({"status": "ok" if ready else "unavailable"}, 200 if ready else 503)
 
 
 @router.get("/api/health", summary="Basic health check")
-async def health(settings: SettingsDep) -> HealthView:
-    return HealthView(status="ok", name=settings.app_name, version=VERSION, time=datetime.now(UTC))
+async def health(settings: SettingsDep, now: NowDep) -> HealthView:
+    return HealthView(status="ok", name=settings.app_name, version=VERSION, time=now())
 
 
-@router.get("/api/health/detailed", summary="Health check with what the service stands on")
-async def detailed_health(check_health: CheckHealthDep, settings: SettingsDep) -> DetailedHealthView:
+@router.get("/api/health/detailed", summary="Detailed health check")
+async def detailed_health(
+    check_health: CheckHealthDep, settings: SettingsDep, now: NowDep, uptime: UptimeDep
+) -> DetailedHealthView:
     system = SystemView(
         python=platform.python_version(),
         platform=platform.system(),
-        uptime_seconds=int(time.monotonic() - _STARTED),
+        uptime_seconds=int(uptime),
         memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )
     return DetailedHealthView.of(
-        await check_health(), name=settings.app_name, version=VERSION, time=datetime.now(UTC), system=system
+        await check_health(), name=settings.app_name, version=VERSION, time=now(), system=system
     )

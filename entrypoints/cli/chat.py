@@ -1,4 +1,4 @@
-"""A chat in the terminal, against a running service."""
+"""`smart-chatbot chat`: chat with a running service in the terminal."""
 
 import http.client
 import json
@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 
 class TerminalChat:
-    """Reads a line, streams the reply; Ctrl-C stops the reply, Ctrl-D ends the chat."""
+    """Reads messages line by line and prints each reply as it streams. Ctrl-C stops a reply, Ctrl-D ends the chat."""
 
     def __init__(self, url: str, user: str, conversation: str) -> None:
         self._url = urlsplit(url if "//" in url else f"http://{url}")
@@ -16,7 +16,7 @@ class TerminalChat:
         self._conversation = conversation
 
     def run(self) -> int:
-        """Chat until the input ends; the exit status."""
+        """Chat until the input ends; return the exit status, 1 if the service cannot be reached."""
         print("Ctrl-C stops a reply, Ctrl-D ends the chat.")
         while True:
             try:
@@ -28,7 +28,7 @@ class TerminalChat:
                 try:
                     self._exchange(message)
                 except (OSError, http.client.HTTPException) as error:
-                    print(f"{self._url.geturl()} can not be reached: {error}")
+                    print(f"Cannot reach {self._url.geturl()}: {error}")
                     return 1
 
     def _exchange(self, message: str) -> None:
@@ -44,7 +44,7 @@ class TerminalChat:
             else:
                 print(_problem(response))
         except KeyboardInterrupt:
-            if turn_id is not None:  # before that, leaving is what stops the turn
+            if turn_id is not None:  # without an id, closing the connection stops the turn
                 self._stop(turn_id)
             print(" [stopped]")
         finally:
@@ -73,11 +73,12 @@ class TerminalChat:
 def _problem(response: http.client.HTTPResponse) -> str:
     try:
         return str(json.loads(response.read())["detail"])
-    except (ValueError, KeyError, TypeError):  # not this service's answer
+    except (ValueError, KeyError, TypeError):  # the response is not from this service, e.g. from a proxy
         return f"HTTP {response.status}"
 
 
 def _events(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
+    """Yield the JSON data of each server-sent event before `[DONE]`."""
     for line in response:
         if line.startswith(b"data: ") and line.strip() != b"data: [DONE]":
             yield json.loads(line.removeprefix(b"data: "))

@@ -1,0 +1,87 @@
+"""`smart-chatbot serve`: run the service."""
+
+import gc
+import socket
+import sys
+from contextlib import ExitStack
+
+from pydantic import SecretStr
+
+from domain.errors import Unusable
+from entrypoints.settings import Settings
+
+LOCAL_MODEL_NOTICE = """\
+Using the embedded model: a toy with 135 million parameters for trying things out. Expect fluent nonsense.
+For a real model set OPENAI_API_KEY (or OPENAI_BASE_URL) in .env or in the environment, and restart.
+"""
+
+BANNER = """\
+{name} listens on {address}
+  API documentation   {address}/docs
+  Try it              curl -N {address}/api/chat -H 'Content-Type: application/json' \\
+                        -d '{{"user_id": "user123", "message": "What is the capital of France?"}}'
+  Or in a terminal    smart-chatbot chat --url {address}
+"""
+
+
+def serve(settings: Settings, *, local: bool = False) -> bool:
+    """Serve until a signal stops the process; return whether the service started.
+
+    `local` starts the embedded model and replies with it.
+
+    Raises:
+        Unusable: No model is configured, the embedded model cannot run, or the address is unavailable.
+    """
+    with ExitStack() as stack:
+        if local:
+            settings = _with_local_model(settings, stack)
+        settings.require_model()
+        if not settings.is_loopback:
+            print(
+                f"warning: Listening on {settings.host}: every client that reaches it can read and write all "
+                "conversations.",
+                file=sys.stderr,
+            )
+        return _run_server(settings, LOCAL_MODEL_NOTICE if local else "")
+
+
+def _with_local_model(settings: Settings, stack: ExitStack) -> Settings:
+    from entrypoints.local_model import local_model
+
+    model = stack.enter_context(local_model())
+    return settings.model_copy(
+        update={
+            "openai_base_url": model.base_url,
+            "openai_api_key": SecretStr(model.api_key),
+            "openai_model": model.model,
+            "openai_max_tokens": min(settings.openai_max_tokens, model.max_tokens),
+            "context_tokens": min(settings.context_tokens, model.context_tokens),
+            # The model has no embeddings, and Mem0's extraction prompt exceeds its context.
+            "mem0_embedder": "local",
+            "mem0_infer": False,
+        }
+    )
+
+
+def _run_server(settings: Settings, notice: str) -> bool:
+    def greet(address: str) -> None:
+        print(BANNER.format(name=settings.app_name, address=address) + notice, flush=True)
+
+    with _listen(settings) as listener:
+        gc.disable()  # until the server has started: objects created by imports and wiring stay alive anyway
+        from entrypoints.http.app import create_app
+        from entrypoints.server import DrainingServer
+
+        server = DrainingServer(create_app(settings), greet)
+        server.run([listener])
+    return server.started
+
+
+def _listen(settings: Settings, backlog: int = 2048) -> socket.socket:
+    """Bind the listening socket, before anything else is touched. `backlog` limits pending connections."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=backlog)
+    except OSError as error:
+        cause = str(error.strerror).partition(" (")[0]
+        raise Unusable(f"Cannot listen on {settings.host}, port {settings.port}: {cause}.") from None

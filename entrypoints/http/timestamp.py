@@ -1,0 +1,12 @@
+"""Timestamps on the wire."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from pydantic import PlainSerializer
+
+Timestamp = Annotated[
+    datetime,
+    PlainSerializer(lambda moment: moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), return_type=str),
+]
+"""RFC 3339 in UTC with whole seconds, e.g. `2026-01-31T12:00:00Z`."""
