@@ -1,7 +1,7 @@
-"""Long-term memory that neither keeps anyone waiting nor is believed blindly."""
+"""Wraps a LongTermMemory with timeouts, a circuit breaker for recall and a tenant-isolation check."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 import anyio
 
@@ -21,107 +21,148 @@ from domain.paging import Page
 P = ParamSpec("P")
 T = TypeVar("T")
 
-TIMEOUT: Final = 30.0
-"""Seconds that a call may take which someone waits for, but no reply."""
-
-REMEMBER_TIMEOUT: Final = 120.0
-"""Seconds for what happens in the background, where a model may be asked; adapters have limits of their own below."""
-
-MAX_FAILURES: Final = 5
-"""Recalls in a row that failed, after which replies do without for a while."""
-
-PAUSE: Final = 30.0
-"""Seconds of it; then one recall is let through, whose outcome decides."""
-
 
 class GuardedMemory(LongTermMemory):
-    """Wraps another: bounds how long a call takes, spares replies a recall that keeps failing, and checks answers.
+    """Protects chats from a memory that hangs, fails or returns another user's memories.
 
-    An answer with another user's memory is not used, and nothing at all is asked for a while: a store that mixes up two
-    users may mix up all.
+    - A call ends after `recall_timeout` (recall, check), `remember_timeout` (remember, which may ask a model) or
+      `call_timeout` (all others), in seconds.
+    - After `max_failures` failed recalls in a row, recalls fail at once for `cooldown` seconds. Then one is let
+      through as a probe; the others keep failing until it has succeeded.
+    - A result that contains another user's memory is discarded, and every call fails for `cooldown` seconds: a store
+      that mixes up two users may mix up all of them.
+
+    Failures are reported to the observer; errors that the caller made (`MemoryNotFound`, …) are not.
     """
 
-    def __init__(self, memory: LongTermMemory, observer: TurnObserver, *, recall_timeout: float) -> None:
+    def __init__(
+        self,
+        memory: LongTermMemory,
+        observer: TurnObserver,
+        *,
+        recall_timeout: float,
+        call_timeout: float = 30.0,
+        remember_timeout: float = 120.0,
+        max_failures: int = 5,
+        cooldown: float = 30.0,
+    ) -> None:
+        self.extracts_from_turns = memory.extracts_from_turns
         self._memory = memory
         self._observer = observer
         self._recall_timeout = recall_timeout
-        self._failed_recalls = 0
-        self._recall_from = 0.0
-        self._trust_from = 0.0
-        self.extracts_from_turns = memory.extracts_from_turns
+        self._call_timeout = call_timeout
+        self._remember_timeout = remember_timeout
+        self._cooldown = cooldown
+        self._recalls = CircuitBreaker(max_failures=max_failures, cooldown=cooldown)
+        self._distrusted_until = 0.0
 
     async def store(self, user_id: UserId, fact: str, importance: float) -> Memory:
-        stored = await self._call(Where.STORING_FACT, TIMEOUT, self._memory.store, user_id, fact, importance)
-        return self._belonging(user_id, [stored])[0]
+        store = self._memory.store
+        stored = await self._call(Where.STORING_FACT, self._call_timeout, store, user_id, fact, importance)
+        return self._owned(user_id, [stored])[0]
 
     async def remember(self, turn: Turn) -> None:
-        await self._call(Where.REMEMBERING_TURN, REMEMBER_TIMEOUT, self._memory.remember, turn)
+        await self._call(Where.REMEMBERING_TURN, self._remember_timeout, self._memory.remember, turn)
 
     async def recall(self, user_id: UserId, query: str, limit: int) -> Sequence[Recalled]:
-        now = anyio.current_time()
-        if now < self._recall_from:
-            raise MemoryUnavailable(retry_after=self._recall_from - now)
-        if self._failed_recalls >= MAX_FAILURES:
-            self._recall_from = now + PAUSE  # for all others, until this one has shown how it goes
-        where, recall = Where.RECALLING, self._memory.recall
+        self._recalls.begin()
+        recall = self._memory.recall
         try:
-            recalled = await self._call(where, self._recall_timeout, recall, user_id, query, limit)
+            recalled = await self._call(Where.RECALLING, self._recall_timeout, recall, user_id, query, limit)
         except MemoryUnavailable:
-            self._failed_recalls += 1
-            if self._failed_recalls >= MAX_FAILURES:
-                self._recall_from = anyio.current_time() + PAUSE
+            self._recalls.fail()
             raise
-        except BaseException:  # refused or cancelled, which shows nothing: let the next one try
-            self._recall_from = 0.0
+        except BaseException:
+            self._recalls.abandon()
             raise
-        self._failed_recalls, self._recall_from = 0, 0.0
-        self._belonging(user_id, [one.memory for one in recalled])
+        self._recalls.succeed()
+        self._owned(user_id, [one.memory for one in recalled])
         return recalled
 
     async def page(self, user_id: UserId, limit: int, cursor: str | None) -> Page[Memory]:
-        page = await self._call(Where.LISTING_MEMORIES, TIMEOUT, self._memory.page, user_id, limit, cursor)
-        self._belonging(user_id, page.items)
+        page = await self._call(Where.LISTING_MEMORIES, self._call_timeout, self._memory.page, user_id, limit, cursor)
+        self._owned(user_id, page.items)
         return page
 
     async def correct(self, user_id: UserId, memory_id: MemoryId, fact: str | None, importance: float | None) -> Memory:
-        correct = self._memory.correct
-        corrected = await self._call(Where.CORRECTING_MEMORY, TIMEOUT, correct, user_id, memory_id, fact, importance)
-        return self._belonging(user_id, [corrected])[0]
+        correct, timeout = self._memory.correct, self._call_timeout
+        corrected = await self._call(Where.CORRECTING_MEMORY, timeout, correct, user_id, memory_id, fact, importance)
+        return self._owned(user_id, [corrected])[0]
 
     async def forget(self, user_id: UserId, memory_id: MemoryId) -> None:
-        await self._call(Where.FORGETTING_MEMORY, TIMEOUT, self._memory.forget, user_id, memory_id)
+        await self._call(Where.FORGETTING_MEMORY, self._call_timeout, self._memory.forget, user_id, memory_id)
 
     async def forget_all(self, user_id: UserId) -> bool:
-        return await self._call(Where.FORGETTING_USER, TIMEOUT, self._memory.forget_all, user_id)
+        return await self._call(Where.FORGETTING_USER, self._call_timeout, self._memory.forget_all, user_id)
 
     async def check(self) -> None:
         await self._call(Where.CHECKING_MEMORY, self._recall_timeout, self._memory.check)
 
     async def _call(
-        self, where: Where, limit: float, method: Callable[P, Awaitable[T]], *arguments: P.args, **named: P.kwargs
+        self, where: Where, seconds: float, method: Callable[P, Awaitable[T]], *arguments: P.args, **named: P.kwargs
     ) -> T:
-        distrusted = self._trust_from - anyio.current_time()
-        if distrusted > 0:
-            raise MemoryUnavailable(retry_after=distrusted)
+        distrusted_for = self._distrusted_until - anyio.current_time()
+        if distrusted_for > 0:
+            raise MemoryUnavailable(retry_after=distrusted_for)
         try:
-            with anyio.fail_after(limit):
+            with anyio.fail_after(seconds):
                 return await method(*arguments, **named)
-        except (MemoryDisabled, MemoryNotFound, UnknownCursor):  # answers, of which whoever asks is told
+        except (MemoryDisabled, MemoryNotFound, UnknownCursor):  # the caller's mistakes
             raise
         except LongTermMemoryError as error:
-            self._observer.observe(BackgroundFailure(where, error))
+            self._report(where, error)
             raise
-        except Exception as error:  # a time-out, or what the adapter should have explained: no chat breaks for it
+        except Exception as error:  # a timeout, or an exception that the adapter should have translated
             failure = MemoryUnavailable()
             failure.__cause__ = error
-            self._observer.observe(BackgroundFailure(where, failure))
+            self._report(where, failure)
             raise failure from error
 
-    def _belonging(self, user_id: UserId, memories: Sequence[Memory]) -> Sequence[Memory]:
-        """The memories, if all are the user's."""
+    def _owned(self, user_id: UserId, memories: Sequence[Memory]) -> Sequence[Memory]:
+        """Return the memories if all belong to the user; otherwise distrust the store for a while."""
         if any(memory.owner != user_id for memory in memories):
-            self._trust_from = anyio.current_time() + PAUSE
+            self._distrusted_until = anyio.current_time() + self._cooldown
             leak = MemoryLeaked()
-            self._observer.observe(BackgroundFailure(Where.CHECKING_OWNER, leak))
+            self._report(Where.CHECKING_OWNER, leak)
             raise leak
         return memories
+
+    def _report(self, where: Where, error: LongTermMemoryError) -> None:
+        self._observer.observe(BackgroundFailure(where, error))
+
+
+class CircuitBreaker:
+    """Rejects calls for `cooldown` seconds after `max_failures` in a row, then admits one at a time as a probe.
+
+    Each `begin` that returns is followed by exactly one of `succeed`, `fail` and `abandon`.
+    """
+
+    def __init__(self, *, max_failures: int, cooldown: float) -> None:
+        self._max_failures = max_failures
+        self._cooldown = cooldown
+        self._failures = 0
+        self._open_until = 0.0
+
+    def begin(self) -> None:
+        """Admit a call.
+
+        Raises:
+            MemoryUnavailable: the circuit is open.
+        """
+        now = anyio.current_time()
+        if now < self._open_until:
+            raise MemoryUnavailable(retry_after=self._open_until - now)
+        if self._failures >= self._max_failures:
+            self._open_until = now + self._cooldown  # for all other calls, until this probe has ended
+
+    def succeed(self) -> None:
+        self._failures, self._open_until = 0, 0.0
+
+    def fail(self) -> None:
+        self._failures += 1
+        if self._failures >= self._max_failures:
+            self._open_until = anyio.current_time() + self._cooldown
+
+    def abandon(self) -> None:
+        """The call was refused or cancelled, which tells nothing about the store: admit the next one as a probe."""
+        self._open_until = 0.0

@@ -1,4 +1,4 @@
-"""Long-term memory in the memory of one process: for trying things out, and the fake for tests."""
+"""Long-term memory in RAM, for trying things out and as the fake in tests."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -15,9 +15,9 @@ from domain.paging import Page, page_of, parse_cursor
 
 
 class MemoryInMemory(LongTermMemory):
-    """For keeping facts until the process ends, recalled by the words they share with what is said.
+    """Stores facts until the process ends, and recalls them by the words that they share with the query.
 
-    Learns nothing from turns. Every method lets other tasks run once, as a store behind a socket would.
+    Every method yields to other tasks once, as a store behind a socket would.
     """
 
     extracts_from_turns = False
@@ -38,12 +38,14 @@ class MemoryInMemory(LongTermMemory):
 
     async def recall(self, user_id: UserId, query: str, limit: int) -> Sequence[Recalled]:
         await asyncio.sleep(0)
-        asked, now = set(words(query)), self._now()
+        query_words, now = set(words(query)), self._now()
         found = []
         for _, memory in self._newest_first(user_id):
-            shared = len(asked.intersection(words(memory.fact)))
+            shared = len(query_words.intersection(words(memory.fact)))
             if shared:
-                found.append(Recalled(memory, rank(shared / len(asked), memory.importance, now - memory.created_at)))
+                found.append(
+                    Recalled(memory, rank(shared / len(query_words), memory.importance, now - memory.created_at))
+                )
         return sorted(found, key=lambda recalled: recalled.score, reverse=True)[:limit]
 
     async def page(self, user_id: UserId, limit: int, cursor: str | None) -> Page[Memory]:

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, Self, TypeVar
 
-from adapters.mem0_library.background_loop import LoopEnded, OwnLoop
-from adapters.mem0_library.configuration import Choices
+from adapters.mem0_library.background_loop import BackgroundLoop, LoopStopped
+from adapters.mem0_library.configuration import Options
 from adapters.mem0_library.memories import Memories
-from adapters.mem0_library.setup import Opened, opened
+from adapters.mem0_library.setup import Mem0Runtime, set_up
 from application.ports.memory import LongTermMemory, MemoryUnavailable
 from domain.conversation import Turn, UserId
 from domain.memory import Memory, MemoryId, Recalled
@@ -18,22 +19,22 @@ T = TypeVar("T")
 
 
 class MemoryMem0(LongTermMemory):
-    """What users say, distilled by a model and found again by meaning.
+    """Facts that a model extracts from turns, recalled by meaning.
 
-    Everything that Mem0 writes goes below `data_dir`, but what is in a database or server at `store_url`
-    (`postgresql://…` with pgvector, or a Qdrant server's `http(s)://…`, whose key is the password in the URL). Without
-    one, Qdrant is embedded, which is for a single process and some thousand memories: each search looks at all of them.
+        async with MemoryMem0(data_dir="data", api_key=key, base_url=None, model="gpt-4o-mini", now=now) as memory: ...
 
-    What was forgotten is out of embedded Qdrant's files at once, and out of PostgreSQL's with its next vacuum.
+    `store_url` is a PostgreSQL database with pgvector (`postgresql://…`) or a Qdrant server (`http(s)://…`, with its
+    key as the password). Without one, Qdrant is embedded in `data_dir`: for one process and some thousand memories,
+    because each search compares all of them. Nothing is written outside of `data_dir` and the store. Forgotten text is
+    removed from embedded Qdrant's files at once, and from PostgreSQL's with its next vacuum.
 
-    A model called `model` draws the facts from turns where `infer`; else the user's messages are kept as they are,
-    unless they only ask.
-    Vectors come from `embedding_model` of the same service, or, with `embedder="local"`, from a small model in this
-    process. `config_file` is JSON that is laid over all this, in the form of Mem0's own configuration; providers of
-    which Mem0's client is not OpenAI's have only their own limits of time.
+    If `infer`, `model` extracts the facts of a turn; otherwise the user's message is kept as it is, unless it consists
+    of questions only. Embeddings come from `embedding_model` of the same service, or, with `embedder="local"`, from a
+    small model in this process. `config_file` is JSON in the form of Mem0's own configuration, which overrides all of
+    this; for providers whose client is not OpenAI's, only their own timeouts apply.
 
-    Recalling and listing take `recall_timeout` seconds at most, everything else `llm_timeout` and twice as much as
-    embedding takes; then it is unavailable.
+    Timeouts are in seconds. `recall` and `page` take up to `recall_timeout`, other calls up to `llm_timeout` plus
+    twice `embedding_timeout`. `close` waits up to `close_grace` for running calls.
     """
 
     extracts_from_turns = True
@@ -45,6 +46,7 @@ class MemoryMem0(LongTermMemory):
         api_key: str,
         base_url: str | None,
         model: str,
+        now: Callable[[], datetime],
         embedding_model: str = "text-embedding-3-small",
         embedder: Literal["openai", "local"] = "openai",
         infer: bool = True,
@@ -53,8 +55,9 @@ class MemoryMem0(LongTermMemory):
         llm_timeout: float = 60,
         embedding_timeout: float = 10,
         recall_timeout: float = 20,
+        close_grace: float = 2,
     ) -> None:
-        self._choices = Choices(
+        self._options = Options(
             directory=Path(data_dir) / "mem0",
             api_key=api_key,
             base_url=base_url,
@@ -67,81 +70,90 @@ class MemoryMem0(LongTermMemory):
             embedding_timeout=embedding_timeout,
         )
         self._infer = infer
+        self._now = now
         self._recall_timeout = recall_timeout
         self._write_timeout = llm_timeout + 2 * embedding_timeout
-        self._loop: OwnLoop | None = None
-        self._opened: Opened | None = None
+        self._close_grace = close_grace
+        self._loop: BackgroundLoop | None = None
+        self._runtime: Mem0Runtime | None = None
         self._memories: Memories | None = None
 
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
     async def open(self) -> None:
-        """Import Mem0, connect, and make what is missing in the store.
+        """Import Mem0, connect to the store, and create missing collections.
 
         Raises:
-            Mem0Unusable: it can not be used as it is configured, or does not reach its store.
+            Unusable: a package is missing, the configuration is invalid, or the store cannot be reached.
         """
-        self._loop = OwnLoop()
+        self._loop = BackgroundLoop()
         try:
-            self._opened = await self._loop.run(asyncio.to_thread(opened, self._choices), to_its_end=True)
+            self._runtime = await self._loop.run(asyncio.to_thread(set_up, self._options), to_completion=True)
         except BaseException:
             await self.close()
             raise
-        self._memories = Memories(self._opened, infer=self._infer)
+        self._memories = Memories(self._runtime, self._now, infer=self._infer)
 
-    async def close(self, patience: float = 2) -> None:
-        """Let what is being written end, for `patience` seconds, and close the store. Also where it is not open."""
+    async def close(self) -> None:
+        """Wait for running calls and close the store. Idempotent."""
         loop, self._loop, self._memories = self._loop, None, None
         if loop:
-            await loop.stop(self._close_store, patience=patience)
+            await loop.stop(self._close_runtime, grace=self._close_grace)
 
-    def _close_store(self) -> None:
-        if self._opened:
-            self._opened.close()
+    def _close_runtime(self) -> None:
+        if self._runtime:
+            self._runtime.close()
 
     async def store(self, user_id: UserId, fact: str, importance: float) -> Memory:
-        return await self._write(lambda mem0: mem0.store(user_id, fact, importance))
+        return await self._write(lambda memories: memories.store(user_id, fact, importance))
 
     async def remember(self, turn: Turn) -> None:
-        await self._write(lambda mem0: mem0.remember(turn))
+        await self._write(lambda memories: memories.remember(turn))
 
     async def recall(self, user_id: UserId, query: str, limit: int) -> Sequence[Recalled]:
-        return await self._read(lambda mem0: mem0.recall(user_id, query, limit))
+        return await self._read(lambda memories: memories.recall(user_id, query, limit))
 
     async def page(self, user_id: UserId, limit: int, cursor: str | None) -> Page[Memory]:
-        return await self._read(lambda mem0: mem0.page(user_id, limit, cursor))
+        return await self._read(lambda memories: memories.page(user_id, limit, cursor))
 
     async def correct(self, user_id: UserId, memory_id: MemoryId, fact: str | None, importance: float | None) -> Memory:
-        return await self._write(lambda mem0: mem0.correct(user_id, memory_id, fact, importance))
+        return await self._write(lambda memories: memories.correct(user_id, memory_id, fact, importance))
 
     async def forget(self, user_id: UserId, memory_id: MemoryId) -> None:
-        await self._write(lambda mem0: mem0.forget(user_id, memory_id))
+        await self._write(lambda memories: memories.forget(user_id, memory_id))
 
     async def forget_all(self, user_id: UserId) -> bool:
-        return await self._write(lambda mem0: mem0.forget_all(user_id))
+        return await self._write(lambda memories: memories.forget_all(user_id))
 
     async def check(self) -> None:
-        await self._read(lambda mem0: mem0.check())
+        await self._read(lambda memories: memories.check())
 
-    async def _read(self, work: Callable[[Memories], Awaitable[T]]) -> T:
-        return await self._call(work, self._recall_timeout, to_its_end=False)
+    async def _read(self, operation: Callable[[Memories], Awaitable[T]]) -> T:
+        return await self._call(operation, self._recall_timeout, to_completion=False)
 
-    async def _write(self, work: Callable[[Memories], Awaitable[T]]) -> T:
-        """What has begun to change things goes on to its end, whoever waits for it."""
-        return await self._call(work, self._write_timeout, to_its_end=True)
+    async def _write(self, operation: Callable[[Memories], Awaitable[T]]) -> T:
+        """Run a write to completion, even if its caller is cancelled or times out."""
+        return await self._call(operation, self._write_timeout, to_completion=True)
 
-    async def _call(self, work: Callable[[Memories], Awaitable[T]], seconds: float, *, to_its_end: bool) -> T:
+    async def _call(self, operation: Callable[[Memories], Awaitable[T]], seconds: float, *, to_completion: bool) -> T:
         if self._loop is None or self._memories is None:
             raise MemoryUnavailable
         try:
             async with asyncio.timeout(seconds):
-                return await self._loop.run(self._explained(work(self._memories)), to_its_end=to_its_end)
-        except (TimeoutError, LoopEnded):
+                return await self._loop.run(self._translated(operation(self._memories)), to_completion=to_completion)
+        except (TimeoutError, LoopStopped):
             raise MemoryUnavailable from None
 
-    async def _explained(self, work: Awaitable[T]) -> T:
-        """The work, with errors of libraries as errors of the port."""
-        assert self._opened is not None
+    async def _translated(self, operation: Awaitable[T]) -> T:
+        """Await an operation, and translate exceptions of libraries to errors of the port."""
+        assert self._runtime is not None
         try:
-            return await work
+            return await operation
         except Exception as error:
-            failure = self._opened.meaning(error)
+            failure = self._runtime.translate(error)
             raise failure from failure.__cause__

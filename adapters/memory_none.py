@@ -10,7 +10,7 @@ from domain.paging import Page, parse_cursor
 
 
 class NoMemory(LongTermMemory):
-    """Keeps nothing, and says so to whoever wants something kept."""
+    """Holds nothing: `store` raises `MemoryDisabled`, listings and recalls are empty, and forgetting succeeds."""
 
     extracts_from_turns = False
 

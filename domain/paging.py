@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Final, Generic, TypeVar
 
 from domain.conversation import Turn
 from domain.errors import UnknownCursor
+from domain.memory import Memory
 
 Item = TypeVar("Item")
 
@@ -14,6 +16,9 @@ MAX_PAGE_BYTES: Final = 900_000
 
 BEYOND_ALL: Final = 10**18
 """A position after every position that a cursor can name."""
+
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +65,20 @@ def page_of_turns(latest_first: Iterable[tuple[int, Turn]], limit: int) -> Page[
     """Return a page of turns, oldest first within the page."""
     page = page_of(latest_first, limit, lambda turn: len(turn.user_message.encode()) + len(turn.reply.encode()))
     return Page(page.items[::-1], page.next_cursor)
+
+
+def page_of_memories(memories: Iterable[Memory], limit: int, cursor: str | None) -> Page[Memory]:
+    """Return a page of memories, newest first, from a complete listing of a user's memories.
+
+    For stores that have no order of their own. A memory's position is its creation time in units of 10 ns, so that 100
+    memories of the same microsecond have distinct positions; further ones take positions of the next microsecond.
+
+    Raises:
+        UnknownCursor: the cursor was not issued by a page.
+    """
+    before = parse_cursor(cursor)
+    position, positioned = 0, []
+    for memory in sorted(memories, key=lambda memory: (memory.created_at, memory.id)):
+        position = max(position + 1, (memory.created_at - _EPOCH) // timedelta(microseconds=1) * 100)
+        positioned.append((position, memory))
+    return page_of((entry for entry in reversed(positioned) if entry[0] < before), limit)

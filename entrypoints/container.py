@@ -66,7 +66,7 @@ def _sql_memory(database: "Database", now: Callable[[], datetime]) -> LongTermMe
     return MemorySQL(database, now)
 
 
-def _mem0_memory(settings: Settings) -> LongTermMemory:
+def _mem0_memory(settings: Settings, now: Callable[[], datetime]) -> LongTermMemory:
     from adapters.memory_mem0 import MemoryMem0
 
     store = settings.mem0_vector_store
@@ -80,10 +80,11 @@ def _mem0_memory(settings: Settings) -> LongTermMemory:
         infer=settings.mem0_infer,
         store_url=store.get_secret_value() if store else None,
         config_file=settings.mem0_config_file,
+        now=now,
     )
 
 
-def _hosted_memory(settings: Settings) -> LongTermMemory:
+def _hosted_memory(settings: Settings, now: Callable[[], datetime]) -> LongTermMemory:
     from adapters.memory_mem0_platform import MemoryMem0Platform
 
     assert settings.mem0_api_key is not None, "checked by Settings"
@@ -92,6 +93,7 @@ def _hosted_memory(settings: Settings) -> LongTermMemory:
         host=settings.mem0_host,
         data_dir=settings.data_dir,
         infer=settings.mem0_infer,
+        now=now,
     )
 
 
@@ -139,8 +141,8 @@ class Container(containers.DeclarativeContainer):
     unguarded_memory = providers.Selector(
         settings.provided.memory_backend,
         sql=providers.Singleton(_sql_memory, database, now),
-        mem0=providers.Singleton(_mem0_memory, settings),
-        mem0_platform=providers.Singleton(_hosted_memory, settings),
+        mem0=providers.Singleton(_mem0_memory, settings, now),
+        mem0_platform=providers.Singleton(_hosted_memory, settings, now),
         in_memory=providers.Singleton(MemoryInMemory, now),
         none=providers.Singleton(NoMemory),
     )

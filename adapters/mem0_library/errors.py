@@ -1,11 +1,11 @@
-"""What errors of Mem0 and of the libraries below it mean to us.
+"""Maps exceptions of Mem0 and of the libraries below it to errors of the port.
 
-Nothing that they say gets into our errors or their causes: it may quote what people said, or a key.
-Importing this imports the libraries: only where Mem0 itself is imported.
+No text of theirs gets into our errors or their causes: it may quote users or a key. Importing this module imports the
+libraries, so it is imported only after `import_mem0`.
 """
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from json import JSONDecodeError
 from typing import Final
 
@@ -18,21 +18,17 @@ import pydantic
 from mem0 import exceptions as mem0
 from qdrant_client.http import exceptions as qdrant
 
+from adapters.error_translation import exception_chain, foreign_error
 from application.ports.memory import MemoryRefused, MemoryUnavailable
 from domain.errors import ChatError, MemoryNotFound
 
-
-class ForeignError(Exception):
-    """Stands for an error of a library as the cause of ours: its names and numbers, without its text."""
-
-
-MEANINGS: Final[Mapping[type[Exception], type[ChatError]]] = {
+ERROR_MAP: Final[Mapping[type[Exception], type[ChatError]]] = {
     mem0.MemoryError: MemoryUnavailable,
     mem0.MemoryNotFoundError: MemoryNotFound,
     mem0.ValidationError: MemoryRefused,
     mem0.MemoryQuotaExceededError: MemoryRefused,
     openai.OpenAIError: MemoryUnavailable,
-    # That no model has this name or that the key is wrong is put right by the operator: worth trying again.
+    # A wrong key or model name is fixed by the operator, so it is worth trying again.
     openai.BadRequestError: MemoryRefused,
     openai.ConflictError: MemoryUnavailable,
     openai.UnprocessableEntityError: MemoryRefused,
@@ -57,38 +53,27 @@ MEANINGS: Final[Mapping[type[Exception], type[ChatError]]] = {
     OSError: MemoryUnavailable,
     Exception: MemoryUnavailable,
 }
-"""The most derived class that an error is of counts; whatever is unknown may be over the next time."""
+"""The entry for the most derived class of an error counts. Unknown errors are taken to be temporary."""
 
 _WRAPPERS: Final = (mem0.LLMError, mem0.EmbeddingError, mem0.VectorStoreError)
-"""Mem0's envelopes around what a service said, which is in the cause."""
+"""Mem0's wrappers around an error of a service, which is their cause."""
 
-_TOO_LARGE: Final = 413
+_CONTENT_TOO_LARGE: Final = 413
 
 
-def of_exception(error: Exception) -> ChatError:
-    """What to raise for an error of a library; our own as they are."""
+def translate(error: Exception) -> ChatError:
+    """Return the error to raise for an exception of a library. Errors of ours are returned as they are."""
     if isinstance(error, ChatError):
         return error
-    chain = list(_chain(error))
-    told = chain[1] if isinstance(error, _WRAPPERS) and len(chain) > 1 else error
-    failure = meaning_of(type(told))()
-    if isinstance(told, openai.APIStatusError) and told.status_code == _TOO_LARGE:
+    chain = list(exception_chain(error))
+    origin = chain[1] if isinstance(error, _WRAPPERS) and len(chain) > 1 else error
+    failure = mapped_type(type(origin))()
+    if isinstance(origin, openai.APIStatusError) and origin.status_code == _CONTENT_TOO_LARGE:
         failure = MemoryRefused()
-    failure.__cause__ = ForeignError(" from ".join(_name(link) for link in chain))
+    failure.__cause__ = foreign_error(error)
     return failure
 
 
-def meaning_of(foreign: type[BaseException]) -> type[ChatError]:
-    """What an error of this class is to us."""
-    return next((MEANINGS[base] for base in foreign.__mro__ if base in MEANINGS), MemoryUnavailable)
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__
-
-
-def _name(error: BaseException) -> str:
-    status = f" {error.status_code}" if isinstance(error, openai.APIStatusError) else ""
-    return f"{type(error).__module__}.{type(error).__qualname__}{status}"
+def mapped_type(foreign: type[BaseException]) -> type[ChatError]:
+    """Look up an exception class in the error map."""
+    return next((ERROR_MAP[base] for base in foreign.__mro__ if base in ERROR_MAP), MemoryUnavailable)

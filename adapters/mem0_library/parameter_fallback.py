@@ -1,13 +1,13 @@
-"""A model of Mem0's that is asked again without what it refuses."""
+"""Retry a model's call without the parameters that it rejects."""
 
 from typing import Any, Final
 
-REFUSABLE: Final = frozenset({"temperature", "top_p", "max_tokens", "max_completion_tokens"})
-"""Parameters of a request that some models do not take, or not with every value."""
+OPTIONAL_PARAMETERS: Final = frozenset({"temperature", "top_p", "max_tokens", "max_completion_tokens"})
+"""Request parameters that some models reject, or accept with certain values only."""
 
 
-class LearningLLM:
-    """Mem0 knows only the older of the models by name that refuse something."""
+class ParameterFallback:
+    """Wraps an LLM of Mem0's, which knows from their names only the older models that reject parameters."""
 
     def __init__(self, llm: Any) -> None:
         self._llm = llm
@@ -17,7 +17,8 @@ class LearningLLM:
         try:
             return self._llm.generate_response(*positional, **named)
         except Exception as error:
-            if getattr(error, "param", None) not in REFUSABLE or getattr(self.config, "is_reasoning_model", None):
+            rejected = getattr(error, "param", None)
+            if rejected not in OPTIONAL_PARAMETERS or getattr(self.config, "is_reasoning_model", None):
                 raise
-        self.config.is_reasoning_model = True  # Mem0's word for models that are to choose all of these themselves
+        self.config.is_reasoning_model = True  # makes Mem0 leave out all of these parameters from now on
         return self._llm.generate_response(*positional, **named)

@@ -1,37 +1,37 @@
-"""What users said last, for resolving what they say next."""
+"""The latest messages of each user, which fact extraction reads as context."""
 
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
-
-RECENT_MESSAGES: Final = 10
-RECENT_USERS: Final = 1_000
+from typing import Any
 
 
 class RecentMessages:
-    """In place of Mem0's database of its own: the last messages of the latest users, which extraction reads.
+    """Replaces Mem0's SQLite database: keeps up to `max_messages` of each of the `max_users` latest users in memory.
 
-    The history of changes that Mem0 writes there too is read by nobody, and would keep what was forgotten.
+    Mem0's own would also record a history of changes, which is never read and would keep forgotten text.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, max_messages: int = 10, max_users: int = 1_000) -> None:
+        self._max_messages = max_messages
+        self._max_users = max_users
         self._scopes: OrderedDict[str, deque[Mapping[str, Any]]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get_last_messages(self, session_scope: str, limit: int = RECENT_MESSAGES) -> list[Mapping[str, Any]]:
+    def get_last_messages(self, session_scope: str, limit: int = 10) -> list[Mapping[str, Any]]:
         with self._lock:
             return list(self._scopes.get(session_scope, ()))[-limit:]
 
     def save_messages(self, messages: Sequence[Mapping[str, Any]], session_scope: str) -> None:
         with self._lock:
-            self._scopes.setdefault(session_scope, deque(maxlen=RECENT_MESSAGES)).extend(messages)
+            self._scopes.setdefault(session_scope, deque(maxlen=self._max_messages)).extend(messages)
             self._scopes.move_to_end(session_scope)
-            if len(self._scopes) > RECENT_USERS:
+            if len(self._scopes) > self._max_users:
                 self._scopes.popitem(last=False)
 
     def forget(self, user_id: str) -> None:
-        scope = "user_id=" + user_id.replace("=", "%3D")  # as Mem0 writes it; its other two escapes are in no id
+        # Escaped as Mem0 does it; the other two characters that it escapes do not occur in user ids.
+        scope = "user_id=" + user_id.replace("=", "%3D")
         with self._lock:
             self._scopes.pop(scope, None)
 

@@ -1,4 +1,4 @@
-"""What Mem0 swallows, noted where it happens; and its vector stores, whose threads wait where they must."""
+"""Re-raise errors that Mem0 logs and swallows."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -6,69 +6,72 @@ from contextvars import ContextVar
 from functools import wraps
 from typing import Any
 
-_failures: ContextVar[dict[str, Exception]] = ContextVar("failures")
+_recorded: ContextVar[dict[str, Exception]] = ContextVar("recorded")
 
 
 @contextmanager
-def watched() -> Iterator[None]:
-    """Raise, at the end, what Mem0 swallowed meanwhile: it logs that a part of the work failed, and carries on.
+def reraise_swallowed_errors() -> Iterator[None]:
+    """Raise on exit the first error that was recorded inside the block and not made up for by a retry.
 
-    A step that was tried again and went well does not count.
+    If a part of an operation fails, Mem0 logs the error and carries on with the rest.
     """
-    failures: dict[str, Exception] = {}
-    token = _failures.set(failures)
+    errors: dict[str, Exception] = {}
+    token = _recorded.set(errors)
     try:
         yield
     finally:
-        _failures.reset(token)
-    for failure in failures.values():
-        raise failure
+        _recorded.reset(token)
+    for error in errors.values():
+        raise error
 
 
 @contextmanager
-def noted(keys: Sequence[str]) -> Iterator[None]:
-    """Keep an error for whoever watches, under what the step was about; a step that goes well makes up for it."""
-    failures = _failures.get({})
+def record_errors(keys: Sequence[str]) -> Iterator[None]:
+    """Record an error of one step under each key; a later success under the same key removes it.
+
+    The error is raised, too. `keys` name what the step works on, e.g. the ids of the vectors it stores.
+    """
+    errors = _recorded.get({})
     try:
         yield
     except Exception as error:
-        failures.update(dict.fromkeys(keys, error))
+        errors.update(dict.fromkeys(keys, error))
         raise
     for key in keys:
-        failures.pop(key, None)
+        errors.pop(key, None)
 
 
-class WatchedStore:
-    """A vector store of Mem0's, entered through `guard` by one thread after the other, or by all at once.
+class GuardedStore:
+    """A vector store of Mem0's that records the errors of its writes and enters a lock for each call.
 
-    The guard is held by the thread that works, not by the task that waits for it: a task that is cancelled leaves its
-    thread at work, and whoever comes next has to wait for that.
+    The lock is held by the thread that does the work, not by the task that waits for it: if the task is cancelled, its
+    thread keeps working, and the next caller has to wait for it.
     """
 
-    def __init__(self, store: Any, guard: AbstractContextManager[Any]) -> None:
+    def __init__(self, store: Any, lock: AbstractContextManager[Any]) -> None:
         self._store = store
-        self._guard = guard
+        self._lock = lock
 
     def insert(self, vectors: Any, payloads: Any, ids: Sequence[str]) -> None:
-        with noted(ids), self._guard:
+        with record_errors(ids), self._lock:
             self._store.insert(vectors=vectors, payloads=payloads, ids=ids)
 
     def update(self, vector_id: str, vector: Any = None, payload: Any = None) -> None:
-        with noted([vector_id]), self._guard:
+        with record_errors([vector_id]), self._lock:
             self._store.update(vector_id=vector_id, vector=vector, payload=payload)
 
     def delete(self, vector_id: str) -> None:
-        with noted([vector_id]), self._guard:
+        with record_errors([vector_id]), self._lock:
             self._store.delete(vector_id=vector_id)
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self._store, name)
-        return self._guarded(attribute) if callable(attribute) else attribute
+        return self._locked(attribute) if callable(attribute) else attribute
 
-    def _guarded(self, method: Callable[..., Any]) -> Callable[..., Any]:
+    def _locked(self, method: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(method)
-        def guarded(*positional: Any, **named: Any) -> Any:
-            with self._guard:
+        def locked(*positional: Any, **named: Any) -> Any:
+            with self._lock:
                 return method(*positional, **named)
 
-        return guarded
+        return locked

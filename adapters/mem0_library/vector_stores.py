@@ -1,144 +1,92 @@
-"""Where Mem0 keeps its vectors: embedded Qdrant, a Qdrant server, or PostgreSQL with pgvector."""
+"""Mem0's vector stores: embedded Qdrant, a Qdrant server, or PostgreSQL with pgvector."""
 
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
 
-from adapters.mem0_unusable import Mem0Unusable
+from adapters.mem0_library.store_url import CONNECT_TIMEOUT
+from domain.errors import Unusable
 
-COLLECTION: Final = "memories"
+MAX_VACUUM_BYTES: Final = 16 * 2**20
+"""After an erasure, files of embedded Qdrant up to this size are rewritten, which takes 10 ms per MiB.
 
-PATIENCE: Final = 5
-"""Seconds to wait for a connection, or for a free one of the pool."""
-
-STATEMENT_MILLISECONDS: Final = 20_000
-
-VACUUM_BYTES: Final = 16 * 2**20
-"""Up to this size a file of embedded Qdrant's is rewritten after an erasure, which takes 10 ms a megabyte.
-
-SQLite overwrites what it deletes, but not the copies that it left in the unused part of a page when it moved a row to
-another. In larger files such remnants stay until SQLite uses their place, or the operator runs VACUUM.
+SQLite overwrites deleted rows, but not the copies left in the unused part of a page when it moved a row to another
+page. In larger files they stay until SQLite reuses the space or the operator runs VACUUM.
 """
 
 
-def configuration(store_url: str | None, directory: Path, dimensions: int) -> Mapping[str, Any]:
-    """Mem0's section for a store: a database or server by its URL, else one embedded in `directory`.
-
-    Raises:
-        Mem0Unusable: the URL is none of those.
-    """
-    common = {"collection_name": COLLECTION, "embedding_model_dims": dimensions}
-    if store_url is None:
-        return {"provider": "qdrant", "config": {**common, "path": str(directory / "qdrant"), "on_disk": True}}
-    try:
-        url = urlsplit(store_url)
-        port = url.port
-    except ValueError:
-        raise Mem0Unusable("The URL of Mem0's store can not be read.") from None
-    if url.scheme in ("postgresql", "postgres"):
-        # Its approximate index looks for the nearest of all users first and for the user's among them then, which may
-        # be none. Each user's own few are compared exactly instead, found by an index that `prepare` makes.
-        return {
-            "provider": "pgvector",
-            "config": {**common, "connection_string": _bounded(store_url), "hnsw": False, "maxconn": 10},
-        }
-    if url.scheme in ("http", "https") and url.hostname:
-        host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
-        port = port or 6333
-        if url.password:
-            address = {"url": f"{url.scheme}://{host}:{port}", "api_key": unquote(url.password)}
-            return {"provider": "qdrant", "config": {**common, **address}}
-        server = {"host": host, "port": port, "https": url.scheme == "https"}
-        return {"provider": "qdrant", "config": {**common, **server}}
-    raise Mem0Unusable("Mem0's store must be a postgresql://, http:// or https:// URL, or nothing.")
-
-
-def _bounded(store_url: str) -> str:
-    """The URL with limits on waiting, where it has none."""
-    import psycopg.conninfo
-
-    try:
-        given = psycopg.conninfo.conninfo_to_dict(store_url)
-    except psycopg.Error:
-        raise Mem0Unusable("The URL of Mem0's store is not one that PostgreSQL takes.") from None
-    limits = {"connect_timeout": str(PATIENCE), "options": f"-c statement_timeout={STATEMENT_MILLISECONDS}"}
-    return psycopg.conninfo.make_conninfo("", **{**limits, **given})
-
-
 class Store:
-    """What has to be known of a vector store beside what Mem0 asks of it. `of` tells which one it is."""
+    """Lifecycle of a vector store, which Mem0 leaves to its users."""
 
-    guard: AbstractContextManager[Any] = nullcontext()
-    """What a thread holds while it works on the store. Nothing: many may."""
+    lock: AbstractContextManager[Any] = nullcontext()
+    """Held by a thread while it works on the store. The default is none: the store is thread-safe."""
 
     @staticmethod
     def of(memory: Any) -> "Store":
-        """The store of an `AsyncMemory`; where it is not known to bear many threads at once, it gets one."""
+        """Return the store of an `AsyncMemory`. Providers that are not known to be thread-safe get a lock."""
         provider = memory.config.vector_store.provider
         if provider == "pgvector":
             return Postgres(memory)
         if provider == "qdrant":
             return EmbeddedQdrant(memory) if memory.vector_store.is_local else QdrantServer(memory)
-        return OneAtATime(memory)
+        return SerializedStore(memory)
 
     def __init__(self, memory: Any) -> None:
         self.memory = memory
 
     def prepare(self) -> None:
-        """Make what is needed before the first call. Whatever is raised ends the start."""
+        """Create tables and indexes before the first call. Any error ends the start."""
 
     def erase(self) -> None:
-        """Take what was deleted out of the store's files. Where they are someone else's, it is left to them."""
+        """Remove deleted data from the store's files. Servers are left to do it in their own time."""
 
     def close(self) -> None:
         """Close connections and files."""
 
 
-class OneAtATime(Store):
+class SerializedStore(Store):
     def __init__(self, memory: Any) -> None:
         super().__init__(memory)
-        self.guard = threading.RLock()
+        self.lock = threading.RLock()
 
 
 class QdrantServer(Store):
     def prepare(self) -> None:
-        self._compare(self.memory.vector_store.client)
+        self._check_dimensions(self.memory.vector_store.client)
 
-    def _compare(self, client: Any) -> None:
+    def _check_dimensions(self, client: Any) -> None:
         vectors = client.get_collection(self.memory.collection_name).config.params.vectors
-        _expect(getattr(vectors, "size", None), self.memory)
+        _require_dimensions(getattr(vectors, "size", None), self.memory)
 
     def close(self) -> None:
         self.memory.vector_store.client.close()
 
 
 class EmbeddedQdrant(QdrantServer):
-    """Qdrant's client on files of its own, which is for one process, and for one thread at a time."""
+    """Qdrant's client on local files: for one process, and one thread at a time."""
 
     def __init__(self, memory: Any) -> None:
         super().__init__(memory)
-        self.guard = self._lock = threading.RLock()
+        self.lock = threading.RLock()
 
     def prepare(self) -> None:
         super().prepare()
         for sqlite in self._files():
             sqlite.execute("PRAGMA secure_delete = ON")
             sqlite.execute("PRAGMA temp_store = MEMORY")
-        self.erase()  # what a process that died had deleted
+        self.erase()  # deleted by a process that died before it erased them
 
     def erase(self) -> None:
-        with self._lock:
+        with self.lock:
             for sqlite in self._files():
                 ((pages, size),) = sqlite.execute("SELECT * FROM pragma_page_count, pragma_page_size")
-                if pages * size <= VACUUM_BYTES:
+                if pages * size <= MAX_VACUUM_BYTES:
                     sqlite.execute("VACUUM")
 
     def close(self) -> None:
-        with self._lock:
+        with self.lock:
             super().close()
 
     def _files(self) -> Iterator[Any]:
@@ -148,13 +96,13 @@ class EmbeddedQdrant(QdrantServer):
 
 class Postgres(Store):
     def prepare(self) -> None:
-        from psycopg import sql  # imported with Mem0, where it is wanted
+        from psycopg import sql  # optional, and imported by Mem0 already
 
         stores = self.memory.vector_store, self.memory.entity_store
         for store in stores:
-            store.connection_pool.timeout = PATIENCE
-        # Two processes that start at once would both find the extension missing, and one of them fail.
-        with self._alone():
+            store.connection_pool.timeout = CONNECT_TIMEOUT
+        # Of two processes that start at once and both find the extension missing, one would fail to create it.
+        with self._advisory_lock():
             for store in stores:
                 store.create_col()
                 table = store.collection_name
@@ -165,10 +113,10 @@ class Postgres(Store):
         with stores[0].connection_pool.connection() as connection:
             column = "SELECT atttypmod FROM pg_attribute WHERE attrelid = %s::regclass AND attname = 'vector'"
             (size,) = connection.execute(column, [stores[0].collection_name]).fetchone()
-        _expect(size, self.memory)
+        _require_dimensions(size, self.memory)
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _advisory_lock(self) -> Iterator[None]:
         import psycopg
 
         with psycopg.connect(self.memory.vector_store.connection_pool.conninfo) as connection:
@@ -180,19 +128,18 @@ class Postgres(Store):
             store.connection_pool.close()
 
 
-def _expect(size: int | None, memory: Any) -> None:
+def _require_dimensions(size: int | None, memory: Any) -> None:
     wanted = memory.config.vector_store.config.embedding_model_dims
     if size is not None and size > 0 and size != wanted:
-        raise Mem0Unusable(
-            f"The memories that are there were made by an embedding model with {size} dimensions, "
-            f"and the configured one has {wanted}."
+        raise Unusable(
+            f"The stored memories were embedded by a model with {size} dimensions, and the configured one has {wanted}."
         )
 
 
-def let_threads_take_turns() -> None:
-    """Have embedded Qdrant open its files for whichever thread has the guard.
+def share_sqlite_between_threads() -> None:
+    """Let embedded Qdrant open its SQLite files for use by any thread; the store's lock serializes them.
 
-    Left to itself it asks SQLite first whether that is all right, over a connection that it does not close.
+    Left to itself, Qdrant first asks SQLite whether that is safe, over a connection that it never closes.
     """
     from qdrant_client.local.persistence import CollectionPersistence
 
@@ -200,8 +147,8 @@ def let_threads_take_turns() -> None:
 
 
 @contextmanager
-def without_advice() -> Iterator[None]:
-    """Keeps embedded Qdrant from warning that it makes no use of the indexes that Mem0 asks it for."""
+def ignore_index_warnings() -> Iterator[None]:
+    """Suppress embedded Qdrant's warning that it ignores the payload indexes that Mem0 creates."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Payload indexes have no effect", category=UserWarning)
         yield

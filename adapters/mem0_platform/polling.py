@@ -1,45 +1,47 @@
-"""Waiting until the platform has done as it was told."""
+"""Polling until the platform shows the effect of a write."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from application.ports.memory import MemoryLeaked, MemoryUnavailable
 
-PAUSES: Final = (0.01, 2.0)
-"""The first and the longest pause between two looks, in seconds; each is twice the one before."""
-
-Seen = TypeVar("Seen")
+T = TypeVar("T")
 
 
-async def seen(look: Callable[[], Awaitable[Seen | None]]) -> Seen:
-    """What there is to see, once it is something or true.
+async def poll(look: Callable[[], Awaitable[T | None]], *, first_pause: float = 0.01, max_pause: float = 2.0) -> T:
+    """Call `look` until it returns a truthy value, and return that.
 
-    A platform that fails meanwhile is asked again: it has been told already.
+    Pauses, in seconds, double from `first_pause` to `max_pause`. If the platform is unavailable meanwhile, polling goes
+    on: the write has been accepted already.
 
     Raises:
-        MemoryRefused, MemoryLeaked: looking did.
+        MemoryRefused, MemoryLeaked: `look` raised it.
     """
-    pause, longest = PAUSES
+    pause = first_pause
     while True:
         wait = pause
         try:
-            if found := await look():
-                return found
+            if result := await look():
+                return result
         except MemoryLeaked:
             raise
         except MemoryUnavailable as failure:
             wait = max(pause, failure.retry_after or 0)
         await asyncio.sleep(wait)
-        pause = min(2 * pause, longest)
+        pause = min(2 * pause, max_pause)
 
 
 @asynccontextmanager
-async def in_time(seconds: float) -> AsyncIterator[None]:
-    """Raises: MemoryUnavailable: it takes longer."""
+async def settle_within(seconds: float) -> AsyncIterator[None]:
+    """Limit how long a write and the polling for its effect take.
+
+    Raises:
+        MemoryUnavailable: the time is up.
+    """
     try:
         async with asyncio.timeout(seconds):
             yield
     except TimeoutError:
-        raise MemoryUnavailable("The memory platform has not done yet as it was told.") from None
+        raise MemoryUnavailable("The memory platform has accepted the request but not completed it yet.") from None

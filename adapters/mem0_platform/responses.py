@@ -1,6 +1,7 @@
-"""What the platform's answers say. What they may not say is refused as a whole.
+"""Parses the platform's responses. A response with anything malformed in it is rejected as a whole.
 
-MemoryUnavailable   an answer is not of the documented shape
+All functions raise:
+    MemoryUnavailable: the response does not have the documented shape.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,13 +16,13 @@ from domain.memory import DEFAULT_IMPORTANCE, Memory, Recalled, memory_id
 IMPORTANCE: Final = "importance"
 CREATED_AT: Final = "created_at"
 FACT_KEY: Final = "fact_key"
-"""Tells a stored fact from all others before its id is known."""
+"""Identifies a stored fact until its id is known."""
 TURN_ID: Final = "turn_id"
 
 
 @dataclass(frozen=True)
 class Row:
-    """A memory with what the platform keeps beside it."""
+    """A memory with its metadata, and its score if it was found by a search."""
 
     memory: Memory
     metadata: Mapping[str, Any]
@@ -32,25 +33,25 @@ class Row:
         return Recalled(self.memory, self.score)
 
 
-def rows_of(answer: object) -> Sequence[Row]:
-    """The memories of a page or of a search."""
-    results = answer.get("results") if isinstance(answer, Mapping) else None
+def parse_rows(body: object) -> Sequence[Row]:
+    """Parse a page of a listing, or the results of a search."""
+    results = body.get("results") if isinstance(body, Mapping) else None
     if not isinstance(results, list):
-        raise _unreadable()
-    return [row_of(result) for result in results]
+        raise _invalid()
+    return [parse_row(result) for result in results]
 
 
-def row_of(result: Any) -> Row:
+def parse_row(result: Any) -> Row:
     match result:
         case {"id": str(name), "memory": str(fact)}:
             metadata = result.get("metadata") or {}
         case _:
-            raise _unreadable()
+            raise _invalid()
     owner = result.get("user_id")
     try:
         memory = Memory(
             memory_id(name.lower()),
-            owner if isinstance(owner, str) else "",  # nobody's: whoever checks owners refuses it
+            owner if isinstance(owner, str) else "",  # no user's, so the check of owners rejects it
             fact,
             _fraction(metadata.get(IMPORTANCE), DEFAULT_IMPORTANCE),
             _time(metadata.get(CREATED_AT) or result.get("created_at")),
@@ -58,48 +59,47 @@ def row_of(result: Any) -> Row:
         return Row(memory, metadata, _fraction(result.get("score"), 0.0))
     except (MemoryNotFound, ValueError, TypeError, AttributeError):
         pass
-    raise _unreadable()  # outside of the handler: what the platform wrote must not hang on it
+    raise _invalid()  # outside of the handler, so that the platform's text does not become its context
 
 
-def has_more(answer: Mapping[str, Any]) -> bool:
-    """Whether there is a page behind this one."""
-    return bool(answer.get("next"))
+def has_next_page(body: Mapping[str, Any]) -> bool:
+    return bool(body.get("next"))
 
 
-def event_id_of(answer: object) -> str:
-    """The event that an add became."""
-    match answer:
+def parse_event_id(body: object) -> str:
+    """Parse the response to an add: the id of the event that tracks it."""
+    match body:
         case {"event_id": str(event_id)} if event_id:
             return event_id
-    raise _unreadable()
+    raise _invalid()
 
 
 @dataclass(frozen=True)
 class Event:
-    """How an add fares. `added` is how many memories it made."""
+    """The progress of an add. `added` is the number of memories that it created."""
 
     finished: bool
     failed: bool
     added: int
 
 
-def event_of(answer: Any) -> Event:
-    match answer:
+def parse_event(body: Any) -> Event:
+    match body:
         case {"status": "PENDING" | "RUNNING"}:
             return Event(finished=False, failed=False, added=0)
         case {"status": "FAILED"}:
             return Event(finished=True, failed=True, added=0)
         case {"status": "SUCCEEDED"}:
-            results = answer.get("results") or []
+            results = body.get("results") or []
             added = [one for one in results if isinstance(one, Mapping) and one.get("event", "ADD") == "ADD"]
             return Event(finished=True, failed=False, added=len(added))
-    raise _unreadable()
+    raise _invalid()
 
 
-def _fraction(value: object, otherwise: float) -> float:
-    """A number between 0 and 1; what is no number counts as not said."""
+def _fraction(value: object, default: float) -> float:
+    """Clamp a number to [0, 1]; return the default for NaN and anything that is not a number."""
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
-        return otherwise
+        return default
     return min(1.0, max(0.0, float(value)))
 
 
@@ -108,5 +108,5 @@ def _time(value: object) -> datetime:
     return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
 
 
-def _unreadable() -> MemoryUnavailable:
-    return MemoryUnavailable("The memory platform gave an answer that can not be read.")
+def _invalid() -> MemoryUnavailable:
+    return MemoryUnavailable("The memory platform's response is invalid.")

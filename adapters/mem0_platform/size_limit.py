@@ -1,29 +1,34 @@
-"""A limit on what is read of an answer: mem0's client reads it whole, however long it is."""
+"""A size limit for responses: mem0's client reads each of them whole."""
 
 from collections.abc import AsyncIterator
-from typing import Final
 
 import httpx
 
-LIMIT: Final = 16_000_000
-"""Bytes: a hundred memories are far below it. What was cut is no JSON any more, and thereby refused."""
+
+class SizeLimit:
+    """An httpx hook that truncates response bodies to `max_bytes`. Truncated JSON is then rejected as invalid.
+
+    Bytes are counted as they arrive, so compression must be off.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+
+    async def __call__(self, response: httpx.Response) -> None:
+        if isinstance(response.stream, httpx.AsyncByteStream):
+            response.stream = _TruncatedStream(response.stream, self._max_bytes)
 
 
-async def cap(response: httpx.Response) -> None:
-    """A hook for each response."""
-    if isinstance(response.stream, httpx.AsyncByteStream):
-        response.stream = _CappedStream(response.stream)
-
-
-class _CappedStream(httpx.AsyncByteStream):
-    def __init__(self, stream: httpx.AsyncByteStream) -> None:
+class _TruncatedStream(httpx.AsyncByteStream):
+    def __init__(self, stream: httpx.AsyncByteStream, max_bytes: int) -> None:
         self._stream = stream
+        self._max_bytes = max_bytes
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        left = LIMIT
-        async for read in self._stream:
-            yield read[:left]
-            left -= len(read)
+        left = self._max_bytes
+        async for chunk in self._stream:
+            yield chunk[:left]
+            left -= len(chunk)
             if left <= 0:
                 return
 

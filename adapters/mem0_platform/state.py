@@ -1,74 +1,73 @@
-"""What has to be remembered between calls because the platform is slow to do as it was told. Bounded: the oldest go."""
+"""State between calls, for an eventually consistent platform. Bounded: the oldest entries are dropped first."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from domain.conversation import UserId
 
 Value = TypeVar("Value")
 
-MAX_ENTRIES: Final = 10_000
-"""Users, and adds, that are known at once."""
 
-LOOK_LIFE: Final = 3600.0
-"""Seconds that a first look at an empty listing counts: whoever asked that long ago has given up, and what was added
-since may not be listed yet."""
+class BoundedDict(dict[str, Value], Generic[Value]):
+    """A dict that drops its oldest entry when it grows beyond `max_entries`."""
 
-
-class Latest(dict[str, Value], Generic[Value]):
-    """A dict that drops its oldest entry where it would grow beyond MAX_ENTRIES."""
+    def __init__(self, max_entries: int = 10_000) -> None:
+        super().__init__()
+        self._max_entries = max_entries
 
     def __setitem__(self, key: str, value: Value) -> None:
         self.pop(key, None)
         super().__setitem__(key, value)
-        if len(self) > MAX_ENTRIES:
+        if len(self) > self._max_entries:
             del self[next(iter(self))]
 
 
 @dataclass(frozen=True)
 class Add:
-    """An add that the platform took on and has not been seen to finish."""
+    """An add that the platform has accepted and whose event has not been seen to finish."""
 
     user_id: UserId
     event_id: str
 
 
-class AddsUnderWay(Latest[Add]):
-    """By our own key: a stored fact's or a turn's id.
+class PendingAdds(BoundedDict[Add]):
+    """Pending adds by our own key: the id of a turn, or the one made for a fact.
 
-    Asked again, the same is waited for instead of added anew; and nobody is forgotten while theirs may still arrive.
+    A repeated call waits for the pending add instead of adding again. Forgetting a user waits for it, too.
     """
 
     def of(self, user_id: UserId) -> Sequence[tuple[str, Add]]:
         return [(key, add) for key, add in self.items() if add.user_id == user_id]
 
 
-class Emptiness:
-    """Since when a user's memories have been seen to be gone; it takes two looks, `interval` apart, to be certain.
+class DeletionConfirmations:
+    """Confirms that a user's memories are gone: they must be absent twice, at least `interval` seconds apart.
 
-    Times are in seconds of a clock that never goes back.
+    The first absence counts for `max_age` seconds: a caller that has not asked again by then has given up, and memories
+    added since may not be listed yet. `now` is a monotonic time in seconds.
     """
 
-    def __init__(self, interval: float) -> None:
+    def __init__(self, interval: float, *, max_age: float = 3600.0) -> None:
         self._interval = interval
-        self._since: Latest[float] = Latest()
+        self._max_age = max_age
+        self._absent_since: BoundedDict[float] = BoundedDict()
 
-    def begun(self, user_id: UserId, now: float) -> bool:
-        """Whether there was a first look that counts."""
-        since = self._since.get(user_id)
-        return since is not None and now - since <= LOOK_LIFE
+    def is_pending(self, user_id: UserId, now: float) -> bool:
+        """Whether a first absence was recorded and still counts."""
+        since = self._absent_since.get(user_id)
+        return since is not None and now - since <= self._max_age
 
-    def seen(self, user_id: UserId, now: float) -> bool:
-        """Note that nothing is there; whether that is certain now, after which the next look is a first one."""
-        if not self.begun(user_id, now):
-            self._since[user_id] = now
+    def record_absence(self, user_id: UserId, now: float) -> bool:
+        """Record that nothing was listed. Return whether that confirms the deletion, which also resets it."""
+        if not self.is_pending(user_id, now):
+            self._absent_since[user_id] = now
             return False
-        certain = now - self._since[user_id] >= self._interval
-        if certain:
-            self.broken(user_id)
-        return certain
+        confirmed = now - self._absent_since[user_id] >= self._interval
+        if confirmed:
+            self.reset(user_id)
+        return confirmed
 
-    def broken(self, user_id: UserId) -> None:
-        """Something is there, or is going to be."""
-        self._since.pop(user_id, None)
+    def reset(self, user_id: UserId) -> None:
+        """Forget the first absence, because a memory was listed or is being added."""
+        self._absent_since.pop(user_id, None)

@@ -1,4 +1,4 @@
-"""For remembering users across conversations: distilled facts, recalled by what is being said."""
+"""Facts about users that outlive conversations, recalled by relevance to a message."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -11,110 +11,114 @@ from domain.paging import Page
 
 
 class LongTermMemoryError(ChatError):
-    """Long-term memory let us down. A chat goes on without it."""
+    """Base of all errors of long-term memory. A chat goes on without it."""
 
 
 class MemoryUnavailable(LongTermMemoryError):
-    """Whether anything was written is not known; the same again may work later."""
+    """A temporary failure. It is unknown whether anything was written; retrying may succeed."""
 
     code = "memory_unavailable"
-    title = "Long-term memory can not be used at the moment"
+    title = "Long-term memory is temporarily unavailable"
     retryable = True
 
 
 class MemoryRefused(LongTermMemoryError):
-    """The service behind it will not have the request as it is; the same again would fare no better."""
+    """The service behind the memory rejected the request. Retrying the same request is pointless."""
 
     code = "memory_refused"
     title = "Long-term memory refused the request"
 
 
 class MemoryLeaked(MemoryUnavailable):
-    """The store answered with what belongs to someone else. Nothing of the answer is used."""
+    """The store returned another user's memory. The whole result is discarded."""
 
-    title = "Long-term memory gave an answer that can not be trusted"
+    title = "Long-term memory returned an untrustworthy result"
 
 
 class MemoryDisabled(LongTermMemoryError):
     code = "memory_disabled"
-    title = "This service keeps no long-term memory"
+    title = "Long-term memory is disabled"
 
 
 class LongTermMemory(Protocol):
-    """For remembering users across conversations: distilled facts, recalled by what is being said.
+    """Stores facts about users and recalls those that are relevant to a message.
 
-    Everything is scoped by user: an id is taken literally, whatever wildcards a store may know, and no method reads,
-    changes or tells of another user's memories. A fact comes back as it was given.
+        memory = await memory.store(UserId("ada"), "Likes tea", importance=0.5)
+        recalled = await memory.recall(UserId("ada"), "What shall I drink?", limit=5)
 
-    A call that failed or was cancelled may have had its effect, or still get it within two minutes.
+    All methods are scoped to one user and never read, change or reveal another user's memories. User ids are literals,
+    never patterns. Facts are returned exactly as they were given.
+
+    A call that fails or is cancelled may still have taken effect, or take effect up to two minutes later.
 
     Every method raises:
-        LongTermMemoryError: `MemoryUnavailable` where trying again may help, `MemoryRefused` where not.
+        MemoryUnavailable: retrying may help.
+        MemoryRefused: retrying does not help.
     """
 
     extracts_from_turns: bool
-    """Whether `remember` does anything, so that forgetting may meet a remembering that is under way."""
+    """Whether `remember` has any effect, so that forgetting must be ordered after a pending `remember`."""
 
     @abstractmethod
     async def store(self, user_id: UserId, fact: str, importance: float) -> Memory:
-        """Keep a fact as it is given. It is there for every later call on return."""
+        """Store a fact. Every later call sees it."""
         ...
 
     @abstractmethod
     async def remember(self, turn: Turn) -> None:
-        """Keep what is worth keeping of a completed turn; what that is, the adapter decides.
+        """Extract facts from a completed turn and store them; the adapter decides which.
 
-        On return it is kept, as far as the store can tell. Remembering a turn again adds nothing. Does nothing where
-        `extracts_from_turns` is False.
+        Idempotent: remembering a turn again adds nothing. On return the facts are stored, as far as the store can tell.
+        Has no effect if `extracts_from_turns` is False.
         """
         ...
 
     @abstractmethod
     async def recall(self, user_id: UserId, query: str, limit: int) -> Sequence[Recalled]:
-        """The memories that fit `query` best, best first, `limit` at most. Which fit at all, the adapter decides.
+        """Return up to `limit` memories that match `query`, best first; the adapter decides which match.
 
-        Cancelling takes effect at once, whatever goes on behind it: a reply waits. `query` may be any text, blank or
-        very long; what is beyond the first thousand characters may be left out of consideration.
+        `query` is any text, including a blank or very long one; characters beyond the first thousand may be ignored.
+        Cancellation takes effect immediately, because a reply waits for this call.
         """
         ...
 
     @abstractmethod
     async def page(self, user_id: UserId, limit: int, cursor: str | None) -> Page[Memory]:
-        """The user's memories, newest first. Pages together hold each memory once, however many there are.
+        """Return a page of the user's memories, newest first. Over all pages, each memory occurs once.
 
         Raises:
-            UnknownCursor: `cursor` is not one that a page gave.
+            UnknownCursor: `cursor` is not the `next_cursor` of a page.
         """
         ...
 
     @abstractmethod
     async def correct(self, user_id: UserId, memory_id: MemoryId, fact: str | None, importance: float | None) -> Memory:
-        """Change what is not None, and nothing else of a memory; how it reads now.
+        """Change the fact, the importance or both of a memory, and return it. None leaves a value as it is.
 
         Raises:
-            MemoryNotFound: this user has none with this id.
+            MemoryNotFound: the user has no memory with this id.
         """
         ...
 
     @abstractmethod
     async def forget(self, user_id: UserId, memory_id: MemoryId) -> None:
-        """Forget one memory.
+        """Delete one memory.
 
         Raises:
-            MemoryNotFound: this user has none with this id.
+            MemoryNotFound: the user has no memory with this id.
         """
         ...
 
     @abstractmethod
     async def forget_all(self, user_id: UserId) -> bool:
-        """Forget all that is kept of a user, remembered or stored; nothing of it stays, not even in a store's files.
+        """Delete all memories of a user, from the store's files, too. Idempotent; unknown users are fine.
 
-        True when that is certain. False where the store needs time to make sure: it has been told, and the caller
-        asks again, every few seconds, until it hears True. Forgetting an unknown user is fine.
+        Returns True once the deletion is confirmed. False means that it was accepted but the store needs time; the
+        caller repeats the call every few seconds until it returns True.
         """
         ...
 
     @abstractmethod
     async def check(self) -> None:
-        """Return if the store answers."""
+        """Return if the store responds."""
         ...

@@ -11,6 +11,7 @@ import asyncio
 import random
 import statistics
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from tempfile import TemporaryDirectory
 from time import perf_counter
 
@@ -98,16 +99,18 @@ def questions() -> Iterator[tuple[UserId, str, str]]:
 async def measure() -> None:
     with TemporaryDirectory() as directory:
         memory = MemoryMem0(
-            data_dir=directory, api_key="none", base_url="http://127.0.0.1:9/v1", model="none", embedder="local"
+            data_dir=directory,
+            api_key="none",
+            base_url="http://127.0.0.1:9/v1",
+            model="none",
+            embedder="local",
+            now=lambda: datetime.now(UTC),
         )
         before = perf_counter()
-        await memory.open()
-        print(f"opened in {perf_counter() - before:.2f} s")
-        try:
+        async with memory:
+            print(f"opened in {perf_counter() - before:.2f} s")
             await fill(memory)
             await ask(memory)
-        finally:
-            await memory.close()
 
 
 async def fill(memory: MemoryMem0) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from adapters.clock import utc_now
 from adapters.memory_guarded import GuardedMemory
 from adapters.memory_in_memory import MemoryInMemory
 from adapters.memory_mem0_platform import MemoryMem0Platform
@@ -83,13 +84,13 @@ class TestMemoryMem0Platform(LongTermMemoryContract):
 
     @asynccontextmanager
     async def opened(self, directory: Path) -> AsyncIterator[LongTermMemory]:
-        async with Mem0Platform(self.lag) as platform:
-            memory = MemoryMem0Platform(
-                api_key=KEY, host=platform.host, data_dir=directory, settle_timeout=5, forget_interval=0.05
-            )
-            await memory.open()
+        async with (
+            Mem0Platform(self.lag) as platform,
+            MemoryMem0Platform(
+                api_key=KEY, host=platform.host, data_dir=directory, now=utc_now, settle_timeout=5, forget_interval=0.05
+            ) as memory,
+        ):
             yield memory
-            await memory.close()
 
 
 class TestMemoryMem0PlatformWithLag(TestMemoryMem0Platform):

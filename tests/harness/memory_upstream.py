@@ -1,14 +1,15 @@
-"""A model's service as Mem0 uses it, over a real socket: vectors for texts, and facts drawn from a conversation.
+"""A scripted OpenAI-compatible service as Mem0 uses it: embeddings, and facts extracted from a conversation.
 
     with memory_upstream_in_thread() as upstream: ...
 
-It answers beside any event loop, so that several tests may share it. Its faults are those of scripted_faults.py.
+It runs in a thread of its own, so tests on different event loops can share it. Faults: scripted_faults.py.
 """
 
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence, Set
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator, Sequence, Set
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from tests.harness.scripted_faults import find
 from tests.harness.scripted_upstream import Call, ScriptedUpstream, serving_in_thread
 
 DIMENSIONS = 1536
-"""Of the vectors; what Mem0 expects of OpenAI's usual model."""
+"""Of the vectors, as Mem0 expects them of OpenAI's default model."""
 
 API_KEY = "sk-of-the-memory"
 
@@ -29,32 +30,32 @@ USER_LINE = re.compile(r"^user: (.*?)$(?=\n(?:user|assistant): |\n*\Z)", re.DOTA
 
 
 def vector(text: str) -> list[float]:
-    """A bag of words: texts are alike as far as they share words; the same text always has the same vector."""
+    """Embed a text as a bag of words: the more words two texts share, the higher their cosine. Deterministic."""
     counts = [0.0] * DIMENSIONS
-    counts[0] = 0.1  # a text without words has a direction too, which is hardly anyone else's
+    counts[0] = 0.1  # so that a text without words has a direction, too
     for word in words(text):
         counts[1 + crc32(word.encode()) % (DIMENSIONS - 1)] += 1
     length = sqrt(sum(count * count for count in counts))
     return [count / length for count in counts]
 
 
-def what_the_user_said(prompt: str) -> Sequence[str]:
-    """The facts in Mem0's prompt for extraction: each of the user's new messages, as it is."""
+def user_messages(prompt: str) -> Sequence[str]:
+    """Extract facts from Mem0's prompt: each new message of the user, unchanged."""
     found = NEW_MESSAGES.search(prompt)
     return USER_LINE.findall(found[1]) if found else []
 
 
 class MemoryUpstream(ScriptedUpstream):
-    """`embedding_fault` and `extraction_fault` are names of scripted faults that answer instead."""
+    """`embedding_fault` and `extraction_fault` name the scripted fault to respond with; empty for none."""
 
     def __init__(self) -> None:
         super().__init__()
         self.embedding_fault = ""
         self.extraction_fault = ""
-        self.extract: Callable[[str], Sequence[str]] = what_the_user_said
+        self.extract: Callable[[str], Sequence[str]] = user_messages
         self.refused_parameters: Set[str] = frozenset()
         self.answer: Any = None
-        """Text that the model gives for facts, instead of facts in the right form."""
+        """Text that the model replies with instead of well-formed facts; None for facts."""
 
     def _accept(self) -> Call:
         self._calls.append(MemoryCall(self))
@@ -62,7 +63,7 @@ class MemoryUpstream(ScriptedUpstream):
 
     @property
     def prompts(self) -> Sequence[str]:
-        """What extraction was asked, without Mem0's instructions."""
+        """The prompts for extraction, without Mem0's instructions."""
         return [request.body["messages"][-1]["content"] for request in self.requests if "messages" in request.body]
 
 
@@ -111,13 +112,7 @@ def memory_upstream_in_thread() -> Iterator[MemoryUpstream]:
         yield upstream
 
 
-@asynccontextmanager
-async def open_mem0(data_dir: Path, upstream: MemoryUpstream, **choices: Any) -> AsyncIterator[MemoryMem0]:
-    memory = MemoryMem0(
-        **{"data_dir": data_dir, "api_key": API_KEY, "base_url": upstream.base_url, "model": "extractor", **choices}
-    )
-    await memory.open()
-    try:
-        yield memory
-    finally:
-        await memory.close()
+def open_mem0(data_dir: Path, upstream: MemoryUpstream, **options: Any) -> MemoryMem0:
+    """Make the adapter of Mem0's library, with the upstream as its model; `async with` opens it."""
+    service = {"data_dir": data_dir, "api_key": API_KEY, "base_url": upstream.base_url, "model": "extractor"}
+    return MemoryMem0(**{**service, "now": lambda: datetime.now(UTC), **options})

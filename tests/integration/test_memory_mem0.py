@@ -1,4 +1,4 @@
-"""Long-term memory on Mem0's library: what its contract does not say of remembering and of its model's service."""
+"""Mem0's library: remembering, and faults of the model's service, beyond the contract suite."""
 
 import logging
 from collections.abc import AsyncIterator, Iterator
@@ -32,7 +32,7 @@ async def memory(upstream: MemoryUpstream, tmp_path: Path) -> AsyncIterator[Memo
 # Remembering
 
 
-async def test_facts_are_drawn_from_a_turn(memory: MemoryMem0, upstream: MemoryUpstream) -> None:
+async def test_facts_are_extracted_from_a_turn(memory: MemoryMem0, upstream: MemoryUpstream) -> None:
     upstream.extract = lambda _: ["Has a dog called Bello", "Lives in Vienna"]
     turn = completed("Bello and I moved to Vienna.")
     await memory.remember(turn)
@@ -40,23 +40,21 @@ async def test_facts_are_drawn_from_a_turn(memory: MemoryMem0, upstream: MemoryU
     assert {"Has a dog called Bello", "Lives in Vienna"} == set(await facts(memory))
 
 
-async def test_extraction_gets_to_see_both_sides_and_is_told_what_to_keep(
-    memory: MemoryMem0, upstream: MemoryUpstream
-) -> None:
+async def test_extraction_gets_both_messages_and_our_instructions(memory: MemoryMem0, upstream: MemoryUpstream) -> None:
     await memory.remember(completed("Yes, exactly.", "So your dog is called Bello."))
 
     assert "user: Yes, exactly.\nassistant: So your dog is called Bello." in upstream.prompts[0]
     assert "about the user that the user has stated" in upstream.prompts[0]
 
 
-async def test_extraction_reads_the_turns_before(memory: MemoryMem0, upstream: MemoryUpstream) -> None:
+async def test_extraction_gets_earlier_messages_as_context(memory: MemoryMem0, upstream: MemoryUpstream) -> None:
     await memory.remember(completed("I have a dog."))
     await memory.remember(completed("He is called Bello."))
 
     assert "I have a dog." in upstream.prompts[1]
 
 
-async def test_extraction_reads_nothing_that_was_forgotten(memory: MemoryMem0, upstream: MemoryUpstream) -> None:
+async def test_extraction_does_not_get_forgotten_messages(memory: MemoryMem0, upstream: MemoryUpstream) -> None:
     user_id = UserId("a=da|x")
     turn = completed(f"My word is {SECRET}.", user_id=user_id)
     await memory.remember(turn)
@@ -66,9 +64,7 @@ async def test_extraction_reads_nothing_that_was_forgotten(memory: MemoryMem0, u
     assert SECRET not in upstream.prompts[1]
 
 
-async def test_without_extraction_the_users_words_are_kept_and_nothing_else(
-    upstream: MemoryUpstream, tmp_path: Path
-) -> None:
+async def test_without_extraction_only_the_users_message_is_kept(upstream: MemoryUpstream, tmp_path: Path) -> None:
     async with open_mem0(tmp_path, upstream, infer=False) as memory:
         await memory.remember(completed("My dog is called Bello.", "What a lovely name."))
         await memory.remember(completed("nul \0 and half \ud83d a character"))
@@ -83,14 +79,14 @@ async def test_without_extraction_the_users_words_are_kept_and_nothing_else(
     "answer",
     ["", "I am sorry, but I can not.", "[]", "{}", '{"memory": []}', '{"memory": null}', "```json\n{", '["tea"]'],
 )
-async def test_an_answer_without_facts_is_no_error(memory: MemoryMem0, upstream: MemoryUpstream, answer: str) -> None:
+async def test_finding_no_facts_is_no_error(memory: MemoryMem0, upstream: MemoryUpstream, answer: str) -> None:
     upstream.answer = answer
     await memory.remember(completed("My dog is called Bello."))
 
     assert [] == await facts(memory)
 
 
-async def test_what_is_too_long_for_a_model_is_not_sent(memory: MemoryMem0, upstream: MemoryUpstream) -> None:
+async def test_long_messages_are_truncated(memory: MemoryMem0, upstream: MemoryUpstream) -> None:
     await memory.remember(completed("word " * 9_000, "word " * 9_000))
     sent = [text for request in upstream.requests for text in request.body.get("input", [])]
 
@@ -102,7 +98,7 @@ async def test_what_is_too_long_for_a_model_is_not_sent(memory: MemoryMem0, upst
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_a_service_that_gives_no_vectors_makes_memory_unavailable(
+async def test_a_failing_embedder_makes_memory_unavailable(
     memory: MemoryMem0, upstream: MemoryUpstream, fault: str
 ) -> None:
     await memory.store(ADA, "likes tea", 0.5)
@@ -116,7 +112,7 @@ async def test_a_service_that_gives_no_vectors_makes_memory_unavailable(
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_a_service_that_draws_no_facts_makes_memory_unavailable(
+async def test_a_failing_extraction_makes_memory_unavailable_until_it_recovers(
     memory: MemoryMem0, upstream: MemoryUpstream, fault: str
 ) -> None:
     turn = completed("My dog is called Bello.")
@@ -129,16 +125,14 @@ async def test_a_service_that_draws_no_facts_makes_memory_unavailable(
     assert ["My dog is called Bello."] == await facts(memory)
 
 
-async def test_a_turn_that_the_service_refuses_is_refused(memory: MemoryMem0, upstream: MemoryUpstream) -> None:
+async def test_a_turn_that_the_service_rejects_is_refused(memory: MemoryMem0, upstream: MemoryUpstream) -> None:
     upstream.extraction_fault = "status-400"
     with pytest.raises(MemoryRefused):
         await memory.remember(completed("My dog is called Bello."))
 
 
 @pytest.mark.parametrize("refused", ["temperature", "max_tokens", "top_p"])
-async def test_a_model_is_asked_without_what_it_refuses(
-    memory: MemoryMem0, upstream: MemoryUpstream, refused: str
-) -> None:
+async def test_rejected_parameters_are_left_out(memory: MemoryMem0, upstream: MemoryUpstream, refused: str) -> None:
     upstream.refused_parameters = {refused}
     await memory.remember(completed("My dog is called Bello."))
     await memory.remember(completed("My cat is called Minka."))
@@ -147,7 +141,7 @@ async def test_a_model_is_asked_without_what_it_refuses(
     assert 3 == len(upstream.prompts)
 
 
-async def test_facts_that_got_no_vector_are_not_lost_in_silence(memory: MemoryMem0, upstream: MemoryUpstream) -> None:
+async def test_facts_that_cannot_be_embedded_are_not_lost(memory: MemoryMem0, upstream: MemoryUpstream) -> None:
     def extract_and_fail(_: str) -> list[str]:
         upstream.embedding_fault = "status-500"
         return ["Has a dog called Bello"]
@@ -162,7 +156,7 @@ async def test_facts_that_got_no_vector_are_not_lost_in_silence(memory: MemoryMe
     assert ["Has a dog called Bello"] == await facts(memory)
 
 
-async def test_a_service_that_hangs_is_given_up(upstream: MemoryUpstream, tmp_path: Path) -> None:
+async def test_a_service_that_hangs_times_out(upstream: MemoryUpstream, tmp_path: Path) -> None:
     async with open_mem0(tmp_path, upstream, llm_timeout=0.3, embedding_timeout=0.3) as memory:
         upstream.extraction_fault = "hanghead"
         with pytest.raises(MemoryUnavailable):
@@ -174,7 +168,7 @@ async def test_a_service_that_hangs_is_given_up(upstream: MemoryUpstream, tmp_pa
 
 
 @pytest.mark.parametrize("fault", ["status-400", "status-500", "garbage"])
-async def test_neither_errors_nor_the_log_hold_texts_or_keys(
+async def test_errors_and_logs_contain_neither_text_nor_keys(
     memory: MemoryMem0, upstream: MemoryUpstream, fault: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -183,19 +177,19 @@ async def test_neither_errors_nor_the_log_hold_texts_or_keys(
         await memory.remember(completed(f"My word is {SECRET}."))
     await memory.store(ADA, f"knows {SECRET}", 0.5)
     await memory.forget_all(ADA)
-    told = f"{raised.value} {raised.value.__cause__}"
+    text = f"{raised.value} {raised.value.__cause__}"
 
-    assert "mem0.exceptions.LLMError from openai." in told
-    assert not any(secret in told for secret in (SECRET, API_KEY, "secret reason"))
+    assert "mem0.exceptions.LLMError from openai." in text
+    assert not any(secret in text for secret in (SECRET, API_KEY, "secret reason"))
     libraries = ("mem0", "qdrant", "psycopg")
     assert [] == [record for record in caplog.records if record.name.startswith(libraries)]
 
 
-async def test_the_key_of_another_service_does_not_lead_there(
+async def test_another_services_key_in_the_environment_is_ignored(
     upstream: MemoryUpstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("OPENROUTER_API_KEY", "key-of-another")
-    monkeypatch.setenv("OPENAI_API_KEY", "key-of-another")
+    monkeypatch.setenv("OPENROUTER_API_KEY", "other-key")
+    monkeypatch.setenv("OPENAI_API_KEY", "other-key")
     monkeypatch.setenv("OPENAI_BASE_URL", NOBODY)
     async with open_mem0(tmp_path, upstream) as memory:
         await memory.remember(completed("My dog is called Bello."))

@@ -1,4 +1,4 @@
-"""Long-term memory on Mem0's library: many callers at once, callers that leave, and the end of the process."""
+"""Mem0's library: concurrent callers, cancelled callers, opening, closing and the end of the process."""
 
 import asyncio
 import sys
@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from adapters.mem0_library.background_loop import OwnLoop
-from adapters.mem0_library.swallowed_errors import WatchedStore
+from adapters.mem0_library.background_loop import BackgroundLoop
+from adapters.mem0_library.swallowed_errors import GuardedStore
 from adapters.memory_mem0 import MemoryMem0
 from application.ports.memory import MemoryUnavailable
 from domain.conversation import UserId
 from tests.harness.mem0_memory import ADA, BOB, completed, facts, until
-from tests.harness.memory_upstream import API_KEY, MemoryUpstream, memory_upstream_in_thread, open_mem0
+from tests.harness.memory_upstream import MemoryUpstream, memory_upstream_in_thread, open_mem0
 from tests.harness.servers import ROOT, clean_environment
 
 
@@ -32,10 +32,10 @@ async def memory(upstream: MemoryUpstream, tmp_path: Path) -> AsyncIterator[Memo
         yield memory
 
 
-# Many at once, and callers that leave
+# Concurrent and cancelled callers
 
 
-async def test_all_of_many_concurrent_stores_stay(memory: MemoryMem0) -> None:
+async def test_concurrent_stores_lose_nothing(memory: MemoryMem0) -> None:
     numbers = range(200)
     await asyncio.gather(*(memory.store(user, f"fact number{n}", 0.5) for n in numbers for user in (ADA, BOB)))
 
@@ -43,7 +43,7 @@ async def test_all_of_many_concurrent_stores_stay(memory: MemoryMem0) -> None:
         assert {f"fact number{n}" for n in numbers} == set(await facts(memory, user))
 
 
-async def test_embedded_qdrant_bears_callers_that_leave(upstream: MemoryUpstream, tmp_path: Path) -> None:
+async def test_embedded_qdrant_survives_cancelled_callers(upstream: MemoryUpstream, tmp_path: Path) -> None:
     async with open_mem0(tmp_path, upstream) as memory:
         stores = [asyncio.create_task(memory.store(UserId(f"u{n % 7}"), f"fact number{n}", 0.5)) for n in range(100)]
         searches = [asyncio.create_task(memory.recall(UserId(f"u{n % 7}"), "fact", 5)) for n in range(100)]
@@ -59,63 +59,61 @@ async def test_embedded_qdrant_bears_callers_that_leave(upstream: MemoryUpstream
     assert len(found) == len(set(found))
 
 
-async def test_what_a_caller_left_under_way_is_forgotten_with_the_rest(
-    memory: MemoryMem0, upstream: MemoryUpstream
-) -> None:
-    waiting, go_on = threading.Event(), threading.Event()
+async def test_forgetting_waits_for_a_cancelled_remember(memory: MemoryMem0, upstream: MemoryUpstream) -> None:
+    extracting, proceed = threading.Event(), threading.Event()
 
     def extract_late(prompt: str) -> list[str]:
-        waiting.set()
-        go_on.wait()
+        extracting.set()
+        proceed.wait()
         return ["Has a dog called Bello"]
 
     upstream.extract = extract_late
     remembering = asyncio.create_task(memory.remember(completed("My dog is called Bello.")))
-    await until(waiting.is_set)
+    await until(extracting.is_set)
     remembering.cancel()
     forgetting = asyncio.create_task(memory.forget_all(ADA))
     await asyncio.sleep(0.1)
     assert not forgetting.done()
-    go_on.set()
+    proceed.set()
 
     assert await forgetting
     assert [] == await facts(memory)
 
 
-class Recorder:
-    """A store that works as long as it is told to, and sees how many work on it at once."""
+class BlockingStore:
+    """A store whose search blocks until `proceed` is set; records how many threads are in it at once."""
 
     def __init__(self) -> None:
         self.entered = threading.Event()
-        self.go_on = threading.Event()
-        self.inside = self.at_most = self.calls = 0
+        self.proceed = threading.Event()
+        self.threads = self.max_threads = self.calls = 0
 
     def search(self) -> None:
-        self.inside += 1
-        self.at_most = max(self.at_most, self.inside)
+        self.threads += 1
+        self.max_threads = max(self.max_threads, self.threads)
         self.calls += 1
         self.entered.set()
-        self.go_on.wait()
-        self.inside -= 1
+        self.proceed.wait()
+        self.threads -= 1
 
 
-async def test_a_cancelled_call_keeps_the_others_out_until_its_thread_is_done() -> None:
-    recorder, loop = Recorder(), OwnLoop()
-    store = WatchedStore(recorder, threading.RLock())
-    first = asyncio.create_task(loop.run(asyncio.to_thread(store.search), to_its_end=False))
-    await until(recorder.entered.is_set)
+async def test_the_thread_of_a_cancelled_call_keeps_the_lock() -> None:
+    blocking, loop = BlockingStore(), BackgroundLoop()
+    store = GuardedStore(blocking, threading.RLock())
+    first = asyncio.create_task(loop.run(asyncio.to_thread(store.search), to_completion=False))
+    await until(blocking.entered.is_set)
     first.cancel()
-    second = asyncio.create_task(loop.run(asyncio.to_thread(store.search), to_its_end=False))
+    second = asyncio.create_task(loop.run(asyncio.to_thread(store.search), to_completion=False))
     await asyncio.sleep(0.1)
-    assert (True, False, 1) == (first.done(), second.done(), recorder.calls)
-    recorder.go_on.set()
+    assert (True, False, 1) == (first.done(), second.done(), blocking.calls)
+    blocking.proceed.set()
     await second
-    await loop.stop(lambda: None, patience=1)
+    await loop.stop(lambda: None, grace=1)
 
-    assert (2, 1) == (recorder.calls, recorder.at_most)
+    assert (2, 1) == (blocking.calls, blocking.max_threads)
 
 
-async def test_the_event_loop_is_not_held_up(upstream: MemoryUpstream, tmp_path: Path) -> None:
+async def test_the_event_loop_is_not_blocked(upstream: MemoryUpstream, tmp_path: Path) -> None:
     worst = 0.0
 
     async def probe() -> None:
@@ -135,18 +133,18 @@ async def test_the_event_loop_is_not_held_up(upstream: MemoryUpstream, tmp_path:
     assert worst < 2
 
 
-# Start and end
+# Opening and closing
 
 
-async def test_memories_are_there_after_a_restart(upstream: MemoryUpstream, tmp_path: Path) -> None:
+async def test_memories_survive_a_restart(upstream: MemoryUpstream, tmp_path: Path) -> None:
     async with open_mem0(tmp_path, upstream) as memory:
         stored = await memory.store(ADA, "likes tea", 0.7)
     async with open_mem0(tmp_path, upstream) as memory:
         assert [stored] == list((await memory.page(ADA, 10, None)).items)
 
 
-async def test_nothing_is_to_be_had_while_it_is_not_open(upstream: MemoryUpstream, tmp_path: Path) -> None:
-    memory = MemoryMem0(data_dir=tmp_path, api_key=API_KEY, base_url=upstream.base_url, model="extractor")
+async def test_a_memory_is_unavailable_while_it_is_not_open(upstream: MemoryUpstream, tmp_path: Path) -> None:
+    memory = open_mem0(tmp_path, upstream)
     with pytest.raises(MemoryUnavailable):
         await memory.check()
     await memory.close()
@@ -158,11 +156,11 @@ async def test_nothing_is_to_be_had_while_it_is_not_open(upstream: MemoryUpstrea
         await memory.recall(ADA, "tea", 5)
 
 
-async def test_a_call_that_is_cut_by_the_end_is_unavailable(memory: MemoryMem0, upstream: MemoryUpstream) -> None:
-    upstream.embedding_fault = "hanghead"
-    storing = asyncio.create_task(memory.store(ADA, "likes tea", 0.5))
-    await until(lambda: upstream.open > 0)
-    await memory.close(patience=0.1)
+async def test_closing_ends_running_calls_as_unavailable(upstream: MemoryUpstream, tmp_path: Path) -> None:
+    async with open_mem0(tmp_path, upstream, close_grace=0.1) as memory:
+        upstream.embedding_fault = "hanghead"
+        storing = asyncio.create_task(memory.store(ADA, "likes tea", 0.5))
+        await until(lambda: upstream.open > 0)
 
     with pytest.raises(MemoryUnavailable):
         await storing
@@ -170,16 +168,15 @@ async def test_a_call_that_is_cut_by_the_end_is_unavailable(memory: MemoryMem0, 
 
 @asynccontextmanager
 async def mem0_process(
-    deed: str, data_dir: Path, base_url: str, *, warnings: str = "error", **environment: str
+    action: str, data_dir: Path, base_url: str, *, warnings: str = "error", **environment: str
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-W",
         warnings,
         "-m",
         "tests.harness.apps.mem0_process",
-        deed,
+        action,
         str(data_dir),
         base_url,
         cwd=ROOT,
@@ -201,42 +198,41 @@ async def line(process: asyncio.subprocess.Process) -> str:
     return (await process.stdout.readline()).decode().strip()
 
 
-async def test_nothing_is_reported_home_and_nothing_is_written_elsewhere(
-    upstream: MemoryUpstream, tmp_path: Path
-) -> None:
+async def test_no_telemetry_is_sent_and_nothing_is_written_elsewhere(upstream: MemoryUpstream, tmp_path: Path) -> None:
     home, temporary, data = tmp_path / "home", tmp_path / "temporary", tmp_path / "data"
     home.mkdir()
     temporary.mkdir()
-    elsewhere = {"HOME": str(home), "TMPDIR": str(temporary)}
-    async with mem0_process("visit", data, upstream.base_url, **elsewhere) as process:
+    environment = {"HOME": str(home), "TMPDIR": str(temporary)}
+    async with mem0_process("visit", data, upstream.base_url, **environment) as process:
         output, _ = await process.communicate(b"")
 
-    assert ["imported: []", "foreign: []"] == output.decode().splitlines()
+    assert ["imported: []", "violations: []"] == output.decode().splitlines()
     assert ([], [], 0) == (list(home.iterdir()), list(temporary.iterdir()), process.returncode)
     assert ["mem0"] == [entry.name for entry in data.iterdir()]
 
 
-async def test_a_second_process_is_refused_with_a_sentence(upstream: MemoryUpstream, tmp_path: Path) -> None:
+async def test_a_second_process_on_the_same_files_gets_an_explanation(upstream: MemoryUpstream, tmp_path: Path) -> None:
     async with mem0_process("hold", tmp_path, upstream.base_url) as first:
         assert ("imported: []", "open") == (await line(first), await line(first))
-        # Qdrant does not close the file that it could not lock, which is a warning.
+        # Qdrant leaves the file open that it could not lock, which causes a ResourceWarning.
         async with mem0_process("hold", tmp_path, upstream.base_url, warnings="default::UserWarning") as second:
             output, _ = await second.communicate(b"")
-        said, _ = await first.communicate(b"")
+        rest, _ = await first.communicate(b"")
 
-    assert output.decode().splitlines()[1].startswith(f"refused: The memories in {tmp_path}/mem0 are in use by another")
-    assert (2, "closed\n") == (len(output.decode().splitlines()), said.decode())
+    _, explanation = output.decode().splitlines()
+    assert explanation.startswith(f"unusable: The memories in {tmp_path}/mem0 are in use by another process")
+    assert "closed\n" == rest.decode()
 
 
-@pytest.mark.parametrize(("deed", "last"), [("hang", "closed"), ("leave", "calling")])
-async def test_a_call_that_hangs_does_not_hold_up_the_end_of_the_process(
-    upstream: MemoryUpstream, tmp_path: Path, deed: str, last: str
+@pytest.mark.parametrize(("action", "rest"), [("hang", "closed\n"), ("exit", "")])
+async def test_a_call_that_hangs_does_not_delay_the_end_of_the_process(
+    upstream: MemoryUpstream, tmp_path: Path, action: str, rest: str
 ) -> None:
     upstream.embedding_fault = "hanghead"
-    async with mem0_process(deed, tmp_path, upstream.base_url) as process:
+    async with mem0_process(action, tmp_path, upstream.base_url) as process:
         while await line(process) != "calling":
             assert process.returncode is None
         await until(lambda: upstream.open > 0)
-        output, _ = await asyncio.wait_for(process.communicate(b"x"), 9)  # Mem0's call would end after ten seconds
+        output, _ = await asyncio.wait_for(process.communicate(b"x"), 9)  # less than the call's timeout of ten seconds
 
-    assert ("" if last == "calling" else f"{last}\n", 0) == (output.decode(), process.returncode)
+    assert (rest, 0) == (output.decode(), process.returncode)

@@ -1,5 +1,7 @@
-"""The adapter of Mem0's hosted service over real sockets: what it sends, and what it makes of a slow, broken, lying
-service. The stand-in runs on the test's own event loop: whatever blocked that would wait for itself for ever."""
+"""Mem0's hosted platform over real sockets: the requests that are sent, faults, lag, and leaks.
+
+The fake platform runs on the test's own event loop, so an adapter that blocked the loop would deadlock.
+"""
 
 import asyncio
 import hashlib
@@ -8,6 +10,7 @@ import random
 import sys
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,6 @@ import pytest
 from structlog.testing import capture_logs
 
 from adapters.mem0_import import import_mem0
-from adapters.mem0_platform.size_limit import LIMIT
 from adapters.memory_mem0_platform import MemoryMem0Platform
 from application.ports.memory import MemoryLeaked, MemoryRefused, MemoryUnavailable
 from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, UserId
@@ -56,33 +58,31 @@ def data_dir(tmp_path: Path) -> Path:
     return tmp_path
 
 
-class Memories:
-    """Makes adapters, and closes them in the end."""
+def new_memory(platform: Mem0Platform, data_dir: Path, **options: Any) -> MemoryMem0Platform:
+    required = {"api_key": KEY, "host": platform.host, "data_dir": data_dir, "now": lambda: datetime.now(UTC)}
+    return MemoryMem0Platform(**{**required, **options})
 
-    def __init__(self, platform: Mem0Platform, data_dir: Path) -> None:
+
+class Memories:
+    """Opens adapters with short timeouts, and closes them after the test."""
+
+    def __init__(self, platform: Mem0Platform, data_dir: Path, stack: AsyncExitStack) -> None:
         self._platform = platform
         self._data_dir = data_dir
-        self._made: list[MemoryMem0Platform] = []
+        self._stack = stack
 
     async def __call__(self, **options: Any) -> MemoryMem0Platform:
         limits = {"request_timeout": 0.5, "settle_timeout": 2, "forget_interval": 0.05}
-        given = {"api_key": KEY, "host": self._platform.host, "data_dir": self._data_dir, **limits, **options}
-        memory = MemoryMem0Platform(**given)
-        self._made.append(memory)
-        await memory.open()
+        memory = new_memory(self._platform, self._data_dir, **{**limits, **options})
+        await self._stack.enter_async_context(memory)
         self._platform.requests.clear()
         return memory
-
-    async def close(self) -> None:
-        for memory in self._made:
-            await memory.close()
 
 
 @pytest.fixture
 async def memories(platform: Mem0Platform, data_dir: Path) -> AsyncIterator[Memories]:
-    memories = Memories(platform, data_dir)
-    yield memories
-    await memories.close()
+    async with AsyncExitStack() as stack:
+        yield Memories(platform, data_dir, stack)
 
 
 @pytest.fixture
@@ -109,10 +109,10 @@ def operations(platform: Mem0Platform) -> list[str]:
     return [request.operation for request in platform.requests]
 
 
-# What is sent
+# Requests
 
 
-async def test_every_request_says_whose_it_is(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
+async def test_every_request_carries_the_key(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
     await memory.recall(ADA, "tea", 3)
     headers = platform.requests[0].headers
 
@@ -122,7 +122,7 @@ async def test_every_request_says_whose_it_is(memory: MemoryMem0Platform, platfo
     assert headers["accept-encoding"] == "identity"
 
 
-async def test_a_fact_is_added_as_it_is_and_then_looked_for(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
+async def test_store_adds_a_fact_verbatim_and_polls_for_it(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
     stored = await memory.store(ADA, "likes tea", 0.7)
     add, event, listing, search = platform.requests
     key = add.body["metadata"]["fact_key"]
@@ -142,13 +142,17 @@ async def test_a_fact_is_added_as_it_is_and_then_looked_for(memory: MemoryMem0Pl
     assert search.body == {"query": "likes tea", "filters": by_id, "top_k": 10, "threshold": 0.0}
 
 
-async def test_a_long_fact_is_looked_for_by_its_beginning(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
+async def test_store_searches_for_the_beginning_of_a_long_fact(
+    memory: MemoryMem0Platform, platform: Mem0Platform
+) -> None:
     await memory.store(ADA, "x" * MAX_FACT_CHARS, 0.5)
 
     assert platform.sent("search")[0].body["query"] == "x" * 1_000
 
 
-async def test_of_a_turn_both_sides_are_given_to_infer_from(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
+async def test_both_messages_of_a_turn_are_sent_for_inference(
+    memory: MemoryMem0Platform, platform: Mem0Platform
+) -> None:
     turn = completed("My dog is called Bello", "What a name.")
     await memory.remember(turn)
 
@@ -164,7 +168,7 @@ async def test_of_a_turn_both_sides_are_given_to_infer_from(memory: MemoryMem0Pl
     }
 
 
-async def test_without_inference_only_what_the_user_said_is_kept(memories: Memories, platform: Mem0Platform) -> None:
+async def test_without_inference_only_the_users_message_is_kept(memories: Memories, platform: Mem0Platform) -> None:
     memory = await memories(infer=False)
     await memory.remember(completed("My dog is called Bello", "What a name."))
     await memory.remember(completed("x" * (MAX_FACT_CHARS + 1)))
@@ -175,7 +179,7 @@ async def test_without_inference_only_what_the_user_said_is_kept(memories: Memor
     assert sorted(await facts(memory)) == ["My dog is called Bello", "x" * MAX_FACT_CHARS]
 
 
-async def test_a_query_goes_with_filters_and_a_limit(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
+async def test_recall_sends_filters_and_a_limit(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
     await memory.recall(ADA, "  which tea?" + "x" * 2_000, 3)
 
     assert platform.requests[0].body == {
@@ -185,20 +189,18 @@ async def test_a_query_goes_with_filters_and_a_limit(memory: MemoryMem0Platform,
     }
 
 
-async def test_nothing_is_asked_for_a_blank_query(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
+async def test_a_blank_query_sends_no_request(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
     assert await memory.recall(ADA, " \n", 3) == []
     assert platform.requests == []
 
 
-async def test_nothing_is_asked_for_a_cursor_that_no_page_gave(
-    memory: MemoryMem0Platform, platform: Mem0Platform
-) -> None:
+async def test_an_unknown_cursor_sends_no_request(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
     with pytest.raises(UnknownCursor):
         await memory.page(ADA, 50, "garbage")
     assert platform.requests == []
 
 
-async def test_a_listing_is_read_to_its_end(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
+async def test_all_pages_of_a_listing_are_read(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
     for number in range(230):
         platform.keep("ada", f"fact number{number}")
     found = await facts(memory)
@@ -209,7 +211,9 @@ async def test_a_listing_is_read_to_its_end(memory: MemoryMem0Platform, platform
     assert found == [f"fact number{number}" for number in reversed(range(30, 230))]
 
 
-async def test_memories_of_one_moment_are_each_on_one_page(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
+async def test_memories_of_the_same_microsecond_occur_once_over_all_pages(
+    memory: MemoryMem0Platform, platform: Mem0Platform
+) -> None:
     for number in range(150):
         platform.keep("ada", f"fact {number}", {"created_at": "2026-01-01T00:00:00Z"})
     seen, cursor = [], None
@@ -224,7 +228,7 @@ async def test_memories_of_one_moment_are_each_on_one_page(memory: MemoryMem0Pla
     assert sorted(seen) == sorted(f"fact {number}" for number in range(150))
 
 
-async def test_what_is_added_between_pages_shifts_nothing(memory: MemoryMem0Platform) -> None:
+async def test_a_memory_added_between_two_pages_shifts_nothing(memory: MemoryMem0Platform) -> None:
     for number in range(6):
         await memory.store(ADA, f"fact {number}", 0.5)
     first = await memory.page(ADA, 3, None)
@@ -234,14 +238,14 @@ async def test_what_is_added_between_pages_shifts_nothing(memory: MemoryMem0Plat
     assert [one.fact for one in [*first.items, *second.items]] == [f"fact {number}" for number in reversed(range(6))]
 
 
-async def test_a_listing_without_an_end_is_given_up(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
+async def test_an_endless_listing_is_given_up(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
     platform.faults["list"] = saying({"count": 1, "next": "http://127.0.0.1/", "results": []})
     with pytest.raises(MemoryUnavailable):
         await memory.page(ADA, 50, None)
     assert len(platform.requests) == 200
 
 
-async def test_a_correction_sends_all_of_the_metadata(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
+async def test_a_correction_sends_the_complete_metadata(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
     kept = platform.keep("ada", "likes tea", {"importance": 0.4, "source": "elsewhere"})
     corrected = await memory.correct(ADA, MemoryId(kept.id), "likes coffee", None)
     update = platform.sent("update")[0]
@@ -262,7 +266,7 @@ async def test_a_memory_is_deleted_by_its_id(memory: MemoryMem0Platform, platfor
 
 
 @pytest.mark.parametrize("body", [b"", b"Deleted.", b'{"message": "Deleted."}'])
-async def test_what_the_platform_says_of_a_deletion_does_not_matter(
+async def test_the_body_of_a_successful_deletion_is_ignored(
     body: bytes, memory: MemoryMem0Platform, platform: Mem0Platform
 ) -> None:
     kept = platform.keep("ada", "likes tea")
@@ -275,9 +279,7 @@ async def test_what_the_platform_says_of_a_deletion_does_not_matter(
 
 
 @pytest.mark.parametrize("odd", ["../entities", "a/../../b", "%2e", "x?user_id=bob"])
-async def test_an_odd_id_stays_one_part_of_the_path(
-    odd: str, memory: MemoryMem0Platform, platform: Mem0Platform
-) -> None:
+async def test_a_memory_id_is_quoted_in_the_path(odd: str, memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
     with pytest.raises(MemoryNotFound):
         await memory.forget(ADA, MemoryId(odd))
     target = platform.requests[0].target
@@ -286,7 +288,7 @@ async def test_an_odd_id_stays_one_part_of_the_path(
     assert (target.count("/"), "?" in target) == (4, False)
 
 
-async def test_an_odd_event_stays_one_part_of_the_path(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
+async def test_an_event_id_is_quoted_in_the_path(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
     platform.plans["add"] = [unheard(saying({"event_id": "../ping/?x#y"}))]
     await memory.store(ADA, "likes tea", 0.5)
 
@@ -294,7 +296,7 @@ async def test_an_odd_event_stays_one_part_of_the_path(memory: MemoryMem0Platfor
 
 
 @pytest.mark.parametrize("user_id", ["a+b", "a=b", "ada@example.com", "auth0|1", "a~b:c"])
-async def test_an_odd_user_is_forgotten_by_the_whole_id(
+async def test_a_user_id_with_special_characters_is_sent_whole(
     user_id: str, memory: MemoryMem0Platform, platform: Mem0Platform
 ) -> None:
     await memory.forget_all(UserId(user_id))
@@ -312,7 +314,7 @@ CALLS: dict[str, Call] = {
     "get": lambda memory: memory.correct(ADA, MemoryId(str(uuid4())), CANARY, None),
     "delete_all": lambda memory: memory.forget_all(ADA),
 }
-"""By operation, the call that fails with it."""
+"""By operation of the platform, a call that needs it."""
 
 UNAVAILABLE: dict[str, Fault] = {
     "hang": hang,
@@ -329,12 +331,12 @@ UNAVAILABLE: dict[str, Fault] = {
 
 @pytest.mark.parametrize("fault", UNAVAILABLE)
 @pytest.mark.parametrize("operation", CALLS)
-async def test_what_may_pass_is_unavailable(
+async def test_temporary_faults_make_memory_unavailable(
     operation: str, fault: str, memories: Memories, platform: Mem0Platform
 ) -> None:
     memory = await memories(request_timeout=0.15)
     platform.plans[operation] = [UNAVAILABLE[fault]]
-    platform.plans.setdefault("list", [garbage])  # where the first answer's text does not matter
+    platform.plans.setdefault("list", [garbage])  # for deletions, whose own body is ignored
     with pytest.raises(MemoryUnavailable) as raised:
         await CALLS[operation](memory)
     assert type(raised.value) is MemoryUnavailable
@@ -342,7 +344,7 @@ async def test_what_may_pass_is_unavailable(
 
 @pytest.mark.parametrize("operation", CALLS)
 @pytest.mark.parametrize("number", [401, 402, 403, 409, 413, 422])
-async def test_what_would_fare_no_better_is_refused(
+async def test_permanent_faults_refuse_the_request(
     number: int, operation: str, memory: MemoryMem0Platform, platform: Mem0Platform
 ) -> None:
     platform.plans[operation] = [status(number)]
@@ -351,7 +353,7 @@ async def test_what_would_fare_no_better_is_refused(
 
 
 @pytest.mark.parametrize("operation", CALLS)
-async def test_a_rate_limit_says_when_to_come_back(
+async def test_a_rate_limit_passes_on_retry_after(
     operation: str, memory: MemoryMem0Platform, platform: Mem0Platform
 ) -> None:
     platform.plans[operation] = [status(429, retry_after="7")]
@@ -362,7 +364,7 @@ async def test_a_rate_limit_says_when_to_come_back(
 
 @pytest.mark.parametrize("operation", ["add", "search", "list"])
 @pytest.mark.parametrize("body", [None, [], "x", {}, {"results": None}, {"results": [None]}, {"results": [{"id": 1}]}])
-async def test_an_answer_of_another_shape_is_unavailable(
+async def test_a_malformed_response_makes_memory_unavailable(
     body: object, operation: str, memory: MemoryMem0Platform, platform: Mem0Platform
 ) -> None:
     platform.plans[operation] = [saying(body)]
@@ -370,17 +372,19 @@ async def test_an_answer_of_another_shape_is_unavailable(
         await CALLS[operation](memory)
 
 
-async def test_an_answer_is_read_up_to_a_limit(memories: Memories, platform: Mem0Platform) -> None:
-    memory = await memories(request_timeout=30)
-    platform.plans["list"] = [saying(b'{"results": []}'.rjust(LIMIT))]
+async def test_a_response_of_the_maximum_size_is_read(memories: Memories, platform: Mem0Platform) -> None:
+    memory = await memories(request_timeout=30, max_response_bytes=100_000)
+    platform.plans["list"] = [saying(b'{"results": []}'.rjust(100_000))]
 
     assert await facts(memory) == []
 
 
-@pytest.mark.parametrize("beyond", [1, 1_000_000])
-async def test_a_longer_answer_is_unavailable(beyond: int, memories: Memories, platform: Mem0Platform) -> None:
-    memory = await memories(request_timeout=30)
-    platform.plans["list"] = [saying(b'{"results": []}'.rjust(LIMIT + beyond))]
+@pytest.mark.parametrize("excess", [1, 1_000_000])
+async def test_a_longer_response_makes_memory_unavailable(
+    excess: int, memories: Memories, platform: Mem0Platform
+) -> None:
+    memory = await memories(request_timeout=30, max_response_bytes=100_000)
+    platform.plans["list"] = [saying(b'{"results": []}'.rjust(100_000 + excess))]
     with pytest.raises(MemoryUnavailable):
         await memory.page(ADA, 50, None)
 
@@ -395,7 +399,7 @@ async def test_a_longer_answer_is_unavailable(beyond: int, memories: Memories, p
         {"created_at": None},
     ],
 )
-async def test_a_memory_of_another_shape_is_unavailable(
+async def test_a_malformed_memory_makes_memory_unavailable(
     wrong: dict[str, object], memory: MemoryMem0Platform, platform: Mem0Platform
 ) -> None:
     whole = {"id": str(uuid4()), "memory": "likes tea", "user_id": "ada", "created_at": "2026-01-01T00:00:00Z"}
@@ -406,7 +410,7 @@ async def test_a_memory_of_another_shape_is_unavailable(
 
 
 @pytest.mark.parametrize("importance", [None, "high", True, float("nan"), {}])
-async def test_an_importance_that_is_no_number_was_not_said(
+async def test_an_importance_that_is_no_number_becomes_the_default(
     importance: object, memory: MemoryMem0Platform, platform: Mem0Platform
 ) -> None:
     platform.keep("ada", "likes tea", {"importance": importance})
@@ -415,9 +419,7 @@ async def test_an_importance_that_is_no_number_was_not_said(
     assert [one.importance for one in page.items] == [0.5]
 
 
-async def test_scores_lie_between_0_and_1_and_come_best_first(
-    memory: MemoryMem0Platform, platform: Mem0Platform
-) -> None:
+async def test_scores_are_clamped_and_sorted(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
     one = {"memory": "m", "user_id": "ada", "created_at": "2026-01-01T00:00:00Z"}
     results = [{**one, "id": str(uuid4()), "score": score} for score in (0.5, 7, -1, None)]
     platform.plans["search"] = [saying({"results": results})]
@@ -426,7 +428,7 @@ async def test_scores_lie_between_0_and_1_and_come_best_first(
 
 
 @pytest.mark.parametrize("number", [400, 404, 410])
-async def test_a_memory_that_the_platform_does_not_know_is_not_there(
+async def test_a_memory_unknown_to_the_platform_is_not_found(
     number: int, memory: MemoryMem0Platform, platform: Mem0Platform
 ) -> None:
     platform.faults["get"] = status(number)
@@ -437,7 +439,7 @@ async def test_a_memory_that_the_platform_does_not_know_is_not_there(
 
 
 @pytest.mark.parametrize("operation", ["update", "delete"])
-async def test_a_memory_may_vanish_between_two_requests(
+async def test_a_memory_deleted_between_two_requests_is_not_found(
     operation: str, memory: MemoryMem0Platform, platform: Mem0Platform
 ) -> None:
     kept = MemoryId(platform.keep("ada", "likes tea").id)
@@ -446,7 +448,7 @@ async def test_a_memory_may_vanish_between_two_requests(
         await (memory.correct(ADA, kept, "x", None) if operation == "update" else memory.forget(ADA, kept))
 
 
-async def test_a_correction_that_is_refused_is_no_missing_memory(
+async def test_a_rejected_correction_is_refused_rather_than_not_found(
     memory: MemoryMem0Platform, platform: Mem0Platform
 ) -> None:
     kept = platform.keep("ada", "likes tea")
@@ -455,15 +457,15 @@ async def test_a_correction_that_is_refused_is_no_missing_memory(
         await memory.correct(ADA, MemoryId(kept.id), "x", None)
 
 
-async def test_a_mistake_of_ours_is_not_taken_for_the_platforms(memory: MemoryMem0Platform) -> None:
+async def test_programming_errors_are_not_translated(memory: MemoryMem0Platform) -> None:
     with pytest.raises(AttributeError):
-        await memory._client.exchange(lambda mem0: mem0.no_such_method())
+        await memory._client.call(lambda mem0: mem0.no_such_method())
 
 
-# Lag
+# Eventual consistency
 
 
-async def test_trouble_while_waiting_is_outlived(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
+async def test_polling_continues_through_temporary_faults(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
     platform.plans = {
         "event": [status(500), reset, garbage, status(429, retry_after="0.01")],
         "list": [reset, status(503)],
@@ -475,7 +477,7 @@ async def test_trouble_while_waiting_is_outlived(memory: MemoryMem0Platform, pla
     assert await facts(memory) == [stored.fact]
 
 
-async def test_who_waits_comes_back_when_the_platform_says(memories: Memories, platform: Mem0Platform) -> None:
+async def test_polling_honours_retry_after(memories: Memories, platform: Mem0Platform) -> None:
     memory = await memories(settle_timeout=0.3)
     platform.plans["event"] = [status(429, retry_after="60")]
     with pytest.raises(MemoryUnavailable):
@@ -483,14 +485,14 @@ async def test_who_waits_comes_back_when_the_platform_says(memories: Memories, p
     assert len(platform.sent("event")) == 1
 
 
-async def test_a_refusal_while_waiting_is_not_waited_out(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
+async def test_polling_ends_on_a_refusal(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
     platform.plans["event"] = [status(401)]
     with pytest.raises(MemoryRefused):
         await memory.store(ADA, "likes tea", 0.5)
 
 
 @pytest.mark.parametrize("lag", [Lag(add=60), Lag(index=60), Lag(search=60)], ids=["add", "index", "search"])
-async def test_what_is_not_there_in_time_was_not_stored_for_certain(
+async def test_a_fact_that_does_not_show_in_time_makes_memory_unavailable(
     lag: Lag, memories: Memories, platform: Mem0Platform
 ) -> None:
     memory = await memories(settle_timeout=0.2)
@@ -499,7 +501,7 @@ async def test_what_is_not_there_in_time_was_not_stored_for_certain(
         await memory.store(ADA, "likes tea", 0.5)
 
 
-async def test_a_turn_is_remembered_once_all_that_came_of_it_is_listed(
+async def test_a_turn_counts_as_remembered_when_all_of_its_facts_are_listed(
     memories: Memories, platform: Mem0Platform
 ) -> None:
     memory = await memories(settle_timeout=0.3)
@@ -517,7 +519,7 @@ async def test_a_turn_is_remembered_once_all_that_came_of_it_is_listed(
 
 
 @pytest.mark.parametrize("lag", [Lag(index=60), Lag(search=60)], ids=["listing", "search"])
-async def test_a_correction_is_waited_for(lag: Lag, memories: Memories, platform: Mem0Platform) -> None:
+async def test_a_correction_waits_for_listing_and_search(lag: Lag, memories: Memories, platform: Mem0Platform) -> None:
     memory = await memories(settle_timeout=0.2)
     kept = platform.keep("ada", "likes tea")
     kept.age(60)
@@ -527,7 +529,7 @@ async def test_a_correction_is_waited_for(lag: Lag, memories: Memories, platform
 
 
 @pytest.mark.parametrize("lag", [Lag(delete=60), Lag(search=60)], ids=["listing", "search"])
-async def test_a_deletion_is_waited_for(lag: Lag, memories: Memories, platform: Mem0Platform) -> None:
+async def test_a_deletion_waits_for_listing_and_search(lag: Lag, memories: Memories, platform: Mem0Platform) -> None:
     memory = await memories(settle_timeout=0.2)
     kept = platform.keep("ada", "likes tea")
     kept.age(60)
@@ -540,14 +542,14 @@ async def test_a_deletion_is_waited_for(lag: Lag, memories: Memories, platform: 
     assert await facts(memory) == ["likes coffee"]
 
 
-async def test_an_add_that_failed_was_not_stored(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
+async def test_a_failed_add_makes_memory_unavailable(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
     platform.failing_adds = 1
     with pytest.raises(MemoryUnavailable):
         await memory.store(ADA, "likes tea", 0.5)
     assert await facts(memory) == []
 
 
-async def test_a_turn_whose_add_failed_is_remembered_when_asked_again(
+async def test_a_turn_whose_add_failed_is_added_again_on_retry(
     memory: MemoryMem0Platform, platform: Mem0Platform
 ) -> None:
     turn = completed()
@@ -559,7 +561,7 @@ async def test_a_turn_whose_add_failed_is_remembered_when_asked_again(
     assert await facts(memory) == ["My dog is called Bello"]
 
 
-async def test_a_turn_that_is_still_being_added_is_not_added_again(memories: Memories, platform: Mem0Platform) -> None:
+async def test_a_turn_whose_add_is_pending_is_not_added_again(memories: Memories, platform: Mem0Platform) -> None:
     memory = await memories(settle_timeout=0.5)
     platform.lag = Lag(add=60)
     turn = completed()
@@ -572,7 +574,9 @@ async def test_a_turn_that_is_still_being_added_is_not_added_again(memories: Mem
     assert await facts(memory) == ["My dog is called Bello"]
 
 
-async def test_an_add_whose_answer_got_lost_is_found_again(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
+async def test_an_add_whose_response_was_lost_is_not_repeated(
+    memory: MemoryMem0Platform, platform: Mem0Platform
+) -> None:
     turn = completed()
     platform.plans["add"] = [unheard(reset)]
     with pytest.raises(MemoryUnavailable):
@@ -583,18 +587,14 @@ async def test_an_add_whose_answer_got_lost_is_found_again(memory: MemoryMem0Pla
     assert await facts(memory) == ["My dog is called Bello"]
 
 
-async def test_a_turn_of_which_nothing_is_worth_keeping_is_done_with(
-    memory: MemoryMem0Platform, platform: Mem0Platform
-) -> None:
+async def test_a_turn_without_facts_is_remembered_at_once(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
     platform.distil = lambda said: []
     await memory.remember(completed())
 
     assert await facts(memory) == []
 
 
-async def test_an_event_that_added_nothing_is_not_waited_for(
-    memory: MemoryMem0Platform, platform: Mem0Platform
-) -> None:
+async def test_an_event_that_added_nothing_needs_no_polling(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
     platform.distil = lambda said: []
     platform.plans["event"] = [saying({"status": "SUCCEEDED", "results": [{"id": str(uuid4()), "event": "NOOP"}]})]
     await memory.remember(completed())
@@ -602,9 +602,7 @@ async def test_an_event_that_added_nothing_is_not_waited_for(
     assert await facts(memory) == []
 
 
-async def test_an_event_that_the_platform_has_forgotten_is_over(
-    memory: MemoryMem0Platform, platform: Mem0Platform
-) -> None:
+async def test_a_dropped_event_counts_as_finished(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
     platform.plans["event"] = [status(404)]
     await memory.store(ADA, "likes tea", 0.5)
 
@@ -614,9 +612,7 @@ async def test_an_event_that_the_platform_has_forgotten_is_over(
 # Forgetting a user
 
 
-async def test_a_user_is_forgotten_after_two_looks_an_interval_apart(
-    memories: Memories, platform: Mem0Platform
-) -> None:
+async def test_forgetting_a_user_takes_two_checks_an_interval_apart(memories: Memories, platform: Mem0Platform) -> None:
     memory = await memories(forget_interval=1)
     platform.keep("ada", "likes tea")
     first = await memory.forget_all(ADA)
@@ -627,7 +623,7 @@ async def test_a_user_is_forgotten_after_two_looks_an_interval_apart(
     assert len(platform.sent("delete_all")) == 1
 
 
-async def test_a_look_at_a_user_does_not_overlook_what_has_expired(
+async def test_forgetting_a_user_checks_expired_memories_too(
     memory: MemoryMem0Platform, platform: Mem0Platform
 ) -> None:
     await memory.forget_all(ADA)
@@ -637,7 +633,9 @@ async def test_a_look_at_a_user_does_not_overlook_what_has_expired(
     assert (search.body["filters"], search.body["show_expired"]) == ({"user_id": "ada"}, True)
 
 
-async def test_a_listing_that_lags_behind_is_waited_for(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
+async def test_forgetting_a_user_waits_for_a_lagging_listing(
+    memory: MemoryMem0Platform, platform: Mem0Platform
+) -> None:
     platform.keep("ada", "likes tea")
     platform.keep("bob", "likes tea")
     platform.lag = Lag(delete=60)
@@ -651,7 +649,7 @@ async def test_a_listing_that_lags_behind_is_waited_for(memory: MemoryMem0Platfo
     assert await facts(memory, BOB) == ["likes tea"]
 
 
-async def test_a_search_that_lags_behind_is_waited_for(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
+async def test_forgetting_a_user_waits_for_a_lagging_search(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
     kept = platform.keep("ada", "likes tea")
     platform.lag = Lag(search=60)
     kept.age(60)
@@ -664,7 +662,7 @@ async def test_a_search_that_lags_behind_is_waited_for(memory: MemoryMem0Platfor
     assert await memory.recall(ADA, "tea", 10) == []
 
 
-async def test_what_comes_back_is_deleted_again(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
+async def test_a_memory_that_appears_later_is_deleted_again(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
     await memory.forget_all(ADA)
     await asyncio.sleep(0.06)
     platform.keep("ada", "late")
@@ -676,7 +674,7 @@ async def test_what_comes_back_is_deleted_again(memory: MemoryMem0Platform, plat
     await forgotten(memory, ADA)
 
 
-async def test_nobody_is_forgotten_while_something_may_still_arrive(memories: Memories, platform: Mem0Platform) -> None:
+async def test_forgetting_a_user_waits_for_pending_adds(memories: Memories, platform: Mem0Platform) -> None:
     memory = await memories(settle_timeout=0.1)
     platform.lag = Lag(add=60)
     with pytest.raises(MemoryUnavailable):
@@ -690,9 +688,7 @@ async def test_nobody_is_forgotten_while_something_may_still_arrive(memories: Me
     assert await facts(memory) == []
 
 
-async def test_what_is_stored_meanwhile_starts_the_looks_anew(
-    memory: MemoryMem0Platform, platform: Mem0Platform
-) -> None:
+async def test_storing_a_fact_restarts_the_checks(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
     await memory.forget_all(ADA)
     await memory.store(ADA, "likes tea", 0.5)
     await asyncio.sleep(0.06)
@@ -701,18 +697,18 @@ async def test_what_is_stored_meanwhile_starts_the_looks_anew(
     assert len(platform.sent("delete_all")) == 2
 
 
-@pytest.mark.parametrize("looked", ["before", "meanwhile"])
-async def test_a_look_before_or_while_something_is_added_counts_for_nothing(
-    looked: str, memory: MemoryMem0Platform, platform: Mem0Platform
+@pytest.mark.parametrize("checked", ["before", "meanwhile"])
+async def test_a_check_before_or_during_an_add_does_not_count(
+    checked: str, memory: MemoryMem0Platform, platform: Mem0Platform
 ) -> None:
     released = asyncio.Event()
     platform.plans["add"] = [after(released)]
-    if looked == "before":
+    if checked == "before":
         await memory.forget_all(ADA)
     storing = asyncio.create_task(memory.store(ADA, "likes tea", 0.5))
     while not platform.sent("add"):
         await asyncio.sleep(0.01)
-    if looked == "meanwhile":
+    if checked == "meanwhile":
         await memory.forget_all(ADA)
         platform.lag = Lag(index=60)
         released.set()
@@ -724,7 +720,7 @@ async def test_a_look_before_or_while_something_is_added_counts_for_nothing(
     storing.cancel()
 
 
-# Others' memories
+# Tenant isolation
 
 
 def foreign() -> dict[str, object]:
@@ -738,19 +734,19 @@ def foreign() -> dict[str, object]:
     }
 
 
-async def test_whose_a_memory_is_is_told_as_the_platform_says_it(
+async def test_the_owner_of_a_memory_is_the_one_that_the_platform_names(
     memory: MemoryMem0Platform, platform: Mem0Platform
 ) -> None:
     platform.plans = {"list": [leaking(foreign())], "search": [leaking(foreign())]}
-    nobodys = {name: value for name, value in foreign().items() if name != "user_id"}
+    ownerless = {name: value for name, value in foreign().items() if name != "user_id"}
 
     assert [one.owner for one in (await memory.page(ADA, 50, None)).items] == ["bob"]
     assert [one.memory.owner for one in await memory.recall(ADA, "secret", 10)] == ["bob"]
-    platform.plans["list"] = [leaking(nobodys)]
+    platform.plans["list"] = [leaking(ownerless)]
     assert [one.owner for one in (await memory.page(ADA, 50, None)).items] == [""]
 
 
-async def test_anothers_memory_is_neither_changed_nor_deleted(
+async def test_another_users_memory_is_neither_changed_nor_deleted(
     memory: MemoryMem0Platform, platform: Mem0Platform
 ) -> None:
     kept = MemoryId(platform.keep("ADA", "likes tea").id)
@@ -762,7 +758,7 @@ async def test_anothers_memory_is_neither_changed_nor_deleted(
     assert operations(platform) == ["get", "get"]
 
 
-async def test_an_answer_about_another_memory_is_not_used(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
+async def test_a_response_about_another_memory_is_not_used(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
     platform.plans["get"] = [saying({**foreign(), "user_id": "ada"})]
     with pytest.raises(MemoryNotFound):
         await memory.forget(ADA, MemoryId(str(uuid4())))
@@ -778,7 +774,7 @@ async def test_an_answer_about_another_memory_is_not_used(memory: MemoryMem0Plat
     ],
     ids=["store", "remember", "forget_all"],
 )
-async def test_nothing_is_done_after_a_leak(call: Call, memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
+async def test_a_leak_stops_the_operation(call: Call, memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
     platform.faults["list"] = leaking(foreign())
     with pytest.raises(MemoryLeaked):
         await call(memory)
@@ -786,9 +782,7 @@ async def test_nothing_is_done_after_a_leak(call: Call, memory: MemoryMem0Platfo
 
 
 @pytest.mark.parametrize("operation", ["list", "search"])
-async def test_a_leak_is_told_apart_from_waiting(
-    operation: str, memory: MemoryMem0Platform, platform: Mem0Platform
-) -> None:
+async def test_polling_ends_on_a_leak(operation: str, memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
     kept = MemoryId(platform.keep("ada", "likes tea").id)
     platform.faults[operation] = leaking(foreign())
     with pytest.raises(MemoryLeaked):
@@ -797,9 +791,7 @@ async def test_a_leak_is_told_apart_from_waiting(
         await memory.forget(ADA, kept)
 
 
-async def test_a_filter_that_the_platform_does_not_apply_is_applied_here(
-    memory: MemoryMem0Platform, platform: Mem0Platform
-) -> None:
+async def test_filters_are_applied_again_to_the_response(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
     platform.faults["list"] = leaking({**foreign(), "user_id": "ada", "memory": "of another turn"})
     turn = completed()
     await memory.remember(turn)
@@ -808,28 +800,25 @@ async def test_a_filter_that_the_platform_does_not_apply_is_applied_here(
     assert len(platform.sent("add")) == 1
 
 
-# Starts, ends, and connections
+# Opening, closing, and connections
 
 
 async def test_the_constructor_does_nothing(platform: Mem0Platform, tmp_path: Path) -> None:
-    MemoryMem0Platform(api_key=KEY, host=platform.host, data_dir=tmp_path / "nowhere")
+    new_memory(platform, tmp_path / "nowhere")
 
     assert platform.requests == []
     assert not (tmp_path / "nowhere").exists()
 
 
-async def test_opening_asks_once_and_not_by_the_clients_own_ping(
-    platform: Mem0Platform, data_dir: Path, memories: Memories
-) -> None:
-    memory = MemoryMem0Platform(api_key=KEY, host=platform.host, data_dir=data_dir)
-    await memory.open()
-    await memory.close()
+async def test_opening_sends_one_ping_and_not_that_of_mem0s_constructor(platform: Mem0Platform, data_dir: Path) -> None:
+    async with new_memory(platform, data_dir):
+        pass
 
     assert operations(platform) == ["ping"]
     assert platform.requests[0].headers["user-agent"].startswith("python-httpx/")
 
 
-async def test_a_slow_ping_holds_nobody_up(memories: Memories, platform: Mem0Platform) -> None:
+async def test_a_slow_ping_does_not_delay_other_calls(memories: Memories, platform: Mem0Platform) -> None:
     released = asyncio.Event()
     platform.faults["ping"] = after(released)
     memory = await memories(connect_timeout=0.5, request_timeout=1_000)
@@ -839,9 +828,7 @@ async def test_a_slow_ping_holds_nobody_up(memories: Memories, platform: Mem0Pla
 
 
 @pytest.mark.parametrize("fault", [hang, reset, garbage, status(500), status(401)])
-async def test_a_platform_that_is_unwell_does_not_prevent_a_start(
-    fault: Fault, memories: Memories, platform: Mem0Platform
-) -> None:
+async def test_a_faulty_platform_is_logged_on_open(fault: Fault, memories: Memories, platform: Mem0Platform) -> None:
     platform.plans["ping"] = [fault]
     with capture_logs() as lines:
         memory = await memories(connect_timeout=0.5, request_timeout=30)
@@ -850,27 +837,25 @@ async def test_a_platform_that_is_unwell_does_not_prevent_a_start(
     assert ["memory_platform_not_ready"] == [line["event"] for line in lines]
 
 
-async def test_a_platform_that_is_down_at_the_start_is_used_once_it_is_up(data_dir: Path) -> None:
+async def test_a_platform_that_is_down_on_open_is_used_when_it_is_up(data_dir: Path) -> None:
     platform = Mem0Platform()
     async with platform:
-        pass
-    memory = MemoryMem0Platform(api_key=KEY, host=platform.host, data_dir=data_dir)
-    await memory.open()
-    with pytest.raises(MemoryUnavailable):
-        await memory.recall(ADA, "tea", 3)
-    async with platform:
-        await memory.store(ADA, "likes tea", 0.5)
-        assert await facts(memory) == ["likes tea"]
-        await memory.close()
+        pass  # takes a port
+    async with new_memory(platform, data_dir) as memory:
+        with pytest.raises(MemoryUnavailable):
+            await memory.recall(ADA, "tea", 3)
+        async with platform:
+            await memory.store(ADA, "likes tea", 0.5)
+            assert await facts(memory) == ["likes tea"]
 
 
-async def test_a_key_that_is_refused_does_not_prevent_a_start(memories: Memories) -> None:
+async def test_a_rejected_key_does_not_prevent_opening(memories: Memories) -> None:
     memory = await memories(api_key="another")
     with pytest.raises(MemoryRefused):
         await memory.recall(ADA, "tea", 3)
 
 
-async def test_connections_are_taken_for_lost_after_three_calls_without_one(
+async def test_the_client_is_replaced_after_three_pool_timeouts_in_a_row(
     memories: Memories, platform: Mem0Platform
 ) -> None:
     memory = await memories(max_connections=2, pool_timeout=0.05, request_timeout=30)
@@ -889,13 +874,13 @@ async def test_connections_are_taken_for_lost_after_three_calls_without_one(
     await asyncio.gather(*stuck, return_exceptions=True)
 
 
-async def test_calls_without_a_connection_count_in_a_row_only(memories: Memories, platform: Mem0Platform) -> None:
+async def test_a_success_resets_the_count_of_pool_timeouts(memories: Memories, platform: Mem0Platform) -> None:
     memory = await memories(max_connections=1, pool_timeout=0.05, request_timeout=30)
     client = memory._client._client
     for _ in range(2):
         released = asyncio.Event()
         platform.plans["search"] = [after(released)]
-        asked = asyncio.create_task(memory.recall(ADA, "tea", 3))
+        recalling = asyncio.create_task(memory.recall(ADA, "tea", 3))
         while not platform.sent("search"):
             await asyncio.sleep(0.01)
         platform.requests.clear()
@@ -903,12 +888,12 @@ async def test_calls_without_a_connection_count_in_a_row_only(memories: Memories
             with pytest.raises(MemoryUnavailable):
                 await memory.check()
         released.set()
-        await asked
+        await recalling
 
     assert memory._client._client is client
 
 
-async def test_calls_that_are_cancelled_leave_no_connection_taken(memories: Memories, platform: Mem0Platform) -> None:
+async def test_connections_leaked_by_cancelled_calls_are_recovered(memories: Memories, platform: Mem0Platform) -> None:
     memory = await memories(max_connections=3, pool_timeout=0.05, request_timeout=30)
     chance = random.Random(1)
     platform.faults["search"] = slow(0.01)
@@ -925,7 +910,7 @@ async def test_calls_that_are_cancelled_leave_no_connection_taken(memories: Memo
     assert [outcome for outcome in outcomes if outcome and not isinstance(outcome, MemoryUnavailable)] == []
 
 
-async def test_a_client_that_was_replaced_is_closed(memories: Memories, platform: Mem0Platform) -> None:
+async def test_a_replaced_client_is_closed(memories: Memories, platform: Mem0Platform) -> None:
     memory = await memories(max_connections=1, pool_timeout=0.02, request_timeout=0.4)
     old = memory._client._client.async_client
     platform.faults["search"] = hang
@@ -947,12 +932,12 @@ async def test_a_client_that_was_replaced_is_closed(memories: Memories, platform
 
 
 def linked(error: BaseException | None) -> list[BaseException]:
-    """An error and all that hangs on it, shown in a traceback or not."""
+    """An error and all of its causes and contexts, whether or not a traceback shows them."""
     return [error, *linked(error.__cause__), *linked(error.__context__)] if error else []
 
 
 @pytest.mark.parametrize("fault", [status(400), status(401), status(429), status(500), garbage, reset, hang])
-async def test_neither_the_key_nor_what_users_say_gets_into_logs_or_errors(
+async def test_errors_and_logs_contain_neither_the_key_nor_text(
     fault: Fault,
     memories: Memories,
     platform: Mem0Platform,
@@ -970,30 +955,30 @@ async def test_neither_the_key_nor_what_users_say_gets_into_logs_or_errors(
         "event": lambda memory: memory.remember(turn),
     }
     raised: list[str] = []
-    behind: list[str] = []
+    causes: list[str] = []
     for operation, call in calls.items():
         platform.faults = {operation: fault}
         try:
             await call(memory)
         except ChatError as error:
             raised.append("".join(traceback.format_exception(error)))
-            behind += [repr(link) for link in linked(error)]
+            causes += [repr(link) for link in linked(error)]
     platform.faults = {"ping": fault}
-    await memory.open()
-    said = "\n".join([caplog.text, *capfd.readouterr(), *raised, *behind])
+    await memories(request_timeout=0.1)
+    output = "\n".join([caplog.text, *capfd.readouterr(), *raised, *causes])
 
-    assert len(raised) >= len(calls) - 1  # a deletion's answer may be garbage
-    assert (CANARY in said, KEY in said) == (False, False)
+    assert len(raised) >= len(calls) - 1  # the body of a deletion may be garbage
+    assert (CANARY in output, KEY in output) == (False, False)
     assert [record for record in caplog.records if record.name.startswith("mem0")] == []
 
 
 # Processes
 
 
-async def started(platform: Mem0Platform, what: str, folder: Path, home: Path) -> asyncio.subprocess.Process:
-    """A process that has sent its first ping."""
+async def started(platform: Mem0Platform, action: str, directory: Path, home: Path) -> asyncio.subprocess.Process:
+    """Start a process, and wait until it has sent its first ping."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.harness.apps.hosted_memory", what, platform.host, str(folder)),
+        *(sys.executable, "-m", "tests.harness.apps.hosted_memory", action, platform.host, str(directory)),
         env=clean_environment(HOME=str(home)),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
@@ -1003,16 +988,18 @@ async def started(platform: Mem0Platform, what: str, folder: Path, home: Path) -
     return process
 
 
-@pytest.mark.parametrize("what", ["open", "build"])
-async def test_a_process_ends_while_a_ping_hangs(what: str, platform: Mem0Platform, tmp_path: Path) -> None:
+@pytest.mark.parametrize("action", ["open", "build"])
+async def test_a_process_ends_while_a_ping_hangs(action: str, platform: Mem0Platform, tmp_path: Path) -> None:
     platform.faults["ping"] = hang
-    process = await started(platform, what, tmp_path / "data", tmp_path)
+    process = await started(platform, action, tmp_path / "data", tmp_path)
     output, _ = await asyncio.wait_for(process.communicate(b"end\n"), 30)
 
-    assert (process.returncode, output.split()[-1]) == (0, b"waited")
+    assert (process.returncode, output.splitlines()[-1]) == (0, b"still waiting")
 
 
-async def test_mem0_writes_into_our_folder_only_and_tells_nobody(platform: Mem0Platform, tmp_path: Path) -> None:
+async def test_mem0_writes_to_the_data_directory_only_and_sends_no_telemetry(
+    platform: Mem0Platform, tmp_path: Path
+) -> None:
     home = tmp_path / "home"
     home.mkdir()
     process = await started(platform, "open", tmp_path / "data", home)

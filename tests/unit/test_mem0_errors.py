@@ -14,6 +14,7 @@ import psycopg_pool
 import pytest
 from qdrant_client.http import exceptions as qdrant
 
+from adapters.error_translation import ForeignError
 from adapters.mem0_import import import_mem0
 from application.ports.memory import LongTermMemoryError, MemoryRefused, MemoryUnavailable
 from domain.errors import MemoryNotFound
@@ -22,7 +23,7 @@ with TemporaryDirectory() as directory:
     import_mem0(Path(directory))  # before anything imports Mem0 as it comes
     from mem0 import exceptions as mem0
 
-    from adapters.mem0_library.errors import MEANINGS, ForeignError, meaning_of, of_exception
+    from adapters.mem0_library.errors import ERROR_MAP, mapped_type, translate
 
 REQUEST = httpx2.Request("POST", "http://127.0.0.1/")
 
@@ -42,7 +43,7 @@ def exceptions_of(module: object) -> Iterator[type[Exception]]:
 
 def explained_by(foreign: type[Exception]) -> type[BaseException]:
     """The class in the table that speaks for an error."""
-    return next(base for base in foreign.__mro__ if base in MEANINGS)
+    return next(base for base in foreign.__mro__ if base in ERROR_MAP)
 
 
 SHOWN = {
@@ -57,12 +58,12 @@ SHOWN = {
 )
 def test_every_error_that_a_library_shows_is_in_the_table(foreign: type[Exception]) -> None:
     assert explained_by(foreign) is not Exception
-    assert issubclass(meaning_of(foreign), LongTermMemoryError | MemoryNotFound)
+    assert issubclass(mapped_type(foreign), LongTermMemoryError | MemoryNotFound)
 
 
 @pytest.mark.parametrize("foreign", list(exceptions_of(mem0)), ids=lambda error: error.__qualname__)
 def test_every_error_of_mem0_is_told_without_its_text(foreign: Callable[..., Exception]) -> None:
-    told = of_exception(foreign("secret", error_code="X"))
+    told = translate(foreign("secret", error_code="X"))
 
     assert "secret" not in f"{told} {told.__cause__}"
 
@@ -105,7 +106,7 @@ def wrapped(inner: Exception) -> Exception:
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
 def test_an_error_means_what_it_should(foreign: Exception, meaning: type[Exception]) -> None:
-    told = of_exception(foreign)
+    told = translate(foreign)
 
     assert type(told) is meaning
     assert isinstance(told.__cause__, ForeignError)
@@ -115,4 +116,4 @@ def test_an_error_means_what_it_should(foreign: Exception, meaning: type[Excepti
 def test_our_own_errors_are_told_as_they_are() -> None:
     ours = MemoryNotFound()
 
-    assert of_exception(ours) is ours
+    assert translate(ours) is ours

@@ -1,58 +1,57 @@
-"""What is remembered between calls because the platform is slow, and for how long."""
+"""State that the adapter of Mem0's platform keeps between calls."""
 
-from adapters.mem0_platform.state import LOOK_LIFE, MAX_ENTRIES, Add, AddsUnderWay, Emptiness, Latest
+from adapters.mem0_platform.state import Add, BoundedDict, DeletionConfirmations, PendingAdds
 from domain.conversation import UserId
 
 ADA, BOB = UserId("ada"), UserId("bob")
 
 
-def test_two_looks_an_interval_apart_are_certain() -> None:
-    emptiness = Emptiness(5)
-    assert [emptiness.seen(ADA, now) for now in (100, 103, 105)] == [False, False, True]
+def test_two_absences_an_interval_apart_confirm_a_deletion() -> None:
+    deletions = DeletionConfirmations(interval=5)
+    assert [deletions.record_absence(ADA, now) for now in (100, 103, 105)] == [False, False, True]
 
 
-def test_one_look_is_never_certain() -> None:
-    assert not Emptiness(0).seen(ADA, 100)
+def test_one_absence_never_confirms_a_deletion() -> None:
+    assert not DeletionConfirmations(interval=0).record_absence(ADA, 100)
 
 
-def test_users_do_not_count_for_each_other() -> None:
-    emptiness = Emptiness(5)
-    emptiness.seen(ADA, 100)
-    assert not emptiness.seen(BOB, 105)
+def test_absences_are_counted_per_user() -> None:
+    deletions = DeletionConfirmations(interval=5)
+    deletions.record_absence(ADA, 100)
+    assert not deletions.record_absence(BOB, 105)
 
 
-def test_what_is_there_again_starts_it_anew() -> None:
-    emptiness = Emptiness(5)
-    emptiness.seen(ADA, 100)
-    emptiness.broken(ADA)
-    assert not emptiness.begun(ADA, 105)
-    assert [emptiness.seen(ADA, now) for now in (105, 110)] == [False, True]
+def test_a_reset_starts_the_confirmation_again() -> None:
+    deletions = DeletionConfirmations(interval=5)
+    deletions.record_absence(ADA, 100)
+    deletions.reset(ADA)
+    assert not deletions.is_pending(ADA, 105)
+    assert [deletions.record_absence(ADA, now) for now in (105, 110)] == [False, True]
 
 
-def test_after_certainty_it_starts_anew() -> None:
-    emptiness = Emptiness(5)
-    assert [emptiness.seen(ADA, now) for now in (100, 105, 106)] == [False, True, False]
+def test_a_confirmed_deletion_starts_again() -> None:
+    deletions = DeletionConfirmations(interval=5)
+    assert [deletions.record_absence(ADA, now) for now in (100, 105, 106)] == [False, True, False]
 
 
-def test_a_look_that_is_long_ago_counts_for_nothing() -> None:
-    emptiness = Emptiness(5)
-    emptiness.seen(ADA, 100)
-    assert emptiness.begun(ADA, 100 + LOOK_LIFE)
-    assert not emptiness.begun(ADA, 101 + LOOK_LIFE)
-    assert not emptiness.seen(ADA, 101 + LOOK_LIFE)
+def test_a_first_absence_expires() -> None:
+    deletions = DeletionConfirmations(interval=5, max_age=60)
+    deletions.record_absence(ADA, 100)
+    assert deletions.is_pending(ADA, 160)
+    assert not deletions.is_pending(ADA, 161)
+    assert not deletions.record_absence(ADA, 161)
 
 
-def test_only_the_latest_are_kept() -> None:
-    latest: Latest[int] = Latest()
-    for number in range(MAX_ENTRIES):
-        latest[str(number)] = number
-    latest["0"] = 0
-    latest["one more"] = 0
-    assert len(latest) == MAX_ENTRIES
-    assert ("0" in latest, "1" in latest) == (True, False)
+def test_a_bounded_dict_drops_its_oldest_entry() -> None:
+    entries: BoundedDict[int] = BoundedDict(max_entries=3)
+    for number in range(3):
+        entries[str(number)] = number
+    entries["0"] = 0
+    entries["one more"] = 0
+    assert list(entries) == ["2", "0", "one more"]
 
 
-def test_adds_are_found_by_their_user() -> None:
-    adds = AddsUnderWay()
+def test_pending_adds_are_found_by_user() -> None:
+    adds = PendingAdds()
     adds["a"], adds["b"] = Add(ADA, "1"), Add(BOB, "2")
     assert adds.of(ADA) == [("a", Add(ADA, "1"))]

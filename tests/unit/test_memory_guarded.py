@@ -1,13 +1,14 @@
-"""A memory that hangs, fails or mixes up its users harms no chat."""
+"""GuardedMemory: timeouts, circuit breaker and tenant isolation."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import anyio
 import pytest
 
-from adapters.memory_guarded import MAX_FAILURES, GuardedMemory
+from adapters.memory_guarded import GuardedMemory
 from application.ports.history import HistoryUnavailable
 from application.ports.memory import MemoryDisabled, MemoryLeaked, MemoryRefused, MemoryUnavailable
 from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, UserId
@@ -18,25 +19,28 @@ from tests.harness.fakes import LearningMemory
 from tests.harness.script import Observed
 
 ADA = UserId("ada")
+MAX_FAILURES = 5
+COOLDOWN = 0.05
 OF_BOB = Memory(MemoryId("00000000-0000-4000-8000-000000000000"), "bob", "secret", 0.5, datetime.now(UTC))
 
 
-def guarded(memory: LearningMemory, timeout: float = 60) -> tuple[GuardedMemory, Observed]:
+def guarded(memory: LearningMemory, **limits: float) -> tuple[GuardedMemory, Observed]:
     observer = Observed()
-    return GuardedMemory(memory, observer, recall_timeout=timeout), observer
+    options: dict[str, Any] = {"recall_timeout": 60, "max_failures": MAX_FAILURES, **limits}
+    return GuardedMemory(memory, observer, **options), observer
 
 
-async def test_a_recall_that_takes_too_long_is_given_up() -> None:
+async def test_a_recall_times_out() -> None:
     memory = LearningMemory()
     memory.gate = anyio.Event()
-    guard, observer = guarded(memory, timeout=0.01)
+    guard, observer = guarded(memory, recall_timeout=0.01)
     with pytest.raises(MemoryUnavailable):
         await guard.recall(ADA, "tea", 10)
 
     assert ["recalling memories"] == [doing for doing, _ in observer.failures]
 
 
-async def test_a_memory_that_keeps_failing_is_left_alone() -> None:
+async def test_recalls_stop_after_five_failures_in_a_row() -> None:
     memory = LearningMemory()
     memory.plans["recall"] = [MemoryUnavailable() for _ in range(100)]
     guard, observer = guarded(memory)
@@ -47,7 +51,7 @@ async def test_a_memory_that_keeps_failing_is_left_alone() -> None:
     assert MAX_FAILURES == memory.calls.count("recall") == len(observer.failures)
 
 
-async def test_while_recalls_are_spared_it_is_said_how_long_and_all_else_goes_on() -> None:
+async def test_an_open_circuit_tells_when_to_retry_and_affects_only_recalls() -> None:
     memory = LearningMemory()
     memory.plans["recall"] = [MemoryUnavailable() for _ in range(MAX_FAILURES)]
     guard, _ = guarded(memory)
@@ -62,7 +66,7 @@ async def test_while_recalls_are_spared_it_is_said_how_long_and_all_else_goes_on
     assert 0 < refusal.value.retry_after <= 30
 
 
-async def test_what_is_remembered_in_the_background_spares_no_recall() -> None:
+async def test_failures_of_other_calls_do_not_open_the_circuit() -> None:
     memory = LearningMemory()
     memory.plans["forget_all"] = [MemoryUnavailable() for _ in range(MAX_FAILURES * 2)]
     guard, _ = guarded(memory)
@@ -73,26 +77,25 @@ async def test_what_is_remembered_in_the_background_spares_no_recall() -> None:
     assert [] == await guard.recall(ADA, "tea", 10)
 
 
-async def test_after_the_pause_one_call_shows_how_it_goes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adapters.memory_guarded.PAUSE", 0.05)
+async def test_after_the_cooldown_a_probe_decides() -> None:
     memory = LearningMemory()
     memory.plans["recall"] = [MemoryUnavailable() for _ in range(MAX_FAILURES + 1)]
-    guard, _ = guarded(memory)
+    guard, _ = guarded(memory, cooldown=COOLDOWN)
     for _ in range(MAX_FAILURES):
         with pytest.raises(MemoryUnavailable):
             await guard.recall(ADA, "tea", 10)
-    await anyio.sleep(0.06)
+    await anyio.sleep(COOLDOWN + 0.01)
     for _ in range(3):
         with pytest.raises(MemoryUnavailable):
             await guard.recall(ADA, "tea", 10)
     assert MAX_FAILURES + 1 == memory.calls.count("recall")
-    await anyio.sleep(0.06)
+    await anyio.sleep(COOLDOWN + 0.01)
 
     assert [] == await guard.recall(ADA, "tea", 10)
     assert [] == await guard.recall(ADA, "tea", 10)
 
 
-async def test_failures_between_successes_do_not_add_up() -> None:
+async def test_a_success_resets_the_count_of_failures() -> None:
     memory = LearningMemory()
     guard, _ = guarded(memory)
     for _ in range(MAX_FAILURES * 2):
@@ -104,7 +107,7 @@ async def test_failures_between_successes_do_not_add_up() -> None:
     assert MAX_FAILURES * 4 == memory.calls.count("recall")
 
 
-async def test_a_refusal_is_reported_and_spares_no_recall() -> None:
+async def test_a_refusal_is_reported_and_does_not_open_the_circuit() -> None:
     memory = LearningMemory()
     memory.plans["recall"] = [MemoryRefused()] * (MAX_FAILURES * 2)
     guard, observer = guarded(memory)
@@ -117,7 +120,7 @@ async def test_a_refusal_is_reported_and_spares_no_recall() -> None:
 
 
 @pytest.mark.parametrize("error", [MemoryNotFound(), UnknownCursor(), MemoryDisabled()])
-async def test_what_whoever_asks_got_wrong_is_no_failure(error: Exception) -> None:
+async def test_mistakes_of_the_caller_are_not_reported(error: Exception) -> None:
     memory = LearningMemory()
     memory.plans["forget_all"] = [error]
     guard, observer = guarded(memory)
@@ -127,7 +130,7 @@ async def test_what_whoever_asks_got_wrong_is_no_failure(error: Exception) -> No
     assert [] == observer.failures
 
 
-async def test_an_error_that_is_not_the_ports_for_the_method_is_a_failure() -> None:
+async def test_an_error_of_another_port_becomes_memory_unavailable() -> None:
     memory = LearningMemory()
     memory.plans["recall"] = [HistoryUnavailable()]
     guard, _ = guarded(memory)
@@ -141,47 +144,45 @@ async def failed_recalls(guard: GuardedMemory, times: int) -> None:
             await guard.recall(ADA, "tea", 10)
 
 
-async def test_of_many_who_ask_after_the_pause_one_is_let_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adapters.memory_guarded.PAUSE", 0.05)
+async def test_only_one_of_many_concurrent_recalls_becomes_the_probe() -> None:
     memory = LearningMemory()
     memory.plans["recall"] = [MemoryUnavailable() for _ in range(MAX_FAILURES)]
-    guard, _ = guarded(memory)
+    guard, _ = guarded(memory, cooldown=COOLDOWN)
     await failed_recalls(guard, MAX_FAILURES)
-    await anyio.sleep(0.06)
+    await anyio.sleep(COOLDOWN + 0.01)
     memory.gate = anyio.Event()
-    spared = []
+    rejected = []
 
-    async def ask() -> None:
+    async def recall() -> None:
         try:
             await guard.recall(ADA, "tea", 10)
         except MemoryUnavailable:
-            spared.append(True)
-            if len(spared) == 9:
+            rejected.append(True)
+            if len(rejected) == 9:
                 memory.gate.set()
 
     async with anyio.create_task_group() as tasks:
         for _ in range(10):
-            tasks.start_soon(ask)
+            tasks.start_soon(recall)
 
     assert MAX_FAILURES + 1 == memory.calls.count("recall")
 
 
-async def test_a_try_that_shows_nothing_leaves_the_next_one_to_try(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adapters.memory_guarded.PAUSE", 0.05)
+async def test_a_cancelled_probe_is_followed_by_another() -> None:
     memory = LearningMemory()
     memory.plans["recall"] = [MemoryUnavailable() for _ in range(MAX_FAILURES)]
-    guard, _ = guarded(memory)
+    guard, _ = guarded(memory, cooldown=COOLDOWN)
     await failed_recalls(guard, MAX_FAILURES)
-    await anyio.sleep(0.06)
+    await anyio.sleep(COOLDOWN + 0.01)
     memory.gate = anyio.Event()
-    with anyio.move_on_after(0.01):  # its client leaves
+    with anyio.move_on_after(0.01):
         await guard.recall(ADA, "tea", 10)
     memory.gate.set()
 
     assert [] == await guard.recall(ADA, "tea", 10)
 
 
-async def test_what_an_adapter_does_not_explain_is_a_failure_like_any_other() -> None:
+async def test_an_untranslated_exception_becomes_memory_unavailable() -> None:
     memory = LearningMemory()
     memory.plans["recall"] = [KeyError("text of a user")]
     guard, observer = guarded(memory)
@@ -193,7 +194,7 @@ async def test_what_an_adapter_does_not_explain_is_a_failure_like_any_other() ->
 
 
 class Leaking(LearningMemory):
-    """Answers with another user's memory, behind one of the user's own."""
+    """Returns another user's memory after one of the user's own."""
 
     owner = "bob"
 
@@ -213,7 +214,7 @@ class Leaking(LearningMemory):
 
 @pytest.mark.parametrize("owner", ["bob", "ada2", "ad", "ADA", "*", ""])
 @pytest.mark.parametrize("method", ["recall", "page", "correct", "store"])
-async def test_an_answer_with_anothers_memory_is_not_used_and_stops_the_memory(method: str, owner: str) -> None:
+async def test_another_users_memory_is_discarded_and_blocks_all_calls(method: str, owner: str) -> None:
     memory = Leaking()
     memory.owner = owner
     guard, observer = guarded(memory)
@@ -232,23 +233,21 @@ async def test_an_answer_with_anothers_memory_is_not_used_and_stops_the_memory(m
     assert "forget_all" not in memory.calls
 
 
-async def test_after_a_while_a_memory_that_mixed_up_users_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adapters.memory_guarded.PAUSE", 0.05)
+async def test_calls_are_admitted_again_some_time_after_a_leak() -> None:
     memory = Leaking()
-    guard, _ = guarded(memory)
+    guard, _ = guarded(memory, cooldown=COOLDOWN)
     with pytest.raises(MemoryLeaked):
         await guard.recall(ADA, "tea", 10)
-    await anyio.sleep(0.06)
+    await anyio.sleep(COOLDOWN + 0.01)
 
     assert await guard.forget_all(ADA)
 
 
-@pytest.mark.parametrize("limit", ["TIMEOUT", "REMEMBER_TIMEOUT"])
-async def test_no_call_takes_longer_than_it_may(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(f"adapters.memory_guarded.{limit}", 0.01)
+@pytest.mark.parametrize("limit", ["call_timeout", "remember_timeout"])
+async def test_every_call_has_a_time_limit(limit: str) -> None:
     memory = LearningMemory()
     memory.held[ADA] = anyio.Event()
-    guard, _ = guarded(memory)
+    guard, _ = guarded(memory, **{limit: 0.01})
     turn = Turn(TurnId("t"), ADA, DEFAULT_CONVERSATION, datetime.now(UTC), "Hello").completed("Hi", "stop")
     with pytest.raises(MemoryUnavailable), anyio.fail_after(10):
-        await (guard.remember(turn) if limit == "REMEMBER_TIMEOUT" else guard.store(ADA, "likes tea", 0.5))
+        await (guard.remember(turn) if limit == "remember_timeout" else guard.store(ADA, "likes tea", 0.5))

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from adapters.mem0_library.vector_stores import configuration
-from adapters.mem0_unusable import Mem0Unusable
+from adapters.mem0_library.store_url import vector_store_section
+from domain.errors import Unusable
 
 COMMON = {"collection_name": "memories", "embedding_model_dims": 64}
 
 
 def section(url: str | None) -> Mapping[str, object]:
-    return configuration(url, Path("/somewhere"), 64)
+    return vector_store_section(url, Path("/somewhere"), 64)
 
 
 def test_without_a_url_qdrant_is_embedded_in_the_directory() -> None:
@@ -51,7 +51,7 @@ def test_a_database_is_asked_exactly_and_with_limits_on_waiting(scheme: str) -> 
     "url", ["", "redis://secret@x", "http://", "http://secret:x", "postgresql://secret?what=ever", "secret"]
 )
 def test_any_other_url_is_refused_without_repeating_it(url: str) -> None:
-    with pytest.raises(Mem0Unusable) as refused:
+    with pytest.raises(Unusable) as refused:
         section(url)
 
     assert "secret" not in str(refused.value)
