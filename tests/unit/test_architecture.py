@@ -1,6 +1,6 @@
-"""What the inner layers may touch, and other rules of the house that import-linter has no words for.
+"""Rules of the architecture that import-linter cannot express, e.g. which modules the inner layers may import.
 
-Allow-lists: a list of what is forbidden lets pass whatever nobody thought of.
+They are allow-lists: a deny-list lets through everything that its author did not think of.
 """
 
 import ast
@@ -41,18 +41,18 @@ def sources(folder: Path) -> Iterator[tuple[Path, ast.Module]]:
 
 
 def imported(tree: ast.Module) -> Iterator[str]:
-    """The modules that a file imports, wherever in it."""
+    """The modules that a file imports, at any level of nesting."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module in PACKAGES:
-            yield from (f"{node.module}.{name.name}" for name in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield "." * node.level + (node.module or "")
+            if (node.module or "").partition(".")[0] in PACKAGES:  # the names may be modules
+                yield from (f"{node.module}.{name.name}" for name in node.names)
 
 
 def layer_violations(root: Path) -> list[str]:
-    """What domain and application must not do, one line each."""
+    """Forbidden imports, input and output, clocks and asynchronous code in domain and application."""
     found = []
     layers = {"domain": DOMAIN_MAY_IMPORT, "application": APPLICATION_MAY_IMPORT}
     for layer, allowed in layers.items():
@@ -64,25 +64,25 @@ def layer_violations(root: Path) -> list[str]:
                 for module in imported(tree)
                 if module not in allowed and module.partition(".")[0] not in inner
             ]
-            found += [f"{place} {deed}" for deed in _deeds(tree, asynchronous_is_fine=layer == "application")]
+            found += [f"{place} {deed}" for deed in _forbidden_code(tree, may_be_asynchronous=layer == "application")]
     return found
 
 
-def _deeds(tree: ast.Module, *, asynchronous_is_fine: bool) -> Iterator[str]:
+def _forbidden_code(tree: ast.Module, *, may_be_asynchronous: bool) -> Iterator[str]:
     for node in ast.walk(tree):
         match node:
             case ast.Name(id=name) if name in INPUT_AND_OUTPUT:
                 yield f"uses {name}"
             case ast.Attribute(attr=name, value=ast.Name(id="datetime" | "date")) if name in CLOCKS:
                 yield f"reads the clock: {name}"
-            case ast.AsyncFunctionDef() | ast.AsyncFor() | ast.AsyncWith() | ast.Await() if not asynchronous_is_fine:
+            case ast.AsyncFunctionDef() | ast.AsyncFor() | ast.AsyncWith() | ast.Await() if not may_be_asynchronous:
                 yield "is asynchronous"
 
 
 def use_cases(root: Path) -> Mapping[str, Path]:
-    """The modules of `application` that define something callable: its use cases."""
+    """The modules of `application` that define an asynchronous `__call__`, i.e. its use cases."""
     return {
-        f"application.{path.stem}": path
+        ".".join(path.relative_to(root).with_suffix("").parts): path
         for path, tree in sources(root / "application")
         if any(isinstance(node, ast.AsyncFunctionDef) and node.name == "__call__" for node in ast.walk(tree))
     }
@@ -99,24 +99,23 @@ def use_case_violations(root: Path) -> list[str]:
 
 
 def environment_violations(root: Path) -> list[str]:
-    """Who reads the environment beside the settings.
+    """Files other than the settings that read the environment.
 
-    One file may set variables, which is not reading them: mem0 takes what it is told while it is imported from nowhere
-    else.
+    One file may set variables: Mem0 takes some of its configuration from the environment at import time.
     """
     return [
         f"{path.relative_to(root).as_posix()} reads the environment"
         for package in PACKAGES
         for path, tree in sources(root / package)
         if path != root / "entrypoints" / "settings.py"
-        for node in set(ast.walk(tree)) - _set(tree, path == root / "adapters" / "mem0_import.py")
+        for node in set(ast.walk(tree)) - _assigned(tree, path == root / "adapters" / "mem0_import.py")
         if (isinstance(node, ast.Attribute) and node.attr in ENVIRONMENT)
         or (isinstance(node, ast.ImportFrom) and node.module == "os" and ENVIRONMENT & {n.name for n in node.names})
     ]
 
 
-def _set(tree: ast.Module, allowed: bool) -> set[ast.AST]:
-    """What stands before the brackets of assignments like `os.environ["NAME"] = …`, where those are allowed."""
+def _assigned(tree: ast.Module, allowed: bool) -> set[ast.AST]:
+    """The `os.environ` of assignments like `os.environ["NAME"] = …`, if those are allowed."""
     return {
         node.value
         for node in ast.walk(tree)
@@ -126,7 +125,7 @@ def _set(tree: ast.Module, allowed: bool) -> set[ast.AST]:
 
 def naming_violations(root: Path) -> list[str]:
     names = (path.relative_to(root) for package in PACKAGES for path in [root / package, *(root / package).rglob("*")])
-    return [f"{path.as_posix()} says nothing" for path in names if path.stem in VAGUE_NAMES]
+    return [f"{path.as_posix()} has a vague name" for path in names if path.stem in VAGUE_NAMES]
 
 
 def reexport_violations(root: Path) -> list[str]:
@@ -148,17 +147,17 @@ def reexport_violations(root: Path) -> list[str]:
         reexport_violations,
     ],
 )
-def test_the_rule_is_kept(violations: Callable[[Path], list[str]]) -> None:
+def test_the_rule_holds(violations: Callable[[Path], list[str]]) -> None:
     assert violations(ROOT) == []
 
 
-def test_the_allowed_modules_are_of_the_standard_library_or_anyio() -> None:
+def test_the_allow_lists_contain_only_the_standard_library_and_anyio() -> None:
     third_party = {name for name in APPLICATION_MAY_IMPORT if name.partition(".")[0] not in sys.stdlib_module_names}
 
     assert third_party == {"anyio", "anyio.abc"}
 
 
-def test_every_use_case_is_known_to_the_rule() -> None:
+def test_the_rule_knows_every_use_case() -> None:
     assert {
         "application.turns.send_message",
         "application.turns.history",
@@ -168,7 +167,7 @@ def test_every_use_case_is_known_to_the_rule() -> None:
 
 
 def drawn_errors() -> Mapping[str, tuple[str, str]]:
-    """The tree in the docstring: each error's parent and the note beside it."""
+    """Each error in the docstring's tree, with its parent and the note beside it."""
     path: dict[int, str] = {0: "ChatError"}
     drawn = {}
     for branch in BRANCH.finditer(domain.errors.__doc__ or ""):
@@ -187,7 +186,7 @@ def real_errors(parent: type[ChatError] = ChatError) -> Iterator[type[ChatError]
             yield from real_errors(error)
 
 
-def test_the_tree_of_errors_is_drawn_as_it_is() -> None:
+def test_the_drawn_tree_of_errors_is_the_real_one() -> None:
     real = {error.__name__: error.__mro__[1].__name__ for error in real_errors()}
 
     assert real == {name: parent for name, (parent, _) in drawn_errors().items()}
@@ -200,7 +199,7 @@ def test_every_error_is_drawn_with_its_code() -> None:
     assert with_code == {name: drawn[name][1] for name in with_code}
 
 
-def test_errors_of_a_port_are_drawn_with_its_file() -> None:
+def test_the_base_error_of_a_port_is_drawn_with_its_file() -> None:
     drawn = drawn_errors()
     bases = {error.__name__: error for error in real_errors() if not hasattr(error, "code")}
     files = {name: error.__module__.replace(".", "/") + ".py" for name, error in bases.items()}

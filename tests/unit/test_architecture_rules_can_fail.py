@@ -1,4 +1,4 @@
-"""Each rule of the architecture, broken on purpose in a copy of the tree: a rule that can not fail guards nothing."""
+"""Breaks each rule of the architecture on purpose in a copy of the tree, to prove that the rule can fail."""
 
 import shutil
 import subprocess
@@ -106,7 +106,7 @@ def tree(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def verdict(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What import-linter says of a tree with all the forbidden imports at once."""
+    """The report of import-linter on a tree that has all the forbidden imports."""
     tree = copied(tmp_path_factory.mktemp("broken"))
     for imports in FORBIDDEN_IMPORTS.values():
         for importer, imported in imports:
@@ -115,13 +115,13 @@ def verdict(tmp_path_factory: pytest.TempPathFactory) -> str:
     return lint_imports(tree).stdout
 
 
-def test_an_untouched_tree_keeps_every_contract(tree: Path) -> None:
+def test_the_unchanged_tree_keeps_every_contract(tree: Path) -> None:
     result = lint_imports(tree)
 
     assert (result.returncode, " 0 broken" in result.stdout) == (0, True), result.stdout
 
 
-def test_every_contract_is_broken_here() -> None:
+def test_this_file_breaks_every_contract() -> None:
     configuration = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     contracts = configuration["tool"]["importlinter"]["contracts"]
 
@@ -182,7 +182,7 @@ Rule = Callable[[Path], list[str]]
         (
             use_case_violations,
             "application/turns/access.py",
-            "from application import history",
+            "from application.turns import history",
             "application/turns/access.py imports the use case application.turns.history",
         ),
         (
@@ -209,8 +209,8 @@ Rule = Callable[[Path], list[str]]
             "import os; os.environ['X'] = 'x'",
             "adapters/probe.py reads the environment",
         ),
-        (naming_violations, "application/utils.py", "", "application/utils.py says nothing"),
-        (naming_violations, "adapters/common/probe.py", "", "adapters/common says nothing"),
+        (naming_violations, "application/utils.py", "", "application/utils.py has a vague name"),
+        (naming_violations, "adapters/common/probe.py", "", "adapters/common has a vague name"),
         (reexport_violations, "domain/__init__.py", "from domain.errors import *", "domain/__init__.py is not empty"),
         (reexport_violations, "adapters/sql/__init__.py", "x = 1", "adapters/sql/__init__.py is not empty"),
     ],

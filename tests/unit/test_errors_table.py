@@ -36,6 +36,7 @@ DOCUMENTED = {
     "upstream_truncated": 502,
     "output_limit": 502,
     "upstream_rate_limited": 503,
+    "live_turns_unavailable": 503,
     "history_unavailable": 503,
     "history_write_failed": 503,
     "memory_unavailable": 503,
@@ -44,6 +45,8 @@ DOCUMENTED = {
     "upstream_idle": 504,
     "turn_deadline": 504,
 }
+
+RUN_WHEN_IMPORTED = {"entrypoints.asgi", "entrypoints.cli.__main__", "entrypoints.local_model"}
 
 SHARED = {"upstream_error": 3, "context_too_long": 2, "memory_unavailable": 2}
 """Number of errors that share a code because clients need not tell them apart."""
@@ -59,7 +62,7 @@ def errors() -> set[type[ChatError]]:
     """Return every concrete error of the product, i.e. with a code."""
     for layer in (domain, application, adapters, entrypoints):
         for module in pkgutil.walk_packages(layer.__path__, f"{layer.__name__}."):
-            if module.name not in ("entrypoints.asgi", "entrypoints.local_model") and "migrations" not in module.name:
+            if module.name not in RUN_WHEN_IMPORTED and "migrations" not in module.name:
                 importlib.import_module(module.name)
     layers = {layer.__name__ for layer in (domain, application, adapters, entrypoints)}
     return {kind for kind in subclasses(ChatError) if kind.__module__.split(".")[0] in layers and hasattr(kind, "code")}
