@@ -40,8 +40,13 @@ class Service:
 
 
 @asynccontextmanager
-async def running_service(overrides: dict[str, Any] | None = None, **settings: Any) -> AsyncIterator[Service]:
-    """Start the service with these settings, on a free port; `overrides` replaces parts of the container."""
+async def running_service(
+    overrides: dict[str, Any] | None = None, arguments: dict[str, dict[str, Any]] | None = None, **settings: Any
+) -> AsyncIterator[Service]:
+    """Start the service with these settings, on a free port.
+
+    `overrides` replaces parts of the container, by provider name; `arguments` adds keyword arguments to constructors.
+    """
     # The settings of whoever runs the tests must not matter: neither their .env nor, for these fields, their variables.
     chosen = Settings(
         _env_file=None,
@@ -50,6 +55,8 @@ async def running_service(overrides: dict[str, Any] | None = None, **settings: A
     container = Container(settings=chosen)
     for name, part in (overrides or {}).items():
         container.providers[name].override(providers.Object(part))
+    for name, keywords in (arguments or {}).items():
+        container.providers[name].add_kwargs(**keywords)
     started: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     server = DrainingServer(create_app(chosen, container), started.set_result)
     listener = socket.create_server(("127.0.0.1", 0), backlog=2048)

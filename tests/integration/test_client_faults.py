@@ -39,10 +39,12 @@ def log(capsys: pytest.CaptureFixture[str]) -> Iterator[ServiceLog]:
 
 
 @asynccontextmanager
-async def serving(upstream: ScriptedUpstream, model: str, **settings: Any) -> AsyncIterator[Service]:
+async def serving(
+    upstream: ScriptedUpstream, model: str, arguments: dict[str, dict[str, Any]] | None = None, **settings: Any
+) -> AsyncIterator[Service]:
     """A service that asks `model`; in the end no turn and no call of it is left."""
     async with running_service(
-        openai_base_url=upstream.base_url, openai_api_key="any", openai_model=model, **settings
+        arguments=arguments, openai_base_url=upstream.base_url, openai_api_key="any", openai_model=model, **settings
     ) as service:
         yield service
         await assert_no_turn_left(service)
@@ -96,8 +98,8 @@ async def replies_so_far(service: Service, count: int) -> None:
     """Return when the service has got that many texts for each of the turns that all ways to leave are tried on."""
 
     async def have_come() -> bool:
-        running = service.container.running_turns()._running.values()
-        return [len(one.texts) for one in running] == [count] * len(WAYS_TO_LEAVE)
+        running = service.container.turn_runner()._running.values()
+        return [len(one.reply.deltas) for one in running] == [count] * len(WAYS_TO_LEAVE)
 
     await until(have_come)
 
@@ -291,10 +293,9 @@ async def test_a_turn_that_is_not_there_can_not_be_followed(upstream: ScriptedUp
 
 
 async def test_a_reply_that_ended_long_ago_is_to_be_read_in_the_history(
-    upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+    upstream: ScriptedUpstream,
 ) -> None:
-    monkeypatch.setattr("adapters.live_turns_in_process.RETENTION", -1.0)
-    async with serving(upstream, "any") as service:
+    async with serving(upstream, "any", {"live_turns": {"retention": -1.0}}) as service:
         posted = await service.client.post(STREAM, json=say())
         expired = await service.client.get(f"/api/chat/turns/{posted.headers['x-turn-id']}/stream")
         history = await service.client.get(expired.json()["history"])

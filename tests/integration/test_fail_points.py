@@ -49,9 +49,7 @@ class FailPoint:
                 await self._act()
 
 
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("application.turns.generate_reply.FINISH_PAUSES", (0.0, 0.01, 0.02))
+QUICK = {"generate_reply": {"store_delays": (0.0, 0.01, 0.02)}}
 
 
 class Trial:
@@ -118,7 +116,7 @@ async def test_wherever_a_turn_fails_its_client_is_told_what_is_stored(
         raise error
 
     trial, number, outcomes = Trial(), 0, set()
-    async with running_service(trial.parts) as service:
+    async with running_service(trial.parts, QUICK) as service:
         while number == 0 or trial.point.hit:
             number += 1
             trial.point.arm(number, kinds, fail)
@@ -132,7 +130,7 @@ async def test_wherever_a_turn_fails_its_client_is_told_what_is_stored(
 @pytest.mark.parametrize("policy", ["cancel", "continue"])
 async def test_whenever_a_client_leaves_its_turn_ends_and_frees_the_conversation(path: str, policy: str) -> None:
     trial, number, outcomes = Trial(), 0, set()
-    async with running_service(trial.parts) as service:
+    async with running_service(trial.parts, QUICK) as service:
         while number == 0 or trial.point.hit:
             number += 1
             async with RawClient(service.url) as client:

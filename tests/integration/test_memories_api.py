@@ -35,7 +35,7 @@ async def service() -> AsyncIterator[Service]:
 async def learning(memory: LearningMemory) -> AsyncIterator[tuple[Service, ScriptedLLM]]:
     """A service with a memory that extracts_from_turns."""
     llm, history = ScriptedLLM(), HistoryInMemory()
-    parts = {"llm": llm, "history": history, "memory_outbox": history, "unguarded_memory": memory}
+    parts = {"llm": llm, "history": history, "unguarded_memory": memory}
     async with running_service(parts) as running:
         yield running, llm
 
@@ -322,7 +322,7 @@ async def test_a_reply_does_not_wait_for_a_memory_that_hangs() -> None:
     memory = LearningMemory()
     memory.gate = anyio.Event()
     history = HistoryInMemory()
-    parts = {"llm": ScriptedLLM(), "history": history, "memory_outbox": history, "unguarded_memory": memory}
+    parts = {"llm": ScriptedLLM(), "history": history, "unguarded_memory": memory}
     async with running_service(parts, memory_recall_timeout=0.05) as service:
         answers = [await post(service, "/api/chat/simple") for _ in range(7)]
         health = (await service.client.get("/api/health/detailed")).json()

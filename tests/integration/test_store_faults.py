@@ -34,10 +34,7 @@ HELLO = {"user_id": "user", "message": "Hello"}
 both_endpoints = pytest.mark.parametrize("path", [STREAM, SIMPLE])
 
 
-@pytest.fixture
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("application.turns.generate_reply.FINISH_PAUSES", (0.0, 0.01, 0.02))
-    monkeypatch.setattr("application.turns.running.PROGRESS_INTERVAL", 0.05)
+QUICK = {"generate_reply": {"store_delays": (0.0, 0.01, 0.02)}, "turn_runner": {"save_interval": 0.05}}
 
 
 def url_of(path: Path) -> str:
@@ -51,12 +48,12 @@ async def serving(
     """A service whose history passes the gate: a SQL one if a path is given, else one in memory."""
     parts: dict[str, Any] = {"llm": llm, "history": GatedHistory(HistoryInMemory(), gate)}
     if path is None:
-        async with running_service(parts) as service:
+        async with running_service(parts, QUICK) as service:
             yield service
     else:
         parts["database"] = database = SQLiteDatabase(url_of(path), busy_timeout=busy_timeout)
         parts["history"] = GatedHistory(HistorySQL(database), gate)
-        async with running_service(parts, history_backend="sql") as service:
+        async with running_service(parts, QUICK, history_backend="sql") as service:
             yield service
 
 
@@ -136,7 +133,6 @@ async def test_a_store_that_does_not_answer_ends_readiness_but_not_life() -> Non
     assert (health.json()["status"], health.json()["checks"]["history"]) == ("degraded", "unavailable")
 
 
-@pytest.mark.usefixtures("short_pauses")
 @both_endpoints
 @pytest.mark.parametrize("failures", [1, 2])
 async def test_an_end_that_can_be_stored_in_the_end_is_a_success(path: str, failures: int) -> None:
@@ -147,7 +143,6 @@ async def test_an_end_that_can_be_stored_in_the_end_is_a_success(path: str, fail
     assert (turn["status"], turn["assistant_response"]) == ("completed", WHOLE)
 
 
-@pytest.mark.usefixtures("short_pauses")
 @both_endpoints
 @pytest.mark.parametrize("failures", [3, 5])
 async def test_an_end_that_can_not_be_stored_is_never_told_as_success_and_stored_later_as_a_cut(
@@ -163,7 +158,6 @@ async def test_an_end_that_can_not_be_stored_is_never_told_as_success_and_stored
     assert turn["assistant_response"] == WHOLE
 
 
-@pytest.mark.usefixtures("short_pauses")
 async def test_an_end_that_was_never_stored_is_found_at_the_next_start(tmp_path: Path) -> None:
     path, llm = tmp_path / "chat.db", ScriptedLLM(ScriptedReply(pause=0.1))
     async with serving(FailNext(finish=1_000_000), llm, path) as service:
@@ -177,7 +171,6 @@ async def test_an_end_that_was_never_stored_is_found_at_the_next_start(tmp_path:
     assert WHOLE.startswith(turn["assistant_response"])
 
 
-@pytest.mark.usefixtures("short_pauses")
 async def test_text_that_can_not_be_saved_on_the_way_does_not_disturb_the_reply() -> None:
     gate = FailNext(save_progress=1_000_000)
     async with serving(gate, ScriptedLLM(ScriptedReply(pause=0.1))) as service:
@@ -257,7 +250,6 @@ def _verb(statement: str) -> str:
     return statement.split(None, 1)[0].upper()
 
 
-@pytest.mark.usefixtures("short_pauses")
 async def test_no_transaction_asks_for_the_right_to_write_later_than_at_its_beginning(tmp_path: Path) -> None:
     with traced() as statements:
         async with serving(FailNext(), ScriptedLLM(ScriptedReply(pause=0.05)), tmp_path / "chat.db") as service:
@@ -317,7 +309,7 @@ def _seed(path: Path) -> None:
     """A user with very many turns, the latest of them the longest."""
     SQLiteDatabase(url_of(path)).migrate()
     with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("INSERT INTO users VALUES ('user', ?)", [TURNS])
+        connection.execute("INSERT INTO users (id, last_seq) VALUES ('user', ?)", [TURNS])
         connection.execute("INSERT INTO conversations VALUES ('user', 'default', 0, ?, ?, ?)", [TURNS] * 3)
         connection.execute(
             "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < ?)"
@@ -405,7 +397,7 @@ def _serve(directory: Path) -> subprocess.CompletedProcess[str]:
 def _filled_database(path: Path) -> bytes:
     SQLiteDatabase(url_of(path)).migrate()
     with closing(sqlite3.connect(path)) as connection, connection:
-        connection.executemany("INSERT INTO users VALUES (?, 0)", ([f"user{number}"] for number in range(500)))
+        connection.executemany("INSERT INTO users (id, last_seq) VALUES (?, 0)", ([f"user{number}"] for number in range(500)))
     return path.read_bytes()
 
 

@@ -181,13 +181,10 @@ async def test_a_turn_outlives_its_first_reader_while_another_reads() -> None:
         assert (await last_turn(service))["status"] == "completed"
 
 
-async def test_after_its_retention_a_turn_is_gone_as_a_stream_and_the_way_to_its_text_is_told(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    async with serving() as (service, _):
+async def test_after_its_retention_a_turn_is_gone_as_a_stream_and_the_way_to_its_text_is_told() -> None:
+    async with serving(arguments={"live_turns": {"retention": 0.0}}) as (service, _):
         answer = await post(service, user_id="a+b@example.com", conversation_id="work|1")
         turn_id = answer.headers["X-Turn-ID"]
-        monkeypatch.setattr(live_turns_in_process, "RETENTION", 0.0)
         await anyio.sleep(0.01)
         answer = await service.client.get(f"/api/chat/turns/{turn_id}/stream")
 
