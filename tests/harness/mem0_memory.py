@@ -1,4 +1,4 @@
-"""Long-term memory with Mem0, as tests of it need it."""
+"""Users, turns and small helpers for tests of Mem0's library."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, UserId
 
 ADA, BOB = UserId("ada"), UserId("bob")
 SECRET = "Xylophonographie"
-"""A word that nothing but a test's own text holds."""
+"""A word that occurs nowhere but in a test's own texts."""
 
 
 def completed(message: str, reply: str = "I see.", user_id: UserId = ADA) -> Turn:
@@ -23,6 +23,6 @@ async def facts(memory: MemoryMem0, user_id: UserId = ADA) -> list[str]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Return when it holds; a test's time limit ends the wait."""
+    """Poll a condition until it is true; the test's timeout bounds the wait."""
     while not condition():
         await asyncio.sleep(0.01)

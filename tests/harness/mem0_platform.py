@@ -1,20 +1,19 @@
-"""A stand-in for Mem0's hosted service over real sockets, which lags and fails as a test tells it to.
+"""A fake of Mem0's hosted platform over real sockets, with scripted lag and faults.
 
     async with Mem0Platform() as platform: ...
-    platform.lag = Lag(delete=0.2)              what was deleted is still listed and found for that long
-    platform.plans["search"] = [status(500)]    the next search fails, those after it do not
+    platform.lag = Lag(delete=0.2)              listings and searches show deleted memories for another 0.2 s
+    platform.plans["search"] = [status(500)]    the next search fails, later ones do not
 
 The faults are in mem0_platform_faults.py.
 
-Paths, headers and bodies are what mem0's client sends.
-Known from its documentation: adds are asynchronous and answer with an `event_id`; the statuses of events; filters by
-`user_id`, `metadata` and `memory_ids`, joined by AND, and nothing else at their top level; a user id of `*` stands for
-all; pages of `count`, `next`, `previous`, `results`; ids of users beside the filters are refused.
-Assumed: that metadata comes back as it was given, also with what was inferred, and is replaced by what a PUT brings;
-that texts that are not inferred from are kept to the letter, even if there is the same already; that every memory
-carries its `user_id`, also in listings and searches; that an event's results name what it added; that pages start at 1,
-hold a hundred at most, and are in no certain order; that a memory is gone at its own path as soon as it was deleted;
-that searches take a `threshold` of 0 for everything; the texts of errors.
+Paths, headers and request bodies are those that mem0's client sends.
+Documented by Mem0: adds are asynchronous and return an `event_id`; the statuses of events; filters by `user_id`,
+`metadata` and `memory_ids`, joined by AND, and nothing else at their top level; the user id `*` matches all users;
+pages have `count`, `next`, `previous` and `results`; user ids outside of the filters are rejected.
+Assumed: metadata is returned as it was given, also for inferred memories, and replaced by a PUT; without inference,
+texts are stored verbatim, even duplicates; every memory has its `user_id`, also in listings and searches; an event's
+results list the memories that it added; pages start at 1, have up to 100 results and are in no particular order; a
+deleted memory is gone from its own path immediately; a search with `threshold` 0 matches everything; texts of errors.
 """
 
 import asyncio
@@ -30,19 +29,19 @@ from uuid import uuid4
 KEY = "m0-key-of-the-tests"
 
 PACIFIC = timezone(timedelta(hours=-7))
-"""The offset in which the documentation's examples tell times."""
+"""The time zone of the examples in Mem0's documentation."""
 
 
 @dataclass(frozen=True)
 class Lag:
-    """Seconds until something shows. `search` comes on top of the others where something is searched for."""
+    """Delays in seconds. Searches lag by `search` on top of the others."""
 
     add: float = 0
-    """Until an add's event has succeeded."""
+    """Until the event of an add succeeds."""
     index: float = 0
-    """Until what was added or changed is listed and found."""
+    """Until a memory that was added or changed is listed and found."""
     delete: float = 0
-    """Until what was deleted is no longer listed and found."""
+    """Until a deleted memory is no longer listed and found."""
     search: float = 0
 
 
@@ -51,7 +50,7 @@ NO_LAG = Lag()
 
 @dataclass(frozen=True)
 class Request:
-    """One request as it came in. `target` is the path as it was sent, `path` is decoded."""
+    """One request as received. `target` is the raw path and query, `path` is decoded."""
 
     operation: str
     method: str
@@ -63,15 +62,15 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     status: int
     body: Any
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
-class Kept:
-    """A memory with all its versions: since when, text, metadata."""
+class StoredMemory:
+    """A memory with all its versions: time, text, metadata."""
 
     id: str
     user_id: str
@@ -80,39 +79,39 @@ class Kept:
     deleted: float | None = None
 
     def age(self, seconds: float) -> None:
-        """Have it been there for so long already that a lag of this does not hide it."""
+        """Make the memory older, so that a lag of this many seconds does not hide it."""
         self.versions = [(since - seconds, text, metadata) for since, text, metadata in self.versions]
 
     def shown(self, now: float, index: float, delete: float) -> dict[str, Any] | None:
-        """How it looks to someone who hears of changes `index`, and of its deletion `delete` seconds late."""
-        seen = [version for version in self.versions if version[0] + index <= now]
-        if not seen or (self.deleted is not None and self.deleted + delete <= now):
+        """Return the memory as seen with changes `index` and deletions `delete` seconds late, or None."""
+        visible = [version for version in self.versions if version[0] + index <= now]
+        if not visible or (self.deleted is not None and self.deleted + delete <= now):
             return None
-        _, text, metadata = seen[-1]
+        _, text, metadata = visible[-1]
         times = {"created_at": self.created_at, "updated_at": self.created_at}
         return {"id": self.id, "memory": text, "user_id": self.user_id, "metadata": metadata, "hash": "h", **times}
 
 
 @dataclass
-class Adding:
-    """An add's event: what it is going to keep, and when."""
+class PendingAdd:
+    """An add's event: the memories that it stores when it is due."""
 
     due: float
     user_id: str
     texts: Sequence[str]
     metadata: Mapping[str, Any]
     fails: bool
-    kept: list[Kept] = field(default_factory=list)
+    stored: list[StoredMemory] = field(default_factory=list)
 
 
-class Refusal(Exception):
+class Rejection(Exception):
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(detail)
-        self.answer = Answer(status, {"detail": detail})
+        self.response = Response(status, {"detail": detail})
 
 
 class Connection:
-    """One connection, and the request that came last on it."""
+    """One connection, and the last request on it."""
 
     def __init__(self, platform: "Mem0Platform", reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.platform = platform
@@ -134,7 +133,7 @@ class Connection:
             self.request = Request(operation_of(method, path), method, target, path, query, headers, body)
             self.platform.requests.append(self.request)
             plan = self.platform.plans.get(self.request.operation)
-            await (plan.pop(0) if plan else self.platform.faults.get(self.request.operation, answer))(self)
+            await (plan.pop(0) if plan else self.platform.faults.get(self.request.operation, respond))(self)
 
     async def _head(self) -> str:
         try:
@@ -142,19 +141,19 @@ class Connection:
         except asyncio.IncompleteReadError:
             return ""
 
-    def send(self, answer: Answer) -> None:
-        data = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
-        fields = {"content-type": "application/json", "content-length": str(len(data)), **answer.headers}
-        lines = [f"HTTP/1.1 {answer.status} Scripted", *(f"{name}: {value}" for name, value in fields.items())]
+    def send(self, response: Response) -> None:
+        data = response.body if isinstance(response.body, bytes) else json.dumps(response.body).encode()
+        fields = {"content-type": "application/json", "content-length": str(len(data)), **response.headers}
+        lines = [f"HTTP/1.1 {response.status} Scripted", *(f"{name}: {value}" for name, value in fields.items())]
         self.writer.write("\r\n".join([*lines, "", ""]).encode() + data)
 
 
 Fault = Callable[[Connection], Awaitable[None]]
 
 
-async def answer(connection: Connection) -> None:
-    """What the platform does where no fault is planned."""
-    connection.send(connection.platform.answered(connection.request))
+async def respond(connection: Connection) -> None:
+    """Respond without a fault."""
+    connection.send(connection.platform.handle(connection.request))
 
 
 OPERATIONS = (
@@ -175,22 +174,22 @@ def operation_of(method: str, path: str) -> str:
 
 
 class Mem0Platform:
-    """What is kept, what was asked, and what is to go wrong."""
+    """The stored memories, the received requests, and the planned faults."""
 
     def __init__(self, lag: Lag = NO_LAG) -> None:
         self.lag = lag
         self.port = 0
         self.requests: list[Request] = []
         self.plans: dict[str, list[Fault]] = {}
-        """By operation: faults of the next requests, one each."""
+        """By operation: faults for the next requests, one each."""
         self.faults: dict[str, Fault] = {}
-        """By operation: the fault of all requests that have no plan."""
+        """By operation: the fault for all requests without a plan."""
         self.failing_adds = 0
-        """How many of the next adds end in FAILED."""
-        self.distil: Callable[[str], Sequence[str]] = lambda said: [said]
-        """What is inferred from what a user said."""
-        self.memories: dict[str, Kept] = {}
-        self.events: dict[str, Adding] = {}
+        """Number of adds from now on whose events fail."""
+        self.infer: Callable[[str], Sequence[str]] = lambda message: [message]
+        """Infers facts from a user's message."""
+        self.memories: dict[str, StoredMemory] = {}
+        self.events: dict[str, PendingAdd] = {}
         self._serving: set[asyncio.Task[None]] = set()
 
     @property
@@ -221,67 +220,68 @@ class Mem0Platform:
         try:
             await Connection(self, reader, writer).serve()
         except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # the client left
+            pass  # the client has closed the connection
         finally:
             writer.close()
 
-    def answered(self, request: Request) -> Answer:
-        self._settle()
+    def handle(self, request: Request) -> Response:
+        self._finish_due_adds()
         try:
             if request.headers.get("authorization") != f"Token {KEY}":
-                raise Refusal(401, f"No such key: {request.headers.get('authorization')}")
-            work = getattr(self, f"_{request.operation}", None)
-            if work is None:
-                raise Refusal(404, f"Not found: {request.path}")
-            return Answer(200, work(request))
-        except Refusal as refusal:
-            return refusal.answer
+                raise Rejection(401, f"No such key: {request.headers.get('authorization')}")
+            operation = getattr(self, f"_{request.operation}", None)
+            if operation is None:
+                raise Rejection(404, f"Not found: {request.path}")
+            return Response(200, operation(request))
+        except Rejection as rejection:
+            return rejection.response
 
-    def keep(self, user_id: str, text: str, metadata: Mapping[str, Any] | None = None) -> Kept:
-        """A memory that came from elsewhere."""
+    def keep(self, user_id: str, text: str, metadata: Mapping[str, Any] | None = None) -> StoredMemory:
+        """Store a memory immediately."""
         now = datetime.now(UTC).astimezone(PACIFIC).isoformat()
-        kept = Kept(str(uuid4()), user_id, [(self._now(), text, metadata or {})], now)
-        self.memories[kept.id] = kept
-        return kept
+        stored = StoredMemory(str(uuid4()), user_id, [(self._now(), text, metadata or {})], now)
+        self.memories[stored.id] = stored
+        return stored
 
     def finish_adds(self, seconds: float = 0) -> None:
-        """Have the adds that are under way succeed in this time."""
-        for adding in self.events.values():
-            adding.due = min(adding.due, self._now() + seconds)
+        """Make all pending adds due in at most this many seconds."""
+        for add in self.events.values():
+            add.due = min(add.due, self._now() + seconds)
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
 
-    def _settle(self) -> None:
-        """Have the events happen whose time has come."""
-        for adding in self.events.values():
-            if adding.due <= self._now() and not adding.fails and not adding.kept:
-                adding.kept = [self.keep(adding.user_id, text, adding.metadata) for text in adding.texts]
+    def _finish_due_adds(self) -> None:
+        for add in self.events.values():
+            if add.due <= self._now() and not add.fails and not add.stored:
+                add.stored = [self.keep(add.user_id, text, add.metadata) for text in add.texts]
 
     def _ping(self, _: Request) -> object:
         return {"status": "ok", "org_id": "o", "project_id": "p", "user_email": "tests@example.com"}
 
     def _add(self, request: Request) -> object:
         body = request.body
-        said = [message["content"] for message in body["messages"] if message["role"] == "user"]
-        everything = [message["content"] for message in body["messages"]]
-        texts = [text for one in said for text in self.distil(one)] if body.get("infer", True) else everything
+        if body.get("infer", True):
+            by_user = [message["content"] for message in body["messages"] if message["role"] == "user"]
+            texts = [text for message in by_user for text in self.infer(message)]
+        else:
+            texts = [message["content"] for message in body["messages"]]
         self.failing_adds -= (fails := self.failing_adds > 0)
         event_id = str(uuid4())
         due = self._now() + self.lag.add
-        self.events[event_id] = Adding(due, body["user_id"], texts, body.get("metadata") or {}, fails)
+        self.events[event_id] = PendingAdd(due, body["user_id"], texts, body.get("metadata") or {}, fails)
         return {"message": "Memory processing has been queued", "status": "PENDING", "event_id": event_id}
 
     def _event(self, request: Request) -> object:
         event_id = request.path.split("/")[3]
-        adding = self.events.get(event_id)
-        if adding is None:
-            raise Refusal(404, "No such event")
-        if adding.due > self._now():
-            status = "RUNNING" if adding.due - self._now() < self.lag.add / 2 else "PENDING"
+        add = self.events.get(event_id)
+        if add is None:
+            raise Rejection(404, "No such event")
+        if add.due > self._now():
+            status = "RUNNING" if add.due - self._now() < self.lag.add / 2 else "PENDING"
         else:
-            status = "FAILED" if adding.fails else "SUCCEEDED"
-        results = [{"id": one.id, "event": "ADD", "data": {"memory": one.versions[0][1]}} for one in adding.kept]
+            status = "FAILED" if add.fails else "SUCCEEDED"
+        results = [{"id": one.id, "event": "ADD", "data": {"memory": one.versions[0][1]}} for one in add.stored]
         return {"id": event_id, "event_type": "ADD", "status": status, "results": results}
 
     def _list(self, request: Request) -> object:
@@ -289,33 +289,34 @@ class Mem0Platform:
         number, size = int(request.query.get("page", 1)), min(int(request.query.get("page_size", 100)), 100)
         results = shown[(number - 1) * size : number * size]
         if number > 1 and not results:
-            raise Refusal(404, "Invalid page.")
-        behind = f"{self.host}/v3/memories/?page={number + 1}&page_size={size}"
-        return {"count": len(shown), "next": behind if len(shown) > number * size else None, "results": results}
+            raise Rejection(404, "Invalid page.")
+        next_page = f"{self.host}/v3/memories/?page={number + 1}&page_size={size}"
+        return {"count": len(shown), "next": next_page if len(shown) > number * size else None, "results": results}
 
     def _search(self, request: Request) -> object:
         body = request.body
         shown = self._matching(
             request, self.lag.search, {"query", "filters", "top_k", "threshold", "rerank", "show_expired"}
         )
-        asked = set(re.findall(r"\w+", body["query"].casefold()))
+        words = set(re.findall(r"\w+", body["query"].casefold()))
         scored = []
         for one in shown:
-            shared = asked & set(re.findall(r"\w+", one["memory"].casefold()))
-            score = len(shared) / (len(asked) or 1)
+            shared = words & set(re.findall(r"\w+", one["memory"].casefold()))
+            score = len(shared) / (len(words) or 1)
             if score >= body.get("threshold", 0.1):
                 scored.append({**one, "score": score})
         return {"results": sorted(scored, key=lambda one: one["score"])[::-1][: body["top_k"]]}
 
-    def _matching(self, request: Request, late: float, known: set[str]) -> list[dict[str, Any]]:
+    def _matching(self, request: Request, extra_lag: float, known: set[str]) -> list[dict[str, Any]]:
         if unknown := set(request.body) - known:
-            raise Refusal(400, f"Unsupported: {unknown}")
+            raise Rejection(400, f"Unsupported: {unknown}")
         filters = request.body["filters"]
         conditions = filters.get("AND", [filters])
         views = (
-            one.shown(self._now(), self.lag.index + late, self.lag.delete + late) for one in self.memories.values()
+            one.shown(self._now(), self.lag.index + extra_lag, self.lag.delete + extra_lag)
+            for one in self.memories.values()
         )
-        found = [view for view in views if view and all(_fits(view, condition) for condition in conditions)]
+        found = [view for view in views if view and all(_matches(view, condition) for condition in conditions)]
         return sorted(found, key=lambda view: str(view["id"]))
 
     def _get(self, request: Request) -> object:
@@ -323,18 +324,18 @@ class Mem0Platform:
         assert view
         return view
 
-    def _at(self, request: Request) -> Kept:
-        kept = self.memories.get(request.path.split("/")[3])
-        if kept is None or kept.deleted is not None:
-            raise Refusal(404, "Memory not found!")
-        return kept
+    def _at(self, request: Request) -> StoredMemory:
+        stored = self.memories.get(request.path.split("/")[3])
+        if stored is None or stored.deleted is not None:
+            raise Rejection(404, "Memory not found!")
+        return stored
 
     def _update(self, request: Request) -> object:
-        kept = self._at(request)
-        _, text, metadata = kept.versions[-1]
-        body = request.body
-        kept.versions.append((self._now(), body.get("text", text), body.get("metadata", metadata)))
-        return {"id": kept.id, "text": kept.versions[-1][1], "user_id": kept.user_id, "metadata": kept.versions[-1][2]}
+        stored = self._at(request)
+        _, text, metadata = stored.versions[-1]
+        text, metadata = request.body.get("text", text), request.body.get("metadata", metadata)
+        stored.versions.append((self._now(), text, metadata))
+        return {"id": stored.id, "text": text, "user_id": stored.user_id, "metadata": metadata}
 
     def _delete(self, request: Request) -> object:
         self._at(request).deleted = self._now()
@@ -343,24 +344,24 @@ class Mem0Platform:
     def _delete_all(self, request: Request) -> object:
         user_id = request.query.get("user_id")
         if not user_id:
-            raise Refusal(400, "At least one filter is required")
-        for kept in self.memories.values():
-            if kept.deleted is None and user_id in ("*", kept.user_id):
-                kept.deleted = self._now()
+            raise Rejection(400, "At least one filter is required")
+        for stored in self.memories.values():
+            if stored.deleted is None and user_id in ("*", stored.user_id):
+                stored.deleted = self._now()
         return {"message": "Memories deleted successfully!"}
 
 
-def _fits(view: Mapping[str, Any], condition: Mapping[str, Any]) -> bool:
+def _matches(view: Mapping[str, Any], condition: Mapping[str, Any]) -> bool:
     for name, value in condition.items():
         match name:
             case "user_id":
-                fits = value in ("*", view["user_id"])
+                matches = value in ("*", view["user_id"])
             case "metadata":
-                fits = all(view["metadata"].get(key) == wanted for key, wanted in value.items())
+                matches = all(view["metadata"].get(key) == wanted for key, wanted in value.items())
             case "memory_ids":
-                fits = view["id"] in value
+                matches = view["id"] in value
             case _:
-                raise Refusal(400, f"Unsupported filter: {name}")
-        if not fits:
+                raise Rejection(400, f"Unsupported filter: {name}")
+        if not matches:
             return False
     return True

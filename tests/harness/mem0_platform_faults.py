@@ -1,4 +1,4 @@
-"""What can go wrong at the stand-in for Mem0's hosted service. Each is for one request."""
+"""Faults of the fake of Mem0's platform. Each applies to one request."""
 
 import asyncio
 import json
@@ -7,11 +7,11 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from tests.harness.mem0_platform import Answer, Connection, Fault, answer
+from tests.harness.mem0_platform import Connection, Fault, Response, respond
 
 
 async def hang(connection: Connection) -> None:
-    """Say nothing until the client leaves."""
+    """Never respond; return when the client disconnects."""
     await connection.reader.read()
 
 
@@ -22,11 +22,11 @@ async def reset(connection: Connection) -> None:
 
 
 async def garbage(connection: Connection) -> None:
-    connection.send(Answer(200, b"<html>maintenance " + _spoken(connection) + b"</html>"))
+    connection.send(Response(200, b"<html>maintenance " + _echo(connection) + b"</html>"))
 
 
 async def drip(connection: Connection) -> None:
-    """An answer that never ends, a byte at a time."""
+    """An endless response, one byte at a time."""
     connection.writer.write(
         b"HTTP/1.1 200 Scripted\r\ncontent-type: application/json\r\ncontent-length: 999999\r\n\r\n"
     )
@@ -36,7 +36,7 @@ async def drip(connection: Connection) -> None:
 
 
 async def flood(connection: Connection) -> None:
-    """An answer of a gigabyte."""
+    """A response of a gigabyte."""
     connection.writer.write(
         b"HTTP/1.1 200 Scripted\r\ncontent-type: application/json\r\ncontent-length: 1000000000\r\n\r\n"
     )
@@ -46,62 +46,62 @@ async def flood(connection: Connection) -> None:
 
 
 def status(number: int, **headers: str) -> Fault:
-    """A refusal whose text repeats the key and what was sent, as real ones do."""
+    """A rejection that repeats the key and the request, as real ones do."""
 
-    async def refuse(connection: Connection) -> None:
+    async def reject(connection: Connection) -> None:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        connection.send(Answer(number, {"detail": _spoken(connection).decode()}, named))
+        connection.send(Response(number, {"detail": _echo(connection).decode()}, named))
 
-    return refuse
+    return reject
 
 
-def saying(body: Any) -> Fault:
-    """A well-formed answer with this in it."""
+def responding(body: Any) -> Fault:
+    """A successful response with this body."""
 
-    async def say(connection: Connection) -> None:
-        connection.send(Answer(200, body))
+    async def send(connection: Connection) -> None:
+        connection.send(Response(200, body))
 
-    return say
+    return send
 
 
 def slow(seconds: float) -> Fault:
     async def wait(connection: Connection) -> None:
         await asyncio.sleep(seconds)
-        await answer(connection)
+        await respond(connection)
 
     return wait
 
 
 def after(event: asyncio.Event) -> Fault:
-    """An ordinary answer, held back until something has happened."""
+    """A normal response once the event is set."""
 
     async def wait(connection: Connection) -> None:
         await event.wait()
-        await answer(connection)
+        await respond(connection)
 
     return wait
 
 
-def unheard(fault: Fault) -> Fault:
-    """The platform does as it was told, and its answer gets lost."""
+def executed_but(fault: Fault) -> Fault:
+    """The request is executed, then its response is replaced by a fault."""
 
-    async def do(connection: Connection) -> None:
-        connection.platform.answered(connection.request)
+    async def execute(connection: Connection) -> None:
+        connection.platform.handle(connection.request)
         await fault(connection)
 
-    return do
+    return execute
 
 
 def leaking(memory: Mapping[str, Any]) -> Fault:
-    """An ordinary listing, with a memory in front that nobody asked for."""
+    """A normal listing, with this memory added at the front."""
 
     async def leak(connection: Connection) -> None:
-        told = connection.platform.answered(connection.request)
-        connection.send(Answer(200, {**told.body, "results": [memory, *told.body["results"]]}))
+        response = connection.platform.handle(connection.request)
+        connection.send(Response(200, {**response.body, "results": [memory, *response.body["results"]]}))
 
     return leak
 
 
-def _spoken(connection: Connection) -> bytes:
+def _echo(connection: Connection) -> bytes:
     request = connection.request
     return json.dumps([request.headers.get("authorization"), request.target, request.body]).encode()

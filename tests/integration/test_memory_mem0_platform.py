@@ -29,15 +29,15 @@ from tests.harness.mem0_platform import KEY, NO_LAG, Fault, Lag, Mem0Platform
 from tests.harness.mem0_platform_faults import (
     after,
     drip,
+    executed_but,
     flood,
     garbage,
     hang,
     leaking,
     reset,
-    saying,
+    responding,
     slow,
     status,
-    unheard,
 )
 from tests.harness.servers import clean_environment
 
@@ -239,7 +239,7 @@ async def test_a_memory_added_between_two_pages_shifts_nothing(memory: MemoryMem
 
 
 async def test_an_endless_listing_is_given_up(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
-    platform.faults["list"] = saying({"count": 1, "next": "http://127.0.0.1/", "results": []})
+    platform.faults["list"] = responding({"count": 1, "next": "http://127.0.0.1/", "results": []})
     with pytest.raises(MemoryUnavailable):
         await memory.page(ADA, 50, None)
     assert len(platform.requests) == 200
@@ -271,7 +271,7 @@ async def test_the_body_of_a_successful_deletion_is_ignored(
 ) -> None:
     kept = platform.keep("ada", "likes tea")
     platform.keep("ada", "likes coffee")
-    platform.plans = {"delete": [unheard(saying(body))], "delete_all": [unheard(saying(body))]}
+    platform.plans = {"delete": [executed_but(responding(body))], "delete_all": [executed_but(responding(body))]}
     await memory.forget(ADA, MemoryId(kept.id))
     await forgotten(memory, ADA)
 
@@ -289,7 +289,7 @@ async def test_a_memory_id_is_quoted_in_the_path(odd: str, memory: MemoryMem0Pla
 
 
 async def test_an_event_id_is_quoted_in_the_path(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
-    platform.plans["add"] = [unheard(saying({"event_id": "../ping/?x#y"}))]
+    platform.plans["add"] = [executed_but(responding({"event_id": "../ping/?x#y"}))]
     await memory.store(ADA, "likes tea", 0.5)
 
     assert platform.requests[1].target == "/v1/event/..%2Fping%2F%3Fx%23y/"
@@ -367,14 +367,14 @@ async def test_a_rate_limit_passes_on_retry_after(
 async def test_a_malformed_response_makes_memory_unavailable(
     body: object, operation: str, memory: MemoryMem0Platform, platform: Mem0Platform
 ) -> None:
-    platform.plans[operation] = [saying(body)]
+    platform.plans[operation] = [responding(body)]
     with pytest.raises(MemoryUnavailable):
         await CALLS[operation](memory)
 
 
 async def test_a_response_of_the_maximum_size_is_read(memories: Memories, platform: Mem0Platform) -> None:
     memory = await memories(request_timeout=30, max_response_bytes=100_000)
-    platform.plans["list"] = [saying(b'{"results": []}'.rjust(100_000))]
+    platform.plans["list"] = [responding(b'{"results": []}'.rjust(100_000))]
 
     assert await facts(memory) == []
 
@@ -384,7 +384,7 @@ async def test_a_longer_response_makes_memory_unavailable(
     excess: int, memories: Memories, platform: Mem0Platform
 ) -> None:
     memory = await memories(request_timeout=30, max_response_bytes=100_000)
-    platform.plans["list"] = [saying(b'{"results": []}'.rjust(100_000 + excess))]
+    platform.plans["list"] = [responding(b'{"results": []}'.rjust(100_000 + excess))]
     with pytest.raises(MemoryUnavailable):
         await memory.page(ADA, 50, None)
 
@@ -403,7 +403,7 @@ async def test_a_malformed_memory_makes_memory_unavailable(
     wrong: dict[str, object], memory: MemoryMem0Platform, platform: Mem0Platform
 ) -> None:
     whole = {"id": str(uuid4()), "memory": "likes tea", "user_id": "ada", "created_at": "2026-01-01T00:00:00Z"}
-    platform.plans["list"] = [saying({"results": [whole]}), saying({"results": [whole | wrong]})]
+    platform.plans["list"] = [responding({"results": [whole]}), responding({"results": [whole | wrong]})]
     assert await facts(memory) == ["likes tea"]
     with pytest.raises(MemoryUnavailable):
         await memory.page(ADA, 50, None)
@@ -422,7 +422,7 @@ async def test_an_importance_that_is_no_number_becomes_the_default(
 async def test_scores_are_clamped_and_sorted(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
     one = {"memory": "m", "user_id": "ada", "created_at": "2026-01-01T00:00:00Z"}
     results = [{**one, "id": str(uuid4()), "score": score} for score in (0.5, 7, -1, None)]
-    platform.plans["search"] = [saying({"results": results})]
+    platform.plans["search"] = [responding({"results": results})]
 
     assert [recalled.score for recalled in await memory.recall(ADA, "tea", 10)] == [1, 0.5, 0, 0]
 
@@ -505,7 +505,7 @@ async def test_a_turn_counts_as_remembered_when_all_of_its_facts_are_listed(
     memories: Memories, platform: Mem0Platform
 ) -> None:
     memory = await memories(settle_timeout=0.3)
-    platform.distil = lambda said: said.split(", ")
+    platform.infer = lambda message: message.split(", ")
     platform.lag = Lag(index=60)
     turn = completed("I like tea, I like cake")
     with pytest.raises(MemoryUnavailable):
@@ -578,7 +578,7 @@ async def test_an_add_whose_response_was_lost_is_not_repeated(
     memory: MemoryMem0Platform, platform: Mem0Platform
 ) -> None:
     turn = completed()
-    platform.plans["add"] = [unheard(reset)]
+    platform.plans["add"] = [executed_but(reset)]
     with pytest.raises(MemoryUnavailable):
         await memory.remember(turn)
     await memory.remember(turn)
@@ -588,15 +588,15 @@ async def test_an_add_whose_response_was_lost_is_not_repeated(
 
 
 async def test_a_turn_without_facts_is_remembered_at_once(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
-    platform.distil = lambda said: []
+    platform.infer = lambda message: []
     await memory.remember(completed())
 
     assert await facts(memory) == []
 
 
 async def test_an_event_that_added_nothing_needs_no_polling(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
-    platform.distil = lambda said: []
-    platform.plans["event"] = [saying({"status": "SUCCEEDED", "results": [{"id": str(uuid4()), "event": "NOOP"}]})]
+    platform.infer = lambda message: []
+    platform.plans["event"] = [responding({"status": "SUCCEEDED", "results": [{"id": str(uuid4()), "event": "NOOP"}]})]
     await memory.remember(completed())
 
     assert await facts(memory) == []
@@ -759,7 +759,7 @@ async def test_another_users_memory_is_neither_changed_nor_deleted(
 
 
 async def test_a_response_about_another_memory_is_not_used(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
-    platform.plans["get"] = [saying({**foreign(), "user_id": "ada"})]
+    platform.plans["get"] = [responding({**foreign(), "user_id": "ada"})]
     with pytest.raises(MemoryNotFound):
         await memory.forget(ADA, MemoryId(str(uuid4())))
     assert platform.sent("delete") == []

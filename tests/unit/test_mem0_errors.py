@@ -1,4 +1,4 @@
-"""The table of what Mem0 and the libraries below it raise: complete, and saying what it should."""
+"""The error map for Mem0 and the libraries below it."""
 
 import json
 import sqlite3
@@ -20,7 +20,7 @@ from application.ports.memory import LongTermMemoryError, MemoryRefused, MemoryU
 from domain.errors import MemoryNotFound
 
 with TemporaryDirectory() as directory:
-    import_mem0(Path(directory))  # before anything imports Mem0 as it comes
+    import_mem0(Path(directory))  # before anything imports Mem0 with its defaults
     from mem0 import exceptions as mem0
 
     from adapters.mem0_library.errors import ERROR_MAP, mapped_type, translate
@@ -28,25 +28,25 @@ with TemporaryDirectory() as directory:
 REQUEST = httpx2.Request("POST", "http://127.0.0.1/")
 
 
-NO_ERRORS = {"Warning", "Rollback"}
-"""What databases' drivers call exceptions and never let out."""
+NOT_RAISED = {"Warning", "Rollback"}
+"""Exception classes that the database drivers never raise to their callers."""
 
 
 def exceptions_of(module: object) -> Iterator[type[Exception]]:
     for name in dir(module):
         value = getattr(module, name)
-        if not isinstance(value, type) or name in NO_ERRORS:
+        if not isinstance(value, type) or name in NOT_RAISED:
             continue
         if issubclass(value, Exception) and not issubclass(value, Warning):
             yield value
 
 
-def explained_by(foreign: type[Exception]) -> type[BaseException]:
-    """The class in the table that speaks for an error."""
+def map_entry(foreign: type[Exception]) -> type[BaseException]:
+    """The class under which an exception is found in the map."""
     return next(base for base in foreign.__mro__ if base in ERROR_MAP)
 
 
-SHOWN = {
+EXPORTED = {
     error
     for module in (mem0, openai, httpx, httpx2, psycopg, psycopg_pool, qdrant, sqlite3)
     for error in exceptions_of(module)
@@ -54,18 +54,18 @@ SHOWN = {
 
 
 @pytest.mark.parametrize(
-    "foreign", sorted(SHOWN, key=str), ids=lambda error: f"{error.__module__}.{error.__qualname__}"
+    "foreign", sorted(EXPORTED, key=str), ids=lambda error: f"{error.__module__}.{error.__qualname__}"
 )
-def test_every_error_that_a_library_shows_is_in_the_table(foreign: type[Exception]) -> None:
-    assert explained_by(foreign) is not Exception
+def test_every_exported_exception_is_in_the_map(foreign: type[Exception]) -> None:
+    assert map_entry(foreign) is not Exception
     assert issubclass(mapped_type(foreign), LongTermMemoryError | MemoryNotFound)
 
 
 @pytest.mark.parametrize("foreign", list(exceptions_of(mem0)), ids=lambda error: error.__qualname__)
-def test_every_error_of_mem0_is_told_without_its_text(foreign: Callable[..., Exception]) -> None:
-    told = translate(foreign("secret", error_code="X"))
+def test_exceptions_of_mem0_are_translated_without_their_text(foreign: Callable[..., Exception]) -> None:
+    failure = translate(foreign("secret", error_code="X"))
 
-    assert "secret" not in f"{told} {told.__cause__}"
+    assert "secret" not in f"{failure} {failure.__cause__}"
 
 
 def status(code: int) -> openai.APIStatusError:
@@ -75,14 +75,14 @@ def status(code: int) -> openai.APIStatusError:
 
 
 def wrapped(inner: Exception) -> Exception:
-    """As Mem0 raises what the model's service said."""
+    """An error of the model's service as Mem0 raises it."""
     error: Exception = mem0.LLMError("secret")
     error.__cause__ = inner
     return error
 
 
 @pytest.mark.parametrize(
-    ("foreign", "meaning"),
+    ("foreign", "expected"),
     [
         (mem0.LLMError("secret"), MemoryUnavailable),
         (mem0.ValidationError("secret", "X"), MemoryRefused),
@@ -105,15 +105,15 @@ def wrapped(inner: Exception) -> Exception:
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
-def test_an_error_means_what_it_should(foreign: Exception, meaning: type[Exception]) -> None:
-    told = translate(foreign)
+def test_an_exception_is_translated(foreign: Exception, expected: type[Exception]) -> None:
+    failure = translate(foreign)
 
-    assert type(told) is meaning
-    assert isinstance(told.__cause__, ForeignError)
-    assert "secret" not in f"{told} {told.__cause__}"
+    assert type(failure) is expected
+    assert isinstance(failure.__cause__, ForeignError)
+    assert "secret" not in f"{failure} {failure.__cause__}"
 
 
-def test_our_own_errors_are_told_as_they_are() -> None:
+def test_errors_of_ours_are_returned_unchanged() -> None:
     ours = MemoryNotFound()
 
     assert translate(ours) is ours

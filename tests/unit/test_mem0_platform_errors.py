@@ -1,4 +1,4 @@
-"""The table of foreign errors: complete, and saying what it should."""
+"""The error map for mem0's client of its platform."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -27,21 +27,21 @@ def exceptions_of(module: object) -> Iterator[type[Exception]]:
             yield value
 
 
-EXPLAINED = [*exceptions_of(mem0.exceptions), *exceptions_of(mem0.client.utils), *exceptions_of(httpx)]
+EXPORTED = [*exceptions_of(mem0.exceptions), *exceptions_of(mem0.client.utils), *exceptions_of(httpx)]
 
 
-@pytest.mark.parametrize("foreign", EXPLAINED, ids=lambda error: f"{error.__module__}.{error.__qualname__}")
-def test_every_foreign_error_has_a_meaning(foreign: type[Exception]) -> None:
+@pytest.mark.parametrize("foreign", EXPORTED, ids=lambda error: f"{error.__module__}.{error.__qualname__}")
+def test_every_exported_exception_is_in_the_map(foreign: type[Exception]) -> None:
     assert mapped_type(foreign) in (MemoryUnavailable, MemoryRefused)
 
 
-def test_the_libraries_are_looked_through() -> None:
-    names = {error.__name__ for error in EXPLAINED}
+def test_the_exported_exceptions_are_found() -> None:
+    names = {error.__name__ for error in EXPORTED}
     assert names >= {"RateLimitError", "LLMError", "APIError", "PoolTimeout", "InvalidURL"}
 
 
 @pytest.mark.parametrize(
-    ("foreign", "meaning"),
+    ("foreign", "expected"),
     [
         (mem0.exceptions.NetworkError, MemoryUnavailable),
         (mem0.exceptions.RateLimitError, MemoryUnavailable),
@@ -57,12 +57,12 @@ def test_the_libraries_are_looked_through() -> None:
         (AttributeError, None),
     ],
 )
-def test_the_most_derived_class_counts(foreign: type[Exception], meaning: type[ChatError] | None) -> None:
-    assert mapped_type(foreign) is meaning
+def test_the_entry_of_the_most_derived_class_counts(foreign: type[Exception], expected: type[ChatError] | None) -> None:
+    assert mapped_type(foreign) is expected
 
 
 def refusal(status: int, **headers: str) -> Exception:
-    """An answer's status, as mem0's client tells of it."""
+    """A response with an error status, as mem0's client raises it."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     response = httpx.Response(status, headers=named, request=REQUEST, json={"detail": "secret"})
     error = mem0.exceptions.create_exception_from_response(status, "secret")
@@ -72,17 +72,17 @@ def refusal(status: int, **headers: str) -> Exception:
 
 
 @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 405, 409, 410, 413, 414, 422, 451])
-def test_what_would_fare_no_better_is_refused(status: int) -> None:
+def test_permanent_statuses_refuse_the_request(status: int) -> None:
     assert type(translate(refusal(status), (), NOW)) is MemoryRefused
 
 
 @pytest.mark.parametrize("status", [301, 307, 408, 425, 429, 500, 501, 502, 503, 504, 520])
-def test_what_may_work_later_is_unavailable(status: int) -> None:
+def test_temporary_statuses_make_memory_unavailable(status: int) -> None:
     assert type(translate(refusal(status), ABSENT, NOW)) is MemoryUnavailable
 
 
 @pytest.mark.parametrize("status", [404, 410])
-def test_what_a_path_names_may_be_absent(status: int) -> None:
+def test_a_path_that_names_nothing_is_not_found(status: int) -> None:
     assert type(translate(refusal(status), ABSENT, NOW)) is MemoryNotFound
 
 
@@ -91,21 +91,21 @@ def test_a_retry_after_header_is_passed_on(value: str, seconds: float | None) ->
     assert translate(refusal(429, retry_after=value), (), NOW).retry_after == seconds
 
 
-def test_what_a_refusal_says_is_not_repeated() -> None:
+def test_the_platforms_text_is_not_repeated() -> None:
     error = translate(refusal(400), (), NOW)
     assert str(error) == "The memory platform answered 400."
     assert isinstance(error.__cause__, ForeignError)
     assert str(error.__cause__) == "mem0.exceptions.ValidationError from httpx.HTTPStatusError"
 
 
-def test_what_no_library_is_known_for_is_raised_as_it_is() -> None:
-    bug = AttributeError("a mistake of ours")
+def test_an_unmapped_exception_is_raised_unchanged() -> None:
+    bug = AttributeError("a bug")
     with pytest.raises(AttributeError) as raised:
         translate(bug, (), NOW)
     assert raised.value is bug
 
 
-def test_a_pool_that_is_exhausted_is_told_through_mem0s_error() -> None:
+def test_a_pool_timeout_is_recognized_inside_mem0s_error() -> None:
     error = mem0.exceptions.NetworkError("timed out", error_code="NET_TIMEOUT")
     error.__context__ = httpx.PoolTimeout("")
     assert is_pool_timeout(error)

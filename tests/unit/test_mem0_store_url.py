@@ -1,4 +1,4 @@
-"""Which of Mem0's stores a URL stands for."""
+"""Mem0's section for the URL of a vector store."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,12 +32,12 @@ def test_without_a_url_qdrant_is_embedded_in_the_directory() -> None:
         ("https://:k%2Fey@qdrant.example", {"url": "https://qdrant.example:6333", "api_key": "k/ey"}),
     ],
 )
-def test_a_web_address_is_a_qdrant_server(url: str, server: Mapping[str, object]) -> None:
+def test_an_http_url_is_a_qdrant_server(url: str, server: Mapping[str, object]) -> None:
     assert section(url) == {"provider": "qdrant", "config": {**COMMON, **server}}
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres"])
-def test_a_database_is_asked_exactly_and_with_limits_on_waiting(scheme: str) -> None:
+def test_postgresql_gets_timeouts_and_no_approximate_index(scheme: str) -> None:
     config = section(f"{scheme}://ada:key@127.0.0.1/memories?connect_timeout=3")["config"]
     assert isinstance(config, dict)
     connection = config.pop("connection_string").split(" ")
@@ -50,8 +50,8 @@ def test_a_database_is_asked_exactly_and_with_limits_on_waiting(scheme: str) -> 
 @pytest.mark.parametrize(
     "url", ["", "redis://secret@x", "http://", "http://secret:x", "postgresql://secret?what=ever", "secret"]
 )
-def test_any_other_url_is_refused_without_repeating_it(url: str) -> None:
-    with pytest.raises(Unusable) as refused:
+def test_any_other_url_is_rejected_without_repeating_it(url: str) -> None:
+    with pytest.raises(Unusable) as error:
         section(url)
 
-    assert "secret" not in str(refused.value)
+    assert "secret" not in str(error.value)
