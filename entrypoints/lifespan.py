@@ -11,7 +11,7 @@ from entrypoints.version import VERSION
 
 @asynccontextmanager
 async def lifespan(container: Container) -> AsyncIterator[None]:
-    """Open the container's parts in order, end turns abandoned by a dead process, and close in reverse order.
+    """Open the container's parts in order, and close them in reverse.
 
     Raises:
         Unusable: A configured part cannot be used.

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from application.ports import history, llm, memory
+from application.ports import history, live_turns, llm, memory
 from domain import errors
 from domain.errors import ChatError
 from entrypoints.http.errors import STATUS
@@ -28,9 +28,11 @@ BODY: Final = tuple(_REQUEST_CODES)
 
 STORE: Final = (history.HistoryUnavailable, errors.ServerShuttingDown, errors.InternalError)
 
+LIVE: Final = (live_turns.LiveTurnsUnavailable,)
+
 MEMORY: Final = (memory.MemoryUnavailable, memory.MemoryRefused)
 
-BEGIN: Final = (errors.MessageTooLong, errors.ContextTooLong, errors.TurnInProgress, errors.Cancelled, *STORE)
+BEGIN: Final = (errors.MessageTooLong, errors.ContextTooLong, errors.TurnInProgress, errors.Cancelled, *STORE, *LIVE)
 
 UPSTREAM: Final = (
     llm.LLMUnreachable,

@@ -206,7 +206,7 @@ async def test_a_file_that_is_not_a_database_is_rejected_and_left_unchanged(fork
     (tmp_path / "chat.db").write_text("Dear diary, " * 100)
     status, output = await forks.run(tmp_path, "serve", OPENAI_API_KEY=SECRET, DATABASE_URL="sqlite:///chat.db")
     assert status == 3
-    assert "is no SQLite database" in output
+    assert "is not an SQLite database" in output
     assert "Traceback" not in output
     assert (tmp_path / "chat.db").read_text() == "Dear diary, " * 100
 
@@ -239,7 +239,7 @@ TABLES = {
     "conversations",
     "turns",
     "remembering",
-    "forgetting",
+    "memory_users",
     "memory_owners",
     "memories",
     "memory_words",

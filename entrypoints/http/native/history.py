@@ -14,7 +14,7 @@ from entrypoints.http.native.schemas import (
     HistoryView,
     UserIdField,
 )
-from entrypoints.http.openapi import MEMORY, STORE, problems
+from entrypoints.http.openapi import LIVE, MEMORY, STORE, problems
 
 router = APIRouter(prefix="/api/chat", tags=["history"])
 
@@ -42,7 +42,7 @@ async def get_history(
     "/history/{user_id}",
     summary="Delete a user's turns",
     response_model_exclude_none=True,
-    responses=problems(UnknownCursor, *STORE, *MEMORY),
+    responses=problems(UnknownCursor, *STORE, *LIVE, *MEMORY),
 )
 async def clear_history(
     user_id: UserIdField,

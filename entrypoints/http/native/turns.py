@@ -13,31 +13,31 @@ from entrypoints.http.errors import RefusedTurn, invalid_request
 from entrypoints.http.event_stream import EventStream
 from entrypoints.http.native.schemas import TurnView
 from entrypoints.http.native.wire import NativeWire
-from entrypoints.http.openapi import STORE, STREAM, described, problems
+from entrypoints.http.openapi import LIVE, STORE, STREAM, described, problems
 
 router = APIRouter(prefix="/api/chat/turns", tags=["turns"])
 
 
-@router.get("/{turn_id}", summary="A turn", responses=problems(TurnNotFound, *STORE))
+@router.get("/{turn_id}", summary="Get a turn", responses=problems(TurnNotFound, *STORE))
 async def get_turn(turn_id: str, get: GetTurnDep) -> TurnView:
     return TurnView.of(await get(TurnId(turn_id)))
 
 
-@router.post("/{turn_id}/stop", summary="Stop a running turn", responses=problems(TurnNotFound, *STORE))
+@router.post("/{turn_id}/stop", summary="Stop a running turn", responses=problems(TurnNotFound, *STORE, *LIVE))
 async def stop_turn(turn_id: str, stop: StopTurnDep) -> TurnView:
     return TurnView.of(await stop(TurnId(turn_id)))
 
 
 @router.get(
     "/{turn_id}/stream",
-    summary="Follow a running or just finished turn",
+    summary="Stream a running or recently finished turn",
     response_class=Response,
     responses=STREAM
     | {
-        204: {"description": "The turn has ended, and every event of it has been sent."},
-        400: described("Problem: `invalid_request`, where the number of the last event is not one"),
+        204: {"description": "The turn has ended, and `after` is its last event."},
+        400: described("Problem: `invalid_request` if the event number is invalid"),
     }
-    | problems(TurnNotFound, StreamExpired, *STORE),
+    | problems(TurnNotFound, StreamExpired, *STORE, *LIVE),
 )
 async def follow_turn(
     turn_id: str,
@@ -45,7 +45,7 @@ async def follow_turn(
     follow: FollowTurnDep,
     settings: SettingsDep,
     last_event_id: Annotated[str | None, Header(description="Number of the last event received.")] = None,
-    after: Annotated[str | None, Query(description="The same, for clients that can not set headers.")] = None,
+    after: Annotated[str | None, Query(description="The same, for clients that cannot set headers.")] = None,
 ) -> Response:
     seen = _event_number(last_event_id, after)
     turn = await get(TurnId(turn_id))
@@ -68,5 +68,5 @@ def _event_number(last_event_id: str | None, after: str | None) -> int:
     if value is None:
         return 0
     if not (value.isascii() and value.isdigit() and len(value) <= 9):
-        raise invalid_request(400, pointer, "must be the number of an event, or 0")
+        raise invalid_request(400, pointer, "must be an event number, or 0")
     return int(value)
