@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.bench.servers import running
 
 RUNS = 9
-_INSTALLED = 'import sys; sys.modules |= dict.fromkeys(("aiohttp", "rich", "werkzeug", "yaml"))'
+_INSTALLED = 'import sys; sys.modules |= dict.fromkeys(("rich", "werkzeug", "yaml"))'
 """Have what an installation without the packages of developers has: libraries load these wherever they are."""
 _IMPORTS = "import fastapi, uvicorn, openai, sqlalchemy"
 _SERVE = "from entrypoints.cli.main import main; main(['serve'])"

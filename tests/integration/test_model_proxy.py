@@ -306,6 +306,8 @@ async def test_a_tunnel_through_a_tls_proxy(
         llm = open_llm("https://model.test:81/v1")
         assert [["Hi"]] * 3 == [await deltas_of(llm) for _ in range(3)]
         assert 1 == proxy.connections
+        assert "proxy-authorization" not in headers_of(proxy.requests[0])
+        assert b"sk-test" not in proxy.requests[0]
 
 
 @pytest.mark.usefixtures("trusted_authority")
