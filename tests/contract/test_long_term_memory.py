@@ -57,6 +57,7 @@ class TestMemorySQLite(DurableMemoryContract):
             await database.close()
 
 
+@pytest.mark.server
 class TestMemoryMem0Qdrant(DurableMemoryContract):
     @pytest.fixture(autouse=True)
     def models(self, upstream: MemoryUpstream) -> None:
@@ -68,6 +69,7 @@ class TestMemoryMem0Qdrant(DurableMemoryContract):
             yield memory
 
 
+@pytest.mark.server
 class TestMemoryMem0Pgvector(DurableMemoryContract):
     @pytest.fixture(autouse=True)
     def servers(self, upstream: MemoryUpstream, postgres: Postgres) -> None:
@@ -79,6 +81,7 @@ class TestMemoryMem0Pgvector(DurableMemoryContract):
             yield memory
 
 
+@pytest.mark.server
 class TestMemoryMem0Platform(LongTermMemoryContract):
     lag = Lag()
 

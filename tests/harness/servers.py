@@ -56,7 +56,9 @@ async def running_service(
     for name, part in (overrides or {}).items():
         container.providers[name].override(providers.Object(part))
     for name, keywords in (arguments or {}).items():
-        container.providers[name].add_kwargs(**keywords)
+        provider = container.providers[name]
+        assert isinstance(provider, providers.Singleton)
+        provider.add_kwargs(**keywords)
     started: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     server = DrainingServer(create_app(chosen, container), started.set_result)
     listener = socket.create_server(("127.0.0.1", 0), backlog=2048)

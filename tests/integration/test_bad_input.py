@@ -13,6 +13,8 @@ from tests.harness.corpus import BAD_IDS, GOOD_IDS
 from tests.harness.fakes import ScriptedLLM
 from tests.harness.servers import Service, running_service
 
+pytestmark = pytest.mark.server
+
 HELLO = {"user_id": "user123", "message": "Hello"}
 CHAT = ("/api/chat", "/api/chat/simple")
 JSON = {"Content-Type": "application/json"}

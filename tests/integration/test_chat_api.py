@@ -27,6 +27,8 @@ from tests.harness.chat import (
 from tests.harness.fakes import ScriptedLLM, ScriptedReply
 from tests.harness.servers import running_service
 
+pytestmark = pytest.mark.server
+
 UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 
 
@@ -98,8 +100,8 @@ async def test_a_failure_in_mid_stream_ends_it_with_an_error_in_the_documented_s
             == (
                 'id: 1\ndata: {"content": "Hel", "done": false}\n\n'
                 'id: 2\ndata: {"content": "", "done": true, "error": {"code": "upstream_disconnected", '
-                '"title": "The connection to the model\'s service broke", '
-                '"detail": "The connection to the model\'s service broke.", '
+                '"title": "The connection to the model service broke", '
+                '"detail": "The connection to the model service broke.", '
                 f'"turn_id": "{turn_id}", "retryable": true}}}}\n\n'
                 "id: 3\ndata: [DONE]\n\n"
             ).encode()

@@ -17,6 +17,8 @@ from tests.harness.scripted_upstream import TEXTS, ScriptedUpstream
 from tests.harness.servers import Service, running_service
 from tests.harness.service_log import ServiceLog
 
+pytestmark = pytest.mark.server
+
 STREAM, SIMPLE = "/api/chat", "/api/chat/simple"
 
 WAYS_TO_LEAVE = ["fin", "rst", "half"]

@@ -19,6 +19,8 @@ from tests.harness.chat import (
 )
 from tests.harness.fakes import ScriptedReply
 
+pytestmark = pytest.mark.server
+
 
 async def test_a_second_turn_of_a_conversation_waits_for_the_first() -> None:
     async with serving(HANGS, ScriptedReply()) as (service, llm), streaming(service) as first:

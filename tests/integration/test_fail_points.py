@@ -18,6 +18,8 @@ from tests.harness.leaks import assert_no_turn_left
 from tests.harness.raw_client import RawClient
 from tests.harness.servers import Service, running_service
 
+pytestmark = pytest.mark.server
+
 WHOLE = "Hello, world!"
 STREAM, SIMPLE = "/api/chat", "/api/chat/simple"
 

@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 from tests.harness.chat import (
     HANGS,
     history,
@@ -10,6 +12,8 @@ from tests.harness.chat import (
     serving,
     streaming,
 )
+
+pytestmark = pytest.mark.server
 
 
 async def test_the_history_has_the_documented_keys_first() -> None:

@@ -794,6 +794,7 @@ async def test_an_error_does_not_quote_what_was_said(history: HistorySQL) -> Non
 # PostgreSQL is next
 
 
+@pytest.mark.server
 def test_the_statements_of_every_turn_run_on_postgresql(postgres: Postgres) -> None:
     engine = create_engine(make_url(postgres.new_database()).set(drivername="postgresql+psycopg"))
     begin, now = new_turn("Hello"), datetime.now(UTC)

@@ -30,6 +30,8 @@ from domain.conversation import Message, Role
 from domain.errors import ChatError, OutputLimit
 from tests.harness.scripted_upstream import NASTY_TEXTS, ScriptedUpstream
 
+pytestmark = pytest.mark.server
+
 KEY = "sk-verysecret-0123456789abcdef"
 MESSAGES = [Message(Role.USER, "Hello")]
 

@@ -21,6 +21,8 @@ from application.ports.llm import (
 )
 from domain.conversation import Message, Role
 
+pytestmark = pytest.mark.server
+
 MESSAGES = [Message(Role.USER, "Hello")]
 
 

@@ -14,6 +14,8 @@ from openai import OpenAI
 from domain.errors import Unusable
 from entrypoints.local_model import LocalModel, local_model
 
+pytestmark = pytest.mark.server
+
 ROOT = Path(__file__).parents[2]
 
 EXITS_DURING_A_REPLY = """

@@ -14,6 +14,8 @@ from tests.harness.fakes import ScriptedLLM
 from tests.harness.scripted_upstream import TEXTS, ScriptedUpstream
 from tests.harness.servers import running_service, service_process
 
+pytestmark = pytest.mark.server
+
 HELLO = {"user_id": "user123", "message": "Hello"}
 BANNER = ("Smart Chatbot listens on ", "  ")
 HOSTILE: Sequence[str] = ("a%0d%0aINJECTED", "%0a{%22INJECTED%22:1}", "%e2%80%a8INJECTED", "%1b[31mINJECTED", "%00")

@@ -20,6 +20,8 @@ from tests.harness.corpus import BAD_IDS, GOOD_IDS
 from tests.harness.fakes import LearningMemory, ScriptedLLM
 from tests.harness.servers import Service, running_service
 
+pytestmark = pytest.mark.server
+
 ANN = "/api/memories/ann"
 NOBODY = "00000000-0000-4000-8000-000000000000"
 UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"

@@ -14,6 +14,8 @@ from tests.harness.mem0_memory import ADA, SECRET, completed, facts
 from tests.harness.memory_upstream import API_KEY, MemoryUpstream, memory_upstream_in_thread, open_mem0
 from tests.harness.servers import NOBODY
 
+pytestmark = pytest.mark.server
+
 FAULTS = ("status-500", "status-429", "status-401", "closehead", "garbage", "html")
 
 

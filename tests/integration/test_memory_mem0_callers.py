@@ -19,6 +19,8 @@ from tests.harness.mem0_memory import ADA, BOB, completed, facts, until
 from tests.harness.memory_upstream import MemoryUpstream, memory_upstream_in_thread, open_mem0
 from tests.harness.servers import ROOT, clean_environment
 
+pytestmark = pytest.mark.server
+
 
 @pytest.fixture
 def upstream() -> Iterator[MemoryUpstream]:

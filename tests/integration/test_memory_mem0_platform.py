@@ -41,6 +41,8 @@ from tests.harness.mem0_platform_faults import (
 )
 from tests.harness.servers import clean_environment
 
+pytestmark = pytest.mark.server
+
 ADA, BOB = UserId("ada"), UserId("bob")
 CANARY = "canary-of-the-user"
 

@@ -17,6 +17,8 @@ from tests.harness.memory_upstream import API_KEY, MemoryUpstream, memory_upstre
 from tests.harness.postgres import Postgres
 from tests.harness.servers import NOBODY
 
+pytestmark = pytest.mark.server
+
 
 @pytest.fixture
 def upstream() -> Iterator[MemoryUpstream]:

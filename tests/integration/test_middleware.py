@@ -9,6 +9,8 @@ import pytest
 from tests.harness.fakes import ScriptedLLM
 from tests.harness.servers import Service, running_service
 
+pytestmark = pytest.mark.server
+
 HELLO = {"user_id": "user123", "message": "Hello"}
 ORIGIN = "https://chat.example"
 

@@ -25,7 +25,10 @@ TIMEOUT = 5
 OpenLLM = Callable[[str], LLMOpenAI]
 Ending = Callable[[Call], Awaitable[None]]
 
-pytestmark = pytest.mark.usefixtures("nothing_else_is_collected", "nothing_is_left_behind", "no_proxy_of_this_machine")
+pytestmark = [
+    pytest.mark.server,
+    pytest.mark.usefixtures("nothing_else_is_collected", "nothing_is_left_behind", "no_proxy_of_this_machine"),
+]
 
 
 @pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])

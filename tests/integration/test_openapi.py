@@ -143,6 +143,7 @@ def test_every_error_response_is_documented_as_a_problem() -> None:
     assert kinds == {"application/problem+json"}
 
 
+@pytest.mark.server
 async def test_every_observed_status_is_documented() -> None:
     undocumented = []
     async with running_service({"llm": ScriptedLLM()}) as service:
@@ -154,6 +155,7 @@ async def test_every_observed_status_is_documented() -> None:
     assert undocumented == []
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("error", [LLMUnreachable(), LLMRateLimited(), LLMTimeout()])
 async def test_the_status_of_a_failed_reply_is_documented(error: Any) -> None:
     async with running_service({"llm": ScriptedLLM(ScriptedReply(refusal=error))}) as service:
@@ -163,6 +165,7 @@ async def test_the_status_of_a_failed_reply_is_documented(error: Any) -> None:
         assert str(response.status_code) in documented()[("POST", path)]["responses"]
 
 
+@pytest.mark.server
 async def test_the_status_of_an_unavailable_history_is_documented() -> None:
     history = FailingHistory({"begin": [HistoryUnavailable()]})
     async with running_service({"llm": ScriptedLLM(), "history": history}) as service:

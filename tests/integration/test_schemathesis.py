@@ -13,6 +13,8 @@ from tests.harness.fakes import ScriptedLLM, ScriptedReply
 from tests.harness.servers import running_service
 from tests.integration.test_openapi import documented
 
+pytestmark = pytest.mark.server
+
 # JSON Schema cannot express cursors or blank messages, so the service may reject requests that match the schema.
 EXCLUDED: list[CheckFunction] = [positive_data_acceptance]
 

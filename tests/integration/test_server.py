@@ -25,6 +25,7 @@ def test_the_server_uses_the_configured_event_loop(choice: str, kind: type[async
     assert isinstance(loop, kind)
 
 
+@pytest.mark.server
 async def test_turns_wait_for_a_free_connection_to_the_model() -> None:
     async with ScriptedUpstream() as upstream:
         async with running_service(

@@ -27,6 +27,8 @@ from tests.harness.fakes import ScriptedLLM, ScriptedReply
 from tests.harness.leaks import PeakMemory, assert_no_turn_left
 from tests.harness.servers import Service, clean_environment, running_service, service_process
 
+pytestmark = pytest.mark.server
+
 WHOLE = "Hello, world!"
 STREAM, SIMPLE = "/api/chat", "/api/chat/simple"
 HELLO = {"user_id": "user", "message": "Hello"}
@@ -34,7 +36,10 @@ HELLO = {"user_id": "user", "message": "Hello"}
 both_endpoints = pytest.mark.parametrize("path", [STREAM, SIMPLE])
 
 
-QUICK = {"generate_reply": {"store_delays": (0.0, 0.01, 0.02)}, "turn_runner": {"save_interval": 0.05}}
+QUICK: dict[str, dict[str, Any]] = {
+    "generate_reply": {"store_delays": (0.0, 0.01, 0.02)},
+    "turn_runner": {"save_interval": 0.05},
+}
 
 
 def url_of(path: Path) -> str:
@@ -313,9 +318,10 @@ def _seed(path: Path) -> None:
         connection.execute("INSERT INTO conversations VALUES ('user', 'default', 0, ?, ?, ?)", [TURNS] * 3)
         connection.execute(
             "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < ?)"
-            " INSERT INTO turns SELECT printf('00000000-0000-4000-8000-%012d', n), 'user', 'default', n, n * 1000000,"
+            " INSERT INTO turns (id, user_id, conversation_id, seq, started_at, user_message, reply, status)"
+            " SELECT printf('00000000-0000-4000-8000-%012d', n), 'user', 'default', n, n * 1000000,"
             " 'question ' || n, substr('answer ' || n || hex(zeroblob(1000)), 1, iif(n > 99000, 2000, 20)),"
-            " 'completed', NULL FROM numbers",
+            " 'completed' FROM numbers",
             [TURNS],
         )
 
@@ -397,7 +403,9 @@ def _serve(directory: Path) -> subprocess.CompletedProcess[str]:
 def _filled_database(path: Path) -> bytes:
     SQLiteDatabase(url_of(path)).migrate()
     with closing(sqlite3.connect(path)) as connection, connection:
-        connection.executemany("INSERT INTO users (id, last_seq) VALUES (?, 0)", ([f"user{number}"] for number in range(500)))
+        connection.executemany(
+            "INSERT INTO users (id, last_seq) VALUES (?, 0)", ([f"user{number}"] for number in range(500))
+        )
     return path.read_bytes()
 
 

@@ -15,6 +15,8 @@ from domain.context import assemble, estimate_tokens
 from domain.conversation import Exchange
 from entrypoints.local_model import SLOT_TOKENS, LocalModel, local_model
 
+pytestmark = pytest.mark.server
+
 PROSE: Final[Mapping[str, str]] = {
     "English": (
         "The harbour was quiet that morning. A few gulls walked along the wall, and an old man in a blue coat mended "

@@ -6,7 +6,6 @@ import anyio
 import httpx2
 import pytest
 
-from adapters import live_turns_in_process
 from domain.conversation import TurnId
 from tests.harness.chat import (
     HANGS,
@@ -20,6 +19,8 @@ from tests.harness.chat import (
 )
 from tests.harness.fakes import ScriptedReply
 from tests.harness.servers import Service
+
+pytestmark = pytest.mark.server
 
 UNKNOWN = "0b0c5b1e-8a7c-4a53-9f0e-6d3a4f1c2b7d"
 GARBAGE = ("x", "-1", "1.0", "+1", "1e3", "٣", "²", "0x1", "9" * 10, "9" * 5000, "1,2", "1\t2", "a" * 100)

@@ -20,6 +20,8 @@ from tests.harness.scripted_upstream import NASTY_TEXTS, TEXTS, ScriptedUpstream
 from tests.harness.servers import Service, running_service
 from tests.harness.service_log import ServiceLog
 
+pytestmark = pytest.mark.server
+
 KEY = "sk-canary-5e1f0c"
 MESSAGE = "canary of what the user said"
 PROVIDER_TEXT = "secret reason"
@@ -389,13 +391,16 @@ async def test_an_empty_reply_is_left_out_of_the_next_prompt(upstream: ScriptedU
     assert expected == upstream.requests[-1].body["messages"]
 
 
-@pytest.mark.parametrize(("model", "tokens"), [("nousage", None), ("twousage", 4), ("any", 4)])
-async def test_usage_is_logged_where_it_was_told(
-    upstream: ScriptedUpstream, tmp_path: Path, log: ServiceLog, model: str, tokens: int | None
+@pytest.mark.parametrize(
+    ("model", "tokens", "estimated"), [("nousage", 7, True), ("twousage", 4, None), ("any", 4, None)]
+)
+async def test_usage_is_logged_as_reported_or_else_estimated(
+    upstream: ScriptedUpstream, tmp_path: Path, log: ServiceLog, model: str, tokens: int, estimated: bool | None
 ) -> None:
     async with calling(upstream, model, tmp_path) as caller:
         await caller.post(SIMPLE)
-    assert [tokens] == [line["completion_tokens"] for line in log.events("turn completed")]
+    [line] = log.events("turn completed")
+    assert (tokens, estimated) == (line["completion_tokens"], line.get("usage_estimated"))
 
 
 @pytest.mark.parametrize("model", ["bigline-2", "endless"])
