@@ -11,19 +11,23 @@ from domain.conversation import Message, Turn, Usage
 from domain.errors import ChatError, Interruption, OutputLimit
 from domain.reply import ReplyText
 
-CLOSE_TIMEOUT = 5.0
-"""Seconds that writing a log's last event may take."""
-
 
 class RunningTurn:
     """One turn while its reply is generated.
 
     Writing to the event log never fails the turn: at the first error the log is abandoned, which ends it for its
-    readers, and the reply is still generated and stored.
+    readers, and the reply is still generated and stored. Closing the log may take `close_timeout` seconds.
     """
 
     def __init__(
-        self, turn: Turn, lease: Lease, observer: TurnObserver, *, use_memory: bool = True, max_reply_bytes: int
+        self,
+        turn: Turn,
+        lease: Lease,
+        observer: TurnObserver,
+        *,
+        use_memory: bool = True,
+        max_reply_bytes: int,
+        close_timeout: float = 5.0,
     ) -> None:
         self.turn = turn
         self.lease = lease
@@ -48,6 +52,7 @@ class RunningTurn:
         self.renewed_at = self.started_at
         """When the turn's lease in the history was last renewed."""
         self._observer = observer
+        self._close_timeout = close_timeout
         self._log: EventLog | None = None
 
     def attach(self, log: EventLog) -> None:
@@ -92,7 +97,7 @@ class RunningTurn:
         """Tell the readers how the turn ended."""
         if self._log is not None:
             try:
-                with anyio.fail_after(CLOSE_TIMEOUT):
+                with anyio.fail_after(self._close_timeout):
                     await self._log.close(end)
             except Exception as error:
                 self._abandon_log(error)
