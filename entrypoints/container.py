@@ -1,7 +1,6 @@
 """The composition root: builds every part of the service from the settings. Read it from top to bottom."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -196,17 +195,13 @@ class Container(containers.DeclarativeContainer):
     check_health = providers.Singleton(CheckHealth, history, memory, history, recall, turn_runner)
 
     parts = providers.List(
-        providers.Selector(settings.provided.database_backend, sql=database, none=providers.Factory(nullcontext)),
+        providers.Selector(settings.provided.database_backend, sql=database, none=providers.Object(None)),
+        store,
+        live_turns,
+        leases,
         upstream,
-        providers.Selector(
-            settings.provided.memory_backend,
-            sql=providers.Factory(nullcontext),
-            mem0=unguarded_memory,
-            mem0_platform=unguarded_memory,
-            in_memory=providers.Factory(nullcontext),
-            none=providers.Factory(nullcontext),
-        ),
+        unguarded_memory,
         outbox_worker.provided.opened.call(),
         turn_runner.provided.opened.call(),
     )
-    """Async context managers, entered by the lifespan in this order and exited in reverse."""
+    """What the lifespan opens, in this order, if it is an async context manager."""

@@ -1,7 +1,7 @@
-"""Open and close the parts of the service."""
+"""Opening and closing the parts of the service."""
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
 import structlog
 
@@ -11,15 +11,18 @@ from entrypoints.version import VERSION
 
 @asynccontextmanager
 async def lifespan(container: Container) -> AsyncIterator[None]:
-    """Open the container's parts in order, and close them in reverse.
+    """Open the parts that the container lists, in that order, and close them in reverse order.
+
+    A part that is not an async context manager has nothing to open.
 
     Raises:
-        Unusable: A configured part cannot be used.
+        Unusable: a configured part cannot be used.
     """
     log = structlog.get_logger()
     async with AsyncExitStack() as stack:
         for part in container.parts():
-            await stack.enter_async_context(part)
+            if isinstance(part, AbstractAsyncContextManager):
+                await stack.enter_async_context(part)
         log.info("started", version=VERSION)
         yield
     log.info("stopped")

@@ -1,12 +1,13 @@
 """The lifespan opens the container's parts in order and closes them in reverse."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
 from dependency_injector import providers
 
+from adapters.history_in_memory import HistoryInMemory
 from domain.errors import Unusable
 from entrypoints.container import Container
 from entrypoints.lifespan import lifespan
@@ -61,23 +62,57 @@ async def test_an_unusable_part_closes_those_opened_before_it() -> None:
     assert parts.events == ["database opened", "database closed"]
 
 
+async def test_a_part_that_is_not_a_context_manager_has_nothing_to_open() -> None:
+    parts = Parts()
+    async with lifespan(container_with(None, object(), parts.part("database"))):
+        pass
+
+    assert parts.events == ["database opened", "database closed"]
+
+
 @pytest.mark.parametrize(
-    ("chosen", "unused"),
+    ("chosen", "opened"),
     [
-        ({}, [0, 2]),
-        ({"history_backend": "sql"}, [2]),
-        ({"memory_backend": "sql"}, [2]),
-        ({"memory_backend": "in_memory"}, [0, 2]),
-        ({"memory_backend": "mem0_platform", "mem0_api_key": "m0-key"}, [0]),
+        ({}, ["LLMOpenAI"]),
+        ({"history_backend": "sql"}, ["SQLiteDatabase", "LLMOpenAI"]),
+        ({"memory_backend": "sql"}, ["SQLiteDatabase", "LLMOpenAI"]),
+        ({"memory_backend": "in_memory"}, ["LLMOpenAI"]),
+        ({"memory_backend": "mem0_platform", "mem0_api_key": "m0-key"}, ["LLMOpenAI", "MemoryMem0Platform"]),
     ],
 )
-def test_parts_that_are_not_configured_are_empty(chosen: dict[str, Any], unused: list[int]) -> None:
-    parts = Container(settings=settings(**chosen)).parts()
+def test_only_configured_adapters_are_opened(chosen: dict[str, Any], opened: list[str]) -> None:
+    *adapters, _outbox_worker, _turn_runner = Container(settings=settings(**chosen)).parts()
 
-    assert [index for index, part in enumerate(parts) if isinstance(part, nullcontext)] == unused
+    assert opened == [type(part).__name__ for part in adapters if isinstance(part, AbstractAsyncContextManager)]
 
 
-def test_every_part_is_an_async_context_manager() -> None:
-    parts = Container(settings=settings(history_backend="sql", memory_backend="sql")).parts()
+def test_the_outbox_worker_and_then_the_turn_runner_are_opened_last() -> None:
+    *_, outbox_worker, turn_runner = Container(settings=settings()).parts()
 
-    assert [part for part in parts if not hasattr(part, "__aenter__") or not hasattr(part, "__aexit__")] == []
+    assert ["OutboxWorker.opened", "TurnRunner.opened"] == [
+        part.gen.__qualname__ for part in (outbox_worker, turn_runner)
+    ]
+
+
+async def test_an_adapter_that_replaces_another_is_opened() -> None:
+    parts = Parts()
+    container = Container(settings=settings())
+    container.store.override(providers.Object(OpenedHistory(parts)))
+    async with lifespan(container):
+        parts.events.append("serving")
+
+    assert parts.events == ["history opened", "serving", "history closed"]
+
+
+class OpenedHistory(HistoryInMemory):
+    """A history that has to be opened."""
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__()
+        self._parts = parts
+
+    async def __aenter__(self) -> None:
+        self._parts.events.append("history opened")
+
+    async def __aexit__(self, *exc_info: Any) -> None:
+        self._parts.events.append("history closed")
