@@ -1,6 +1,6 @@
-"""A server that says byte for byte what a test has it say.
+"""A TCP server that sends the exact bytes of a test.
 
-async def play(call: Call) -> None:      what happens on each connection
+async def play(call: Call) -> None:      runs on each connection
     await call.request()
     await call.send(b"HTTP/1.1 204 No Content\\r\\n\\r\\n")
 
@@ -17,7 +17,7 @@ from typing import Self
 
 
 class Call:
-    """One connection. It is closed when whoever plays it returns."""
+    """One connection. It is closed when its `Play` returns."""
 
     def __init__(self, server: "RawServer", reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.server = server
@@ -25,20 +25,20 @@ class Call:
         self.writer = writer
 
     async def request(self) -> bytes:
-        """The head of the next request, whose body is skipped."""
+        """Read the next request and return its head."""
         head = await self.head()
         _, _, length = head.lower().partition(b"\r\ncontent-length: ")
         await self.reader.readexactly(int(length.partition(b"\r\n")[0] or 0))
         return head
 
     async def head(self) -> bytes:
-        """The head of the next request, whose body stays where it is."""
+        """Read the head of the next request, but not its body."""
         head = await self.reader.readuntil(b"\r\n\r\n")
         self.server.requests.append(head)
         return head
 
     async def send(self, data: bytes) -> None:
-        """Returns when there is room for more; at the earliest when whoever is connected had a look."""
+        """Send `data`; return when there is room for more, and other tasks have run."""
         self.writer.write(data)
         self.server.sent += len(data)
         await self.writer.drain()
@@ -49,7 +49,7 @@ class Call:
             await self.send(data)
 
     async def left(self) -> None:
-        """Return when whoever is connected has left."""
+        """Read until the client closes the connection."""
         while await self.reader.read(65536):
             pass
 
@@ -63,7 +63,7 @@ Play = Callable[[Call], Awaitable[None]]
 
 
 class RawServer:
-    """What has come, on how many connections, and how much was sent."""
+    """Runs `play` on each connection, and records the heads of requests, the connections and the bytes sent."""
 
     def __init__(self, play: Play, *, secure: ssl.SSLContext | None = None) -> None:
         self.requests: list[bytes] = []
@@ -92,12 +92,12 @@ class RawServer:
         await self._server.wait_closed()
 
     async def all_closed(self) -> None:
-        """Return when no connection is open any more; a test's time limit ends the wait."""
+        """Wait until no connection is open; the timeout of the test limits this."""
         while self.open or not self.connections:
             await asyncio.sleep(0.005)
 
     async def stalled(self) -> None:
-        """Return when nothing more is sent."""
+        """Wait until nothing was sent for a tenth of a second."""
         before = -1
         while before != self.sent:
             before = self.sent

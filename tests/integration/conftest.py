@@ -1,4 +1,4 @@
-"""What tests of connections want around them."""
+"""Fixtures for tests of connections."""
 
 import asyncio
 import gc
@@ -11,7 +11,7 @@ PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
 @pytest.fixture(scope="module")
 def nothing_else_is_collected() -> Iterator[None]:
-    """Collecting garbage takes long where it has to look at all that was ever imported."""
+    """Exclude all imported modules from garbage collection, which is slow otherwise."""
     gc.collect()
     gc.freeze()
     yield
@@ -20,7 +20,7 @@ def nothing_else_is_collected() -> Iterator[None]:
 
 @pytest.fixture
 async def nothing_is_left_behind() -> AsyncIterator[None]:
-    """Errors that nobody retrieves, and sockets that nobody closes, fail the test when they are collected."""
+    """Fail the test if it leaves tasks, exceptions that were never retrieved, or open sockets."""
     before = len(asyncio.all_tasks())
     yield
     assert before == len(asyncio.all_tasks())

@@ -232,6 +232,23 @@ async def test_a_tls_connection_that_was_closed_while_idle_is_not_reused(
 
 @pytest.mark.usefixtures("trusted_authority")
 @pytest.mark.parametrize("ending", [end, reset])
+async def test_a_request_on_a_stale_tls_connection_is_sent_again_on_a_new_one(
+    open_llm: OpenLLM, server_context: ssl.SSLContext, ending: Ending
+) -> None:
+    async def play(call: Call) -> None:
+        await call.request()
+        await call.send(STREAM)
+        await call.request()
+        await ending(call)
+
+    async with RawServer(play, secure=server_context) as server:
+        llm = open_llm(server.url)
+        assert [["Hi"]] * 2 == [await deltas_of(llm) for _ in range(2)]
+        assert (2, 3) == (server.connections, len(server.requests))
+
+
+@pytest.mark.usefixtures("trusted_authority")
+@pytest.mark.parametrize("ending", [end, reset])
 async def test_a_tls_connection_that_breaks_within_the_response_is_an_error(
     open_llm: OpenLLM, server_context: ssl.SSLContext, ending: Ending
 ) -> None:
