@@ -7,6 +7,7 @@ import pytest
 from blockbuster import blockbuster_ctx
 
 from tests.harness.postgres import Postgres, postgres_server
+from tests.harness.rows import RowCoverage
 from tests.harness.socket_guard import SocketGuard
 
 E2E = Path(__file__).parent / "e2e"
@@ -15,6 +16,10 @@ SERVER_FIXTURES = {"postgres", "forks"}
 
 _sockets = SocketGuard()
 _sockets.install()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(RowCoverage())
 
 
 @pytest.hookimpl(tryfirst=True)

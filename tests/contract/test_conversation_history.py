@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from adapters.history_in_memory import HistoryInMemory
 from adapters.history_observed import ObservedHistory
 from adapters.history_sql import HistorySQL
@@ -13,12 +15,14 @@ from tests.contract.conversation_history import ConversationHistoryContract, Dur
 from tests.harness.script import Observed
 
 
+@pytest.mark.row("U22")
 class TestHistoryInMemory(ConversationHistoryContract):
     @asynccontextmanager
     async def opened(self, directory: Path) -> AsyncIterator[ConversationHistory]:
         yield HistoryInMemory()
 
 
+@pytest.mark.row("U22")
 class TestHistorySQLite(DurableHistoryContract):
     @asynccontextmanager
     async def opened(self, directory: Path) -> AsyncIterator[ConversationHistory]:

@@ -57,6 +57,7 @@ class TestMemorySQLite(DurableMemoryContract):
             await database.close()
 
 
+@pytest.mark.row("M3")
 @pytest.mark.server
 class TestMemoryMem0Qdrant(DurableMemoryContract):
     @pytest.fixture(autouse=True)

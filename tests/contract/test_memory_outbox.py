@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from adapters.history_in_memory import HistoryInMemory
 from adapters.history_observed import ObservedHistory
 from adapters.history_sql import HistorySQL
@@ -18,6 +20,7 @@ class TestMemoryOutboxInMemory(MemoryOutboxContract):
         yield HistoryInMemory()
 
 
+@pytest.mark.row("M2")
 class TestMemoryOutboxSQLite(DurableMemoryOutboxContract):
     @asynccontextmanager
     async def opened(self, directory: Path) -> AsyncIterator[OutboxStore]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import pytest
 
 from tests.harness.exchange import Exchange, client_of, follow, history
 from tests.harness.forks import Fork, Forks
@@ -58,6 +59,7 @@ async def test_a_kill_before_the_commit_leaves_an_interrupted_turn_that_was_not_
     assert "Hello, world!".startswith(turns[0]["assistant_response"])
 
 
+@pytest.mark.row("P3")
 async def test_a_kill_between_the_commit_and_its_acknowledgement_leaves_one_completed_turn(
     forks: Forks, tmp_path: Path
 ) -> None:
@@ -67,6 +69,7 @@ async def test_a_kill_between_the_commit_and_its_acknowledgement_leaves_one_comp
     assert turns[0]["assistant_response"] == "Hello, world!"
 
 
+@pytest.mark.row("P4")
 async def test_a_kill_before_the_model_is_asked_leaves_a_failed_turn_with_the_message(
     forks: Forks, tmp_path: Path
 ) -> None:

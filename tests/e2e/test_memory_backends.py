@@ -120,6 +120,7 @@ def files_with(folder: Path, *needles: bytes) -> list[Path]:
     return [path for path in files if any(needle in path.read_bytes() for needle in needles)]
 
 
+@pytest.mark.row("M3")
 async def test_killed_between_a_turns_end_and_its_remembering_it_is_remembered_once(
     forks: Forks, tmp_path: Path
 ) -> None:

@@ -152,6 +152,7 @@ async def test_starting_with_the_mem0_platform_requires_its_key(tmp_path: Path, 
     assert _sentence(complaints).startswith("MEM0_API_KEY: ")
 
 
+@pytest.mark.row("P13")
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in INVALID.items() for value in values])
 async def test_an_invalid_setting_is_rejected_in_one_line_without_secrets(
     forks: Forks, tmp_path: Path, name: str, value: str
@@ -194,6 +195,7 @@ async def test_a_taken_port_is_reported_in_one_line(forks: Forks, tmp_path: Path
     assert "Traceback" not in output
 
 
+@pytest.mark.row("S11")
 async def test_a_second_service_on_the_same_data_is_rejected(forks: Forks, tmp_path: Path) -> None:
     async with forks.service(tmp_path, OPENAI_API_KEY=SECRET):
         status, output = await forks.run(tmp_path, "serve", OPENAI_API_KEY=SECRET)

@@ -45,6 +45,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Stopped:
     return asyncio.run(_stop_under_load(tmp_path_factory.mktemp("stopped")))
 
 
+@pytest.mark.row("P5")
 def test_a_stop_says_not_ready_while_streams_still_run(stopped: Stopped) -> None:
     assert (stopped.readiness, stopped.running_when_asked) == (503, STREAMS)
 
@@ -53,12 +54,14 @@ def test_a_stop_leaves_the_liveness_alone(stopped: Stopped) -> None:
     assert stopped.liveness == 200
 
 
+@pytest.mark.row("P5")
 def test_a_stop_refuses_new_chats_and_closes_their_connections(stopped: Stopped) -> None:
     refusal = stopped.refusal
     assert (refusal.status_code, refusal.headers["Connection"]) == (503, "close")
     assert (refusal.json()["code"], refusal.json()["retryable"]) == ("server_shutting_down", True)
 
 
+@pytest.mark.row("P5")
 def test_a_stop_ends_every_stream_with_an_event_that_says_so(stopped: Stopped) -> None:
     lasts = [exchange.last or {} for exchange in stopped.exchanges]
     errors = Counter((last["error"]["code"], last["error"]["retryable"]) for last in lasts)
@@ -66,15 +69,18 @@ def test_a_stop_ends_every_stream_with_an_event_that_says_so(stopped: Stopped) -
     assert all(exchange.closed_properly for exchange in stopped.exchanges)
 
 
+@pytest.mark.row("P5")
 def test_a_stop_stores_how_every_turn_ended(stopped: Stopped) -> None:
     assert stopped.ends == {("interrupted", "server_shutting_down"): STREAMS}
 
 
+@pytest.mark.row("P5")
 def test_a_stop_is_over_soon_and_successful(stopped: Stopped) -> None:
     assert stopped.status == 0
     assert stopped.seconds < HANGS
 
 
+@pytest.mark.row("P5")
 def test_a_stop_leaves_no_traceback(stopped: Stopped) -> None:
     assert "Traceback" not in stopped.output
     assert '"exception"' not in stopped.output
@@ -94,6 +100,7 @@ async def test_a_reply_that_ends_within_the_grace_is_whole(forks: Forks, tmp_pat
 @pytest.mark.parametrize(
     "signals", [(signal.SIGINT,), (signal.SIGTERM, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT)]
 )
+@pytest.mark.row("P6")
 async def test_an_impatient_stop_does_not_wait_for_the_grace(
     forks: Forks, tmp_path: Path, signals: Sequence[signal.Signals]
 ) -> None:

@@ -131,6 +131,7 @@ async def outcomes(service: Service) -> list[tuple[str, str | None, str]]:
 
 
 @pytest.mark.parametrize("events", [0, 1, 3])
+@pytest.mark.row("C1", "C2", "C3")
 async def test_a_client_that_leaves_a_stream_ends_the_reply_where_it_stands(
     upstream: ScriptedUpstream, events: int
 ) -> None:
@@ -147,6 +148,7 @@ async def test_a_client_that_leaves_a_stream_ends_the_reply_where_it_stands(
 
 
 @pytest.mark.parametrize("path", [STREAM, SIMPLE])
+@pytest.mark.row("C1", "C2", "C3", "C6")
 async def test_a_client_that_leaves_before_the_model_has_answered_ends_the_call(
     upstream: ScriptedUpstream, path: str
 ) -> None:
@@ -159,6 +161,7 @@ async def test_a_client_that_leaves_before_the_model_has_answered_ends_the_call(
         assert await outcomes(service) == [("interrupted", "client_disconnected", "")] * 3
 
 
+@pytest.mark.row("C6")
 async def test_a_client_that_waits_for_the_whole_reply_and_leaves_ends_it_too(upstream: ScriptedUpstream) -> None:
     async with (
         serving(upstream, "hang-3") as service,
@@ -170,6 +173,7 @@ async def test_a_client_that_waits_for_the_whole_reply_and_leaves_ends_it_too(up
 
 
 @pytest.mark.parametrize(("path", "events"), [(STREAM, 0), (STREAM, 5), (SIMPLE, 0)])
+@pytest.mark.row("C1", "C2", "C3", "C6")
 async def test_a_reply_that_is_to_go_on_is_completed_without_its_client(
     upstream: ScriptedUpstream, path: str, events: int
 ) -> None:
@@ -235,6 +239,7 @@ async def test_a_reader_that_stays_keeps_the_reply_going_when_the_first_one_leav
         assert await outcome(service) == ("completed", None, texts(40))
 
 
+@pytest.mark.row("C20")
 async def test_two_readers_of_a_reply_get_the_same_events(upstream: ScriptedUpstream) -> None:
     async with serving(upstream, "tokens-40-5") as service, RawClient(service.url) as first:
         first.post(STREAM, say())
@@ -294,6 +299,7 @@ async def test_a_turn_that_is_not_there_can_not_be_followed(upstream: ScriptedUp
     assert {answer.json()["code"] for answer in refused} == {"turn_not_found"}
 
 
+@pytest.mark.row("C19")
 async def test_a_reply_that_ended_long_ago_is_to_be_read_in_the_history(
     upstream: ScriptedUpstream,
 ) -> None:
@@ -336,6 +342,7 @@ async def _read_slowly(client: RawClient, hurry: asyncio.Event) -> None:
                 await hurry.wait()
 
 
+@pytest.mark.row("C1", "C2", "C3", "C6")
 async def test_clients_that_leave_at_any_moment_leave_nothing_behind(upstream: ScriptedUpstream) -> None:
     chance = random.Random(7)
     async with serving(upstream, "tokens-60-5") as service:
@@ -436,6 +443,7 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("path", [STREAM, SIMPLE])
+@pytest.mark.row("X8")
 async def test_a_body_that_no_parser_should_take_is_refused(upstream: ScriptedUpstream, path: str) -> None:
     headers = {"Content-Type": "application/json"}
     async with serving(upstream, "any") as service:
@@ -445,6 +453,7 @@ async def test_a_body_that_no_parser_should_take_is_refused(upstream: ScriptedUp
     assert codes == dict.fromkeys(BOMBS, (400, "malformed_json"))
 
 
+@pytest.mark.row("X8")
 async def test_a_body_with_very_many_keys_is_answered_as_usual(upstream: ScriptedUpstream) -> None:
     many: dict[str, Any] = {f"k{number}": 0 for number in range(20_000)}
     async with serving(upstream, "any") as service:

@@ -45,6 +45,7 @@ async def test_a_busy_conversation_is_refused_at_once_where_that_is_asked_for() 
         assert (await history(service))["count"] == 1
 
 
+@pytest.mark.row("X2")
 async def test_four_turns_wait_and_a_fifth_is_refused_at_once() -> None:
     async with serving(HANGS, ScriptedReply()) as (service, llm), streaming(service) as first:
         waiting = [asyncio.create_task(post(service, message=str(number))) for number in range(5)]

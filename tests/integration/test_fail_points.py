@@ -111,6 +111,7 @@ FAILURES = [
 
 @both_endpoints
 @pytest.mark.parametrize(("kinds", "error", "failures"), FAILURES)
+@pytest.mark.row("S2")
 async def test_wherever_a_turn_fails_its_client_is_told_what_is_stored(
     path: str, kinds: set[str], error: type[Exception], failures: set[tuple[str, str]]
 ) -> None:

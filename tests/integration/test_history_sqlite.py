@@ -253,6 +253,7 @@ async def test_the_writer_is_configured_for_durability(database: SQLiteDatabase,
     assert value == await database.write(lambda connection: pragma(connection, name))
 
 
+@pytest.mark.row("S5")
 async def test_a_write_holds_the_write_lock_from_its_beginning(database: SQLiteDatabase, path: Path) -> None:
     def locked(_: Connection) -> str:
         with another_program(path) as other:
@@ -423,6 +424,7 @@ async def test_reads_do_not_wait_for_a_program_that_has_the_file_locked(history:
     assert [turn.user_message for turn in page.items] == ["before"]
 
 
+@pytest.mark.row("S4")
 async def test_writes_fail_if_the_file_stays_locked_and_succeed_again_afterwards(path: Path) -> None:
     turns = [new_turn(str(n)) for n in range(3)]
     async with opened(path, busy_timeout=0.2) as database:
@@ -438,6 +440,7 @@ async def test_writes_fail_if_the_file_stays_locked_and_succeed_again_afterwards
 # Disks that fail
 
 
+@pytest.mark.row("S8")
 async def test_a_full_disk_fails_writes_but_not_reads_until_there_is_room_again(
     history: HistorySQL, path: Path
 ) -> None:
@@ -513,6 +516,7 @@ def test_a_file_with_a_damaged_header_is_refused_and_left_unchanged(file: Path, 
 
 
 @pytest.mark.parametrize("page", [2, 5, 9])
+@pytest.mark.row("S9")
 def test_a_file_with_a_damaged_page_is_refused_and_left_unchanged(file: Path, page: int) -> None:
     damaged = flip(file, range(4096 * (page - 1), 4096 * (page - 1) + 64))
     assert refusal(file) == f"The database {file} is damaged: restore it from a backup, or move it away."

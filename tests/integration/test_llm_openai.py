@@ -132,6 +132,7 @@ async def test_a_refused_connection_is_repeatable(open_llm: OpenLLM) -> None:
     assert (type(raised), getattr(raised, "repeatable", None)) == (LLMUnreachable, True)
 
 
+@pytest.mark.row("U1")
 async def test_an_unknown_host_is_repeatable(open_llm: OpenLLM, monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*_: object, **__: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "unknown")

@@ -320,6 +320,7 @@ async def test_what_is_said_in_one_conversation_is_known_in_the_next() -> None:
     assert "My dog is called Bello" in llm.asked[1][-1].text
 
 
+@pytest.mark.row("M1")
 async def test_a_reply_does_not_wait_for_a_memory_that_hangs() -> None:
     memory = LearningMemory()
     memory.gate = anyio.Event()
@@ -364,6 +365,7 @@ async def test_what_can_not_be_forgotten_at_once_is_pending_and_not_shown() -> N
         assert "What is my dog called?" == llm.asked[0][-1].text
 
 
+@pytest.mark.row("M2")
 async def test_turns_that_are_given_up_are_counted_in_the_detailed_health() -> None:
     memory = LearningMemory()
     memory.plans["remember"] = [MemoryRefused()]
@@ -394,6 +396,7 @@ async def test_without_memory_nothing_is_kept_and_it_is_said() -> None:
     assert {"user_id": "ann", "memories": "deleted"} == answers[5].json()
 
 
+@pytest.mark.row("M7")
 async def test_a_huge_hostile_memory_is_a_small_string_to_the_model() -> None:
     memory = LearningMemory()
     for number in range(20):

@@ -200,6 +200,7 @@ async def line(process: asyncio.subprocess.Process) -> str:
     return (await process.stdout.readline()).decode().strip()
 
 
+@pytest.mark.row("M8")
 async def test_no_telemetry_is_sent_and_nothing_is_written_elsewhere(upstream: MemoryUpstream, tmp_path: Path) -> None:
     home, temporary, data = tmp_path / "home", tmp_path / "temporary", tmp_path / "data"
     home.mkdir()
@@ -213,6 +214,7 @@ async def test_no_telemetry_is_sent_and_nothing_is_written_elsewhere(upstream: M
     assert ["mem0"] == [entry.name for entry in data.iterdir()]
 
 
+@pytest.mark.row("M9")
 async def test_a_second_process_on_the_same_files_gets_an_explanation(upstream: MemoryUpstream, tmp_path: Path) -> None:
     async with mem0_process("hold", tmp_path, upstream.base_url) as first:
         assert ("imported: []", "open") == (await line(first), await line(first))

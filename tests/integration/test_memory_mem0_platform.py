@@ -784,6 +784,7 @@ async def test_a_leak_stops_the_operation(call: Call, memory: MemoryMem0Platform
 
 
 @pytest.mark.parametrize("operation", ["list", "search"])
+@pytest.mark.row("M5")
 async def test_polling_ends_on_a_leak(operation: str, memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
     kept = MemoryId(platform.keep("ada", "likes tea").id)
     platform.faults[operation] = leaking(foreign())
@@ -857,6 +858,7 @@ async def test_a_rejected_key_does_not_prevent_opening(memories: Memories) -> No
         await memory.recall(ADA, "tea", 3)
 
 
+@pytest.mark.row("M10")
 async def test_the_client_is_replaced_after_three_pool_timeouts_in_a_row(
     memories: Memories, platform: Mem0Platform
 ) -> None:
@@ -895,6 +897,7 @@ async def test_a_success_resets_the_count_of_pool_timeouts(memories: Memories, p
     assert memory._client._client is client
 
 
+@pytest.mark.row("M10")
 async def test_connections_leaked_by_cancelled_calls_are_recovered(memories: Memories, platform: Mem0Platform) -> None:
     memory = await memories(max_connections=3, pool_timeout=0.05, request_timeout=30)
     chance = random.Random(1)
@@ -999,6 +1002,7 @@ async def test_a_process_ends_while_a_ping_hangs(action: str, platform: Mem0Plat
     assert (process.returncode, output.splitlines()[-1]) == (0, b"still waiting")
 
 
+@pytest.mark.row("M8")
 async def test_mem0_writes_to_the_data_directory_only_and_sends_no_telemetry(
     platform: Mem0Platform, tmp_path: Path
 ) -> None:
@@ -1012,6 +1016,7 @@ async def test_mem0_writes_to_the_data_directory_only_and_sends_no_telemetry(
     assert [path.name for path in (tmp_path / "data").rglob("*")] == ["mem0", "config.json"]
 
 
+@pytest.mark.row("M8")
 def test_telemetry_is_off(tmp_path: Path) -> None:
     mem0 = import_mem0(tmp_path)
 

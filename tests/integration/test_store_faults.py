@@ -82,6 +82,7 @@ def told(path: str, response: httpx2.Response) -> str:
 
 
 @both_endpoints
+@pytest.mark.row("S1")
 async def test_a_message_that_can_not_be_stored_is_refused_before_the_model_is_asked(path: str) -> None:
     gate, llm = FailNext(begin=1), ScriptedLLM()
     async with serving(gate, llm) as service:
@@ -140,6 +141,7 @@ async def test_a_store_that_does_not_answer_ends_readiness_but_not_life() -> Non
 
 @both_endpoints
 @pytest.mark.parametrize("failures", [1, 2])
+@pytest.mark.row("S2")
 async def test_an_end_that_can_be_stored_in_the_end_is_a_success(path: str, failures: int) -> None:
     async with serving(FailNext(finish=failures), ScriptedLLM()) as service:
         response = await service.client.post(path, json=HELLO)
@@ -150,6 +152,7 @@ async def test_an_end_that_can_be_stored_in_the_end_is_a_success(path: str, fail
 
 @both_endpoints
 @pytest.mark.parametrize("failures", [3, 5])
+@pytest.mark.row("S2")
 async def test_an_end_that_can_not_be_stored_is_never_told_as_success_and_stored_later_as_a_cut(
     path: str, failures: int
 ) -> None:
@@ -163,6 +166,7 @@ async def test_an_end_that_can_not_be_stored_is_never_told_as_success_and_stored
     assert turn["assistant_response"] == WHOLE
 
 
+@pytest.mark.row("S2")
 async def test_an_end_that_was_never_stored_is_found_at_the_next_start(tmp_path: Path) -> None:
     path, llm = tmp_path / "chat.db", ScriptedLLM(ScriptedReply(pause=0.1))
     async with serving(FailNext(finish=1_000_000), llm, path) as service:
@@ -210,6 +214,7 @@ async def held_by_another_process(path: Path) -> AsyncIterator[None]:
         await holder.wait()
 
 
+@pytest.mark.row("S1", "S4")
 async def test_a_database_that_another_program_holds_is_a_503_and_the_model_is_not_asked(
     tmp_path: Path,
 ) -> None:
@@ -255,6 +260,7 @@ def _verb(statement: str) -> str:
     return statement.split(None, 1)[0].upper()
 
 
+@pytest.mark.row("S5")
 async def test_no_transaction_asks_for_the_right_to_write_later_than_at_its_beginning(tmp_path: Path) -> None:
     with traced() as statements:
         async with serving(FailNext(), ScriptedLLM(ScriptedReply(pause=0.05)), tmp_path / "chat.db") as service:
@@ -350,6 +356,7 @@ async def test_a_huge_history_is_read_in_pages_and_only_its_end_becomes_context(
 BAD_IDS = ["\0", "a\0b", "a" * 12_000, "a" * 129, "", " ", "*", "a b", "a/b", "é", "a\n", "../a", "%00"]
 
 
+@pytest.mark.row("S18")
 async def test_an_id_or_a_message_that_no_store_takes_is_refused_before_the_store() -> None:
     gate, llm = FailNext(), ScriptedLLM()
     bodies = [
@@ -372,6 +379,7 @@ async def test_an_id_or_a_message_that_no_store_takes_is_refused_before_the_stor
     assert llm.asked == []
 
 
+@pytest.mark.row("S18")
 async def test_an_id_in_a_path_that_no_store_takes_is_refused_before_the_store() -> None:
     gate = FailNext()
     paths = [quote(bad, safe="") for bad in BAD_IDS if bad] + ["%ED%A0%80", "%FF", "a%2Fb"]
@@ -409,6 +417,7 @@ def _filled_database(path: Path) -> bytes:
     return path.read_bytes()
 
 
+@pytest.mark.row("S9")
 def test_a_damaged_database_is_refused_in_a_sentence_and_left_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "chat.db"
     whole = _filled_database(path)
@@ -423,6 +432,7 @@ def test_a_damaged_database_is_refused_in_a_sentence_and_left_as_it_is(tmp_path:
     assert path.read_bytes() == damaged
 
 
+@pytest.mark.row("S11")
 async def test_a_second_service_on_the_same_file_refuses_to_start_and_says_what_would_do(tmp_path: Path) -> None:
     url = url_of(tmp_path / "chat.db")
     async with service_process(directory=tmp_path, OPENAI_API_KEY="sk-canary", DATABASE_URL=url) as first:

@@ -143,6 +143,7 @@ async def test_a_running_turn_is_replayed_and_followed_to_its_end(after: int) ->
             assert second.events == first.events[first.events.index(b"id: %d" % (after + 1)) :]
 
 
+@pytest.mark.row("C20")
 async def test_two_readers_get_the_same_bytes() -> None:
     reply = ScriptedReply(deltas=("a", "b") * 20, pause=0.003)
     async with serving(reply) as (service, _), streaming(service) as first:
@@ -182,6 +183,7 @@ async def test_a_turn_outlives_its_first_reader_while_another_reads() -> None:
         assert (await last_turn(service))["status"] == "completed"
 
 
+@pytest.mark.row("C19")
 async def test_after_its_retention_a_turn_is_gone_as_a_stream_and_the_way_to_its_text_is_told() -> None:
     async with serving(arguments={"live_turns": {"retention": 0.0}}) as (service, _):
         answer = await post(service, user_id="a+b@example.com", conversation_id="work|1")

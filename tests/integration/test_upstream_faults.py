@@ -121,6 +121,7 @@ refusals = pytest.mark.parametrize(("model", "status", "code", "retry_after", "c
 
 
 @refusals
+@pytest.mark.row("U5", "U7", "U19")
 async def test_a_refusal_before_the_reply_is_a_problem_of_its_own_and_stored_as_failed(
     upstream: ScriptedUpstream, tmp_path: Path, model: str, status: int, code: str, retry_after: str | None, calls: int
 ) -> None:
@@ -171,6 +172,7 @@ def full_port() -> Iterator[int]:
 
 
 @pytest.mark.parametrize(("unreachable", "path"), [(closed_port, STREAM), (closed_port, SIMPLE), (full_port, STREAM)])
+@pytest.mark.row("U1")
 async def test_a_service_that_can_not_be_connected_to_is_tried_twice_and_named_unreachable(
     upstream: ScriptedUpstream, tmp_path: Path, log: ServiceLog, unreachable: Any, path: str
 ) -> None:
@@ -203,6 +205,7 @@ async def test_a_connection_that_is_reset_while_it_is_secured_counts_as_unreacha
 
 
 @both_endpoints
+@pytest.mark.row("U3")
 async def test_a_service_that_never_answers_is_asked_once_and_given_up(
     upstream: ScriptedUpstream, tmp_path: Path, path: str
 ) -> None:
@@ -214,6 +217,7 @@ async def test_a_service_that_never_answers_is_asked_once_and_given_up(
     assert len(upstream.requests) == 1
 
 
+@pytest.mark.row("U3")
 async def test_a_stream_whose_headers_could_wait_no_longer_tells_the_refusal_in_its_last_event(
     upstream: ScriptedUpstream, tmp_path: Path
 ) -> None:
@@ -225,6 +229,7 @@ async def test_a_stream_whose_headers_could_wait_no_longer_tells_the_refusal_in_
 
 
 @both_endpoints
+@pytest.mark.row("U23")
 async def test_a_redirect_is_refused_and_nobody_asks_its_target(
     upstream: ScriptedUpstream, tmp_path: Path, log: ServiceLog, path: str
 ) -> None:
@@ -242,6 +247,7 @@ async def test_a_redirect_is_refused_and_nobody_asks_its_target(
 
 
 @pytest.mark.parametrize(("model", "path"), [("500-1", STREAM), ("503-1", SIMPLE), ("429-1", STREAM)])
+@pytest.mark.row("U5")
 async def test_a_refusal_that_passes_is_tried_again_and_not_seen_by_the_client(
     upstream: ScriptedUpstream, tmp_path: Path, model: str, path: str
 ) -> None:
@@ -312,6 +318,7 @@ def stored_cut(code: str, text: str) -> tuple[str, str, str]:
 
 
 @cuts
+@pytest.mark.row("U12", "U13", "U15", "U18", "U19")
 async def test_a_cut_reply_says_so_in_its_last_event_or_status_and_what_came_before_is_stored(
     upstream: ScriptedUpstream, tmp_path: Path, model: str, count: int, code: str, status: int, limits: dict[str, Any]
 ) -> None:
@@ -331,6 +338,7 @@ async def test_a_cut_reply_says_so_in_its_last_event_or_status_and_what_came_bef
     assert len(upstream.requests) == 2
 
 
+@pytest.mark.row("U16")
 async def test_a_reply_that_trickles_for_ever_ends_at_the_turns_deadline(
     upstream: ScriptedUpstream, tmp_path: Path
 ) -> None:
@@ -344,6 +352,7 @@ async def test_a_reply_that_trickles_for_ever_ends_at_the_turns_deadline(
     assert (simple.status_code, simple.json()["code"]) == (504, "turn_deadline")
 
 
+@pytest.mark.row("U15")
 async def test_silence_is_bridged_by_comments(upstream: ScriptedUpstream, tmp_path: Path) -> None:
     async with calling(upstream, "hang-2", tmp_path, upstream_idle_timeout=0.9, comment_interval=0.1) as caller:
         response = await caller.post(STREAM)
@@ -365,6 +374,7 @@ FINISHES = [
 
 
 @pytest.mark.parametrize(("model", "text", "reason"), FINISHES)
+@pytest.mark.row("U10", "U11", "U17", "U21", "U25")
 async def test_a_reply_that_said_why_it_stopped_is_complete(
     upstream: ScriptedUpstream, tmp_path: Path, model: str, text: str, reason: str | None
 ) -> None:
@@ -383,6 +393,7 @@ async def test_a_reply_that_said_why_it_stopped_is_complete(
     )
 
 
+@pytest.mark.row("U21")
 async def test_an_empty_reply_is_left_out_of_the_next_prompt(upstream: ScriptedUpstream, tmp_path: Path) -> None:
     async with calling(upstream, "empty", tmp_path, system_prompt="Be brief.") as caller:
         await caller.post(SIMPLE, "first")
@@ -391,6 +402,7 @@ async def test_an_empty_reply_is_left_out_of_the_next_prompt(upstream: ScriptedU
     assert expected == upstream.requests[-1].body["messages"]
 
 
+@pytest.mark.row("U25")
 @pytest.mark.parametrize(
     ("model", "tokens", "estimated"), [("nousage", 7, True), ("twousage", 4, None), ("any", 4, None)]
 )
@@ -404,6 +416,7 @@ async def test_usage_is_logged_as_reported_or_else_estimated(
 
 
 @pytest.mark.parametrize("model", ["bigline-2", "endless"])
+@pytest.mark.row("U20")
 async def test_what_the_model_sends_without_end_is_cut_and_takes_little_memory(
     upstream: ScriptedUpstream, tmp_path: Path, model: str
 ) -> None:
@@ -417,6 +430,7 @@ async def test_what_the_model_sends_without_end_is_cut_and_takes_little_memory(
     assert memory.growth < 40_000_000
 
 
+@pytest.mark.row("U20")
 async def test_an_endless_reply_fills_what_a_reply_may_have(upstream: ScriptedUpstream, tmp_path: Path) -> None:
     upstream.texts = ("é" * 99,)
     async with calling(upstream, "endless", tmp_path) as caller:
@@ -438,6 +452,7 @@ def strange_texts(count: int) -> tuple[str, ...]:
 
 @both_stores
 @pytest.mark.parametrize("texts", [NASTY_TEXTS, strange_texts(500)], ids=["known", "random"])
+@pytest.mark.row("U22")
 async def test_every_text_is_the_same_in_the_stream_in_the_turn_and_in_the_history(
     upstream: ScriptedUpstream, tmp_path: Path, store: str, texts: tuple[str, ...]
 ) -> None:
@@ -453,6 +468,7 @@ async def test_every_text_is_the_same_in_the_stream_in_the_turn_and_in_the_histo
 
 
 @both_stores
+@pytest.mark.row("U22")
 async def test_a_strange_message_reaches_model_and_history_as_it_was_sent(
     upstream: ScriptedUpstream, tmp_path: Path, store: str
 ) -> None:

@@ -53,7 +53,7 @@ class TestMine(ConversationHistoryContract):
 
 def test_a_suite_can_be_inherited_in_another_directory(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(STRANGER)
-    outcome = pytester.runpytest("-k", "not test_any_text").parseoutcomes()
+    outcome = pytester.runpytest("--strict-markers", "-W", "error", "-k", "not test_any_text").parseoutcomes()
     assert outcome["passed"] > 50
     assert {"passed", "deselected"} == outcome.keys()
 

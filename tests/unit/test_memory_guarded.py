@@ -30,6 +30,7 @@ def guarded(memory: LearningMemory, **limits: float) -> tuple[GuardedMemory, Obs
     return GuardedMemory(memory, observer, **options), observer
 
 
+@pytest.mark.row("M1")
 async def test_a_recall_times_out() -> None:
     memory = LearningMemory()
     memory.gate = anyio.Event()
@@ -40,6 +41,7 @@ async def test_a_recall_times_out() -> None:
     assert ["recalling memories"] == [doing for doing, _ in observer.failures]
 
 
+@pytest.mark.row("M1")
 async def test_recalls_stop_after_five_failures_in_a_row() -> None:
     memory = LearningMemory()
     memory.plans["recall"] = [MemoryUnavailable() for _ in range(100)]
@@ -51,6 +53,7 @@ async def test_recalls_stop_after_five_failures_in_a_row() -> None:
     assert MAX_FAILURES == memory.calls.count("recall") == len(observer.failures)
 
 
+@pytest.mark.row("M1")
 async def test_an_open_circuit_tells_when_to_retry_and_affects_only_recalls() -> None:
     memory = LearningMemory()
     memory.plans["recall"] = [MemoryUnavailable() for _ in range(MAX_FAILURES)]
@@ -77,6 +80,7 @@ async def test_failures_of_other_calls_do_not_open_the_circuit() -> None:
     assert [] == await guard.recall(ADA, "tea", 10)
 
 
+@pytest.mark.row("M1")
 async def test_after_the_cooldown_a_probe_decides() -> None:
     memory = LearningMemory()
     memory.plans["recall"] = [MemoryUnavailable() for _ in range(MAX_FAILURES + 1)]
@@ -214,6 +218,7 @@ class Leaking(LearningMemory):
 
 @pytest.mark.parametrize("owner", ["bob", "ada2", "ad", "ADA", "*", ""])
 @pytest.mark.parametrize("method", ["recall", "page", "correct", "store"])
+@pytest.mark.row("M5")
 async def test_another_users_memory_is_discarded_and_blocks_all_calls(method: str, owner: str) -> None:
     memory = Leaking()
     memory.owner = owner

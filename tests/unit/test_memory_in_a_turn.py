@@ -78,6 +78,7 @@ async def test_a_turn_that_keeps_out_of_memory_recalls_nothing_and_is_not_rememb
 
 
 @pytest.mark.parametrize("error", [MemoryUnavailable(), MemoryLeaked()])
+@pytest.mark.row("M1")
 async def test_a_memory_that_fails_costs_the_memories_only(error: MemoryUnavailable) -> None:
     memory = await knowing("Ann's dog is called Bello")
     memory.plans["recall"] = [error]

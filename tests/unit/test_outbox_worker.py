@@ -120,6 +120,7 @@ async def test_turns_left_by_an_earlier_process_are_remembered_at_the_start() ->
     assert {f"fact {n}" for n in range(10)} == set(await script.facts())
 
 
+@pytest.mark.row("M3")
 async def test_a_job_of_a_worker_that_died_is_repeated_when_its_lease_expires() -> None:
     script = Script()
     await script.complete()
@@ -145,6 +146,7 @@ async def test_two_workers_on_one_outbox_remember_each_turn_once() -> None:
     assert 20 == script.attempts
 
 
+@pytest.mark.row("M2")
 async def test_a_failed_attempt_is_repeated_with_exponential_backoff() -> None:
     async with working(Script()) as script:
         script.memory.plans["remember"] = [MemoryUnavailable(), MemoryUnavailable(), MemoryUnavailable()]
@@ -185,6 +187,7 @@ async def test_a_refused_turn_is_given_up_immediately() -> None:
         assert [Where.GIVING_UP_TURN] == [where for where, _ in script.observer.failures]
 
 
+@pytest.mark.row("M2")
 async def test_a_turn_is_given_up_after_a_day() -> None:
     async with working(Script()) as script:
         script.memory.plans["remember"] = [MemoryUnavailable()] * 100

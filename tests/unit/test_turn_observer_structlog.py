@@ -58,6 +58,7 @@ def cut(observer: TurnObserverStructlog, error: ChatError) -> None:
     observer.observe(ended(BEGUN.ended_by(error, REPLY, USAGE), error))
 
 
+@pytest.mark.row("U10")
 def test_a_completed_turn_is_one_line_with_its_figures(
     observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]
 ) -> None:
@@ -106,6 +107,7 @@ def test_figures_that_are_not_known_are_none(
     ],
     ids=lambda value: getattr(value, "code", value),
 )
+@pytest.mark.row("S2")
 def test_the_level_says_who_should_look(
     error: ChatError, level: str, observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]
 ) -> None:
@@ -163,6 +165,7 @@ def test_nothing_that_was_said_and_no_user_id_is_in_a_line(
     assert "canary" not in str(lines)
 
 
+@pytest.mark.row("M5")
 def test_an_answer_with_anothers_memory_is_a_security_event(
     observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]
 ) -> None:
