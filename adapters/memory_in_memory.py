@@ -10,7 +10,7 @@ from uuid import uuid4
 from application.ports.memory import LongTermMemory
 from domain.conversation import Turn, UserId
 from domain.errors import MemoryNotFound
-from domain.memory import Memory, MemoryId, Recalled, rank, words
+from domain.memory import Memory, MemoryId, Recalled, content_words, rank
 from domain.paging import Page, page_of, parse_cursor
 
 
@@ -38,10 +38,10 @@ class MemoryInMemory(LongTermMemory):
 
     async def recall(self, user_id: UserId, query: str, limit: int) -> Sequence[Recalled]:
         await asyncio.sleep(0)
-        query_words, now = set(words(query)), self._now()
+        query_words, now = set(content_words(query)), self._now()
         found = []
         for _, memory in self._newest_first(user_id):
-            shared = len(query_words.intersection(words(memory.fact)))
+            shared = len(query_words.intersection(content_words(memory.fact)))
             if shared:
                 found.append(
                     Recalled(memory, rank(shared / len(query_words), memory.importance, now - memory.created_at))

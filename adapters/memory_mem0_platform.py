@@ -21,7 +21,7 @@ from adapters.mem0_platform.responses import CREATED_AT, FACT_KEY, IMPORTANCE, T
 from adapters.mem0_platform.state import Add, DeletionConfirmations, PendingAdds
 from application.ports.memory import LongTermMemory, LongTermMemoryError, MemoryUnavailable
 from domain.conversation import Turn, UserId
-from domain.memory import DEFAULT_IMPORTANCE, MAX_FACT_CHARS, Memory, MemoryId, Recalled, only_asks
+from domain.memory import DEFAULT_IMPORTANCE, MAX_FACT_CHARS, Memory, MemoryId, Recalled, only_asks_questions
 from domain.paging import Page, page_of_memories, parse_cursor
 
 
@@ -124,7 +124,7 @@ class MemoryMem0Platform(LongTermMemory):
         return row.memory
 
     async def remember(self, turn: Turn) -> None:
-        if not self._infer and only_asks(turn.user_message):
+        if not self._infer and only_asks_questions(turn.user_message):
             return
         async with settle_within(self._settle_timeout):
             if await self._api.list_with(turn.user_id, TURN_ID, turn.id):

@@ -17,7 +17,7 @@ from adapters.sql.tables import PLACES_PER_USER, memories, memory_owners
 from application.ports.memory import LongTermMemory, MemoryUnavailable
 from domain.conversation import Turn, UserId
 from domain.errors import MemoryNotFound
-from domain.memory import Memory, MemoryId, Recalled, rank, words
+from domain.memory import Memory, MemoryId, Recalled, content_words, rank
 from domain.paging import Page, page_of, parse_cursor
 
 
@@ -45,7 +45,7 @@ class MemorySQL(LongTermMemory):
         """Do nothing."""
 
     async def recall(self, user_id: UserId, query: str, limit: int) -> Sequence[Recalled]:
-        wanted = words(query[: self._max_query_chars])
+        wanted = content_words(query[: self._max_query_chars])
         if not wanted:
             return []
         full_text, now = self._database.full_text, self._now()

@@ -1,4 +1,4 @@
-"""Durable facts about a user, and how relevant one is to what is being said."""
+"""Durable facts about a user, and how relevant one is to a query."""
 
 import re
 from collections.abc import Sequence
@@ -9,15 +9,15 @@ from typing import Final, NamedTuple, NewType
 from domain.errors import MemoryNotFound
 
 MAX_FACT_CHARS: Final = 2_000
-"""No fact that is stored is longer, in characters."""
+"""Maximum length of a fact, in characters."""
 
 DEFAULT_IMPORTANCE: Final = 0.5
 
-HALF_LIFE: Final = timedelta(days=90)
-"""Age at which the part of a rank that is due to recency has halved."""
+RECENCY_HALF_LIFE: Final = timedelta(days=90)
+"""Age at which the recency bonus of `rank` has halved."""
 
 MemoryId = NewType("MemoryId", str)
-"""A memory's id: a lower-case UUID, made by whoever keeps it."""
+"""A memory's id: a lower-case UUID, assigned by its store."""
 
 _MEMORY_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -26,8 +26,8 @@ _MEMORY_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 class Memory:
     """A fact about a user that outlives conversations.
 
-    `owner` is whose it is as its keeper says, which is checked against who asked before anyone gets to see it.
-    `importance` lies between 0 and 1.
+    `owner` is the user it belongs to according to its store; it is checked against the requesting user before the
+    memory is used. `importance` is between 0 and 1.
     """
 
     id: MemoryId
@@ -38,17 +38,17 @@ class Memory:
 
 
 class Recalled(NamedTuple):
-    """A memory that a query brought up. `score` is how well it fits, between 0 and 1; comparable within one answer."""
+    """A memory that matches a query. `score` is between 0 and 1, and comparable within one result only."""
 
     memory: Memory
     score: float
 
 
-def memory_id(text: str) -> MemoryId:
-    """`text` as an id.
+def parse_memory_id(text: str) -> MemoryId:
+    """Return `text` as an id.
 
     Raises:
-        MemoryNotFound: it is none, so that nothing has it. Stores that know wildcards never get to see it.
+        MemoryNotFound: it is malformed, so no memory can have it. Stores that support wildcards never see such an id.
     """
     if not _MEMORY_ID.fullmatch(text):
         raise MemoryNotFound
@@ -65,31 +65,31 @@ _FUNCTION_WORDS: Final = frozenset(
         "you your"
     )
 )
-"""Words that English can not do without, and that therefore say nothing of what a text is about."""
+"""English function words, which say nothing about the subject of a text."""
 
-MAX_WORDS: Final = 32
-"""How many words of a query are looked for."""
+MAX_SEARCH_WORDS: Final = 32
+"""Maximum number of words that a query is searched for."""
 
 
-def words(text: str) -> Sequence[str]:
-    """What a text is about, for recalling by words: its different words in order, in lower case, MAX_WORDS at most."""
+def content_words(text: str) -> Sequence[str]:
+    """Return the distinct content words of a text in order, in lower case; at most MAX_SEARCH_WORDS."""
     found = dict.fromkeys(_WORD.findall(text.casefold()))
-    return [word for word in found if word not in _FUNCTION_WORDS][:MAX_WORDS]
+    return [word for word in found if word not in _FUNCTION_WORDS][:MAX_SEARCH_WORDS]
 
 
 _SENTENCE_END: Final = re.compile("[.!?。！？؟]")
 
 
-def only_asks(text: str) -> bool:
-    """Whether a message tells nothing of its user, as far as its punctuation shows: each sentence is a question."""
+def only_asks_questions(text: str) -> bool:
+    """Return whether each sentence is a question, judging by punctuation, so that it tells nothing about its user."""
     ends = set(_SENTENCE_END.findall(text))
     return bool(ends) and ends <= set("?？؟") and text.rstrip()[-1] in ends
 
 
 def rank(relevance: float, importance: float, age: timedelta) -> float:
-    """The score of a memory that fits a query by `relevance`, from 0 to 1.
+    """Return the score of a memory, between 0 and 1.
 
-    What fits best comes first; among what fits alike, the important and then the recent.
+    Relevance to the query dominates; among equally relevant memories the more important and then the more recent win.
     """
-    recency: float = 0.5 ** (max(age, timedelta(0)) / HALF_LIFE)
+    recency: float = 0.5 ** (max(age, timedelta(0)) / RECENCY_HALF_LIFE)
     return relevance * (0.65 + 0.25 * importance + 0.1 * recency)

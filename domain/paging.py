@@ -12,7 +12,7 @@ from domain.memory import Memory
 Item = TypeVar("Item")
 
 MAX_PAGE_BYTES: Final = 900_000
-"""Text in a page of turns, in bytes of UTF-8. Keeps a response near a megabyte, whatever `limit` was requested."""
+"""Text in a page of turns, in bytes of UTF-8. Keeps a response near a megabyte for any `limit`."""
 
 BEYOND_ALL: Final = 10**18
 """A position after every position that a cursor can name."""

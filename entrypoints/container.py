@@ -204,4 +204,4 @@ class Container(containers.DeclarativeContainer):
         outbox_worker.provided.opened.call(),
         turn_runner.provided.opened.call(),
     )
-    """What the lifespan opens, in this order, if it is an async context manager."""
+    """The lifespan opens those that are async context managers, in this order."""

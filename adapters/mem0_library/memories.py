@@ -16,7 +16,7 @@ from adapters.mem0_library.setup import Mem0Runtime
 from adapters.mem0_library.swallowed_errors import reraise_swallowed_errors
 from domain.conversation import Turn, UserId
 from domain.errors import MemoryNotFound
-from domain.memory import DEFAULT_IMPORTANCE, MAX_FACT_CHARS, Memory, MemoryId, Recalled, only_asks, rank
+from domain.memory import DEFAULT_IMPORTANCE, MAX_FACT_CHARS, Memory, MemoryId, Recalled, only_asks_questions, rank
 from domain.paging import Page, page_of_memories, parse_cursor
 
 _UNUSED_ID: Final = "00000000-0000-4000-8000-000000000000"
@@ -67,7 +67,7 @@ class Memories:
         return Memory(memory_id, user_id, text, importance, now)
 
     async def remember(self, turn: Turn) -> None:
-        if not self._infer and only_asks(turn.user_message):
+        if not self._infer and only_asks_questions(turn.user_message):
             return
         user_id = turn.user_id
         max_chars = self._max_message_chars if self._infer else MAX_FACT_CHARS

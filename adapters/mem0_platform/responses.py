@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from application.ports.memory import MemoryUnavailable
 from domain.errors import MemoryNotFound
-from domain.memory import DEFAULT_IMPORTANCE, Memory, Recalled, memory_id
+from domain.memory import DEFAULT_IMPORTANCE, Memory, Recalled, parse_memory_id
 
 IMPORTANCE: Final = "importance"
 CREATED_AT: Final = "created_at"
@@ -50,7 +50,7 @@ def parse_row(result: Any) -> Row:
     owner = result.get("user_id")
     try:
         memory = Memory(
-            memory_id(name.lower()),
+            parse_memory_id(name.lower()),
             owner if isinstance(owner, str) else "",  # no user's, so the check of owners rejects it
             fact,
             _fraction(metadata.get(IMPORTANCE), DEFAULT_IMPORTANCE),

@@ -1,4 +1,4 @@
-"""Listing, searching and changing what long-term memory keeps of a user."""
+"""Listing, searching and changing the memories of a user."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -89,7 +89,7 @@ class OutboxWorker:
             closing = self._closing
             try:
                 await self._start_due_jobs(tasks)
-            except Exception as error:  # of whatever kind: the loop must survive
+            except Exception as error:  # of any kind: the loop must survive
                 self._report(Where.CLAIMING_JOBS, error)
             if closing and not self._running:
                 return self._finished.set()
@@ -123,7 +123,7 @@ class OutboxWorker:
     async def _remember(self, job: RememberTurn) -> None:
         try:
             await self._memory.remember(job.turn)
-        except Exception as error:  # of whatever kind: it concerns this turn only
+        except Exception as error:  # of any kind: it concerns this turn only
             await self._retry_or_give_up(job, error)
         else:
             await self._outbox.settle(job)

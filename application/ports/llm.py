@@ -129,8 +129,8 @@ class LLM(Protocol):
     def reply(self, messages: Sequence[Message]) -> AbstractAsyncContextManager[Reply]:
         """Request the reply to `messages`.
 
-        Entering the context waits until the service has accepted the request and is about to stream. Leaving it, for
-        whatever reason, ends the request and releases its connection immediately. An abandoned request may still be
+        Entering the context waits until the service has accepted the request and is about to stream. Leaving it
+        in any way ends the request and releases its connection immediately. An abandoned request may still be
         billed.
 
         Raises:

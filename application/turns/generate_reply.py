@@ -21,7 +21,7 @@ from domain.errors import Cancelled, ChatError, ContextTooLong, Failure, Interna
 class GenerateReply:
     """Ask the model, publish its deltas, and store the end of the turn before any reader sees it.
 
-    Never raises: whatever happens becomes the end of the turn.
+    Never raises: every failure becomes the end of the turn.
     """
 
     llm: LLM
@@ -126,7 +126,7 @@ class GenerateReply:
             await anyio.sleep(delay)
             try:
                 stored = await self.history.finish(TurnEnd(ended, remember=remember))
-            except Exception as error:  # of whatever kind: the readers have to be told
+            except Exception as error:  # of any kind: the readers have to be told
                 self.observer.observe(BackgroundFailure(Where.STORING_END, error))
             else:
                 if remember:

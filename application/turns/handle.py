@@ -11,8 +11,8 @@ from domain.errors import Failure
 class TurnHandle(AbstractAsyncContextManager["TurnHandle"]):
     """A turn as it began, and one reader of its event log.
 
-    The reader is present until the context exits. Whatever happens to the turn is read from the log, which ends with
-    the turn's end as stored. If the log itself fails, it ends with `live_turns_unavailable`.
+    The reader is present until the context exits. Everything that happens to the turn is read from the log, which ends
+    with the turn's end as stored. If the log itself fails, it ends with `live_turns_unavailable`.
     """
 
     def __init__(self, turn: Turn, reader: Reader, after: int = 0) -> None:

@@ -130,7 +130,7 @@ class TurnRunner:
     async def _try(self, where: Where, work: Awaitable[None]) -> bool:
         try:
             await work
-        except Exception as error:  # of whatever kind: the loop must survive
+        except Exception as error:  # of any kind: the loop must survive
             self._report(where, error)
             return False
         return True

@@ -23,7 +23,7 @@ from domain.reply import MAX_REPLY_BYTES
 class NewMessage:
     """A message from a user.
 
-    `keep_running` generates the reply to its end even if nobody reads it any more. Without `use_memory`, nothing is
+    `keep_running` generates the reply to its end even if no reader is left. Without `use_memory`, nothing is
     recalled for the reply and the turn is not remembered.
     """
 

@@ -16,7 +16,7 @@ from typing import Any
 from zlib import crc32
 
 from adapters.memory_mem0 import MemoryMem0
-from domain.memory import words
+from domain.memory import content_words
 from tests.harness.scripted_faults import find
 from tests.harness.scripted_upstream import Call, ScriptedUpstream, serving_in_thread
 
@@ -33,7 +33,7 @@ def vector(text: str) -> list[float]:
     """Embed a text as a bag of words: the more words two texts share, the higher their cosine. Deterministic."""
     counts = [0.0] * DIMENSIONS
     counts[0] = 0.1  # so that a text without words has a direction, too
-    for word in words(text):
+    for word in content_words(text):
         counts[1 + crc32(word.encode()) % (DIMENSIONS - 1)] += 1
     length = sqrt(sum(count * count for count in counts))
     return [count / length for count in counts]

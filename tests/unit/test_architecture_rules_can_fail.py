@@ -26,6 +26,12 @@ FORBIDDEN_IMPORTS: Final = {
         ("application.probe", "adapters.history_in_memory"),
         ("adapters.probe", "entrypoints.settings"),
     ],
+    "A running turn is visible only through the ports": [
+        ("application.probe", "application.turns.running"),
+        ("application.memory.probe", "application.turns.running"),
+        ("adapters.probe", "application.turns.running"),
+        ("entrypoints.container", "application.turns.running"),
+    ],
     "Adapters do not know each other": [
         ("adapters.probe", "adapters.history_in_memory"),
         ("adapters.sql.probe", "adapters.history_sql"),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.errors import MemoryNotFound
-from domain.memory import MAX_WORDS, memory_id, only_asks, rank, words
+from domain.memory import MAX_SEARCH_WORDS, content_words, only_asks_questions, parse_memory_id, rank
 
 shares = st.floats(0, 1)
 ages = st.timedeltas(timedelta(0), timedelta(days=10_000))
@@ -15,7 +15,7 @@ ages = st.timedeltas(timedelta(0), timedelta(days=10_000))
 
 @given(st.uuids())
 def test_a_uuid_is_an_id(uuid: object) -> None:
-    assert str(uuid) == memory_id(str(uuid))
+    assert str(uuid) == parse_memory_id(str(uuid))
 
 
 @pytest.mark.parametrize(
@@ -25,18 +25,18 @@ def test_a_uuid_is_an_id(uuid: object) -> None:
 )  # fmt: skip
 def test_nothing_else_is_an_id(text: str) -> None:
     with pytest.raises(MemoryNotFound):
-        memory_id(text)
+        parse_memory_id(text)
 
 
 def test_words_are_what_a_text_is_about() -> None:
-    assert ["dog", "called", "bello"] == list(words("What is my DOG called? Bello, my dog!"))
+    assert ["dog", "called", "bello"] == list(content_words("What is my DOG called? Bello, my dog!"))
 
 
 @given(st.text())
 def test_words_are_few_different_and_found_in_the_text(text: str) -> None:
-    found = words(text)
+    found = content_words(text)
 
-    assert len(found) == len(set(found)) <= MAX_WORDS
+    assert len(found) == len(set(found)) <= MAX_SEARCH_WORDS
     assert all(word in text.casefold() for word in found)
 
 
@@ -79,4 +79,4 @@ def test_what_fits_best_comes_first_whatever_else_speaks_for_the_other() -> None
     ],
 )
 def test_a_message_that_only_asks_tells_nothing(text: str, asks: bool) -> None:
-    assert asks == only_asks(text)
+    assert asks == only_asks_questions(text)

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query
 
 from application.ports.memory import MemoryDisabled
 from domain.errors import MemoryNotFound, UnknownCursor
-from domain.memory import memory_id as parse_memory_id
+from domain.memory import parse_memory_id
 from entrypoints.http.dependencies import (
     CorrectMemoryDep,
     ForgetMemoriesDep,
