@@ -1,4 +1,4 @@
-"""What the documentation tells people to type does what it says."""
+"""Documented commands and clients work as documented."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ from tests.harness.scripted_upstream import ScriptedUpstream
 from tests.harness.servers import ROOT
 
 PORT = "8000"
-"""Where everything that is documented expects the service. Where the port is taken, it alone is replaced."""
+"""Port of the service in all documented commands. If it is in use, the tests replace it in the commands."""
 
 CURL_STREAMING = """\
 curl -X POST "http://localhost:8000/api/chat" \\
@@ -82,7 +82,7 @@ for line in response.iter_lines():
 
 README = (ROOT / "README.md").read_text()
 MARKED = re.findall(r"^[ \t]*<!-- *run *-->[ \t]*\n\s*```(bash|python)[^\n]*\n(.*?)^[ \t]*```", README, re.M | re.S)
-"""The language and the text of each block that says it can be run."""
+"""Language and text of each code block of the README marked `<!-- run -->`."""
 
 
 async def test_the_documented_curl_streams_a_reply(documented_service: str, tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ async def test_the_documented_curl_streams_a_reply(documented_service: str, tmp_
     ]
 
 
-async def test_the_documented_curl_gets_a_whole_reply(documented_service: str, tmp_path: Path) -> None:
+async def test_the_documented_curl_returns_the_whole_reply(documented_service: str, tmp_path: Path) -> None:
     reply = await _run("bash", CURL_SIMPLE, documented_service, tmp_path)
     assert re.fullmatch(
         r'\{"user_id":"user123","message":"What is the capital of France\?","response":"Hello, world!",'
@@ -106,7 +106,7 @@ async def test_the_documented_curl_gets_a_whole_reply(documented_service: str, t
     )
 
 
-async def test_the_documented_curl_asks_for_the_health(documented_service: str, tmp_path: Path) -> None:
+async def test_the_documented_curl_reports_health(documented_service: str, tmp_path: Path) -> None:
     assert '"status":"ok"' in await _run("bash", CURL_HEALTH, documented_service, tmp_path)
 
 
@@ -116,19 +116,21 @@ async def test_the_documented_python_client_prints_both_replies(documented_servi
     assert streamed == "Hello, world!"
 
 
-def test_the_readme_marks_what_can_be_run() -> None:
+def test_every_run_marker_in_the_readme_precedes_a_code_block() -> None:
     assert {language for language, _ in MARKED} == {"bash", "python"}
     assert len(MARKED) == README.count("<!-- run -->")
 
 
 @pytest.mark.parametrize(("language", "text"), MARKED)
-async def test_what_the_readme_marks_runs(language: str, text: str, documented_service: str, tmp_path: Path) -> None:
-    printed = await _run(language, text, documented_service, tmp_path)
-    assert printed
-    assert "urn:problem-type" not in printed
+async def test_marked_code_blocks_of_the_readme_run(
+    language: str, text: str, documented_service: str, tmp_path: Path
+) -> None:
+    output = await _run(language, text, documented_service, tmp_path)
+    assert output
+    assert "urn:problem-type" not in output
 
 
-async def test_history_survives_a_restart_and_is_gone_once_deleted(forks: Forks, tmp_path: Path) -> None:
+async def test_history_survives_a_restart_and_is_gone_after_deletion(forks: Forks, tmp_path: Path) -> None:
     async with ScriptedUpstream() as upstream:
         environment = {"OPENAI_BASE_URL": upstream.base_url}
         async with forks.service(tmp_path, **environment) as service, client_of(service.url) as client:
@@ -145,7 +147,7 @@ async def test_history_survives_a_restart_and_is_gone_once_deleted(forks: Forks,
 
 @pytest.fixture
 async def documented_service(forks: Forks, tmp_path: Path) -> AsyncIterator[str]:
-    """The port of a service: the documented one if it is free."""
+    """Run a service, and return its port: the documented one if that is free."""
     async with ScriptedUpstream() as upstream:
         port = PORT if await _is_free(PORT) else "0"
         async with forks.service(tmp_path, OPENAI_BASE_URL=upstream.base_url, PORT=port) as service:
@@ -163,10 +165,10 @@ async def _is_free(port: str) -> bool:
 
 
 async def _run(language: str, text: str, port: str, directory: Path) -> str:
-    """Run what someone would copy, in a directory of their own; what it prints."""
+    """Run a documented command in `directory`, and return its output."""
     interpreter = {"bash": ("bash", "-euo", "pipefail", "-c"), "python": (sys.executable, "-c")}[language]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     ported = text.replace(f"localhost:{PORT}", f"localhost:{port}").replace(f"127.0.0.1:{PORT}", f"127.0.0.1:{port}")
-    status, printed, complaints = await run(*interpreter, ported, directory=directory, PATH=path)
-    assert status == 0, complaints
-    return printed
+    status, output, errors = await run(*interpreter, ported, directory=directory, PATH=path)
+    assert status == 0, errors
+    return output
