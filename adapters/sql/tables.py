@@ -138,9 +138,13 @@ forget the user is due; null if the user is not to be forgotten.
 
 RELEASE_LEASES: Final = (
     "UPDATE turns SET lease_expires_at = 0 WHERE status = 'in_progress'",
-    "UPDATE memory_users SET claim = NULL, claim_expires_at = 0",
+    "UPDATE memory_users SET claim = NULL, claim_expires_at = 0, unsettled_until ="
+    " CASE WHEN unsettled_until > claim_expires_at THEN unsettled_until ELSE claim_expires_at END",
 )
-"""Run when a database that serves a single process is opened: the leases of earlier processes are void."""
+"""Run when a database that serves a single process is opened: the leases of earlier processes are void.
+
+A memory write of theirs may still arrive, though not after its claim would have expired.
+"""
 
 _NUMBER: Final = BigInteger().with_variant(Integer, "sqlite")
 """A key that the database generates if none is given. SQLite does so only for INTEGER."""

@@ -385,3 +385,13 @@ class DurableMemoryOutboxContract(MemoryOutboxContract):
         async with self.opened(tmp_path) as store:
             await finish(store, turn)
             assert [] == await claim(store)
+
+    async def test_a_write_that_was_under_way_when_its_process_died_is_unsettled(self, tmp_path: Path) -> None:
+        async with self.opened(tmp_path) as store:
+            await complete(store)
+            await claim_turn(store)
+        async with self.opened(tmp_path) as store:
+            await store.begin_forgetting(ADA)
+            for job in await claim(store):
+                assert isinstance(job, ForgetUser)
+                assert job.unsettled
