@@ -1,4 +1,4 @@
-"""A running service, its streams, and what is asked of it in tests of the API."""
+"""Helpers for tests of the API: a running service, its streams and common requests."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -27,7 +27,7 @@ WHOLE = (
 
 @asynccontextmanager
 async def serving(*scripts: ScriptedReply, **settings: Any) -> AsyncIterator[tuple[Service, ScriptedLLM]]:
-    """The service, with a model that replies as scripted, call by call."""
+    """Run the service with a model that replies as scripted, call by call."""
     llm = ScriptedLLM(*scripts)
     async with running_service({"llm": llm}, **settings) as service:
         yield service, llm
@@ -35,7 +35,7 @@ async def serving(*scripts: ScriptedReply, **settings: Any) -> AsyncIterator[tup
 
 @dataclass
 class Stream:
-    """A stream that is being read, as far as it has come."""
+    """A stream that is being read, with the bytes received so far."""
 
     response: httpx2.Response
     received: bytearray = field(default_factory=bytearray)
@@ -46,7 +46,7 @@ class Stream:
 
     @property
     def events(self) -> bytes:
-        """What has come, without the comments."""
+        """The bytes received so far without the comments."""
         return bytes(self.received).replace(b": keep-alive\n", b"")
 
     async def until(self, needle: bytes) -> None:
@@ -55,7 +55,7 @@ class Stream:
 
 @asynccontextmanager
 async def streaming(service: Service, path: str = "/api/chat", **arguments: Any) -> AsyncIterator[Stream]:
-    """A stream that is read in the background; leaving the context hangs up."""
+    """Read a stream in the background; disconnect on leaving."""
     method = "POST" if "json" in arguments or path == "/api/chat" else "GET"
     if path == "/api/chat":
         arguments["json"] = HELLO | arguments.get("json", {})

@@ -1,4 +1,4 @@
-"""Commands that run to their end."""
+"""Runs commands until they exit."""
 
 import asyncio
 import subprocess
@@ -10,7 +10,7 @@ from tests.harness.servers import clean_environment
 
 
 async def run(*command: str | Path, directory: Path, **environment: str) -> tuple[int, str, str]:
-    """How a command ended, and what it wrote to each of its two streams. One that hangs is killed."""
+    """Run a command and kill it if it hangs; return its exit status, stdout and stderr."""
     process = await asyncio.create_subprocess_exec(
         *command,
         cwd=directory,

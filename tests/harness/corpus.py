@@ -1,4 +1,4 @@
-"""Ids and texts that programs stumble over."""
+"""Ids and texts that often break programs."""
 
 from typing import Final
 
@@ -64,4 +64,4 @@ BAD_IDS: Final = (
     "x" * 129,
     "x" * 5000,
 )
-"""None of them may be an id; what a URL can not carry as one segment is among them."""
+"""Strings that are not valid ids; some of them cannot be a single segment of a URL."""

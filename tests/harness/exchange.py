@@ -1,4 +1,4 @@
-"""One message sent and its reply followed, by a client that notes what it saw and when."""
+"""Sends a message and follows its reply, recording the events and when they arrived."""
 
 import asyncio
 import json
@@ -10,26 +10,26 @@ import httpcore2  # noqa: F401  # httpx2 imports it with its first client, when 
 import httpx2
 
 PATIENCE = 30
-"""Seconds after which something is taken to hang."""
+"""Seconds after which a service counts as hanging."""
 
 
 @dataclass
 class Exchange:
-    """What a client knows of one turn."""
+    """A turn as its client saw it."""
 
     user_id: str
     message: str
     turn_id: str = ""
-    """Known once the headers are there."""
+    """Known once the headers have arrived."""
     texts: list[str] = field(default_factory=list)
     seen_at: list[float] = field(default_factory=list)
-    """When each of `texts` came, by the loop's clock."""
+    """When each of `texts` arrived, on the loop's clock."""
     last: dict[str, Any] | None = None
     """The event with `done: true`."""
     closed_properly: bool = False
-    """`[DONE]` has come."""
+    """`[DONE]` has arrived."""
     cut_at: float = math.inf
-    """When the service was killed under it, by the loop's clock."""
+    """When the service was killed, on the loop's clock."""
 
     @property
     def text(self) -> str:
@@ -37,7 +37,7 @@ class Exchange:
 
     @property
     def acknowledged(self) -> bool:
-        """The client was told that the turn is stored."""
+        """Whether the client has received `done: true` without an error."""
         return self.last is not None and "error" not in self.last
 
     def text_until(self, moment: float) -> str:
@@ -49,7 +49,7 @@ def client_of(url: str) -> httpx2.AsyncClient:
 
 
 async def follow(client: httpx2.AsyncClient, exchange: Exchange) -> None:
-    """Send the message, and note the reply into `exchange` as it comes.
+    """Send the message and record the reply in `exchange` as it arrives.
 
     Raises:
         httpx2.TransportError: the connection broke.

@@ -1,4 +1,4 @@
-"""Services forked from a process that has done the imports; see tests/harness/apps/forking.py."""
+"""Services forked from a process that has imported everything; see tests/harness/apps/forking.py."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ from tests.harness.servers import ROOT, clean_environment
 
 @dataclass
 class Fork:
-    """One service. It must be waited for, which `Forks.service` does if the test has not."""
+    """A forked service. `Forks.service` waits for its exit unless the test has done so."""
 
     forks: "Forks"
     pid: int
@@ -29,14 +29,14 @@ class Fork:
     status: int | None = None
 
     async def output(self) -> str:
-        """What it printed, both streams together."""
+        """The output so far, stdout and stderr together."""
         return await asyncio.to_thread(self.printed.read_text)
 
     def signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
 
     async def wait(self) -> int:
-        """How it ended: its exit status, or a signal's number below zero. One that hangs is killed."""
+        """Wait for the exit; kill the service if it hangs. Return the exit status, or a negative signal number."""
         if self.status is None:
             waiting = asyncio.ensure_future(self.forks.order({"wait": self.pid}))
             _, hangs = await asyncio.wait([waiting], timeout=PATIENCE)
@@ -47,7 +47,7 @@ class Fork:
 
 
 class Forks:
-    """The process with the imports."""
+    """The process that has imported everything, and forks on request."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
@@ -67,7 +67,7 @@ class Forks:
     async def service(
         self, directory: Path, module: str = "entrypoints.cli.main", argument: str = "serve", **environment: str
     ) -> AsyncIterator[Fork]:
-        """A service that listens, with its data in `directory`; killed in the end if it still runs."""
+        """Start a service with its data in `directory`, wait until it listens, and kill it on leaving."""
         fork = await self._fork(directory, module, [argument], environment)
         try:
             fork.url = await asyncio.to_thread(_address, fork.printed)
@@ -79,7 +79,7 @@ class Forks:
                 await fork.wait()
 
     async def run(self, directory: Path, *arguments: str, **environment: str) -> tuple[int, str]:
-        """Run `smart-chatbot` to its end: its exit status, and what it printed."""
+        """Run `smart-chatbot` until it exits; return its exit status and output."""
         fork = await self._fork(directory, "entrypoints.cli.main", arguments, environment)
         return await fork.wait(), await fork.output()
 
@@ -117,5 +117,5 @@ def imported_once() -> Iterator[Forks]:
         stdout=subprocess.PIPE,
         text=True,
     )
-    with process:  # closes its input, which ends it
+    with process:  # closes its standard input, which makes it exit
         yield Forks(process)

@@ -1,4 +1,4 @@
-"""An LLM that fails at will."""
+"""An LLM that fails, blocks or crashes at a chosen step."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -8,7 +8,7 @@ from domain.conversation import Message, Usage
 
 
 class GatedLLM(LLM):
-    """Another LLM behind a gate, which each step of a reply passes: the call, each read, its end, and the leaving."""
+    """Passes each step of a reply through a gate: the call, each read, the end and the exit."""
 
     def __init__(self, llm: LLM, gate: Callable[[str], Awaitable[None]]) -> None:
         self._llm = llm

@@ -1,4 +1,4 @@
-"""What a service holds at a moment, to be compared with what it holds after something went wrong."""
+"""Compares the resources of a service before and after a fault."""
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ from tests.harness.servers import Service
 
 @dataclass(frozen=True)
 class Holdings:
-    """Tasks and file descriptors are those of the whole process, the test's own included."""
+    """Resources in use. Tasks and file descriptors are those of the whole process, including the test's own."""
 
     tasks: int
     files: int
@@ -32,7 +32,7 @@ async def holdings(service: Service) -> Holdings:
 
 
 async def assert_no_more_than(before: Holdings, service: Service) -> None:
-    """Idle connections live on for some seconds, so that what is held is looked at until it fits or 15 s are over."""
+    """Retry for up to 15 s, since idle connections stay open for some seconds."""
     for _ in range(300):
         now = await holdings(service)
         if all(after <= allowed for after, allowed in zip(astuple(now), astuple(before), strict=True)):
@@ -42,7 +42,7 @@ async def assert_no_more_than(before: Holdings, service: Service) -> None:
 
 
 async def assert_no_turn_left(service: Service) -> None:
-    """No turn runs, no conversation is taken, nobody reads."""
+    """Assert that no turn runs, no lease is held and no reader is present."""
     for _ in range(300):
         now = await holdings(service)
         if now.running_turns == now.leases == now.readers == 0:
@@ -52,7 +52,7 @@ async def assert_no_turn_left(service: Service) -> None:
 
 
 class PeakMemory:
-    """How much more memory the process held at a time than before, in bytes."""
+    """Measures the peak growth of resident memory within the block, in bytes."""
 
     async def __aenter__(self) -> Self:
         self._stop = threading.Event()

@@ -1,4 +1,4 @@
-"""An HTTP client on a bare socket, which can leave in every way that a client can."""
+"""An HTTP client on a bare socket that can disconnect in every way."""
 
 import asyncio
 import json
@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 from tests.harness.chat_stream import ChatStream
 
 PATIENCE: Final = 15
-"""Seconds within which something has to come; ends the test of a service that hangs."""
+"""Seconds to wait for data before the service counts as hanging."""
 
 
 class RawClient:
-    """One connection for one request. `body` is what has arrived behind the head, without the framing of its chunks."""
+    """One connection for one request. `body` is the body received so far, without chunk framing."""
 
     def __init__(self, url: str, *, receive_buffer: int | None = None) -> None:
         self._address = (urlsplit(url).hostname, urlsplit(url).port)
@@ -29,7 +29,7 @@ class RawClient:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
         connection.setblocking(False)
         await asyncio.get_running_loop().sock_connect(connection, self._address)
-        # Reads no further ahead than asked for, so that a slow reader is one for the service as well.
+        # A small limit keeps the client from reading ahead, so that the service notices a slow reader.
         self._reader, self._writer = await asyncio.open_connection(sock=connection, limit=self._receive_buffer or 65536)
         return self
 
@@ -56,7 +56,7 @@ class RawClient:
         return self.status
 
     async def chunk(self) -> bytes:
-        """The next chunk of the body; empty behind the last."""
+        """Read the next chunk of the body; empty after the last."""
         async with asyncio.timeout(PATIENCE):
             size = int(await self._reader.readline(), 16)
             data = (await self._reader.readexactly(size + 2))[:size]
@@ -64,12 +64,12 @@ class RawClient:
         return data
 
     async def events(self, count: int) -> None:
-        """Read until that many events have arrived. Some more may have come with the last of them."""
+        """Read until `count` events have arrived; more may arrive with the last of them."""
         while len(self.stream.data) < count:
             assert await self.chunk(), f"the stream ended after {self.body!r}"
 
     async def rest(self) -> None:
-        """Read to the end of a body in chunks, or of one with a length."""
+        """Read to the end of the body, chunked or with a length."""
         if "content-length" in self.headers:
             self.body += await self._reader.readexactly(int(self.headers["content-length"]) - len(self.body))
         else:
@@ -77,7 +77,7 @@ class RawClient:
                 pass
 
     async def closed(self) -> bytes:
-        """What else comes until the service closes the connection."""
+        """Read until the service closes the connection."""
         try:
             return await self._reader.read()
         except ConnectionResetError:
@@ -88,7 +88,7 @@ class RawClient:
         return ChatStream.of(self.body)
 
     def leave(self, how: str) -> None:
-        """Leave with a FIN, a RST, or by closing the writing half alone."""
+        """Disconnect with a FIN, with a RST, or by closing only the sending half."""
         match how:
             case "fin":
                 self._writer.transport.close()

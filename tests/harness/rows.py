@@ -1,7 +1,8 @@
 """The rows of the project's fault catalogue, and which of them a test run covered.
 
 A test that covers a row completely carries its id, e.g. `@pytest.mark.row("U1")`; several tests may share a row. A row
-counts as covered if all tests that carry it have run and passed.
+counts as covered if all tests that carry it have run and passed, as far as they were collected: the list is exact only
+for a run of all tests.
 """
 
 from collections.abc import Iterable, Sequence

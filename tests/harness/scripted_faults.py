@@ -1,7 +1,7 @@
-"""What the scripted upstream does, by the name of the model.
+"""The faults of the scripted upstream, chosen by the name of the model.
 
-A name may end in numbers: `rst-3` resets after three chunks, `tokens-100-20` sends 100 chunks, one each 20 ms,
-`503-1` fails once and then answers, `context-2000` refuses prompts of more than 2,000 characters.
+A name may end in numbers: `rst-3` resets after three chunks, `tokens-100-20` sends 100 chunks, one every 20 ms,
+`503-1` fails once and then succeeds, `context-2000` rejects prompts of more than 2,000 characters.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ FAULTS: dict[str, Fault] = {}
 
 
 def find(model: str) -> tuple[Fault, list[int]]:
-    """What a model's name asks for; an ordinary answer where it is no fault's."""
+    """The fault that the model's name selects with its numbers, or a normal reply if it selects none."""
     name, numbers = model, list[int]()
     while name not in FAULTS and (found := re.fullmatch(r"(.+)-(\d+)", name)):
         name, numbers = found[1], [int(found[2]), *numbers]
@@ -116,7 +116,7 @@ async def cut(call: "Call") -> None:
     if call.request.body["model"].startswith("hang"):
         await call.hang()
     call.transport.write(b"ff\r\ndata: {" if call.request.body["model"].startswith("fin") else b"")
-    await asyncio.sleep(0.05)  # what was sent arrives as data, not together with the end
+    await asyncio.sleep(0.05)  # so that the client receives the data before the end
     call.reset() if call.request.body["model"].startswith("rst") else call.transport.close()
 
 

@@ -2,7 +2,7 @@
 
     async with ScriptedUpstream() as upstream: ...      in a test's own loop
     with scripted_upstream_in_thread() as upstream: ... beside synchronous code
-    python -m tests.harness.scripted_upstream --port 0          as a process; prints its port; GET tells what was asked
+    python -m tests.harness.scripted_upstream --port 0          as a process; prints its port; GET returns the requests
 
 The faults are in scripted_faults.py.
 """
@@ -37,7 +37,7 @@ USAGE = {"prompt_tokens": 10, "completion_tokens": 4, "total_tokens": 14}
 
 @dataclass(frozen=True)
 class Request:
-    """One request as it came in."""
+    """A received request."""
 
     path: str
     headers: Mapping[str, str]
@@ -45,7 +45,7 @@ class Request:
 
 
 class Call(asyncio.Protocol):
-    """One connection, and the means that faults are made of."""
+    """A connection, with the building blocks of faults."""
 
     def __init__(self, upstream: "ScriptedUpstream") -> None:
         self.upstream = upstream
@@ -117,7 +117,7 @@ class Call(asyncio.Protocol):
         self.send(self.event({"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}))
 
     async def texts(self, count: int | None = None, pace: float = 0) -> None:
-        """The first `count` texts, over and over again where there are fewer; a turn of the loop or more for each."""
+        """Send the first `count` texts, repeated if there are fewer; yield to the event loop between them."""
         texts = self.upstream.texts
         for index in range(len(texts) if count is None else count):
             await asyncio.sleep(pace)
@@ -157,7 +157,7 @@ class Call(asyncio.Protocol):
 
 
 class ScriptedUpstream:
-    """What was asked of the server, and what it says where a fault does not say it."""
+    """An OpenAI-compatible server that records its requests and sends `texts` unless a fault says otherwise."""
 
     def __init__(self, port: int = 0) -> None:
         self.port = port
@@ -170,7 +170,7 @@ class ScriptedUpstream:
 
     @property
     def connections(self) -> int:
-        """How many were accepted so far."""
+        """How many connections have been accepted."""
         return len(self._calls)
 
     @property
@@ -195,7 +195,7 @@ class ScriptedUpstream:
         await self._server.wait_closed()
 
     async def all_closed(self) -> None:
-        """Return when no call is open any more; a test's time limit ends the wait."""
+        """Wait until no call is open; the timeout of the test limits this."""
         while self.open:
             await asyncio.sleep(0.01)
 

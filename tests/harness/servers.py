@@ -1,4 +1,4 @@
-"""The service, started for a test: on the test's own event loop, or as a process that can be killed."""
+"""Starts the service for a test, on the test's own event loop or as a process that can be killed."""
 
 import asyncio
 import os
@@ -24,10 +24,10 @@ from entrypoints.settings import Settings
 ROOT = Path(__file__).parents[2]
 
 NOBODY = "http://127.0.0.1:9/v1"
-"""Where no model's service listens, for services whose model is a fake."""
+"""A URL that nothing listens on, for services whose model is a fake."""
 
 for _imported_at_need in ("adapters.llm_openai", "adapters.history_sql", "adapters.sql.sqlite.database"):
-    import_module(_imported_at_need)  # importing reads files, which no event loop should wait for
+    import_module(_imported_at_need)  # importing reads files, which would block the event loop
 
 
 @dataclass
@@ -47,7 +47,7 @@ async def running_service(
 
     `overrides` replaces parts of the container, by provider name; `arguments` adds keyword arguments to constructors.
     """
-    # The settings of whoever runs the tests must not matter: neither their .env nor, for these fields, their variables.
+    # Neither the developer's .env nor, for these fields, their environment variables may influence the tests.
     chosen = Settings(
         _env_file=None,
         **{"history_backend": "in_memory", "memory_backend": "in_memory", "openai_base_url": NOBODY, **settings},
@@ -76,7 +76,7 @@ async def running_service(
 
 @dataclass
 class ServiceProcess:
-    """A service in a process of its own. `output` holds what it printed, both streams together."""
+    """A service in its own process. `output` holds the lines of stdout and stderr together."""
 
     process: asyncio.subprocess.Process
     url: str
@@ -97,9 +97,9 @@ async def service_process(
     python: str | Path = sys.executable,
     **environment: str,
 ) -> AsyncIterator[ServiceProcess]:
-    """Start `smart-chatbot serve` in `directory` on a free port, wait until it listens, and kill it in the end.
+    """Start `smart-chatbot serve` in `directory` on a free port, wait until it listens, and kill it on leaving.
 
-    It leads a process group of its own, so that its children are killed with it.
+    It leads its own process group, so that its children are killed with it.
     """
     process = await asyncio.create_subprocess_exec(
         python,
@@ -136,7 +136,7 @@ async def _collect(stream: asyncio.StreamReader, output: list[str]) -> None:
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
-    """This process's environment without anything that is a setting, with `variables`."""
+    """The environment of this process without any settings, plus `variables`."""
     settings = {name.upper() for name in Settings.model_fields}
     kept = {name: value for name, value in os.environ.items() if name.upper() not in settings}
     return kept | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | variables

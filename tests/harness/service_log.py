@@ -1,4 +1,4 @@
-"""What a service in this process has written to its log."""
+"""The log of a service that runs in this process."""
 
 import json
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 
 
 class ServiceLog:
-    """Reading takes the lines out of pytest's capture and keeps them here."""
+    """Takes the lines out of pytest's capture when they are read, and keeps them."""
 
     def __init__(self, capture: pytest.CaptureFixture[str]) -> None:
         self._capture = capture

@@ -1,10 +1,10 @@
-"""A process that has imported the service, and forks it as often as it is told to.
+"""A process that imports the service once and forks it on request.
 
-Imports are most of what a start takes. A fork has its own signals, files and database connections, and ends like any
-other process; tests that start the service dozens of times, and are not about starting, use it.
+Most of the start-up time goes into imports. A fork has its own signal handlers, files and database connections, and
+exits like any other process. It is for tests that start the service dozens of times and do not test the start itself.
 
-It reads orders, one JSON object a line, and answers each with a number: `{"wait": pid}` with how that fork ended,
-anything else with the new fork's process id.
+It reads one JSON object per line and answers each with a number: `{"wait": pid}` with the exit status of that fork,
+anything else with the process id of a new fork.
 """
 
 import json
@@ -24,7 +24,7 @@ IMPORTED_AHEAD = (
 
 
 def serve_orders() -> dict[str, Any] | None:
-    """Fork as ordered; in a fork, what it is to run."""
+    """Fork on request. Returns only in a fork, with its order, or with None at the end of the input."""
     for name in IMPORTED_AHEAD:
         import_module(name)
     for line in sys.stdin:
@@ -41,7 +41,7 @@ def serve_orders() -> dict[str, Any] | None:
 
 
 def become(order: dict[str, Any]) -> None:
-    """Be the process that was ordered: from here on nothing tells it from one that was started."""
+    """Turn this fork into the requested process: environment, directory, output and arguments."""
     output = os.open(order["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((nothing, 0), (output, 1), (output, 2)):
