@@ -390,7 +390,6 @@ class ConversationHistoryContract(Suite[ConversationHistory]):
         assert [turn] == list((await history.page(ADA, None, 10, None)).items)
         assert [Conversation(ADA, HOME, START, START, 1)] == list((await history.conversations(ADA, 10, None)).items)
 
-    @pytest.mark.row("S31")
     async def test_a_cursor_issued_before_a_deletion_shows_no_newer_turns(self, history: ConversationHistory) -> None:
         await complete_several(history, 10)
         cursor = (await history.page(ADA, None, 2, None)).next_cursor

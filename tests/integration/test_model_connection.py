@@ -341,6 +341,7 @@ async def failures_against_a_hasty_server(llm: LLM, *, turns: int, concurrency: 
     return failures
 
 
+@pytest.mark.row("U27")
 async def test_no_turn_fails_because_the_service_closes_idle_connections_without_notice(open_llm: OpenLLM) -> None:
     loop = asyncio.get_running_loop()
     async with await loop.create_server(HastyServer, "127.0.0.1", 0) as server:

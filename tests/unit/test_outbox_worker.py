@@ -475,6 +475,7 @@ async def test_a_turn_that_runs_while_its_user_is_forgotten_is_not_remembered() 
         assert (["of Ada, later"], ["of Bob"]) == (await script.facts(ADA), await script.facts(BOB))
 
 
+@pytest.mark.row("M4")
 @pytest.mark.parametrize("lead", range(20))
 async def test_nothing_is_remembered_of_a_user_who_is_forgotten_meanwhile(lead: int) -> None:
     async with working(Script()) as script:
