@@ -1,4 +1,4 @@
-"""The yardstick "floor": as little as Python can do. Bare ASGI, an HTTP client, no check, nothing kept."""
+"""The baseline "floor": bare ASGI and an HTTP client, without validation or storage; the least possible in Python."""
 
 import os
 

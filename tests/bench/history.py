@@ -1,4 +1,4 @@
-"""What reading the history costs, whatever its size."""
+"""The time to read from histories of increasing size."""
 
 import asyncio
 import statistics
@@ -18,22 +18,25 @@ from domain.conversation import DEFAULT_CONVERSATION, UserId
 
 SIZES = (10, 1_000, 100_000, 1_000_000)
 READS = 200
-_BATCH = 10_000
+_BATCH_SIZE = 10_000
 
 
 def measure() -> float:
-    """Print what reading a context and a page takes at several sizes, as ratios to the smallest; return the last."""
-    print("\nreading 10 turns of a history of n")
+    """Print the times to read a context and a page for each size, as ratios to the smallest size.
+
+    Returns the larger of the two ratios for the largest size.
+    """
+    print("\nreading 10 turns from a history of n turns")
     base: dict[str, float] = {}
     ratio = 1.0
     for size in SIZES:
         with tempfile.TemporaryDirectory() as folder:
-            found = asyncio.run(_measure(Path(folder, "chat.db"), size))
-        base = base or found
-        ratio = max(value / base[name] for name, value in found.items())
+            times = asyncio.run(_measure(Path(folder, "chat.db"), size))
+        base = base or times
+        ratio = max(value / base[name] for name, value in times.items())
         print(
             f"  {size:9,}  "
-            + "  ".join(f"{name} {value / base[name]:5.2f} × ({value:.0f} µs)" for name, value in found.items())
+            + "  ".join(f"{name} {value / base[name]:5.2f} × ({value:.0f} µs)" for name, value in times.items())
         )
     return ratio
 
@@ -42,30 +45,35 @@ async def _measure(path: Path, size: int) -> dict[str, float]:
     database = SQLiteDatabase(f"sqlite:///{path}")
     await database.open()
     history, user = HistorySQL(database), UserId("bench")
-    for start in range(0, size, _BATCH):
-        await database.write(partial(_fill, user=user, start=start, count=min(size - start, _BATCH)))
+    for start in range(0, size, _BATCH_SIZE):
+        await database.write(partial(_fill, user=user, start=start, count=min(size - start, _BATCH_SIZE)))
     reads: dict[str, Callable[[], Awaitable[object]]] = {
         "context": lambda: history.latest(user, DEFAULT_CONVERSATION, 10),
         "page": lambda: history.page(user, None, 10, None),
     }
-    found = {}
+    medians = {}
     for name, read in reads.items():
-        spent = []
+        times = []
         for _ in range(READS):
             before = asyncio.get_running_loop().time()
             await read()
-            spent.append(asyncio.get_running_loop().time() - before)
-        found[name] = statistics.median(spent) * 1e6
+            times.append(asyncio.get_running_loop().time() - before)
+        medians[name] = statistics.median(times) * 1e6
     await database.close()
-    return found
+    return medians
 
 
 def _fill(connection: Connection, user: UserId, start: int, count: int) -> None:
     now = datetime.now(UTC)
     if not start:
         connection.execute(users.insert(), {"id": user, "last_seq": 1_000_000})
-        outline: dict[str, Any] = {"user_id": user, "id": DEFAULT_CONVERSATION, "created_at": now, "updated_at": now}
-        connection.execute(conversations.insert(), outline | {"last_seq": 1_000_000, "turns": 1_000_000})
+        conversation: dict[str, Any] = {
+            "user_id": user,
+            "id": DEFAULT_CONVERSATION,
+            "created_at": now,
+            "updated_at": now,
+        }
+        connection.execute(conversations.insert(), conversation | {"last_seq": 1_000_000, "turns": 1_000_000})
     rows = [
         {
             "id": f"{number:032x}",

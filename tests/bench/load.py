@@ -1,4 +1,4 @@
-"""Readers that stream from a service for a while, and what they saw."""
+"""Readers that send messages to a service for some seconds and measure its streams."""
 
 import asyncio
 import json
@@ -9,8 +9,8 @@ CHUNK, DONE = b'"done": false', b"data: [DONE]"
 
 
 @dataclass
-class Seen:
-    """What all readers of one round saw together; times in seconds."""
+class Result:
+    """The measurements of all readers together. `first` and `gaps` are in seconds."""
 
     chunks: int = 0
     turns: int = 0
@@ -19,21 +19,21 @@ class Seen:
     gaps: list[float] = field(default_factory=list)
 
 
-async def load(port: int, streams: int, seconds: float) -> Seen:
-    """Have `streams` readers ask again and again until the time is up; what is under way then ends."""
-    seen = Seen()
+async def load(port: int, streams: int, seconds: float) -> Result:
+    """Let `streams` readers send one message after another for some seconds, then wait for the running streams."""
+    result = Result()
     until = perf_counter() + seconds
 
     async def read_on(number: int) -> None:
-        await asyncio.sleep(number / streams * min(2.0, seconds / 4))  # not all in step
+        await asyncio.sleep(number / streams * min(2.0, seconds / 4))  # spread the starts
         while perf_counter() < until:
-            await _read_one(port, f"bench{number}", seen)
+            await _read_one(port, f"bench{number}", result)
 
     await asyncio.gather(*map(read_on, range(streams)))
-    return seen
+    return result
 
 
-async def _read_one(port: int, user: str, seen: Seen) -> None:
+async def _read_one(port: int, user: str, result: Result) -> None:
     body = json.dumps({"user_id": user, "message": "Hello, how are you today?"})
     head = (
         f"POST /api/chat HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
@@ -47,14 +47,14 @@ async def _read_one(port: int, user: str, seen: Seen) -> None:
             now = perf_counter()
             fresh = (tail + data).count(CHUNK) - tail.count(CHUNK)
             if fresh:
-                seen.chunks += fresh
-                (seen.gaps if last else seen.first).append(now - (last or started))
+                result.chunks += fresh
+                (result.gaps if last else result.first).append(now - (last or started))
                 last = now
             tail = (tail + data)[-64:]
         writer.close()
     except OSError:
         tail = b""
     if DONE in tail:
-        seen.turns += 1
+        result.turns += 1
     else:
-        seen.errors += 1
+        result.errors += 1

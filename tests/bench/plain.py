@@ -1,4 +1,4 @@
-"""The yardstick "plain": what one writes in an afternoon. FastAPI, the SDK's typed stream, a list for a memory."""
+"""The baseline "plain": a typical first version with FastAPI, the typed stream of the SDK and a list as history."""
 
 import json
 import os
@@ -11,32 +11,32 @@ from pydantic import BaseModel
 
 app = FastAPI()
 _client = AsyncOpenAI(base_url=os.environ["OPENAI_BASE_URL"], api_key="bench")
-_memory: dict[str, list[tuple[str, str]]] = {}
+_history: dict[str, list[tuple[str, str]]] = {}
 
 
-class Ask(BaseModel):
+class ChatRequest(BaseModel):
     user_id: str
     message: str
 
 
 @app.post("/api/chat")
-async def chat(ask: Ask) -> StreamingResponse:
-    return StreamingResponse(_reply(ask), media_type="text/event-stream")
+async def chat(request: ChatRequest) -> StreamingResponse:
+    return StreamingResponse(_reply(request), media_type="text/event-stream")
 
 
-async def _reply(ask: Ask) -> AsyncIterator[str]:
-    texts = []
+async def _reply(request: ChatRequest) -> AsyncIterator[str]:
+    deltas = []
     chunks = await _client.chat.completions.create(
         model="bench",
-        messages=[{"role": "user", "content": ask.message}],
+        messages=[{"role": "user", "content": request.message}],
         temperature=0.7,
         max_tokens=1000,
         stream=True,
     )
     async for chunk in chunks:
-        if chunk.choices and (text := chunk.choices[0].delta.content):
-            texts.append(text)
-            yield f"data: {json.dumps({'content': text, 'done': False})}\n\n"
-    _memory.setdefault(ask.user_id, []).append((ask.message, "".join(texts)))
-    del _memory[ask.user_id][:-10]
+        if chunk.choices and (delta := chunk.choices[0].delta.content):
+            deltas.append(delta)
+            yield f"data: {json.dumps({'content': delta, 'done': False})}\n\n"
+    _history.setdefault(request.user_id, []).append((request.message, "".join(deltas)))
+    del _history[request.user_id][:-10]
     yield f"data: {json.dumps({'content': '', 'done': True})}\n\ndata: [DONE]\n\n"

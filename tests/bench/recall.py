@@ -1,10 +1,10 @@
-"""How often the right memory is found: questions in other words than the facts, among memories of two users.
+"""How often the right memory is found by a question that paraphrases it.
 
     python -m tests.bench.recall
 
-Each of two users has two hundred memories, fifty of which are asked for in a paraphrase; the other user has facts on
-the same subjects. It prints how often the right one is among the first five, and the time it takes.
-Vectors come from the model in the process; nothing leaves the machine.
+Each of two users has two hundred memories and asks for fifty of them; the other user has facts on the same subjects.
+Prints how often the right one is among the first five, and the time of a recall. Vectors come from the embedded model,
+so nothing leaves the machine.
 """
 
 import asyncio
@@ -18,13 +18,15 @@ from time import perf_counter
 from adapters.memory_mem0 import MemoryMem0
 from domain.conversation import UserId
 
-FIRST = 5
+LIMIT = 5
+"""Memories per recall."""
 FILLERS = 150
+"""Memories per user that no question asks for."""
 
 PLANTED = (
-    # what Ada said, what Bob said on the same subject, and how each is asked for
+    # a fact of Ada, a fact of Bob on the same subject, and a question that asks for either
     ("My dog is called Bello", "My cat is called Minka", "What is the name of my pet?"),
-    ("I am allergic to peanuts", "I can not digest lactose", "Which foods must I avoid?"),
+    ("I am allergic to peanuts", "I cannot digest lactose", "Which foods must I avoid?"),
     ("I work as a nurse in a children's hospital", "I teach physics at a grammar school", "What do I do for a living?"),
     ("I moved to Vienna last spring", "I have lived in Lyon since 2010", "In which city do I live?"),
     ("My birthday is on the third of May", "I was born on Christmas Eve", "On what day was I born?"),
@@ -33,7 +35,7 @@ PLANTED = (
     ("My daughter Mia is seven", "My twin sons are in kindergarten", "Do I have any children?"),
     ("I prefer tea to coffee in the morning", "I need two espressos to wake up", "What should I drink at breakfast?"),
     ("I am training for the Berlin marathon", "I swim a mile every Tuesday", "Which sport am I doing?"),
-    ("I can not stand coriander", "I hate olives", "What taste do I dislike?"),
+    ("I cannot stand coriander", "I hate olives", "What taste do I dislike?"),
     ("I am learning Japanese with an app", "I take Portuguese lessons", "What language am I studying?"),
     ("I am afraid of flying", "Spiders make me panic", "What frightens me?"),
     ("My favourite colour is dark green", "I like orange most of all", "Which colour do I like best?"),
@@ -72,7 +74,7 @@ PLANTED = (
     ("My best friend Eva lives in Oslo", "My closest friend Ali moved to Cairo", "Who is my best mate?"),
     ("I love films by Kurosawa", "I only watch romantic comedies", "Which movie would I enjoy tonight?"),
     ("I pay 900 euros rent", "My mortgage is 1,200 a month", "What does housing cost me?"),
-    ("I can not drive at night", "I have no driving licence", "Am I able to drive a car in the dark?"),
+    ("I cannot drive at night", "I have no driving licence", "Am I able to drive a car in the dark?"),
     ("I am expecting a baby in October", "We are adopting a girl", "Am I going to have a child?"),
     ("I have an appointment with the dentist on Friday", "My knee operation is on Monday", "Any doctors I see soon?"),
     ("I own two guinea pigs called Max and Moritz", "A parrot named Koko lives with me", "Which animals do I keep?"),
@@ -85,9 +87,9 @@ TIMES = ("on Monday", "in the holidays", "after lunch", "before the meeting", "a
 
 
 def fillers(seed: int) -> list[str]:
-    """Sentences of the kind that remembering everything leaves behind."""
+    """Trivial facts of the kind that accumulate if every message is remembered."""
     every = [f"I {deed} {subject} {time}" for deed in DEEDS for subject in SUBJECTS for time in TIMES]
-    return random.Random(seed).sample(every, FILLERS)  # the same ones each time
+    return random.Random(seed).sample(every, FILLERS)  # the same in each run
 
 
 def questions() -> Iterator[tuple[UserId, str, str]]:
@@ -110,40 +112,41 @@ async def measure() -> None:
         async with memory:
             print(f"opened in {perf_counter() - before:.2f} s")
             await fill(memory)
-            await ask(memory)
+            await recall(memory)
 
 
 async def fill(memory: MemoryMem0) -> None:
     before, count = perf_counter(), 0
-    for place, user in enumerate(("ada", "bob")):
-        facts = [*(planted[place] for planted in PLANTED), *fillers(place)]
-        random.Random(place).shuffle(facts)  # the same order each time
+    for column, user in enumerate(("ada", "bob")):
+        facts = [*(planted[column] for planted in PLANTED), *fillers(column)]
+        random.Random(column).shuffle(facts)  # the same order in each run
         for fact in facts:
             await memory.store(UserId(user), fact, 0.5)
         count += len(facts)
     print(f"{count} memories stored, {(perf_counter() - before) / count * 1000:.1f} ms each")
 
 
-async def ask(memory: MemoryMem0) -> None:
-    hits, firsts, foreign, times, counts = 0, 0, 0, [], []
+async def recall(memory: MemoryMem0) -> None:
+    hits, first_hits, foreign, times, counts = 0, 0, 0, [], []
     missed = []
     for user, fact, question in questions():
         before = perf_counter()
-        found = await memory.recall(user, question, FIRST)
+        found = await memory.recall(user, question, LIMIT)
         times.append(perf_counter() - before)
         facts = [recalled.memory.fact for recalled in found]
         foreign += sum(recalled.memory.owner != user for recalled in found)
         counts.append(len(found))
         hits += fact in facts
-        firsts += facts[:1] == [fact]
+        first_hits += facts[:1] == [fact]
         if fact not in facts:
             missed.append((question, fact))
-    asked = len(times)
-    print(f"the right one among the first {FIRST}: {hits} of {asked}; the first: {firsts}; another user's: {foreign}")
-    print(f"a question took {statistics.median(times) * 1000:.1f} ms, at worst {max(times) * 1000:.1f} ms")
-    print(f"{statistics.mean(counts):.1f} memories were found a question")
+    print(
+        f"right memory among the first {LIMIT}: {hits} of {len(times)}; first: {first_hits}; of another user: {foreign}"
+    )
+    print(f"recall took {statistics.median(times) * 1000:.1f} ms (median), {max(times) * 1000:.1f} ms (maximum)")
+    print(f"{statistics.mean(counts):.1f} memories per recall (mean)")
     for question, fact in missed:
-        print(f"  missed: {question}  {fact}")
+        print(f"  missed: {question} ({fact})")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The servers that are measured, each a process with one worker, and what they have used."""
+"""Starts the measured servers, each a process with one worker, and reads the CPU time and memory they use."""
 
 import re
 import subprocess
@@ -24,32 +24,32 @@ class Process:
     process: psutil.Process
 
     def cpu(self) -> float:
-        """Seconds of processor time so far."""
+        """Return the CPU time used so far, in seconds."""
         used = self.process.cpu_times()
         return float(used.user + used.system)
 
     def memory(self) -> int:
-        """Bytes of it that are in memory."""
+        """Return the resident memory in bytes."""
         return int(self.process.memory_info().rss)
 
 
 @dataclass(frozen=True)
 class Server(Process):
-    """One that listens on `port`."""
+    """A process that listens on `port`."""
 
     port: int
 
 
 @contextmanager
 def upstream(tokens: int, pause_ms: float) -> Iterator[str]:
-    """A stand-in for the model's service; its base URL."""
+    """Start the fake of the model's service and yield its base URL."""
     with _started(("-m", "tests.bench.upstream", str(tokens), str(pause_ms)), r"^(\d+)$", {}) as server:
         yield f"http://127.0.0.1:{server.port}/v1"
 
 
 @contextmanager
 def service(base_url: str) -> Iterator[Server]:
-    """The service in its default configuration, logs and history on, in a folder of its own."""
+    """Start the service in its default configuration, with logs and history, in a temporary directory."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {"OPENAI_BASE_URL": base_url, "DATA_DIR": folder, "PORT": "0"}
         with _started(("-m", "entrypoints.cli", "serve"), r"listens on http://\S+:(\d+)", environment) as server:
@@ -57,8 +57,8 @@ def service(base_url: str) -> Iterator[Server]:
 
 
 @contextmanager
-def yardstick(name: str, base_url: str) -> Iterator[Server]:
-    """`plain` or `floor`."""
+def baseline(name: str, base_url: str) -> Iterator[Server]:
+    """Start the baseline `plain` or `floor`."""
     command = (*_UVICORN, f"tests.bench.{name}:app")
     with _started(command, r"running on http://\S+:(\d+)", {"OPENAI_BASE_URL": base_url}) as server:
         yield server
@@ -72,7 +72,7 @@ def _started(command: Sequence[str], ready: str, environment: dict[str, str]) ->
 
 @contextmanager
 def running(command: Sequence[str], ready: str, environment: dict[str, str]) -> Iterator[tuple[Process, re.Match[str]]]:
-    """Python with these arguments, once it has said what `ready` matches, and the match."""
+    """Run Python with these arguments, and yield when the output matches `ready`."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "output")
         with output.open("wb") as sink:

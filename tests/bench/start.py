@@ -1,4 +1,4 @@
-"""What a start costs, beside importing what it stands on."""
+"""The CPU time of a start, relative to importing the libraries."""
 
 import statistics
 import tempfile
@@ -8,17 +8,17 @@ from tests.bench.servers import running
 
 RUNS = 9
 _INSTALLED = 'import sys; sys.modules |= dict.fromkeys(("rich", "werkzeug", "yaml"))'
-"""Have what an installation without the packages of developers has: libraries load these wherever they are."""
+"""Hides packages that libraries import if they find them, and that only development environments have."""
 _IMPORTS = "import fastapi, uvicorn, openai, sqlalchemy"
 _SERVE = "from entrypoints.cli.main import main; main(['serve'])"
 
 
 def measure() -> float:
-    """Print the processor time from nothing to ready, as a ratio, which is returned."""
-    print("\nstart to ready")
+    """Print and return the CPU time from the start until ready, as a ratio to that of the imports."""
+    print("\nstart until ready")
     imports, starts = [], []
     with tempfile.TemporaryDirectory() as folder:
-        _start(folder)  # makes the database, and compiles what is imported
+        _start(folder)  # creates the database and the bytecode
         for _ in range(RUNS):
             imports.append(_import(folder))
             starts.append(_start(folder))
@@ -30,15 +30,15 @@ def measure() -> float:
 
 
 def _import(folder: str) -> float:
-    return _used_until("ready", f"{_IMPORTS}; print('ready', flush=True); import time; time.sleep(60)", folder)
+    return _cpu_until("ready", f"{_IMPORTS}; print('ready', flush=True); import time; time.sleep(60)", folder)
 
 
 def _start(folder: str) -> float:
-    return _used_until("listens on", _SERVE, folder)
+    return _cpu_until("listens on", _SERVE, folder)
 
 
-def _used_until(said: str, code: str, folder: str) -> float:
-    """The processor time that a new process has used when it says so."""
+def _cpu_until(output: str, code: str, folder: str) -> float:
+    """Run `code` in a new process and return the CPU time used when `output` appears, in seconds."""
     environment = {
         "DATA_DIR": folder,
         "OPENAI_BASE_URL": "http://127.0.0.1:9/v1",
@@ -46,5 +46,5 @@ def _used_until(said: str, code: str, folder: str) -> float:
         "PYTHONDONTWRITEBYTECODE": "",
         "PYTHONPYCACHEPREFIX": str(Path(folder, "compiled")),
     }
-    with running(("-c", f"{_INSTALLED}\n{code}"), said, environment) as (process, _):
+    with running(("-c", f"{_INSTALLED}\n{code}"), output, environment) as (process, _):
         return process.cpu()

@@ -1,9 +1,9 @@
-"""A stand-in for the model's service that costs next to nothing: the same events for every request.
+"""A fake of the model's service that uses very little CPU time: it sends the same events for every request.
 
     python -m tests.bench.upstream TOKENS PAUSE_MS
 
-Prints its port. Sends TOKENS texts, one each PAUSE_MS milliseconds (0: as fast as they are read), with the fields that
-a real service sends along.
+Prints its port. Sends TOKENS deltas, one every PAUSE_MS milliseconds (0: as fast as they are read), with all the fields
+that a real service sends.
 """
 
 import asyncio

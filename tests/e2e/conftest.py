@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.harness.forks import Forks, imported_once
+from tests.harness.forks import Forks, forking_process
 
 
 @pytest.fixture(scope="session")
 def forks() -> Iterator[Forks]:
-    """Services that start without importing everything again."""
-    with imported_once() as forks:
+    """Starts services by forking, which saves the time of the imports."""
+    with forking_process() as forks:
         yield forks

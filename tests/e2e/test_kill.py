@@ -1,4 +1,4 @@
-"""The process is killed where it stands, and started again on the same data."""
+"""The service is killed with SIGKILL and started again on the same data."""
 
 import asyncio
 import random
@@ -18,24 +18,24 @@ from tests.harness.forks import Fork, Forks
 from tests.harness.scripted_upstream import ScriptedUpstream
 
 USERS = [f"user{number}" for number in range(6)]
-TEXTS = tuple(f"word{number} " for number in range(1000))
-"""Each different, so that one that is lost, doubled or out of place shows."""
+DELTAS = tuple(f"word{number} " for number in range(1000))
+"""Deltas that all differ, so that a lost, duplicated or misplaced one is detected."""
 
 CYCLES = 20
 LONG_CYCLES = (4, 9, 14)
-"""In these, no reply ends before the kill."""
+"""Cycles in which no reply ends before the kill."""
 LONG_CYCLE_SECONDS = 2.6
-SAVED_AFTER_SECONDS = 2.0
-"""Text is saved once a second; as much again for a machine that does other things too."""
+MAX_UNSAVED_SECONDS = 2.0
+"""Text is saved once a second; the other second allows for a busy machine."""
 
 
-async def test_kills_lose_nothing_that_was_acknowledged_and_double_nothing(forks: Forks, tmp_path: Path) -> None:
+async def test_kills_lose_no_acknowledged_turn_and_duplicate_none(forks: Forks, tmp_path: Path) -> None:
     chance, sent = random.Random(20), list[Exchange]()
     async with ScriptedUpstream() as upstream:
-        upstream.texts = TEXTS
+        upstream.texts = DELTAS
         for cycle in range(CYCLES):
             long = cycle in LONG_CYCLES
-            # In the short ones the model thinks for a third of the time, so that kills fall before the first text too.
+            # In short cycles the model is silent for a third of the time, so that some kills precede the first delta.
             model = "tokens-1000-5" if long else "tokens-20-5-50"
             async with forks.service(tmp_path, OPENAI_BASE_URL=upstream.base_url, OPENAI_MODEL=model) as service:
                 await _check_histories(service, sent)
@@ -43,16 +43,14 @@ async def test_kills_lose_nothing_that_was_acknowledged_and_double_nothing(forks
                 sent += await _chat_until_killed(service, f"cycle {cycle}", seconds)
         async with forks.service(tmp_path, OPENAI_BASE_URL=upstream.base_url) as service:
             await _check_histories(service, sent)
-    # All three outcomes have been met.
+    # All three outcomes occurred.
     assert any(exchange.acknowledged for exchange in sent)
-    assert any(exchange.texts and not exchange.last for exchange in sent)
-    assert any(not exchange.texts for exchange in sent)
+    assert any(exchange.deltas and not exchange.last for exchange in sent)
+    assert any(not exchange.deltas for exchange in sent)
     assert await asyncio.to_thread(_integrity, tmp_path) == "ok"
 
 
-async def test_a_kill_before_the_commit_leaves_an_interrupted_turn_that_was_not_acknowledged(
-    forks: Forks, tmp_path: Path
-) -> None:
+async def test_a_kill_before_the_commit_leaves_an_unacknowledged_interrupted_turn(forks: Forks, tmp_path: Path) -> None:
     exchange, turns, _ = await _die(forks, tmp_path, "before_finish", "tokens-4-400")  # saved once
     assert exchange.last is None
     assert [(exchange.turn_id, "interrupted", "worker_lost")] == _ends(turns)
@@ -60,7 +58,7 @@ async def test_a_kill_before_the_commit_leaves_an_interrupted_turn_that_was_not_
 
 
 @pytest.mark.row("P3")
-async def test_a_kill_between_the_commit_and_its_acknowledgement_leaves_one_completed_turn(
+async def test_a_kill_between_commit_and_acknowledgement_leaves_one_completed_turn(
     forks: Forks, tmp_path: Path
 ) -> None:
     exchange, turns, _ = await _die(forks, tmp_path, "after_finish")
@@ -70,11 +68,11 @@ async def test_a_kill_between_the_commit_and_its_acknowledgement_leaves_one_comp
 
 
 @pytest.mark.row("P4")
-async def test_a_kill_before_the_model_is_asked_leaves_a_failed_turn_with_the_message(
+async def test_a_kill_before_the_call_to_the_model_leaves_a_failed_turn_with_the_message(
     forks: Forks, tmp_path: Path
 ) -> None:
-    exchange, turns, asked = await _die(forks, tmp_path, "after_begin")
-    assert asked == 0
+    exchange, turns, calls = await _die(forks, tmp_path, "after_begin")
+    assert calls == 0
     assert [(turn["user_message"], turn["assistant_response"], turn["status"], turn["reason"]) for turn in turns] == [
         ("Hello?", "", "failed", "worker_lost")
     ]
@@ -82,7 +80,10 @@ async def test_a_kill_before_the_model_is_asked_leaves_a_failed_turn_with_the_me
 
 
 async def _chat_until_killed(service: Fork, name: str, seconds: float) -> Sequence[Exchange]:
-    """Have all users chat, one message after the other, for `seconds` from when all have begun; what they saw."""
+    """Let each user send one message after another, and kill the service `seconds` after all have received text.
+
+    Returns the exchanges as seen by the clients.
+    """
     loop, sent = asyncio.get_running_loop(), list[Exchange]()
 
     async def chat(user_id: str) -> None:
@@ -94,14 +95,14 @@ async def _chat_until_killed(service: Fork, name: str, seconds: float) -> Sequen
     async with client_of(service.url) as client, asyncio.TaskGroup() as group:
         for user_id in USERS:
             group.create_task(chat(user_id))
-        while {exchange.user_id for exchange in sent if exchange.texts} != set(USERS):
+        while {exchange.user_id for exchange in sent if exchange.deltas} != set(USERS):
             await asyncio.sleep(0.005)
         await asyncio.sleep(seconds)
         killed_at = loop.time()
         service.signal(signal.SIGKILL)
         await service.wait()
     for exchange in sent:
-        exchange.cut_at = killed_at
+        exchange.killed_at = killed_at
     return sent
 
 
@@ -114,15 +115,15 @@ async def _check_histories(service: Fork, sent: Sequence[Exchange]) -> None:
 
 def _check(turns: Sequence[dict[str, Any]], sent: Sequence[Exchange]) -> None:
     messages = [turn["user_message"] for turn in turns]
-    assert dict.fromkeys(messages, 1) == Counter(messages), "a turn is there twice"
-    assert [exchange.message for exchange in sent if exchange.message in messages] == messages, "out of order"
-    kept = {turn["id"]: turn for turn in turns}
+    assert dict.fromkeys(messages, 1) == Counter(messages), "a turn is stored twice"
+    assert [exchange.message for exchange in sent if exchange.message in messages] == messages, "turns are out of order"
+    stored = {turn["id"]: turn for turn in turns}
     for exchange in sent:
         if exchange.turn_id:
-            _check_turn(kept[exchange.turn_id], exchange)
+            _check_turn(stored[exchange.turn_id], exchange)
     for turn in turns:
         assert turn["status"] in ("completed", "interrupted", "failed")
-        assert "".join(TEXTS).startswith(turn["assistant_response"])
+        assert "".join(DELTAS).startswith(turn["assistant_response"])
 
 
 def _check_turn(turn: dict[str, Any], exchange: Exchange) -> None:
@@ -134,23 +135,26 @@ def _check_turn(turn: dict[str, Any], exchange: Exchange) -> None:
         assert reply.startswith(exchange.text)
     else:
         assert ("interrupted" if reply else "failed", "worker_lost") == (turn["status"], turn["reason"])
-        assert reply.startswith(exchange.text_until(exchange.cut_at - SAVED_AFTER_SECONDS))
+        assert reply.startswith(exchange.text_until(exchange.killed_at - MAX_UNSAVED_SECONDS))
 
 
 def _integrity(directory: Path) -> str:
-    # Only in the end: opening the file would do a part of the service's own recovery.
+    # Only at the end, because opening the file runs part of the recovery that the service should do itself.
     with closing(sqlite3.connect(directory / "data" / "chat.db")) as connection:
         return str(connection.execute("PRAGMA integrity_check").fetchone()[0])
 
 
 async def _die(
-    forks: Forks, directory: Path, moment: str, model: str = "tokens-4-0"
+    forks: Forks, directory: Path, point: str, model: str = "tokens-4-0"
 ) -> tuple[Exchange, list[dict[str, Any]], int]:
-    """One turn of a service that dies at `moment`: what its client saw, what is kept, how often the model was asked."""
+    """Run one turn of a service that dies at `point`, then restart the service.
+
+    Returns the exchange as seen by the client, the stored turns, and the number of calls to the model.
+    """
     exchange = Exchange("user123", "Hello?")
     async with ScriptedUpstream() as upstream:
         environment = {"OPENAI_BASE_URL": upstream.base_url, "OPENAI_MODEL": model}
-        async with forks.service(directory, "tests.harness.apps.dying_service", moment, **environment) as service:
+        async with forks.service(directory, "tests.harness.apps.dying_service", point, **environment) as service:
             async with client_of(service.url) as client:
                 with suppress(httpx2.TransportError):
                     await follow(client, exchange)

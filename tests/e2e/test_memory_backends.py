@@ -1,4 +1,4 @@
-"""Swapping long-term memory is configuration only: one conversation with each, and kills in the middle of it."""
+"""Each backend of long-term memory works with configuration alone, and survives kills."""
 
 import asyncio
 import signal
@@ -19,7 +19,7 @@ from tests.harness.mem0_platform import KEY, Mem0Platform
 from tests.harness.memory_upstream import MemoryUpstream
 
 DURABLE = ("sql", "mem0", "mem0_platform")
-LEARNING = ("mem0", "mem0_platform")
+EXTRACTING = ("mem0", "mem0_platform")
 BACKENDS = (*DURABLE, "in_memory", "none")
 
 CYCLES = 20
@@ -27,7 +27,7 @@ CYCLES = 20
 
 @asynccontextmanager
 async def configured(backend: str, upstream: MemoryUpstream) -> AsyncIterator[Mapping[str, str]]:
-    """The environment that chooses a backend, and what it needs."""
+    """Yield the environment that selects a backend, with the services that it requires running."""
     environment = {"OPENAI_BASE_URL": upstream.base_url, "OPENAI_MODEL": "ok", "MEMORY_BACKEND": backend}
     if backend == "mem0_platform":
         async with Mem0Platform() as platform:
@@ -37,20 +37,19 @@ async def configured(backend: str, upstream: MemoryUpstream) -> AsyncIterator[Ma
 
 
 @dataclass
-class Talk:
-    """A user's calls to one service."""
+class Chat:
+    """A user's requests to one service."""
 
     client: httpx2.AsyncClient
     upstream: MemoryUpstream
     user: str = "ann"
 
     async def say(self, text: str, conversation: str) -> str:
-        """Send a message; what the model got to see of it."""
+        """Send a message and return the prompt that the model received for it."""
         body = {"user_id": self.user, "conversation_id": conversation, "message": text}
         (await self.client.post("/api/chat/simple", json=body)).raise_for_status()
-        return [str(request.body["messages"][-1]["content"]) for request in self.upstream.requests if streams(request)][
-            -1
-        ]
+        prompts = [request.body["messages"][-1]["content"] for request in self.upstream.requests if is_chat(request)]
+        return str(prompts[-1])
 
     async def store(self, fact: str) -> httpx2.Response:
         return await self.client.post(f"/api/memories/{self.user}", json={"fact": fact, "importance": 0.9})
@@ -59,8 +58,8 @@ class Talk:
         found = (await self.client.get(f"/api/memories/{self.user}?limit=200")).raise_for_status().json()
         return [one["fact"] for one in found["memories"]]
 
-    async def settled(self) -> None:
-        """Wait until everything has been remembered and forgotten that is to be."""
+    async def until_settled(self) -> None:
+        """Wait until the memory outbox is empty."""
         with anyio.fail_after(60):
             while True:
                 work = (await self.client.get("/api/health/detailed")).json()["memory"]
@@ -69,44 +68,44 @@ class Talk:
                 await asyncio.sleep(0.05)
 
 
-def streams(request: Any) -> bool:
-    """Whether a request to the model's service is a chat's, rather than Mem0's."""
+def is_chat(request: Any) -> bool:
+    """Whether a request to the model's service belongs to a chat; the others are sent by Mem0."""
     return bool(request.body.get("stream"))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-async def test_the_same_conversation_with_each_backend(forks: Forks, tmp_path: Path, backend: str) -> None:
+async def test_a_conversation_works_with_each_backend(forks: Forks, tmp_path: Path, backend: str) -> None:
     async with MemoryUpstream() as upstream, configured(backend, upstream) as environment:
         async with forks.service(tmp_path, **environment) as service, client_of(service.url) as client:
-            ann, bob = Talk(client, upstream), Talk(client, upstream, "bob")
+            ann, bob = Chat(client, upstream), Chat(client, upstream, "bob")
             stored = await ann.store("Ann's dog is called Bello")
             assert (501 if backend == "none" else 201) == stored.status_code
-            seen = await ann.say("What is my dog called?", "one")
-            assert (backend != "none") == ("Bello" in seen)
+            prompt = await ann.say("What is my dog called?", "one")
+            assert (backend != "none") == ("Bello" in prompt)
             assert "Bello" not in await bob.say("What is my dog called?", "one")
 
             await ann.say("My cat is called Minka", "two")
-            await ann.settled()
-            seen = await ann.say("What is my cat called?", "three")
-            assert (backend in LEARNING) == ("Minka" in seen)
-            await ann.settled()
+            await ann.until_settled()
+            prompt = await ann.say("What is my cat called?", "three")
+            assert (backend in EXTRACTING) == ("Minka" in prompt)
+            await ann.until_settled()
             facts = await ann.facts()
             service.signal(signal.SIGTERM)
             assert 0 == await service.wait(), await service.output()
 
         async with forks.service(tmp_path, **environment) as service, client_of(service.url) as client:
-            ann = Talk(client, upstream)
+            ann = Chat(client, upstream)
             assert (facts if backend in DURABLE else []) == await ann.facts()
-            seen = await ann.say("What is my dog called?", "four")
-            assert (backend in DURABLE) == ("Bello" in seen)
-            await ann.settled()
+            prompt = await ann.say("What is my dog called?", "four")
+            assert (backend in DURABLE) == ("Bello" in prompt)
+            await ann.until_settled()
 
-            both = await client.delete("/api/chat/history/ann?memories=true")
-            assert ("pending" if backend == "mem0_platform" else "deleted") == both.json()["memories"]
+            deleted = await client.delete("/api/chat/history/ann?memories=true")
+            assert ("pending" if backend == "mem0_platform" else "deleted") == deleted.json()["memories"]
             assert [] == await ann.facts()
             assert "Bello" not in await ann.say("What is my dog called?", "five")
             await client.delete("/api/chat/history/ann?memories=true")
-            await ann.settled()
+            await ann.until_settled()
             service.signal(signal.SIGTERM)
             assert 0 == await service.wait()
             assert "Traceback" not in await service.output()
@@ -115,15 +114,13 @@ async def test_the_same_conversation_with_each_backend(forks: Forks, tmp_path: P
 
 
 def files_with(folder: Path, *needles: bytes) -> list[Path]:
-    """The files in which one of the texts can be found."""
+    """Return the files that contain one of the needles."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return [path for path in files if any(needle in path.read_bytes() for needle in needles)]
 
 
 @pytest.mark.row("M3")
-async def test_killed_between_a_turns_end_and_its_remembering_it_is_remembered_once(
-    forks: Forks, tmp_path: Path
-) -> None:
+async def test_a_turn_is_remembered_once_if_the_service_is_killed_after_it_ended(forks: Forks, tmp_path: Path) -> None:
     acknowledged: list[str] = []
     async with MemoryUpstream() as upstream, configured("mem0", upstream) as environment:
         environment = {**environment, "MEM0_INFER": "false"}
@@ -134,11 +131,11 @@ async def test_killed_between_a_turns_end_and_its_remembering_it_is_remembered_o
                     await follow(client, exchange)
                 assert exchange.acknowledged
                 acknowledged.append(exchange.message)
-                await asyncio.sleep(cycle % 5 * 0.01)  # from before it begins to after it has ended
+                await asyncio.sleep(cycle % 5 * 0.01)  # so that some kills precede and some follow the write to memory
                 service.signal(signal.SIGKILL)
                 await service.wait()
         async with forks.service(tmp_path, **environment) as service, client_of(service.url) as client:
-            ann = Talk(client, upstream)
-            await ann.settled()
+            ann = Chat(client, upstream)
+            await ann.until_settled()
 
             assert Counter(acknowledged) == Counter(await ann.facts())

@@ -1,4 +1,4 @@
-"""The last event of a reply comes after its commit, seen from outside: by a client and by another program."""
+"""A turn is committed before its last event is sent, as seen by a client and by another program."""
 
 import asyncio
 import json
@@ -14,30 +14,32 @@ from tests.harness.fakes import ScriptedLLM
 from tests.harness.gated_llm import GatedLLM
 from tests.harness.servers import running_service
 
-HELD = 0.5
-"""Seconds in which an early end would have come."""
+LOCK_SECONDS = 0.5
+"""Long enough for a premature last event to arrive."""
 
 
-async def test_the_end_of_a_reply_waits_for_its_commit(tmp_path: Path) -> None:
+async def test_the_last_event_waits_for_the_commit(tmp_path: Path) -> None:
     reply_may_end = asyncio.Event()
     async with (
         running_service({"llm": _llm(reply_may_end)}, history_backend="sql", data_dir=tmp_path) as service,
         _events(service.client) as events,
         _other_program(tmp_path) as other,
     ):
-        texts = [await anext(events) for _ in range(4)]
-        await asyncio.to_thread(other.execute, "BEGIN IMMEDIATE")  # nobody else can commit now
+        deltas = [await anext(events) for _ in range(4)]
+        await asyncio.to_thread(other.execute, "BEGIN IMMEDIATE")  # blocks all other commits
         reply_may_end.set()
         end = asyncio.ensure_future(anext(events))
-        early, _ = await asyncio.wait([end], timeout=HELD)
+        early, _ = await asyncio.wait([end], timeout=LOCK_SECONDS)
         await asyncio.to_thread(other.execute, "ROLLBACK")
         last = await end
-    assert [event["content"] for event in texts] == ["Hello", ", ", "world", "!"]
+    assert [event["content"] for event in deltas] == ["Hello", ", ", "world", "!"]
     assert early == set()
     assert last == {"content": "", "done": True}
 
 
-async def test_another_program_finds_the_whole_turn_at_once_when_the_client_is_told(tmp_path: Path) -> None:
+async def test_another_program_can_read_the_whole_turn_as_soon_as_the_client_receives_the_last_event(
+    tmp_path: Path,
+) -> None:
     async with (
         running_service({"llm": ScriptedLLM()}, history_backend="sql", data_dir=tmp_path) as service,
         _other_program(tmp_path) as other,
@@ -49,7 +51,7 @@ async def test_another_program_finds_the_whole_turn_at_once_when_the_client_is_t
     assert found == [("Hello?", "Hello, world!", "completed")]
 
 
-async def test_another_program_finds_the_message_before_the_model_is_asked(tmp_path: Path) -> None:
+async def test_another_program_can_read_the_message_before_the_model_is_called(tmp_path: Path) -> None:
     found: list[Any] = []
 
     async def look(step: str) -> None:
@@ -75,7 +77,7 @@ def _llm(reply_may_end: asyncio.Event) -> GatedLLM:
 
 @asynccontextmanager
 async def _events(client: httpx2.AsyncClient) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
-    """The events of one reply, as they come."""
+    """Yield the events of one reply while they arrive."""
     async with client.stream("POST", "/api/chat", json={"user_id": "user123", "message": "Hello?"}) as response:
         yield _decoded(response)
 
@@ -88,7 +90,7 @@ async def _decoded(response: httpx2.Response) -> AsyncIterator[dict[str, Any]]:
 
 @asynccontextmanager
 async def _other_program(directory: Path) -> AsyncIterator[sqlite3.Connection]:
-    """A connection that shares nothing with the service but the file."""
+    """Open a connection that shares only the file with the service."""
     connection = await asyncio.to_thread(
         sqlite3.connect, directory / "chat.db", isolation_level=None, check_same_thread=False
     )

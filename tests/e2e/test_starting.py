@@ -136,20 +136,20 @@ async def test_an_installed_wheel_runs_without_the_checkout(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("command", [("-m", "entrypoints.cli", "serve"), (COMMAND, "check"), UVICORN])
 async def test_starting_without_a_model_explains_the_options(tmp_path: Path, command: tuple[str, ...]) -> None:
-    status, _, complaints = await run(
+    status, _, errors = await run(
         sys.executable, *command, directory=tmp_path, OPENAI_API_KEY="your_openai_api_key_here"
     )
     assert status == 3
-    sentence = _sentence(complaints)
+    sentence = _sentence(errors)
     assert all(way in sentence for way in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "--local"))
 
 
 @pytest.mark.parametrize("command", [("-m", "entrypoints.cli", "serve"), (COMMAND, "check"), UVICORN])
 async def test_starting_with_the_mem0_platform_requires_its_key(tmp_path: Path, command: tuple[str, ...]) -> None:
     environment = {"OPENAI_API_KEY": SECRET, "MEMORY_BACKEND": "mem0_platform", "MEM0_API_KEY": "your_mem0_api_key"}
-    status, _, complaints = await run(sys.executable, *command, directory=tmp_path, **environment)
+    status, _, errors = await run(sys.executable, *command, directory=tmp_path, **environment)
     assert status == 3
-    assert _sentence(complaints).startswith("MEM0_API_KEY: ")
+    assert _sentence(errors).startswith("MEM0_API_KEY: ")
 
 
 @pytest.mark.row("P13")

@@ -1,4 +1,4 @@
-"""The service is told to stop while it streams."""
+"""The service receives SIGTERM or SIGINT while it streams."""
 
 import asyncio
 import signal
@@ -20,18 +20,18 @@ from tests.harness.scripted_upstream import ScriptedUpstream
 from tests.harness.servers import service_process
 
 STREAMS = 50
-HANGS = 20
-"""Seconds by which a stop must be over; far more than it takes."""
+STOP_TIMEOUT = 20
+"""Seconds within which the service must exit; it takes far less."""
 
 
 @dataclass
 class Stopped:
-    """What was seen of a service that was told to stop while it streamed."""
+    """Observations of a service that was stopped while it streamed."""
 
     readiness: int
     liveness: int
     refusal: httpx2.Response
-    running_when_asked: int
+    running_when_not_ready: int
     exchanges: Sequence[Exchange]
     status: int
     seconds: float
@@ -41,52 +41,52 @@ class Stopped:
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> Stopped:
-    """SIGTERM to `smart-chatbot serve` with many streams; asked once, as it takes a while."""
+    """Send SIGTERM to `smart-chatbot serve` while it has many streams. Done once for all tests, as it is slow."""
     return asyncio.run(_stop_under_load(tmp_path_factory.mktemp("stopped")))
 
 
 @pytest.mark.row("P5")
-def test_a_stop_says_not_ready_while_streams_still_run(stopped: Stopped) -> None:
-    assert (stopped.readiness, stopped.running_when_asked) == (503, STREAMS)
+def test_the_service_is_not_ready_while_it_drains(stopped: Stopped) -> None:
+    assert (stopped.readiness, stopped.running_when_not_ready) == (503, STREAMS)
 
 
-def test_a_stop_leaves_the_liveness_alone(stopped: Stopped) -> None:
+def test_the_service_is_live_while_it_drains(stopped: Stopped) -> None:
     assert stopped.liveness == 200
 
 
 @pytest.mark.row("P5")
-def test_a_stop_refuses_new_chats_and_closes_their_connections(stopped: Stopped) -> None:
+def test_new_chats_are_rejected_and_their_connections_closed_while_the_service_drains(stopped: Stopped) -> None:
     refusal = stopped.refusal
     assert (refusal.status_code, refusal.headers["Connection"]) == (503, "close")
     assert (refusal.json()["code"], refusal.json()["retryable"]) == ("server_shutting_down", True)
 
 
 @pytest.mark.row("P5")
-def test_a_stop_ends_every_stream_with_an_event_that_says_so(stopped: Stopped) -> None:
-    lasts = [exchange.last or {} for exchange in stopped.exchanges]
-    errors = Counter((last["error"]["code"], last["error"]["retryable"]) for last in lasts)
+def test_every_stream_ends_with_server_shutting_down(stopped: Stopped) -> None:
+    last_events = [exchange.last or {} for exchange in stopped.exchanges]
+    errors = Counter((event["error"]["code"], event["error"]["retryable"]) for event in last_events)
     assert errors == {("server_shutting_down", True): STREAMS}
     assert all(exchange.closed_properly for exchange in stopped.exchanges)
 
 
 @pytest.mark.row("P5")
-def test_a_stop_stores_how_every_turn_ended(stopped: Stopped) -> None:
+def test_every_turn_is_stored_as_interrupted_by_the_shutdown(stopped: Stopped) -> None:
     assert stopped.ends == {("interrupted", "server_shutting_down"): STREAMS}
 
 
 @pytest.mark.row("P5")
-def test_a_stop_is_over_soon_and_successful(stopped: Stopped) -> None:
+def test_the_service_exits_soon_and_successfully(stopped: Stopped) -> None:
     assert stopped.status == 0
-    assert stopped.seconds < HANGS
+    assert stopped.seconds < STOP_TIMEOUT
 
 
 @pytest.mark.row("P5")
-def test_a_stop_leaves_no_traceback(stopped: Stopped) -> None:
+def test_a_stop_logs_no_traceback(stopped: Stopped) -> None:
     assert "Traceback" not in stopped.output
     assert '"exception"' not in stopped.output
 
 
-async def test_a_reply_that_ends_within_the_grace_is_whole(forks: Forks, tmp_path: Path) -> None:
+async def test_a_reply_that_ends_within_the_grace_period_is_complete(forks: Forks, tmp_path: Path) -> None:
     async with (
         _upstream("tokens-20-50", SHUTDOWN_GRACE="30") as environment,
         forks.service(tmp_path, **environment) as service,
@@ -101,7 +101,7 @@ async def test_a_reply_that_ends_within_the_grace_is_whole(forks: Forks, tmp_pat
     "signals", [(signal.SIGINT,), (signal.SIGTERM, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT)]
 )
 @pytest.mark.row("P6")
-async def test_an_impatient_stop_does_not_wait_for_the_grace(
+async def test_sigint_or_a_second_signal_skips_the_grace_period(
     forks: Forks, tmp_path: Path, signals: Sequence[signal.Signals]
 ) -> None:
     async with (
@@ -121,7 +121,7 @@ async def test_an_impatient_stop_does_not_wait_for_the_grace(
     assert all(exchange.closed_properly for exchange in exchanges)
 
 
-async def test_plain_uvicorn_ends_the_streams_with_the_event_too(tmp_path: Path) -> None:
+async def test_streams_end_with_server_shutting_down_under_plain_uvicorn(tmp_path: Path) -> None:
     command = ("-m", "uvicorn", "entrypoints.asgi:app", "--port", "0")
     async with (
         _upstream("slow", SHUTDOWN_GRACE="0.2") as environment,
@@ -135,7 +135,7 @@ async def test_plain_uvicorn_ends_the_streams_with_the_event_too(tmp_path: Path)
     assert "Traceback" not in "".join(service.output)
 
 
-async def test_a_client_that_never_reads_does_not_hold_the_exit(forks: Forks, tmp_path: Path) -> None:
+async def test_a_client_that_never_reads_does_not_delay_the_exit(forks: Forks, tmp_path: Path) -> None:
     async with (
         _upstream("slow-0", texts=("x",), SHUTDOWN_GRACE="0.2") as environment,
         forks.service(tmp_path, **environment) as service,
@@ -168,7 +168,7 @@ async def _stop_under_load(directory: Path) -> Stopped:
 
 
 async def _not_ready(client: httpx2.AsyncClient) -> int:
-    """The first answer of the readiness that is not yes; each asked on a connection of its own, as balancers do."""
+    """Poll `/readyz` until its status is not 200; return that. Opens a new connection each time like load balancers."""
     while (status := (await client.get("/readyz", headers={"Connection": "close"})).status_code) == 200:
         await asyncio.sleep(0.01)
     return status
@@ -176,7 +176,7 @@ async def _not_ready(client: httpx2.AsyncClient) -> int:
 
 @asynccontextmanager
 async def _upstream(model: str, texts: Sequence[str] = ("word ",), **environment: str) -> AsyncIterator[dict[str, str]]:
-    """The environment of a service that asks `model`."""
+    """Start an upstream and yield the environment of a service that uses it with `model`."""
     async with ScriptedUpstream() as upstream:
         upstream.texts = tuple(texts)
         yield {"OPENAI_BASE_URL": upstream.base_url, "OPENAI_MODEL": model, **environment}
@@ -184,18 +184,18 @@ async def _upstream(model: str, texts: Sequence[str] = ("word ",), **environment
 
 @asynccontextmanager
 async def _streaming(url: str, count: int) -> AsyncIterator[Sequence[Exchange]]:
-    """So many clients, all of whom have seen text; leaving waits for the end of their streams."""
+    """Start `count` streams and yield when each has received text. Waits for the end of all streams on exit."""
     exchanges = [Exchange(f"user{number}", "Hello?") for number in range(count)]
     async with client_of(url) as client, asyncio.TaskGroup() as group:
         for exchange in exchanges:
             group.create_task(follow(client, exchange))
-        while not all(exchange.texts for exchange in exchanges):
+        while not all(exchange.deltas for exchange in exchanges):
             await asyncio.sleep(0.01)
         yield exchanges
 
 
 async def _stalled_reader(url: str) -> socket.socket:
-    """A client that asks for a stream and reads nothing, when no more of it fits on its way."""
+    """Open a stream that is never read, and return when all buffers on the way are full."""
     loop, address = asyncio.get_running_loop(), urlsplit(url)
     sock = socket.socket()
     sock.setblocking(False)
@@ -212,7 +212,7 @@ async def _stalled_reader(url: str) -> socket.socket:
 
 
 def _unsent(port: int) -> int:
-    """Bytes that the system holds for the client at `port`, since it takes no more."""
+    """Return the number of bytes in the send queue to the client at `port`."""
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return sum(
         int(queues.split(":")[0], 16) for _, _, remote, _, queues, *_ in lines if remote.endswith(f":{port:04X}")
@@ -220,6 +220,6 @@ def _unsent(port: int) -> int:
 
 
 def _ends(directory: Path) -> Counter[tuple[str, str]]:
-    """How the turns in the database ended."""
+    """Count the stored turns by status and reason."""
     with closing(sqlite3.connect(directory / "data" / "chat.db")) as connection:
         return Counter(connection.execute("SELECT status, reason FROM turns").fetchall())

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tests.harness.exchange import PATIENCE, history
+from tests.harness.exchange import TIMEOUT, history
 from tests.harness.fakes import ScriptedLLM, ScriptedReply
 from tests.harness.gated_llm import GatedLLM
 from tests.harness.servers import clean_environment, running_service
@@ -34,7 +34,7 @@ class Terminal:
 
     async def read_until(self, text: str) -> str:
         """Return the output up to and including `text`."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             while text not in self._unread:
                 await asyncio.sleep(0.01)
                 with suppress(BlockingIOError):
@@ -44,7 +44,7 @@ class Terminal:
 
     async def wait(self) -> int:
         """Wait for the process to exit and return its status."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             return await self._process.wait()
 
 
@@ -93,7 +93,7 @@ async def test_ctrl_c_before_the_first_token_stops_the_turn_but_not_the_chat(tmp
     async with running_service({"llm": llm}) as service, _chat(tmp_path, service.url) as terminal:
         await terminal.read_until(PROMPT)
         terminal.type(b"A story!\n")
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             while not asked:
                 await asyncio.sleep(0.01)
         terminal.type(CTRL_C)

@@ -1,4 +1,4 @@
-"""Helpers for tests of the API: a running service, its streams and common requests."""
+"""A running service with a scripted model, and helpers that send requests and read streams."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -27,7 +27,7 @@ WHOLE = (
 
 @asynccontextmanager
 async def serving(*scripts: ScriptedReply, **settings: Any) -> AsyncIterator[tuple[Service, ScriptedLLM]]:
-    """Run the service with a model that replies as scripted, call by call."""
+    """Run the service with a model that replies as scripted, one script per call."""
     llm = ScriptedLLM(*scripts)
     async with running_service({"llm": llm}, **settings) as service:
         yield service, llm
@@ -35,7 +35,7 @@ async def serving(*scripts: ScriptedReply, **settings: Any) -> AsyncIterator[tup
 
 @dataclass
 class Stream:
-    """A stream that is being read, with the bytes received so far."""
+    """A response stream and the bytes received so far."""
 
     response: httpx2.Response
     received: bytearray = field(default_factory=bytearray)
@@ -46,7 +46,7 @@ class Stream:
 
     @property
     def events(self) -> bytes:
-        """The bytes received so far without the comments."""
+        """The bytes received so far, without comments."""
         return bytes(self.received).replace(b": keep-alive\n", b"")
 
     async def until(self, needle: bytes) -> None:
@@ -55,7 +55,7 @@ class Stream:
 
 @asynccontextmanager
 async def streaming(service: Service, path: str = "/api/chat", **arguments: Any) -> AsyncIterator[Stream]:
-    """Read a stream in the background; disconnect on leaving."""
+    """Open a stream and read it in the background. Exiting the context closes the connection."""
     method = "POST" if "json" in arguments or path == "/api/chat" else "GET"
     if path == "/api/chat":
         arguments["json"] = HELLO | arguments.get("json", {})
@@ -91,9 +91,9 @@ async def post(service: Service, path: str = "/api/chat", **fields: Any) -> http
 
 
 async def history(service: Service, query: str = "", user: str = "user123") -> Any:
-    answer = await service.client.get(f"/api/chat/history/{user}{query}")
-    assert answer.status_code == 200
-    return answer.json()
+    response = await service.client.get(f"/api/chat/history/{user}{query}")
+    assert response.status_code == 200
+    return response.json()
 
 
 async def last_turn(service: Service) -> Any:

@@ -1,4 +1,4 @@
-"""A decoder for the native stream that is independent of the service's own code."""
+"""A decoder for the native stream format that shares no code with the service."""
 
 import json
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ChatStream:
-    """The events in order: their ids, and their data as sent. An incomplete last event is ignored."""
+    """The ids and the data of all complete events, in order."""
 
     numbers: list[int]
     data: list[str]
@@ -32,7 +32,7 @@ class ChatStream:
 
     @property
     def last(self) -> dict[str, Any]:
-        """The event that ends the reply, followed by `[DONE]`."""
+        """The event with `done: true`. Fails unless `[DONE]` follows it."""
         assert self.data[-1:] == ["[DONE]"], self.data[-2:]
         last: dict[str, Any] = json.loads(self.data[-2])
         return last

@@ -1,16 +1,16 @@
-"""Runs commands until they exit."""
+"""Commands that run to completion."""
 
 import asyncio
 import subprocess
 from contextlib import suppress
 from pathlib import Path
 
-from tests.harness.exchange import PATIENCE
+from tests.harness.exchange import TIMEOUT
 from tests.harness.servers import clean_environment
 
 
 async def run(*command: str | Path, directory: Path, **environment: str) -> tuple[int, str, str]:
-    """Run a command and kill it if it hangs; return its exit status, stdout and stderr."""
+    """Run a command and return its exit status, standard output and standard error. Kills it after `TIMEOUT`."""
     process = await asyncio.create_subprocess_exec(
         *command,
         cwd=directory,
@@ -20,12 +20,12 @@ async def run(*command: str | Path, directory: Path, **environment: str) -> tupl
         stderr=subprocess.PIPE,
     )
     try:
-        async with asyncio.timeout(PATIENCE):
-            output, complaints = await process.communicate()
+        async with asyncio.timeout(TIMEOUT):
+            output, errors = await process.communicate()
     finally:
         if process.returncode is None:
             with suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
     assert process.returncode is not None
-    return process.returncode, output.decode(), complaints.decode()
+    return process.returncode, output.decode(), errors.decode()

@@ -1,4 +1,4 @@
-"""Ids and texts that often break programs."""
+"""Ids that are valid although they look unusual, and ids that are not valid."""
 
 from typing import Final
 
@@ -64,4 +64,4 @@ BAD_IDS: Final = (
     "x" * 129,
     "x" * 5000,
 )
-"""Strings that are not valid ids; some of them cannot be a single segment of a URL."""
+"""Invalid as ids. Some of them cannot be sent as a single URL path segment."""

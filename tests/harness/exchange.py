@@ -1,4 +1,4 @@
-"""Sends a message and follows its reply, recording the events and when they arrived."""
+"""A chat client that records the reply to one message and when each delta arrived."""
 
 import asyncio
 import json
@@ -9,50 +9,52 @@ from typing import Any
 import httpcore2  # noqa: F401  # httpx2 imports it with its first client, when it would block the test's loop
 import httpx2
 
-PATIENCE = 30
-"""Seconds after which a service counts as hanging."""
+TIMEOUT = 30
+"""Seconds after which a request or process counts as hanging."""
 
 
 @dataclass
 class Exchange:
-    """A turn as its client saw it."""
+    """One turn as seen by its client. Times are those of the event loop's clock."""
 
     user_id: str
     message: str
     turn_id: str = ""
-    """Known once the headers have arrived."""
-    texts: list[str] = field(default_factory=list)
-    seen_at: list[float] = field(default_factory=list)
-    """When each of `texts` arrived, on the loop's clock."""
+    """Empty until the response headers have arrived."""
+    deltas: list[str] = field(default_factory=list)
+    received_at: list[float] = field(default_factory=list)
+    """The arrival time of each delta."""
     last: dict[str, Any] | None = None
     """The event with `done: true`."""
     closed_properly: bool = False
-    """`[DONE]` has arrived."""
-    cut_at: float = math.inf
-    """When the service was killed, on the loop's clock."""
+    """Whether `[DONE]` was received."""
+    killed_at: float = math.inf
+    """When the service was killed."""
 
     @property
     def text(self) -> str:
-        return "".join(self.texts)
+        return "".join(self.deltas)
 
     @property
     def acknowledged(self) -> bool:
-        """Whether the client has received `done: true` without an error."""
+        """Whether the client was told that the turn is stored."""
         return self.last is not None and "error" not in self.last
 
-    def text_until(self, moment: float) -> str:
-        return "".join(text for text, seen_at in zip(self.texts, self.seen_at, strict=True) if seen_at <= moment)
+    def text_until(self, time: float) -> str:
+        """The text received by `time`."""
+        received = zip(self.deltas, self.received_at, strict=True)
+        return "".join(delta for delta, received_at in received if received_at <= time)
 
 
 def client_of(url: str) -> httpx2.AsyncClient:
-    return httpx2.AsyncClient(base_url=url, timeout=PATIENCE, limits=httpx2.Limits(max_connections=None))
+    return httpx2.AsyncClient(base_url=url, timeout=TIMEOUT, limits=httpx2.Limits(max_connections=None))
 
 
 async def follow(client: httpx2.AsyncClient, exchange: Exchange) -> None:
-    """Send the message and record the reply in `exchange` as it arrives.
+    """Send the message, and record the reply in `exchange` while it arrives.
 
     Raises:
-        httpx2.TransportError: the connection broke.
+        httpx2.TransportError: the connection was closed or lost.
     """
     body = {"user_id": exchange.user_id, "message": exchange.message}
     async with client.stream("POST", "/api/chat", json=body) as response:
@@ -62,19 +64,19 @@ async def follow(client: httpx2.AsyncClient, exchange: Exchange) -> None:
             if line == "data: [DONE]":
                 exchange.closed_properly = True
             elif line.startswith("data: "):
-                _note(exchange, json.loads(line.removeprefix("data: ")))
+                _record(exchange, json.loads(line.removeprefix("data: ")))
 
 
-def _note(exchange: Exchange, event: dict[str, Any]) -> None:
+def _record(exchange: Exchange, event: dict[str, Any]) -> None:
     if event["done"]:
         exchange.last = event
     else:
-        exchange.texts.append(event["content"])
-        exchange.seen_at.append(asyncio.get_running_loop().time())
+        exchange.deltas.append(event["content"])
+        exchange.received_at.append(asyncio.get_running_loop().time())
 
 
 async def history(client: httpx2.AsyncClient, user_id: str) -> list[dict[str, Any]]:
-    """All turns of a user, oldest first, page by page."""
+    """Fetch all pages of a user's history; oldest turn first."""
     turns: list[dict[str, Any]] = []
     cursor: str | None = ""
     while cursor is not None:

@@ -1,4 +1,4 @@
-"""A database whose every call raises a given error."""
+"""A database that raises a given error from every method."""
 
 from adapters.sql.database import Database, Statements, T
 from adapters.sql.full_text import FullText

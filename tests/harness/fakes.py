@@ -34,7 +34,7 @@ class ScriptedReply:
 
 
 class ScriptedLLM(LLM):
-    """Replies as scripted, call by call. The last script serves all later calls."""
+    """Replies as scripted, one script per call. The last script is used for all later calls."""
 
     def __init__(self, *scripts: ScriptedReply) -> None:
         self.scripts = scripts or (ScriptedReply(),)
@@ -52,12 +52,12 @@ class ScriptedLLM(LLM):
             await anyio.lowlevel.checkpoint()
             if script.refusal:
                 raise script.refusal
-            yield _Playing(script)
+            yield _ScriptedStream(script)
         finally:
             self.open -= 1
 
 
-class _Playing(Reply):
+class _ScriptedStream(Reply):
     def __init__(self, script: ScriptedReply) -> None:
         self.finish_reason = ""
         self.usage: Usage | None = None
@@ -77,11 +77,11 @@ class _Playing(Reply):
 
 
 class LearningMemory(MemoryInMemory):
-    """Remembers what the user said in a turn, word by word.
+    """Stores the user's message of each turn as a fact, verbatim.
 
-    `plans` are errors that the next calls raise instead of doing anything, each once; `uncertain` is how many calls of
-    `forget_all` are not sure. Calls for a user in `held` wait for that event before they do anything; `gate` holds up
-    those that remember and recall once they have done their work.
+    `plans` holds the errors that the next calls of a method raise before they take effect, one per call. The next
+    `uncertain` calls of `forget_all` return False. Calls for a user in `held` wait for that event first. `remember`
+    waits for `gate` after it has taken effect, and `recall` before it returns.
     """
 
     extracts_from_turns = True
@@ -94,9 +94,9 @@ class LearningMemory(MemoryInMemory):
         self.gate = anyio.Event()
         self.gate.set()
         self.uncertain = 0
-        self._of_turns: set[TurnId] = set()
+        self._remembered: set[TurnId] = set()
 
-    async def _play(self, method: str, user_id: UserId) -> None:
+    async def _before(self, method: str, user_id: UserId) -> None:
         self.calls.append(method)
         if user_id in self.held:
             await self.held[user_id].wait()
@@ -104,23 +104,23 @@ class LearningMemory(MemoryInMemory):
             raise planned.pop(0)
 
     async def store(self, user_id: UserId, fact: str, importance: float) -> Memory:
-        await self._play("store", user_id)
+        await self._before("store", user_id)
         return await super().store(user_id, fact, importance)
 
     async def remember(self, turn: Turn) -> None:
-        await self._play("remember", turn.user_id)
-        if turn.id not in self._of_turns:
-            self._of_turns.add(turn.id)
+        await self._before("remember", turn.user_id)
+        if turn.id not in self._remembered:
+            self._remembered.add(turn.id)
             await super().store(turn.user_id, turn.user_message, DEFAULT_IMPORTANCE)
         await self.gate.wait()
 
     async def recall(self, user_id: UserId, query: str, limit: int) -> Sequence[Recalled]:
-        await self._play("recall", user_id)
+        await self._before("recall", user_id)
         await self.gate.wait()
         return await super().recall(user_id, query, limit)
 
     async def forget_all(self, user_id: UserId) -> bool:
-        await self._play("forget_all", user_id)
+        await self._before("forget_all", user_id)
         certain = not self.uncertain
         self.uncertain = max(0, self.uncertain - 1)
         return await super().forget_all(user_id) and certain

@@ -1,4 +1,4 @@
-"""Services forked from a process that has imported everything; see tests/harness/apps/forking.py."""
+"""Services forked from a process that has already imported everything; see tests/harness/apps/forking.py."""
 
 import asyncio
 import json
@@ -14,32 +14,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.harness.exchange import PATIENCE
+from tests.harness.exchange import TIMEOUT
 from tests.harness.servers import ROOT, clean_environment
 
 
 @dataclass
 class Fork:
-    """A forked service. `Forks.service` waits for its exit unless the test has done so."""
+    """One forked process. Something must wait for it; `Forks.service` does so if the test has not."""
 
     forks: "Forks"
     pid: int
-    printed: Path
+    output_file: Path
     url: str = ""
     status: int | None = None
 
     async def output(self) -> str:
-        """The output so far, stdout and stderr together."""
-        return await asyncio.to_thread(self.printed.read_text)
+        """Return its output so far, standard output and standard error together."""
+        return await asyncio.to_thread(self.output_file.read_text)
 
     def signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
 
     async def wait(self) -> int:
-        """Wait for the exit; kill the service if it hangs. Return the exit status, or a negative signal number."""
+        """Wait for its exit and return its exit code, negative for a signal. Kills it after `TIMEOUT`."""
         if self.status is None:
-            waiting = asyncio.ensure_future(self.forks.order({"wait": self.pid}))
-            _, hangs = await asyncio.wait([waiting], timeout=PATIENCE)
+            waiting = asyncio.ensure_future(self.forks.send({"wait": self.pid}))
+            _, hangs = await asyncio.wait([waiting], timeout=TIMEOUT)
             if hangs:
                 self.signal(signal.SIGKILL)
             self.status = await waiting
@@ -47,19 +47,20 @@ class Fork:
 
 
 class Forks:
-    """The process that has imported everything, and forks on request."""
+    """The process that forks."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
         self._started = 0
 
-    async def order(self, order: dict[str, Any]) -> int:
-        return await asyncio.to_thread(self._order, order)
+    async def send(self, command: dict[str, Any]) -> int:
+        """Send a command to the process and return its result."""
+        return await asyncio.to_thread(self._send, command)
 
-    def _order(self, order: dict[str, Any]) -> int:
+    def _send(self, command: dict[str, Any]) -> int:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.write(json.dumps(command) + "\n")
         self._process.stdin.flush()
         return int(self._process.stdout.readline())
 
@@ -67,10 +68,10 @@ class Forks:
     async def service(
         self, directory: Path, module: str = "entrypoints.cli.main", argument: str = "serve", **environment: str
     ) -> AsyncIterator[Fork]:
-        """Start a service with its data in `directory`, wait until it listens, and kill it on leaving."""
+        """Start a service in `directory` and wait until it listens. Kills it on exit if it is still running."""
         fork = await self._fork(directory, module, [argument], environment)
         try:
-            fork.url = await asyncio.to_thread(_address, fork.printed)
+            fork.url = await asyncio.to_thread(_address, fork.output_file)
             yield fork
         finally:
             if fork.status is None:
@@ -79,7 +80,7 @@ class Forks:
                 await fork.wait()
 
     async def run(self, directory: Path, *arguments: str, **environment: str) -> tuple[int, str]:
-        """Run `smart-chatbot` until it exits; return its exit status and output."""
+        """Run `smart-chatbot` to completion and return its exit status and output."""
         fork = await self._fork(directory, "entrypoints.cli.main", arguments, environment)
         return await fork.wait(), await fork.output()
 
@@ -87,28 +88,29 @@ class Forks:
         self, directory: Path, module: str, arguments: Sequence[str], environment: Mapping[str, str]
     ) -> Fork:
         self._started += 1
-        printed = directory / f"output-{self._started}.txt"
-        order = {
+        output_file = directory / f"output-{self._started}.txt"
+        command = {
             "module": module,
             "arguments": arguments,
             "directory": str(directory),
-            "output": str(printed),
+            "output": str(output_file),
             "environment": clean_environment(**{"PORT": "0", **environment}),
         }
-        return Fork(self, await self.order(order), printed)
+        return Fork(self, await self.send(command), output_file)
 
 
-def _address(printed: Path) -> str:
-    deadline = time.monotonic() + PATIENCE
+def _address(output_file: Path) -> str:
+    deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline:
-        if printed.exists() and (found := re.search(r"listens on (http://\S+)", printed.read_text())):
+        if output_file.exists() and (found := re.search(r"listens on (http://\S+)", output_file.read_text())):
             return found[1]
         time.sleep(0.01)
-    raise AssertionError("the service did not start: " + printed.read_text())
+    raise AssertionError("the service did not start: " + output_file.read_text())
 
 
 @contextmanager
-def imported_once() -> Iterator[Forks]:
+def forking_process() -> Iterator[Forks]:
+    """Start the process that forks. Closing its input on exit ends it."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.harness.apps.forking"],
         cwd=ROOT,
@@ -117,5 +119,5 @@ def imported_once() -> Iterator[Forks]:
         stdout=subprocess.PIPE,
         text=True,
     )
-    with process:  # closes its standard input, which makes it exit
+    with process:
         yield Forks(process)

@@ -1,4 +1,4 @@
-"""An LLM that fails, blocks or crashes at a chosen step."""
+"""An LLM that blocks or fails at a chosen step of a reply."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -8,7 +8,11 @@ from domain.conversation import Message, Usage
 
 
 class GatedLLM(LLM):
-    """Passes each step of a reply through a gate: the call, each read, the end and the exit."""
+    """Wraps another LLM and awaits `gate` with the name of each step, which may block or raise.
+
+    The steps: `reply` before the call, `reply done`, `texts` after each batch of deltas, `texts done` after the last
+    one, and `leave` before the context exits.
+    """
 
     def __init__(self, llm: LLM, gate: Callable[[str], Awaitable[None]]) -> None:
         self._llm = llm
@@ -31,8 +35,8 @@ class _GatedReply(Reply):
         self.usage: Usage | None = None
 
     async def __aiter__(self) -> AsyncIterator[Sequence[str]]:
-        async for texts in self._reply:
+        async for deltas in self._reply:
             await self._gate("texts")
-            yield texts
+            yield deltas
         await self._gate("texts done")
         self.finish_reason, self.usage = self._reply.finish_reason, self._reply.usage

@@ -1,4 +1,4 @@
-"""Compares the resources of a service before and after a fault."""
+"""Resources held by a service, to compare before and after a fault, and the growth of its memory."""
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ from tests.harness.servers import Service
 
 @dataclass(frozen=True)
 class Holdings:
-    """Resources in use. Tasks and file descriptors are those of the whole process, including the test's own."""
+    """Counts of held resources. Tasks and file descriptors are those of the whole process, including the test's."""
 
     tasks: int
     files: int
@@ -32,17 +32,17 @@ async def holdings(service: Service) -> Holdings:
 
 
 async def assert_no_more_than(before: Holdings, service: Service) -> None:
-    """Retry for up to 15 s, since idle connections stay open for some seconds."""
+    """Poll for up to 15 seconds until no count exceeds `before`: idle connections stay open for some seconds."""
     for _ in range(300):
         now = await holdings(service)
         if all(after <= allowed for after, allowed in zip(astuple(now), astuple(before), strict=True)):
             return
         await asyncio.sleep(0.05)
-    raise AssertionError(f"{now} is more than {before}: {[str(task.get_coro()) for task in asyncio.all_tasks()]}")
+    raise AssertionError(f"{now} exceeds {before}: {[str(task.get_coro()) for task in asyncio.all_tasks()]}")
 
 
 async def assert_no_turn_left(service: Service) -> None:
-    """Assert that no turn runs, no lease is held and no reader is present."""
+    """Poll for up to 6 seconds until there are no running turns, leases or readers."""
     for _ in range(300):
         now = await holdings(service)
         if now.running_turns == now.leases == now.readers == 0:
@@ -52,7 +52,7 @@ async def assert_no_turn_left(service: Service) -> None:
 
 
 class PeakMemory:
-    """Measures the peak growth of resident memory within the block, in bytes."""
+    """Samples the resident memory of the process; `growth` is the peak minus the initial value, in bytes."""
 
     async def __aenter__(self) -> Self:
         self._stop = threading.Event()

@@ -10,7 +10,7 @@ from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, UserId
 
 ADA, BOB = UserId("ada"), UserId("bob")
 SECRET = "Xylophonographie"
-"""A word that occurs nowhere but in a test's own texts."""
+"""A word that occurs only in texts of the tests."""
 
 
 def completed(message: str, reply: str = "I see.", user_id: UserId = ADA) -> Turn:

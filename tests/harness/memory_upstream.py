@@ -70,9 +70,9 @@ class MemoryUpstream(ScriptedUpstream):
 class MemoryCall(Call):
     upstream: MemoryUpstream
 
-    async def _answer(self, method: str) -> None:
+    async def _respond(self, method: str) -> None:
         if self.request.body.get("stream"):  # a chat
-            return await super()._answer(method)
+            return await super()._respond(method)
         upstream = self.upstream
         upstream.requests.append(self.request)
         upstream.open += 1
@@ -92,17 +92,19 @@ class MemoryCall(Call):
     def _embed(self) -> None:
         texts = self.request.body["input"]
         data = [{"object": "embedding", "index": n, "embedding": vector(text)} for n, text in enumerate(texts)]
-        self.whole(200, {"object": "list", "model": "bag-of-words", "data": data})
+        self.respond(200, {"object": "list", "model": "bag-of-words", "data": data})
 
     def _extract(self) -> None:
         for parameter in self.upstream.refused_parameters & set(self.request.body):
-            return self.refuse(400, f"Unsupported parameter: {parameter}", "unsupported_parameter", parameter)
+            return self.reject(400, f"Unsupported parameter: {parameter}", "unsupported_parameter", parameter)
         prompt = self.request.body["messages"][-1]["content"]
         facts = [{"id": str(n), "text": text} for n, text in enumerate(self.upstream.extract(prompt))]
-        answer = json.dumps({"memory": facts}) if self.upstream.answer is None else self.upstream.answer
-        message = {"role": "assistant", "content": answer}
+        content = json.dumps({"memory": facts}) if self.upstream.answer is None else self.upstream.answer
+        message = {"role": "assistant", "content": content}
         choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
-        return self.whole(200, {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": choices})
+        return self.respond(
+            200, {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": choices}
+        )
 
 
 @contextmanager

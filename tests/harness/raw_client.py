@@ -1,4 +1,4 @@
-"""An HTTP client on a bare socket that can disconnect in every way."""
+"""An HTTP client on a bare socket, which can close its connection in every possible way."""
 
 import asyncio
 import json
@@ -9,12 +9,12 @@ from urllib.parse import urlsplit
 
 from tests.harness.chat_stream import ChatStream
 
-PATIENCE: Final = 15
-"""Seconds to wait for data before the service counts as hanging."""
+READ_TIMEOUT: Final = 15
+"""Seconds for each read; fails the test of a service that hangs."""
 
 
 class RawClient:
-    """One connection for one request. `body` is the body received so far, without chunk framing."""
+    """One connection for one request. `body` is the part of the body received so far, without the chunk framing."""
 
     def __init__(self, url: str, *, receive_buffer: int | None = None) -> None:
         self._address = (urlsplit(url).hostname, urlsplit(url).port)
@@ -29,7 +29,7 @@ class RawClient:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
         connection.setblocking(False)
         await asyncio.get_running_loop().sock_connect(connection, self._address)
-        # A small limit keeps the client from reading ahead, so that the service notices a slow reader.
+        # A small buffer does not read ahead, so that backpressure from a slow reader reaches the service.
         self._reader, self._writer = await asyncio.open_connection(sock=connection, limit=self._receive_buffer or 65536)
         return self
 
@@ -48,7 +48,7 @@ class RawClient:
         self.send("\r\n".join([*lines, "", ""]).encode() + body)
 
     async def head(self) -> int:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(READ_TIMEOUT):
             lines = (await self._reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         self.status = int(lines[0].split(" ")[1])
         pairs = (line.split(": ", 1) for line in lines[1:-2])
@@ -56,20 +56,20 @@ class RawClient:
         return self.status
 
     async def chunk(self) -> bytes:
-        """Read the next chunk of the body; empty after the last."""
-        async with asyncio.timeout(PATIENCE):
+        """Read the next chunk of the body; empty after the last one."""
+        async with asyncio.timeout(READ_TIMEOUT):
             size = int(await self._reader.readline(), 16)
             data = (await self._reader.readexactly(size + 2))[:size]
         self.body += data
         return data
 
     async def events(self, count: int) -> None:
-        """Read until `count` events have arrived; more may arrive with the last of them."""
+        """Read until at least `count` events have arrived."""
         while len(self.stream.data) < count:
             assert await self.chunk(), f"the stream ended after {self.body!r}"
 
     async def rest(self) -> None:
-        """Read to the end of the body, chunked or with a length."""
+        """Read the rest of the body, whether it is chunked or has a length."""
         if "content-length" in self.headers:
             self.body += await self._reader.readexactly(int(self.headers["content-length"]) - len(self.body))
         else:
@@ -77,7 +77,7 @@ class RawClient:
                 pass
 
     async def closed(self) -> bytes:
-        """Read until the service closes the connection."""
+        """Wait until the service closes the connection, and return the bytes received until then."""
         try:
             return await self._reader.read()
         except ConnectionResetError:
@@ -88,7 +88,7 @@ class RawClient:
         return ChatStream.of(self.body)
 
     def leave(self, how: str) -> None:
-        """Disconnect with a FIN, with a RST, or by closing only the sending half."""
+        """Close the connection with a FIN (`fin`) or RST (`rst`), or only its sending half (`half`)."""
         match how:
             case "fin":
                 self._writer.transport.close()

@@ -1,10 +1,10 @@
-"""A TCP server that sends the exact bytes of a test.
+"""A TCP server that sends exactly the bytes that a test chooses.
 
-async def play(call: Call) -> None:      runs on each connection
+async def handle(call: Call) -> None:      runs for each connection
     await call.request()
     await call.send(b"HTTP/1.1 204 No Content\\r\\n\\r\\n")
 
-async with RawServer(play) as server: ...
+async with RawServer(handle) as server: ...
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from typing import Self
 
 
 class Call:
-    """One connection. It is closed when its `Play` returns."""
+    """One connection. It is closed when its handler returns."""
 
     def __init__(self, server: "RawServer", reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.server = server
@@ -38,7 +38,7 @@ class Call:
         return head
 
     async def send(self, data: bytes) -> None:
-        """Send `data`; return when there is room for more, and other tasks have run."""
+        """Send `data`, wait until the buffer has room again, and let other tasks run."""
         self.writer.write(data)
         self.server.sent += len(data)
         await self.writer.drain()
@@ -59,19 +59,21 @@ class Call:
         self.writer.transport.abort()
 
 
-Play = Callable[[Call], Awaitable[None]]
+Handler = Callable[[Call], Awaitable[None]]
+
+Play = Handler
 
 
 class RawServer:
-    """Runs `play` on each connection, and records the heads of requests, the connections and the bytes sent."""
+    """Runs `handler` for each connection, and records the heads of requests, the connections and the bytes sent."""
 
-    def __init__(self, play: Play, *, secure: ssl.SSLContext | None = None) -> None:
+    def __init__(self, handler: Handler, *, secure: ssl.SSLContext | None = None) -> None:
         self.requests: list[bytes] = []
         self.connections = 0
         self.open = 0
         self.sent = 0
         self.port = 0
-        self._play = play
+        self._handler = handler
         self._secure = secure
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -111,7 +113,7 @@ class RawServer:
     async def _serve(self, call: Call) -> None:
         try:
             with suppress(OSError, EOFError):
-                await self._play(call)
+                await self._handler(call)
             call.writer.close()
             with suppress(OSError):
                 await call.writer.wait_closed()

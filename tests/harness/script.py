@@ -1,4 +1,4 @@
-"""The application on fakes and in-memory adapters, for tests of how its parts work together."""
+"""The whole application on in-memory adapters and a scripted model, for tests of how its parts work together."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -42,7 +42,7 @@ NO_DELAYS = (0.0, 0.0, 0.0)
 
 
 class Observed(TurnObserver):
-    """Records every event, and the causes of errors before they are dropped."""
+    """Records every event, and the cause of each turn's error, which is dropped after the event."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -68,7 +68,7 @@ class Observed(TurnObserver):
 
 @dataclass
 class Harness:
-    """Everything that takes part in a turn."""
+    """The running application and its parts."""
 
     llm: ScriptedLLM
     history: HistoryInMemory
@@ -83,7 +83,7 @@ class Harness:
     send: SendMessage
 
     async def complete(self, message: NewMessage) -> "Ended":
-        """Send a message, read to the end, and wait until no turn runs."""
+        """Send a message, read its events to the end, and wait until no turn is running."""
         handle = await self.send(message)
         ended = await read(handle)
         await self.until_idle()
@@ -96,12 +96,12 @@ class Harness:
         return await self.history.get(turn_id, None)
 
     async def last_turn(self) -> Turn:
-        """Ann's newest turn."""
+        """Return Ann's newest turn as stored."""
         turn: Turn = (await self.history.page(ANN, None, 1, None)).items[0]
         return turn
 
     async def until_replied(self, handle: TurnHandle, deltas: int = 1) -> None:
-        """Wait until a turn has that many deltas, without reading them from the handle."""
+        """Wait until a turn has `deltas` deltas, with another reader than the handle's."""
         async with await self.live_turns.join(handle.turn.id, None) as reader:
             seen = 0
             with anyio.fail_after(10):
@@ -113,7 +113,7 @@ class Harness:
 
 @dataclass
 class Ended:
-    """The events that a reader received."""
+    """All events that one reader of a turn received, up to the end."""
 
     deltas: Sequence[str]
     accepted: bool
@@ -140,7 +140,7 @@ async def application(
     save_interval: float = 1.0,
     lease: timedelta = timedelta(seconds=15),
 ) -> AsyncIterator[Harness]:
-    """Run the application with a model that replies as scripted."""
+    """Run the application with a model that replies as scripted, one script per call; see `ScriptedLLM`."""
     llm, history = llm or ScriptedLLM(*scripts), history or HistoryInMemory()
     observer, leases = Observed(), ConversationLeasesInProcess()
     live_turns = live_turns or LiveTurnsInProcess()
@@ -181,11 +181,12 @@ def message(
     wait_when_busy: bool = True,
     use_memory: bool = True,
 ) -> NewMessage:
+    """Create a message from Ann, for `Harness.send`."""
     return NewMessage(user, conversation, text, keep_running, wait_when_busy, use_memory)
 
 
 async def read(handle: TurnHandle) -> Ended:
-    """Read to the end, and leave."""
+    """Read a turn's events to the end and close the reader. Fails if nothing arrives for 30 seconds."""
     deltas: list[str] = []
     async with handle:
         while True:
@@ -197,7 +198,7 @@ async def read(handle: TurnHandle) -> Ended:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition that is bound to come true."""
+    """Poll a condition until it is true, for at most 10 seconds."""
     with anyio.fail_after(10):
         while not condition():
             await anyio.sleep(0.001)
@@ -205,7 +206,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @dataclass
 class FailingHistory(HistoryInMemory):
-    """Raises the errors planned for a method, one per call, before it works."""
+    """Raises the errors planned for a method, one per call, before the call takes effect."""
 
     plans: dict[str, list[Exception]] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
@@ -213,23 +214,23 @@ class FailingHistory(HistoryInMemory):
     def __post_init__(self) -> None:
         super().__init__()
 
-    async def _play(self, method: str) -> None:
+    async def _before(self, method: str) -> None:
         self.calls.append(method)
         if planned := self.plans.get(method):
             raise planned.pop(0)
 
     async def begin(self, begin: TurnBegin) -> None:
-        await self._play("begin")
+        await self._before("begin")
         await super().begin(begin)
 
     async def finish(self, end: TurnEnd) -> Turn | None:
-        await self._play("finish")
+        await self._before("finish")
         return await super().finish(end)
 
     async def latest(self, user_id: UserId, conversation_id: ConversationId, limit: int) -> Sequence[Exchange]:
-        await self._play("latest")
+        await self._before("latest")
         return await super().latest(user_id, conversation_id, limit)
 
     async def save_progress(self, replies: Mapping[TurnId, str], lease: timedelta) -> None:
-        await self._play("save_progress")
+        await self._before("save_progress")
         await super().save_progress(replies, lease)

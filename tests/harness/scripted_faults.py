@@ -1,7 +1,7 @@
-"""The faults of the scripted upstream, chosen by the name of the model.
+"""The faults of the scripted upstream. The name of the model selects one; any other name gets an ordinary reply.
 
-A name may end in numbers: `rst-3` resets after three chunks, `tokens-100-20` sends 100 chunks, one every 20 ms,
-`503-1` fails once and then succeeds, `context-2000` rejects prompts of more than 2,000 characters.
+A name may end in numbers: `rst-3` resets the connection after three chunks, `tokens-100-20` sends 100 chunks, one every
+20 ms, `503-1` fails once and then replies, `context-2000` rejects prompts of more than 2,000 characters.
 """
 
 import asyncio
@@ -19,11 +19,11 @@ FAULTS: dict[str, Fault] = {}
 
 
 def find(model: str) -> tuple[Fault, list[int]]:
-    """The fault that the model's name selects with its numbers, or a normal reply if it selects none."""
+    """Return the fault and the numbers in the name of a model; `reply` if it names no fault."""
     name, numbers = model, list[int]()
     while name not in FAULTS and (found := re.fullmatch(r"(.+)-(\d+)", name)):
         name, numbers = found[1], [int(found[2]), *numbers]
-    return FAULTS.get(name, answer), numbers
+    return FAULTS.get(name, reply), numbers
 
 
 def fault(*names: str) -> Callable[[Fault], Fault]:
@@ -34,9 +34,9 @@ def fault(*names: str) -> Callable[[Fault], Fault]:
     return add
 
 
-async def answer(call: "Call") -> None:
+async def reply(call: "Call") -> None:
     call.begin()
-    await call.texts()
+    await call.deltas()
     call.end()
 
 
@@ -44,20 +44,20 @@ async def answer(call: "Call") -> None:
 async def tokens(call: "Call") -> None:
     call.begin()
     await asyncio.sleep(call.number(2, 0) / 1000)
-    await call.texts(call.number(0, 100), call.number(1, 0) / 1000)
+    await call.deltas(call.number(0, 100), call.number(1, 0) / 1000)
     call.end()
 
 
 @fault("slow")
 async def slow(call: "Call") -> None:
     call.begin()
-    await call.texts(sys.maxsize, call.number(0, 100) / 1000)
+    await call.deltas(sys.maxsize, call.number(0, 100) / 1000)
 
 
 @fault("endless")
 async def endless(call: "Call") -> None:
     call.begin()
-    await call.texts(sys.maxsize)
+    await call.deltas(sys.maxsize)
 
 
 @fault("empty")
@@ -67,9 +67,9 @@ async def empty(call: "Call") -> None:
 
 
 @fault("len", "content_filter", "nousage", "twousage", "nodone", "nodone-bare", "finishonly")
-async def ending(call: "Call") -> None:
+async def unusual_end(call: "Call") -> None:
     call.begin()
-    await call.texts()
+    await call.deltas()
     name = call.request.body["model"]
     finish = {"len": "length", "content_filter": "content_filter", "nodone": None, "nodone-bare": None}.get(
         name, "stop"
@@ -79,9 +79,9 @@ async def ending(call: "Call") -> None:
 
 
 @fault("afterdone", "afterfinish")
-async def afterwards(call: "Call") -> None:
+async def stays_open(call: "Call") -> None:
     call.begin()
-    await call.texts()
+    await call.deltas()
     call.chunk({}, "stop")
     if call.request.body["model"] == "afterdone":
         call.send(b"data: [DONE]\n\n")
@@ -96,7 +96,7 @@ async def hanghead(call: "Call") -> None:
 @fault("latehead")
 async def latehead(call: "Call") -> None:
     await asyncio.sleep(call.number(0, 200) / 1000)
-    await answer(call)
+    await reply(call)
 
 
 @fault("closehead")
@@ -112,18 +112,18 @@ async def garbage(call: "Call") -> None:
 @fault("hang", "rst", "fin")
 async def cut(call: "Call") -> None:
     call.begin()
-    await call.texts(call.number(0, 0))
+    await call.deltas(call.number(0, 0))
     if call.request.body["model"].startswith("hang"):
         await call.hang()
     call.transport.write(b"ff\r\ndata: {" if call.request.body["model"].startswith("fin") else b"")
-    await asyncio.sleep(0.05)  # so that the client receives the data before the end
+    await asyncio.sleep(0.05)  # so that the data arrives before the end of the connection
     call.reset() if call.request.body["model"].startswith("rst") else call.transport.close()
 
 
 @fault("err", "named-err")
 async def err(call: "Call") -> None:
     call.begin()
-    await call.texts(call.number(0, 0))
+    await call.deltas(call.number(0, 0))
     name = b"event: error\n" if call.request.body["model"].startswith("named") else b""
     error = {"message": "secret reason of the provider", "type": "server_error", "code": call.upstream.error_code}
     call.send(name + b"data: " + json.dumps(error if name else {"error": error}).encode() + b"\n\n")
@@ -131,9 +131,9 @@ async def err(call: "Call") -> None:
 
 
 @fault("badjson", "badshape", "bigline")
-async def unreadable(call: "Call") -> None:
+async def invalid(call: "Call") -> None:
     call.begin()
-    await call.texts(call.number(0, 2))
+    await call.deltas(call.number(0, 2))
     if call.request.body["model"].startswith("bigline"):
         call.send(b'data: {"choices": [{"index": 0, "delta": {"content": "')
         for _ in range(30):
@@ -145,7 +145,7 @@ async def unreadable(call: "Call") -> None:
 
 @fault("html")
 async def html(call: "Call") -> None:
-    call.whole(200, "<html>maintenance</html>", "text/html")
+    call.respond(200, "<html>maintenance</html>", "text/html")
 
 
 @fault("unicode")
@@ -162,7 +162,7 @@ async def unicode(call: "Call") -> None:
 
 @fault("status")
 async def status(call: "Call") -> None:
-    call.refuse(call.number(0, 500), "secret reason of the provider")
+    call.reject(call.number(0, 500), "secret reason of the provider")
 
 
 @fault("endless-refusal")
@@ -177,29 +177,29 @@ async def endless_refusal(call: "Call") -> None:
 @fault("500", "502", "503")
 async def failing(call: "Call") -> None:
     if call.numbers and call.times() > call.numbers[0]:
-        return await answer(call)
-    return call.refuse(int(call.request.body["model"][:3]), "secret reason of the provider")
+        return await reply(call)
+    return call.reject(int(call.request.body["model"][:3]), "secret reason of the provider")
 
 
 @fault("429")
 async def limited(call: "Call") -> None:
     if call.numbers and call.numbers[0] < 5 and call.times() > 1:
-        return await answer(call)
-    return call.refuse(429, "slow down", "rate_limit_exceeded", retry_after=str(call.number(0, 1)))
+        return await reply(call)
+    return call.reject(429, "slow down", "rate_limit_exceeded", retry_after=str(call.number(0, 1)))
 
 
 @fault("401", "403")
 async def unauthorised(call: "Call") -> None:
     key = call.request.headers["authorization"]
-    call.refuse(int(call.request.body["model"]), f"Incorrect API key provided: {key}", "invalid_api_key")
+    call.reject(int(call.request.body["model"]), f"Incorrect API key provided: {key}", "invalid_api_key")
 
 
 @fault("context")
 async def context(call: "Call") -> None:
     size = sum(len(message["content"]) for message in call.request.body["messages"])
     if size <= call.number(0, 0):
-        return await answer(call)
-    return call.refuse(
+        return await reply(call)
+    return call.reject(
         400, f"Maximum context length is {call.number(0, 0)}; you sent {size}.", "context_length_exceeded", "messages"
     )
 
@@ -210,11 +210,11 @@ async def refuses(call: "Call") -> None:
     refused = {"max-tokens": ["max_tokens"], "temperature": ["temperature"], "usage": ["stream_options"]}
     for parameter in refused.get(name.removeprefix("refuses-"), ["max_tokens", "temperature", "stream_options"]):
         if parameter in call.request.body:
-            return call.refuse(400, f"Unsupported parameter: {parameter}", "unsupported_parameter", parameter)
-    return await answer(call)
+            return call.reject(400, f"Unsupported parameter: {parameter}", "unsupported_parameter", parameter)
+    return await reply(call)
 
 
 @fault("redirect")
 async def redirect(call: "Call") -> None:
     port = call.number(0, 9)
-    call.whole(307, {}, location=f"http://127.0.0.1:{port}/v1/chat/completions")
+    call.respond(307, {}, location=f"http://127.0.0.1:{port}/v1/chat/completions")

@@ -1,8 +1,8 @@
-"""An OpenAI-compatible server over real sockets that fails on request: the model's name picks the fault.
+"""An OpenAI-compatible server over real sockets with scripted faults: the name of the model selects one.
 
-    async with ScriptedUpstream() as upstream: ...      in a test's own loop
-    with scripted_upstream_in_thread() as upstream: ... beside synchronous code
-    python -m tests.harness.scripted_upstream --port 0          as a process; prints its port; GET returns the requests
+    async with ScriptedUpstream() as upstream: ...          on the test's event loop
+    with scripted_upstream_in_thread() as upstream: ...     for synchronous tests
+    python -m tests.harness.scripted_upstream --port 0      as a process; prints its port; GET returns its requests
 
 The faults are in scripted_faults.py.
 """
@@ -37,7 +37,7 @@ USAGE = {"prompt_tokens": 10, "completion_tokens": 4, "total_tokens": 14}
 
 @dataclass(frozen=True)
 class Request:
-    """A received request."""
+    """One request as received."""
 
     path: str
     headers: Mapping[str, str]
@@ -45,12 +45,12 @@ class Request:
 
 
 class Call(asyncio.Protocol):
-    """A connection, with the building blocks of faults."""
+    """One connection, with the building blocks of faults."""
 
     def __init__(self, upstream: "ScriptedUpstream") -> None:
         self.upstream = upstream
         self.received = b""
-        self.answer: asyncio.Task[None] | None = None
+        self.responding: asyncio.Task[None] | None = None
         self.writable = asyncio.Event()
         self.request = Request("", {}, None)
         self.numbers: list[int] = []
@@ -66,8 +66,8 @@ class Call(asyncio.Protocol):
         self.writable.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self.answer:
-            self.answer.cancel()
+        if self.responding:
+            self.responding.cancel()
 
     def data_received(self, data: bytes) -> None:
         self.received += data
@@ -79,11 +79,11 @@ class Call(asyncio.Protocol):
             self.received = body[length:]
             method, path, _ = lines[0].split(" ")
             self.request = Request(path, headers, json.loads(body[:length] or b"null"))
-            self.answer = asyncio.get_running_loop().create_task(self._answer(method))
+            self.responding = asyncio.get_running_loop().create_task(self._respond(method))
 
-    async def _answer(self, method: str) -> None:
+    async def _respond(self, method: str) -> None:
         if method == "GET":
-            return self.whole(
+            return self.respond(
                 200, {"open": self.upstream.open, "requests": [asdict(r) for r in self.upstream.requests]}
             )
         self.upstream.requests.append(self.request)
@@ -94,8 +94,9 @@ class Call(asyncio.Protocol):
         finally:
             self.upstream.open -= 1
 
-    def number(self, index: int, otherwise: int) -> int:
-        return self.numbers[index] if len(self.numbers) > index else otherwise
+    def number(self, index: int, default: int) -> int:
+        """Return a number in the name of the model, e.g. 20 for index 1 of `tokens-100-20`."""
+        return self.numbers[index] if len(self.numbers) > index else default
 
     def head(self, status: int = 200, kind: str = "text/event-stream", **headers: str) -> None:
         fields = {"content-type": kind, **{name.replace("_", "-"): value for name, value in headers.items()}}
@@ -116,11 +117,11 @@ class Call(asyncio.Protocol):
     def chunk(self, delta: Mapping[str, Any], finish: str | None = None) -> None:
         self.send(self.event({"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}))
 
-    async def texts(self, count: int | None = None, pace: float = 0) -> None:
-        """Send the first `count` texts, repeated if there are fewer; yield to the event loop between them."""
+    async def deltas(self, count: int | None = None, pause: float = 0) -> None:
+        """Send `count` deltas (default: each once), `pause` seconds apart. Starts over when all have been sent."""
         texts = self.upstream.texts
         for index in range(len(texts) if count is None else count):
-            await asyncio.sleep(pace)
+            await asyncio.sleep(pause)
             await self.writable.wait()
             self.chunk({"content": texts[index % len(texts)]})
 
@@ -133,16 +134,16 @@ class Call(asyncio.Protocol):
             self.send(b"data: [DONE]\n\n")
         self.send(b"")
 
-    def whole(self, status: int, body: object, kind: str = "application/json", **headers: str) -> None:
+    def respond(self, status: int, body: object, kind: str = "application/json", **headers: str) -> None:
         data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
         self.head(status, kind, content_length=str(len(data)), **headers)
         self.transport.write(data)
 
-    def refuse(
+    def reject(
         self, status: int, message: str, code: str | None = None, param: str | None = None, **headers: str
     ) -> None:
         error = {"message": message, "type": "invalid_request_error", "code": code, "param": param}
-        self.whole(status, {"error": error}, **headers)
+        self.respond(status, {"error": error}, **headers)
 
     def reset(self) -> None:
         sock: socket.socket = self.transport.get_extra_info("socket")
@@ -153,11 +154,12 @@ class Call(asyncio.Protocol):
         await asyncio.Event().wait()
 
     def times(self) -> int:
+        """Count the requests so far for the same model."""
         return sum(request.body["model"] == self.request.body["model"] for request in self.upstream.requests)
 
 
 class ScriptedUpstream:
-    """An OpenAI-compatible server that records its requests and sends `texts` unless a fault says otherwise."""
+    """The received requests, and the content of replies. `texts` are the deltas of an ordinary reply."""
 
     def __init__(self, port: int = 0) -> None:
         self.port = port
@@ -170,7 +172,7 @@ class ScriptedUpstream:
 
     @property
     def connections(self) -> int:
-        """How many connections have been accepted."""
+        """Number of connections accepted so far."""
         return len(self._calls)
 
     @property
@@ -191,7 +193,7 @@ class ScriptedUpstream:
         self._server.close()
         for call in self._calls:
             call.transport.abort()
-        await asyncio.gather(*(call.answer for call in self._calls if call.answer), return_exceptions=True)
+        await asyncio.gather(*(call.responding for call in self._calls if call.responding), return_exceptions=True)
         await self._server.wait_closed()
 
     async def all_closed(self) -> None:

@@ -1,4 +1,4 @@
-"""Starts the service for a test, on the test's own event loop or as a process that can be killed."""
+"""Starts the service for a test: on the test's event loop, or as a process that can be killed."""
 
 import asyncio
 import os
@@ -24,15 +24,15 @@ from entrypoints.settings import Settings
 ROOT = Path(__file__).parents[2]
 
 NOBODY = "http://127.0.0.1:9/v1"
-"""A URL that nothing listens on, for services whose model is a fake."""
+"""A base URL at which nothing listens, for services with a fake model."""
 
-for _imported_at_need in ("adapters.llm_openai", "adapters.history_sql", "adapters.sql.sqlite.database"):
-    import_module(_imported_at_need)  # importing reads files, which would block the event loop
+for _lazy_import in ("adapters.llm_openai", "adapters.history_sql", "adapters.sql.sqlite.database"):
+    import_module(_lazy_import)  # now, because importing blocks the event loop
 
 
 @dataclass
 class Service:
-    """A service that runs on the test's event loop, behind a real socket."""
+    """A service that runs on the test's event loop and listens on a real socket."""
 
     url: str
     client: httpx2.AsyncClient
@@ -43,11 +43,11 @@ class Service:
 async def running_service(
     overrides: dict[str, Any] | None = None, arguments: dict[str, dict[str, Any]] | None = None, **settings: Any
 ) -> AsyncIterator[Service]:
-    """Start the service with these settings, on a free port.
+    """Start the service with these settings on a free port.
 
     `overrides` replaces parts of the container, by provider name; `arguments` adds keyword arguments to constructors.
     """
-    # Neither the developer's .env nor, for these fields, their environment variables may influence the tests.
+    # Isolated from the .env of the machine and, for these three settings, from its environment variables.
     chosen = Settings(
         _env_file=None,
         **{"history_backend": "in_memory", "memory_backend": "in_memory", "openai_base_url": NOBODY, **settings},
@@ -76,7 +76,7 @@ async def running_service(
 
 @dataclass
 class ServiceProcess:
-    """A service in its own process. `output` holds the lines of stdout and stderr together."""
+    """A service in a process of its own. `output` holds its output so far, both streams together."""
 
     process: asyncio.subprocess.Process
     url: str
@@ -97,9 +97,9 @@ async def service_process(
     python: str | Path = sys.executable,
     **environment: str,
 ) -> AsyncIterator[ServiceProcess]:
-    """Start `smart-chatbot serve` in `directory` on a free port, wait until it listens, and kill it on leaving.
+    """Start `smart-chatbot serve` in `directory` on a free port, wait until it listens, and kill it on exit.
 
-    It leads its own process group, so that its children are killed with it.
+    It has a process group of its own, so that its children are killed with it.
     """
     process = await asyncio.create_subprocess_exec(
         python,
@@ -118,8 +118,8 @@ async def service_process(
         line = (await asyncio.wait_for(process.stdout.readline(), 60)).decode()
         assert line, "the service ended: " + "".join(output)
         output.append(line)
-        if found := re.search(r"(?:listens on|running on) (http://\S+)", line):
-            address = found[1]
+        if match := re.search(r"(?:listens on|running on) (http://\S+)", line):
+            address = match[1]
     reading = asyncio.create_task(_collect(process.stdout, output))
     try:
         yield ServiceProcess(process, address, output)
@@ -136,7 +136,7 @@ async def _collect(stream: asyncio.StreamReader, output: list[str]) -> None:
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
-    """The environment of this process without any settings, plus `variables`."""
+    """Return this process's environment without any settings, plus `variables`."""
     settings = {name.upper() for name in Settings.model_fields}
     kept = {name: value for name, value in os.environ.items() if name.upper() not in settings}
     return kept | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | variables

@@ -7,7 +7,7 @@ import pytest
 
 
 class ServiceLog:
-    """Takes the lines out of pytest's capture when they are read, and keeps them."""
+    """Moves log lines from pytest's capture of standard error to this object when they are read."""
 
     def __init__(self, capture: pytest.CaptureFixture[str]) -> None:
         self._capture = capture

@@ -1,4 +1,4 @@
-"""The laws of what the model gets to see."""
+"""Properties of the context that is sent to the model."""
 
 import json
 from collections.abc import Sequence
@@ -22,8 +22,6 @@ from entrypoints.settings import DEFAULT_PROMPT
 
 texts = st.text(max_size=60)
 replies = st.one_of(st.just(""), texts)
-
-
 turns = st.lists(st.builds(Exchange, texts, replies), max_size=12)
 
 
@@ -53,16 +51,16 @@ def test_the_context_never_exceeds_its_budget(
 
 
 @given(texts, turns, texts, st.integers(0, 400))
-def test_the_context_is_the_instructions_the_latest_whole_turns_and_the_message(
+def test_the_context_consists_of_the_instructions_the_latest_whole_turns_and_the_message(
     instructions: str, history: list[Exchange], message: str, spare: int
 ) -> None:
-    answered = [turn for turn in history if turn.reply]
+    with_reply = [turn for turn in history if turn.reply]
 
     first, *recent, last = assemble(instructions, history, message, needed(instructions, message) + spare)
 
     assert Message(Role.SYSTEM, instructions) == first
     assert Message(Role.USER, message) == last
-    assert as_messages(answered[: len(recent) // 2]) == recent
+    assert as_messages(with_reply[: len(recent) // 2]) == recent
 
 
 @given(texts, turns, texts, st.integers(0, 400))
@@ -75,15 +73,15 @@ def test_user_and_assistant_alternate_after_the_instructions(
 
 
 @given(texts, turns, texts, st.integers(0, 400))
-def test_the_first_turn_left_out_would_not_have_fitted(
+def test_the_first_omitted_turn_would_exceed_the_budget(
     instructions: str, history: list[Exchange], message: str, spare: int
 ) -> None:
     budget = needed(instructions, message) + spare
-    answered = [turn for turn in history if turn.reply]
+    with_reply = [turn for turn in history if turn.reply]
 
     context = assemble(instructions, history, message, budget)
 
-    left_out = answered[len(context) // 2 - 1 :][:1]
+    left_out = with_reply[len(context) // 2 - 1 :][:1]
     assert not left_out or cost(context) + cost(as_messages(left_out)) > budget
 
 
@@ -100,7 +98,7 @@ def test_a_larger_budget_only_adds_older_turns(
 
 
 @given(texts, turns, texts, st.integers(1, 1000))
-def test_a_budget_below_instructions_and_message_is_refused(
+def test_instructions_and_message_that_exceed_the_budget_are_rejected(
     instructions: str, history: list[Exchange], message: str, short: int
 ) -> None:
     with pytest.raises(ContextTooLong):
@@ -114,12 +112,12 @@ def test_instructions_and_message_that_just_fit_are_sent_alone(instructions: str
     assert expected == assemble(instructions, [Exchange("Hello", "Hi")], message, needed(instructions, message))
 
 
-def test_a_refusal_names_both_numbers() -> None:
+def test_the_error_states_the_size_and_the_limit() -> None:
     with pytest.raises(ContextTooLong, match=r"^Instructions and message take about 20 tokens; the limit is 10\.$"):
         assemble("", (), "1234567890", 10)
 
 
-def test_turns_without_reply_text_are_left_out_whole() -> None:
+def test_turns_without_reply_text_are_omitted_whole() -> None:
     history = [Exchange("And now?", ""), Exchange("Hello", "Hi"), Exchange("Anyone there?", "")]
 
     recent = assemble("", history, "Well?", 1000)[1:-1]
@@ -127,7 +125,7 @@ def test_turns_without_reply_text_are_left_out_whole() -> None:
     assert [Message(Role.USER, "Hello"), Message(Role.ASSISTANT, "Hi")] == recent
 
 
-def test_a_turn_that_does_not_fit_hides_the_older_ones() -> None:
+def test_turns_older_than_one_that_does_not_fit_are_omitted() -> None:
     history = [Exchange("Two", "2"), Exchange("A long one", "x" * 4000), Exchange("One", "1")]
 
     recent = assemble("", history, "Three", 1000)[1:-1]
@@ -135,7 +133,7 @@ def test_a_turn_that_does_not_fit_hides_the_older_ones() -> None:
     assert [Message(Role.USER, "Two"), Message(Role.ASSISTANT, "2")] == recent
 
 
-def test_no_more_than_the_latest_fifty_turns_are_sent() -> None:
+def test_at_most_the_latest_fifty_turns_are_sent() -> None:
     history = [Exchange(f"Question {n}", f"Answer {n}") for n in range(MAX_TURNS + 10)]
 
     recent = assemble("", history, "Next", 1_000_000)[1:-1]
@@ -144,22 +142,22 @@ def test_no_more_than_the_latest_fifty_turns_are_sent() -> None:
 
 
 @given(texts, texts)
-def test_more_text_never_takes_fewer_tokens(text: str, more: str) -> None:
+def test_the_estimate_never_decreases_with_more_text(text: str, more: str) -> None:
     assert estimate_tokens(text) <= estimate_tokens(text + more)
 
 
 @given(texts, texts)
-def test_two_texts_take_as_much_as_both_together(one: str, other: str) -> None:
+def test_the_estimate_of_two_texts_is_that_of_both_together_up_to_rounding(one: str, other: str) -> None:
     together = estimate_tokens(one + other)
 
     assert together <= estimate_tokens(one) + estimate_tokens(other) <= together + 1
 
 
-def test_no_text_takes_no_tokens() -> None:
+def test_the_estimate_of_an_empty_text_is_zero() -> None:
     assert estimate_tokens("") == 0
 
 
-def test_the_longest_message_fits_the_budget_that_is_set_by_default() -> None:
+def test_the_longest_message_fits_the_default_budget() -> None:
     assert len(assemble(DEFAULT_PROMPT, [], "a" * 32_000, 14_000)) == 2
 
 
@@ -170,7 +168,7 @@ facts = st.lists(st.text(max_size=600), max_size=12)
 
 
 def notes(messages: Sequence[Message]) -> list[str]:
-    """The facts that a model gets to see, read as a program would."""
+    """Parse the facts in the last message of a context."""
     text = messages[-1].text
     if not text.startswith(NOTES):
         return []
@@ -180,7 +178,7 @@ def notes(messages: Sequence[Message]) -> list[str]:
 
 
 @given(texts, turns, texts, st.integers(0, 4000), facts)
-def test_with_facts_too_the_context_never_exceeds_its_budget(
+def test_a_context_with_facts_never_exceeds_its_budget(
     instructions: str, history: list[Exchange], message: str, spare: int, known: list[str]
 ) -> None:
     budget = needed(instructions, message) + spare
@@ -189,7 +187,7 @@ def test_with_facts_too_the_context_never_exceeds_its_budget(
 
 
 @given(texts, turns, texts, facts)
-def test_without_a_budget_for_facts_the_context_is_as_it_would_be_without_any(
+def test_facts_are_omitted_if_the_budget_has_no_room_for_them(
     instructions: str, history: list[Exchange], message: str, known: list[str]
 ) -> None:
     budget = needed(instructions, message)
@@ -198,7 +196,7 @@ def test_without_a_budget_for_facts_the_context_is_as_it_would_be_without_any(
 
 
 @given(facts)
-def test_the_best_facts_are_seen_in_order_each_cut_to_size(known: list[str]) -> None:
+def test_at_most_the_first_facts_are_included_each_truncated_to_the_limit(known: list[str]) -> None:
     seen = notes(assemble("Be brief.", (), "Hello", 1_000_000, known))
 
     assert min(len(known), MAX_FACTS) == len(seen)
@@ -206,12 +204,12 @@ def test_the_best_facts_are_seen_in_order_each_cut_to_size(known: list[str]) -> 
 
 
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=FACT_CHARS))
-def test_a_plain_fact_is_seen_as_it_is(fact: str) -> None:
+def test_an_ascii_fact_is_included_unchanged(fact: str) -> None:
     assert [fact] == notes(assemble("Be brief.", (), "Hello", 1_000_000, [fact]))
 
 
 @given(facts, texts)
-def test_the_users_message_follows_the_facts_as_it_was_sent(known: list[str], message: str) -> None:
+def test_the_users_message_follows_the_facts_unchanged(known: list[str], message: str) -> None:
     assert assemble("Be brief.", (), message, 1_000_000, known)[-1].text.endswith(message)
 
 
@@ -226,7 +224,7 @@ def test_the_users_message_follows_the_facts_as_it_was_sent(known: list[str], me
         "\u202eevig\u202c \x1b[2J \u2028 \x00",
     ],
 )
-def test_a_hostile_fact_stays_one_string_of_the_users_message(fact: str) -> None:
+def test_a_hostile_fact_remains_one_json_string_in_the_users_message(fact: str) -> None:
     system, user = assemble("Be brief.", (), "Hello", 100_000, [fact, "likes tea"])
     head = user.text.removesuffix("\n\nHello")
 
@@ -238,7 +236,7 @@ def test_a_hostile_fact_stays_one_string_of_the_users_message(fact: str) -> None
     assert not set(head) & set("\x00\x1b\u2028\u202e\u202c")
 
 
-def test_facts_leave_room_for_the_latest_turns() -> None:
+def test_facts_leave_room_for_the_latest_turn() -> None:
     history = [Exchange("Who am I?", "You are Ann.")]
     context = assemble("Be brief.", history, "Hello", 700, ["x" * FACT_CHARS] * MAX_FACTS)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-STRANGER = """
+INHERITED = """
 from contextlib import asynccontextmanager
 
 from adapters.history_in_memory import HistoryInMemory
@@ -52,14 +52,14 @@ class TestMine(ConversationHistoryContract):
 
 
 def test_a_suite_can_be_inherited_in_another_directory(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(STRANGER)
+    pytester.makepyfile(INHERITED)
     outcome = pytester.runpytest("--strict-markers", "-W", "error", "-k", "not test_any_text").parseoutcomes()
     assert outcome["passed"] > 50
     assert {"passed", "deselected"} == outcome.keys()
 
 
 @pytest.mark.parametrize("suite", [FORGETFUL_HISTORY, FORGETFUL_OUTBOX], ids=["history", "outbox"])
-def test_a_store_that_forgets_everything_fails_every_test_of_durability(pytester: pytest.Pytester, suite: str) -> None:
+def test_a_store_that_loses_everything_fails_every_durability_test(pytester: pytest.Pytester, suite: str) -> None:
     pytester.makepyfile(suite)
     outcome = pytester.runpytest("-k", "reopening").parseoutcomes()
     assert {"failed", "deselected"} == outcome.keys()

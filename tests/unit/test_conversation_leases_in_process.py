@@ -1,13 +1,24 @@
-"""What ConversationLeasesInProcess keeps in memory."""
+"""The memory use of ConversationLeasesInProcess."""
+
+import gc
+import weakref
 
 from adapters.conversation_leases_in_process import ConversationLeasesInProcess
 from domain.conversation import ConversationId, UserId
 
 
+class TrackedId(UserId):
+    """A user id that supports weak references, to test that nothing refers to it any more."""
+
+
 async def test_free_conversations_take_no_memory() -> None:
     leases = ConversationLeasesInProcess()
-    for number in range(100):
-        lease = await leases.acquire(UserId(f"user{number}"), ConversationId("work"), wait=0)
-        await lease.release()
+    user_id = TrackedId("user123")
+    user = weakref.ref(user_id)
+    lease = await leases.acquire(user_id, ConversationId("work"), wait=0)
+    del user_id
+    await lease.release()
+    del lease
+    gc.collect()
 
-    assert len(leases._queues) == 0
+    assert user() is None

@@ -1,4 +1,4 @@
-"""Causes that name foreign exceptions without quoting them."""
+"""Error causes that name foreign exceptions without quoting their messages."""
 
 import pytest
 
@@ -26,19 +26,19 @@ def caused(outer: Exception, inner: Exception) -> Exception:
     return outer
 
 
-def test_classes_and_numbers_are_named_without_their_text() -> None:
+def test_the_cause_contains_class_names_and_numbers_but_no_message() -> None:
     error = foreign_error(caused(ValueError("secret"), ConnectionResetError(104, "secret")))
     assert isinstance(error, ForeignError)
     assert str(error) == "builtins.ValueError from builtins.ConnectionResetError [Errno 104]"
     assert (error.__cause__, error.__context__) == (None, None)
 
 
-def test_a_status_and_details_are_added() -> None:
+def test_the_cause_contains_the_status_and_the_given_details() -> None:
     expected = f"{__name__}.StatusError 404 model_not_found model"
     assert expected == str(foreign_error(StatusError("secret"), "model_not_found", "model"))
 
 
 @pytest.mark.parametrize(("hide", "expected"), [(False, [ValueError, KeyError]), (True, [ValueError])])
-def test_a_chain_is_what_a_traceback_shows(hide: bool, expected: list[type[Exception]]) -> None:
+def test_the_chain_consists_of_the_errors_that_a_traceback_shows(hide: bool, expected: list[type[Exception]]) -> None:
     error = raised_while_handling(KeyError("secret"), ValueError("secret"), hide=hide)
     assert expected == [type(link) for link in exception_chain(error)]

@@ -1,4 +1,4 @@
-"""From the begin of a turn to its end: what is stored, what readers are told, and in which order."""
+"""A turn from its begin to its end: the stored state, the events for readers, and their order."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -34,14 +34,14 @@ HANGS = ScriptedReply(deltas=("Hel",), hangs=True)
 SILENT = ScriptedReply(deltas=(), hangs=True)
 
 
-async def test_a_reader_gets_the_texts_and_a_plain_end() -> None:
+async def test_a_reader_receives_the_deltas_and_the_end() -> None:
     async with application() as app:
         ended = await app.complete(message())
 
         assert (["Hello", ", ", "world", "!"], End("stop", None, USAGE)) == (ended.deltas, ended.end)
 
 
-async def test_a_reply_is_stored_whole_and_completed() -> None:
+async def test_the_whole_reply_is_stored_as_completed() -> None:
     async with application() as app:
         await app.complete(message())
 
@@ -50,7 +50,7 @@ async def test_a_reply_is_stored_whole_and_completed() -> None:
 
 
 @pytest.mark.parametrize("reason", ["length", "content_filter"])
-async def test_a_reply_that_the_model_ended_for_a_reason_is_completed_with_it(reason: str) -> None:
+async def test_a_reply_with_another_finish_reason_is_completed_with_that_reason(reason: str) -> None:
     async with application(ScriptedReply(finish_reason=reason)) as app:
         ended = await app.complete(message())
 
@@ -59,7 +59,7 @@ async def test_a_reply_that_the_model_ended_for_a_reason_is_completed_with_it(re
         assert (TurnStatus.COMPLETED, reason) == (turn.status, turn.reason)
 
 
-async def test_an_empty_reply_is_completed_and_left_out_of_the_next_context() -> None:
+async def test_an_empty_reply_is_completed_and_omitted_from_the_next_context() -> None:
     async with application(ScriptedReply(deltas=()), ScriptedReply()) as app:
         await app.complete(message("One"))
         assert (await app.last_turn()).status == TurnStatus.COMPLETED
@@ -68,7 +68,7 @@ async def test_an_empty_reply_is_completed_and_left_out_of_the_next_context() ->
     assert [each.text for each in app.llm.asked[1]] == ["Be brief.", "Two"]
 
 
-async def test_a_reader_sees_the_end_only_when_it_is_stored() -> None:
+async def test_readers_receive_the_end_after_it_is_stored() -> None:
     storing, stored = anyio.Event(), anyio.Event()
 
     class Slow(HistoryInMemory):
@@ -100,7 +100,7 @@ async def test_an_error_before_any_text_fails_the_turn() -> None:
         assert (turn.reply, turn.status, turn.reason) == ("", TurnStatus.FAILED, "upstream_unreachable")
 
 
-async def test_an_error_after_some_text_interrupts_the_turn_with_exactly_what_was_sent() -> None:
+async def test_an_error_after_some_text_interrupts_the_turn_and_stores_exactly_the_text_that_was_sent() -> None:
     error = LLMDisconnected()
     async with application(ScriptedReply(deltas=("Hel", "lo"), failure=error)) as app:
         ended = await app.complete(message())
@@ -110,17 +110,17 @@ async def test_an_error_after_some_text_interrupts_the_turn_with_exactly_what_wa
         assert (turn.reply, turn.status, turn.reason) == ("Hello", TurnStatus.INTERRUPTED, "upstream_disconnected")
 
 
-async def test_readers_can_tell_a_refusal_from_an_error_after_the_model_accepted() -> None:
+async def test_readers_can_distinguish_a_rejection_from_an_error_after_acceptance() -> None:
     async with application(
         ScriptedReply(refusal=LLMUnreachable()), ScriptedReply(deltas=(), failure=LLMDisconnected())
     ) as app:
-        refused, cut = await app.complete(message()), await app.complete(message())
+        rejected, interrupted = await app.complete(message()), await app.complete(message())
 
-        assert ("upstream_unreachable", False) == (refused.code, refused.accepted)
-        assert ("upstream_disconnected", True) == (cut.code, cut.accepted)
+        assert ("upstream_unreachable", False) == (rejected.code, rejected.accepted)
+        assert ("upstream_disconnected", True) == (interrupted.code, interrupted.accepted)
 
 
-async def test_a_bug_fails_the_turn_and_tells_nothing_of_itself() -> None:
+async def test_a_bug_fails_the_turn_without_disclosing_details() -> None:
     class Buggy(ScriptedLLM):
         @asynccontextmanager
         async def reply(self, messages: Sequence[Message]) -> AsyncIterator[Reply]:
@@ -142,7 +142,7 @@ async def test_a_bug_fails_the_turn_and_tells_nothing_of_itself() -> None:
 @pytest.mark.parametrize(
     ("script", "status"), [(SILENT, TurnStatus.FAILED), (HANGS, TurnStatus.INTERRUPTED)], ids=["silent", "some text"]
 )
-async def test_a_turn_that_takes_too_long_is_ended(script: ScriptedReply, status: TurnStatus) -> None:
+async def test_a_turn_ends_at_its_deadline(script: ScriptedReply, status: TurnStatus) -> None:
     async with application(script, deadline=0.05) as app:
         ended = await app.complete(message())
 
@@ -152,7 +152,7 @@ async def test_a_turn_that_takes_too_long_is_ended(script: ScriptedReply, status
         assert app.llm.open == 0
 
 
-async def test_a_reply_that_grows_too_long_is_cut_at_the_last_text_that_fits() -> None:
+async def test_a_reply_that_exceeds_the_size_limit_ends_with_the_last_delta_that_fits() -> None:
     async with application(ScriptedReply(deltas=("ééé", "ab", "ccc", "more"), hangs=True), max_reply_bytes=10) as app:
         ended = await app.complete(message())
 
@@ -163,12 +163,12 @@ async def test_a_reply_that_grows_too_long_is_cut_at_the_last_text_that_fits() -
         assert app.llm.open == 0
 
 
-async def test_a_reply_of_the_greatest_length_is_whole() -> None:
+async def test_a_reply_of_exactly_the_size_limit_is_complete() -> None:
     async with application(ScriptedReply(deltas=("ééé", "abcd")), max_reply_bytes=10) as app:
         assert End("stop", None, USAGE) == (await app.complete(message())).end
 
 
-async def test_texts_that_come_together_are_cut_between_them() -> None:
+async def test_the_size_limit_applies_between_deltas_of_one_batch() -> None:
     class AllAtOnce(Reply):
         finish_reason = ""
         usage = None
@@ -185,7 +185,7 @@ async def test_texts_that_come_together_are_cut_between_them() -> None:
         assert (await app.complete(message())).deltas == ["ab", "cd"]
 
 
-async def test_a_context_that_proves_too_long_is_tried_once_more_with_half_the_budget() -> None:
+async def test_a_context_that_the_model_rejects_as_too_long_is_retried_with_half_the_budget() -> None:
     async with application(*[ScriptedReply()] * 6, ScriptedReply(refusal=LLMContextTooLong()), ScriptedReply(),
                       context_tokens=200) as app:  # fmt: skip
         for number in range(6):
@@ -201,7 +201,7 @@ async def test_a_context_that_proves_too_long_is_tried_once_more_with_half_the_b
         assert 1 < len(half) - 1 < len(whole) - 1
 
 
-async def test_a_context_that_is_too_long_even_at_half_the_budget_is_refused_as_such() -> None:
+async def test_a_context_that_is_too_long_even_at_half_the_budget_fails_the_turn() -> None:
     async with application(ScriptedReply(refusal=LLMContextTooLong())) as app:
         ended = await app.complete(message())
 
@@ -210,7 +210,7 @@ async def test_a_context_that_is_too_long_even_at_half_the_budget_is_refused_as_
         assert ((t := await app.last_turn()).status, t.reason) == (TurnStatus.FAILED, "context_too_long")
 
 
-async def test_only_the_latest_finished_turns_of_the_conversation_are_the_context() -> None:
+async def test_the_context_omits_failed_turns() -> None:
     scripts = [
         ScriptedReply(deltas=("One!",)),
         ScriptedReply(refusal=LLMUnreachable()),
@@ -224,7 +224,7 @@ async def test_only_the_latest_finished_turns_of_the_conversation_are_the_contex
     assert [each.text for each in app.llm.asked[-1]] == ["Be brief.", "One", "One!", "Three", "Three!", "Four"]
 
 
-async def test_a_history_that_can_not_be_read_fails_the_turn_and_the_model_is_not_asked() -> None:
+async def test_a_history_that_cannot_be_read_fails_the_turn_before_the_model_is_called() -> None:
     async with application(history=FailingHistory({"latest": [HistoryUnavailable()]})) as app:
         ended = await app.complete(message())
 
@@ -234,7 +234,7 @@ async def test_a_history_that_can_not_be_read_fails_the_turn_and_the_model_is_no
 
 
 @pytest.mark.parametrize("error", [HistoryUnavailable(), RuntimeError("a bug")])
-async def test_an_end_that_can_not_be_stored_at_first_is_stored_again(error: Exception) -> None:
+async def test_storing_the_end_is_retried(error: Exception) -> None:
     async with application(history=FailingHistory({"finish": [error, error]}), store_delays=NO_DELAYS) as app:
         ended = await app.complete(message())
 
@@ -243,7 +243,7 @@ async def test_an_end_that_can_not_be_stored_at_first_is_stored_again(error: Exc
         assert [(Where.STORING_END, error)] * 2 == app.observer.failures
 
 
-async def test_an_end_that_can_not_be_stored_is_not_told_as_a_success() -> None:
+async def test_an_end_that_cannot_be_stored_is_reported_as_an_error() -> None:
     history = FailingHistory({"finish": [HistoryUnavailable()] * 3})
     async with application(history=history, store_delays=NO_DELAYS) as app:
         ended = await app.complete(message())
@@ -252,7 +252,7 @@ async def test_an_end_that_can_not_be_stored_is_not_told_as_a_success() -> None:
         assert (await app.last_turn()).status == TurnStatus.IN_PROGRESS
 
 
-async def test_a_turn_that_is_deleted_while_it_runs_ends_as_cancelled_and_leaves_nothing() -> None:
+async def test_a_turn_that_is_deleted_while_it_runs_ends_as_cancelled_and_is_not_stored() -> None:
     async with application(HANGS) as app:
         handle = await app.send(message())
         await app.until_replied(handle)
@@ -267,7 +267,7 @@ async def test_a_turn_that_is_deleted_while_it_runs_ends_as_cancelled_and_leaves
         assert app.llm.open == 0
 
 
-async def test_a_turn_that_is_deleted_just_before_its_end_does_not_come_back() -> None:
+async def test_a_turn_that_is_deleted_just_before_its_end_is_not_stored_again() -> None:
     class Deleting(HistoryInMemory):
         async def finish(self, end: TurnEnd) -> Turn | None:
             await self.clear(end.turn.user_id, None)
@@ -291,7 +291,7 @@ async def test_a_stop_before_any_text_interrupts_the_turn() -> None:
         assert (turn.reply, turn.status, turn.reason) == ("", TurnStatus.INTERRUPTED, "cancelled")
 
 
-async def test_a_stop_at_the_very_begin_interrupts_the_turn() -> None:
+async def test_a_stop_right_after_the_begin_interrupts_the_turn() -> None:
     async with application(SILENT) as app:
         handle = await app.send(message())
 
@@ -300,7 +300,7 @@ async def test_a_stop_at_the_very_begin_interrupts_the_turn() -> None:
         assert ((t := await app.last_turn()).status, t.reason) == (TurnStatus.INTERRUPTED, "cancelled")
 
 
-async def test_the_first_request_to_end_the_turn_is_its_reason() -> None:
+async def test_the_first_request_to_end_a_turn_determines_its_reason() -> None:
     async with application(HANGS) as app:
         handle = await app.send(message())
         await app.until_replied(handle)
@@ -313,7 +313,7 @@ async def test_the_first_request_to_end_the_turn_is_its_reason() -> None:
         assert "cancelled" == (await app.last_turn()).reason
 
 
-async def test_an_end_is_stored_although_the_turn_was_cancelled() -> None:
+async def test_the_end_of_a_cancelled_turn_is_stored() -> None:
     class Slow(HistoryInMemory):
         async def finish(self, end: TurnEnd) -> Turn | None:
             await anyio.sleep(0.02)
@@ -330,7 +330,7 @@ async def test_an_end_is_stored_although_the_turn_was_cancelled() -> None:
         assert (turn.reply, turn.reason) == ("Hel", "client_disconnected")
 
 
-async def test_the_observer_is_told_of_a_turn_once_with_its_figures() -> None:
+async def test_the_end_of_a_turn_is_observed_once_with_its_figures() -> None:
     async with application() as app:
         await app.complete(message())
 
@@ -341,7 +341,7 @@ async def test_the_observer_is_told_of_a_turn_once_with_its_figures() -> None:
         assert 0 <= ended.first_delta_seconds <= ended.seconds
 
 
-async def test_a_turn_without_text_has_no_time_to_its_first_text() -> None:
+async def test_a_turn_without_text_has_no_time_to_the_first_delta() -> None:
     error: LLMError = LLMUnreachable()
     async with application(ScriptedReply(refusal=error)) as app:
         await app.complete(message())
@@ -350,7 +350,7 @@ async def test_a_turn_without_text_has_no_time_to_its_first_text() -> None:
         assert (error, None, 0, None) == (ended.error, ended.first_delta_seconds, ended.deltas, ended.turn.usage)
 
 
-async def test_an_end_that_is_being_stored_is_stored_although_the_whole_application_is_cancelled() -> None:
+async def test_storing_the_end_survives_cancellation_of_the_whole_application() -> None:
     storing = anyio.Event()
 
     class Slow(HistoryInMemory):
@@ -360,17 +360,17 @@ async def test_an_end_that_is_being_stored_is_stored_although_the_whole_applicat
             return await super().finish(end)
 
     history = Slow()
-    with anyio.CancelScope() as everything:
+    with anyio.CancelScope() as scope:
         async with application(history=history) as app:
             await app.send(message())
             await storing.wait()
-            everything.cancel()
+            scope.cancel()
             await anyio.sleep_forever()
 
     assert [turn.status for turn in (await history.page(ANN, None, 50, None)).items] == [TurnStatus.COMPLETED]
 
 
-async def test_a_context_that_proves_too_long_after_some_text_is_not_asked_again() -> None:
+async def test_a_context_error_after_some_text_is_not_retried() -> None:
     async with application(ScriptedReply(deltas=("Hel", "lo"), failure=LLMContextTooLong()), ScriptedReply()) as app:
         ended = await app.complete(message())
 
@@ -379,7 +379,7 @@ async def test_a_context_that_proves_too_long_after_some_text_is_not_asked_again
         assert len(app.llm.asked) == 1
 
 
-async def test_a_kept_error_holds_no_reference_to_what_caused_it() -> None:
+async def test_an_observed_error_has_no_traceback_cause_or_context() -> None:
     async with application(ScriptedReply(refusal=LLMContextTooLong())) as app:
         await app.complete(message())
 
@@ -400,7 +400,7 @@ async def test_the_events_of_a_turn_are_observed_in_order() -> None:
 
 
 class EndedElsewhere(HistoryInMemory):
-    """Another worker ends each turn just before its own worker does."""
+    """Simulates another worker that ends each turn just before its own worker does."""
 
     async def finish(self, end: TurnEnd) -> Turn | None:
         await super().finish(TurnEnd(replace(end.turn, status=TurnStatus.INTERRUPTED, reason="worker_lost")))
@@ -426,7 +426,7 @@ async def test_a_stored_reason_of_a_newer_version_is_reported_as_an_internal_err
         assert "internal_error" == (await app.complete(message())).code
 
 
-async def test_an_end_that_was_stored_although_the_store_reported_an_error_is_a_success() -> None:
+async def test_an_end_that_was_stored_despite_a_reported_error_is_a_success() -> None:
     class Ambiguous(HistoryInMemory):
         failed = False
 
@@ -496,20 +496,20 @@ class FailingLog(EventLog):
         self._log = log
         self._method = method
 
-    async def _play(self, method: str) -> None:
+    async def _before(self, method: str) -> None:
         if method == self._method:
             raise LiveTurnsUnavailable
 
     async def accept(self) -> None:
-        await self._play("accept")
+        await self._before("accept")
         await self._log.accept()
 
     async def append(self, deltas: Sequence[str]) -> None:
-        await self._play("append")
+        await self._before("append")
         await self._log.append(deltas)
 
     async def close(self, end: End) -> None:
-        await self._play("close")
+        await self._before("close")
         await self._log.close(end)
 
     def abandon(self) -> None:
@@ -526,7 +526,7 @@ class FailingLogs(LiveTurnsInProcess):
 
 
 @pytest.mark.parametrize("method", ["accept", "append", "close"])
-async def test_a_log_that_fails_ends_its_readers_but_not_the_turn(method: str) -> None:
+async def test_a_failing_event_log_ends_its_readers_but_not_the_turn(method: str) -> None:
     async with application(live_turns=FailingLogs(method)) as app:
         ended = await app.complete(message())
 
@@ -536,12 +536,12 @@ async def test_a_log_that_fails_ends_its_readers_but_not_the_turn(method: str) -
         assert [Where.WRITING_EVENTS] == [where for where, _ in app.observer.failures]
 
 
-async def test_a_log_that_cannot_be_read_ends_its_reader_and_not_the_turn() -> None:
-    class Unreadable(LiveTurnsInProcess):
+async def test_an_event_log_that_cannot_be_read_ends_its_reader_but_not_the_turn() -> None:
+    class FailingReads(LiveTurnsInProcess):
         async def join(self, turn_id: TurnId, owner: UserId | None, after: int = 0) -> Reader:
-            return UnreadableReader(await super().join(turn_id, owner, after))
+            return FailingReader(await super().join(turn_id, owner, after))
 
-    async with application(live_turns=Unreadable()) as app:
+    async with application(live_turns=FailingReads()) as app:
         handle = await app.send(message(keep_running=True))
         ended = await read(handle)
         await app.until_idle()
@@ -550,7 +550,7 @@ async def test_a_log_that_cannot_be_read_ends_its_reader_and_not_the_turn() -> N
         assert TurnStatus.COMPLETED == (await app.last_turn()).status
 
 
-class UnreadableReader(Reader):
+class FailingReader(Reader):
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
 

@@ -1,4 +1,4 @@
-"""HTTPExceptions are answered as problems with the status they were raised with."""
+"""HTTPExceptions become problem responses with the status and headers they were raised with."""
 
 import httpx2
 import pytest

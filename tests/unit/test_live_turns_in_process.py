@@ -1,4 +1,4 @@
-"""How long LiveTurnsInProcess keeps logs, and how much of them."""
+"""Limits of LiveTurnsInProcess on the age and size of event logs."""
 
 import asyncio
 
@@ -29,7 +29,7 @@ async def test_a_running_log_never_expires() -> None:
         pass
 
 
-async def test_a_log_with_too_many_events_keeps_its_readers_but_takes_no_new_ones() -> None:
+async def test_a_log_with_too_many_events_keeps_its_readers_but_rejects_new_ones() -> None:
     live = LiveTurnsInProcess(max_events=3)
     running = await begin(live)
     async with await live.join(running.id, ANN) as reader:
@@ -44,7 +44,7 @@ async def test_a_log_with_too_many_events_keeps_its_readers_but_takes_no_new_one
         assert await read_to_end(reader) == (["a", "b", "c", "d"], STOP)
 
 
-async def test_a_log_with_too_much_text_keeps_its_readers_but_takes_no_new_ones() -> None:
+async def test_a_log_with_too_much_text_keeps_its_readers_but_rejects_new_ones() -> None:
     live = LiveTurnsInProcess(max_bytes=1000)
     running = await begin(live)
     async with await live.join(running.id, ANN) as reader:
@@ -55,7 +55,7 @@ async def test_a_log_with_too_much_text_keeps_its_readers_but_takes_no_new_ones(
         assert Batch(1, ["x" * 1001], False, None) == await reader.next(LONG)
 
 
-async def test_the_oldest_finished_logs_are_dropped_first_when_all_together_exceed_the_limit() -> None:
+async def test_the_oldest_finished_logs_are_dropped_when_their_total_size_exceeds_the_limit() -> None:
     live = LiveTurnsInProcess(max_retained_bytes=6000)
     finished = []
     for _ in range(5):

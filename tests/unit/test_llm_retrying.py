@@ -1,4 +1,4 @@
-"""Retries of calls to the model: which, how often, after which pause."""
+"""Retries of calls to the model: their conditions, number and delays."""
 
 import anyio
 import pytest
@@ -34,7 +34,7 @@ async def test_a_call_that_failed_before_the_reply_began_is_retried() -> None:
     assert llm.asked == [MESSAGES, MESSAGES]
 
 
-async def test_a_call_is_retried_once() -> None:
+async def test_a_call_is_retried_only_once() -> None:
     llm = ScriptedLLM(ScriptedReply(refusal=unreachable()))
     assert (await error_of(llm)).attempts == 2
     assert len(llm.asked) == 2
@@ -66,20 +66,20 @@ async def test_retry_after_is_honoured() -> None:
     assert anyio.current_time() - before >= 0.3
 
 
-async def test_the_second_attempt_backs_off_without_retry_after() -> None:
+async def test_the_retry_backs_off_if_there_is_no_retry_after() -> None:
     llm = ScriptedLLM(ScriptedReply(refusal=unreachable(retry_after=None)), ScriptedReply())
     before = anyio.current_time()
     await deltas_of(llm)
     assert anyio.current_time() - before >= 0.25
 
 
-async def test_no_attempt_begins_after_the_budget() -> None:
+async def test_no_attempt_starts_after_the_retry_budget() -> None:
     llm = ScriptedLLM(ScriptedReply(refusal=unreachable(retry_after=0.3)))
     assert (await error_of(llm, retry_budget=0.1)).attempts == 1
     assert len(llm.asked) == 1
 
 
-async def test_cancelling_the_pause_ends_the_call() -> None:
+async def test_a_call_can_be_cancelled_while_it_backs_off() -> None:
     llm = ScriptedLLM(ScriptedReply(refusal=unreachable(retry_after=4)))
     with anyio.move_on_after(0.1):
         await deltas_of(llm)

@@ -1,4 +1,4 @@
-"""The laws of memories: ids, words, ranks."""
+"""Ids, words and ranks of memories."""
 
 from datetime import timedelta
 
@@ -14,7 +14,7 @@ ages = st.timedeltas(timedelta(0), timedelta(days=10_000))
 
 
 @given(st.uuids())
-def test_a_uuid_is_an_id(uuid: object) -> None:
+def test_a_uuid_is_a_valid_memory_id(uuid: object) -> None:
     assert str(uuid) == parse_memory_id(str(uuid))
 
 
@@ -23,17 +23,17 @@ def test_a_uuid_is_an_id(uuid: object) -> None:
     ["", "*", "%", "x", "00000000-0000-4000-8000-00000000000", "00000000-0000-4000-8000-000000000000\n",
      "00000000-0000-4000-8000-00000000000*", "ABCDEF00-0000-4000-8000-000000000000", "' OR 1=1 --", "../users"],
 )  # fmt: skip
-def test_nothing_else_is_an_id(text: str) -> None:
+def test_any_other_text_is_not_found_as_a_memory_id(text: str) -> None:
     with pytest.raises(MemoryNotFound):
         parse_memory_id(text)
 
 
-def test_words_are_what_a_text_is_about() -> None:
+def test_words_are_case_folded_and_unique_and_exclude_function_words() -> None:
     assert ["dog", "called", "bello"] == list(content_words("What is my DOG called? Bello, my dog!"))
 
 
 @given(st.text())
-def test_words_are_few_different_and_found_in_the_text(text: str) -> None:
+def test_words_are_limited_unique_and_contained_in_the_text(text: str) -> None:
     found = content_words(text)
 
     assert len(found) == len(set(found)) <= MAX_SEARCH_WORDS
@@ -41,19 +41,21 @@ def test_words_are_few_different_and_found_in_the_text(text: str) -> None:
 
 
 @given(shares, shares, ages)
-def test_a_rank_lies_between_nothing_and_all(relevance: float, importance: float, age: timedelta) -> None:
+def test_a_rank_is_between_0_and_1(relevance: float, importance: float, age: timedelta) -> None:
     assert 0 <= rank(relevance, importance, age) <= 1
 
 
 @given(shares, shares, ages, shares)
-def test_what_matters_more_ranks_no_lower(relevance: float, importance: float, age: timedelta, more: float) -> None:
+def test_a_more_important_memory_does_not_rank_lower(
+    relevance: float, importance: float, age: timedelta, more: float
+) -> None:
     low, high = sorted((importance, more))
 
     assert rank(relevance, low, age) <= rank(relevance, high, age)
 
 
 @given(shares, shares, ages, ages)
-def test_what_is_more_recent_ranks_no_lower(
+def test_a_more_recent_memory_does_not_rank_lower(
     relevance: float, importance: float, age: timedelta, other: timedelta
 ) -> None:
     young, old = sorted((age, other))
@@ -61,7 +63,7 @@ def test_what_is_more_recent_ranks_no_lower(
     assert rank(relevance, importance, old) <= rank(relevance, importance, young)
 
 
-def test_what_fits_best_comes_first_whatever_else_speaks_for_the_other() -> None:
+def test_relevance_outweighs_importance_and_age() -> None:
     assert rank(1.0, 0.0, timedelta(days=10_000)) > rank(0.6, 1.0, timedelta(0))
 
 
@@ -78,5 +80,5 @@ def test_what_fits_best_comes_first_whatever_else_speaks_for_the_other() -> None
         ("", False),
     ],
 )
-def test_a_message_that_only_asks_tells_nothing(text: str, asks: bool) -> None:
+def test_a_message_of_questions_only_is_recognized(text: str, asks: bool) -> None:
     assert asks == only_asks_questions(text)

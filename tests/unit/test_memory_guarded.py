@@ -38,7 +38,7 @@ async def test_a_recall_times_out() -> None:
     with pytest.raises(MemoryUnavailable):
         await guard.recall(ADA, "tea", 10)
 
-    assert ["recalling memories"] == [doing for doing, _ in observer.failures]
+    assert ["recalling memories"] == [where for where, _ in observer.failures]
 
 
 @pytest.mark.row("M1")
@@ -54,19 +54,19 @@ async def test_recalls_stop_after_five_failures_in_a_row() -> None:
 
 
 @pytest.mark.row("M1")
-async def test_an_open_circuit_tells_when_to_retry_and_affects_only_recalls() -> None:
+async def test_an_open_circuit_has_a_retry_after_and_affects_only_recalls() -> None:
     memory = LearningMemory()
     memory.plans["recall"] = [MemoryUnavailable() for _ in range(MAX_FAILURES)]
     guard, _ = guarded(memory)
     for _ in range(MAX_FAILURES):
         with pytest.raises(MemoryUnavailable):
             await guard.recall(ADA, "tea", 10)
-    with pytest.raises(MemoryUnavailable) as refusal:
+    with pytest.raises(MemoryUnavailable) as error:
         await guard.recall(ADA, "tea", 10)
     await guard.store(ADA, "likes tea", 0.5)
 
-    assert refusal.value.retry_after is not None
-    assert 0 < refusal.value.retry_after <= 30
+    assert error.value.retry_after is not None
+    assert 0 < error.value.retry_after <= 30
 
 
 async def test_failures_of_other_calls_do_not_open_the_circuit() -> None:
@@ -81,7 +81,7 @@ async def test_failures_of_other_calls_do_not_open_the_circuit() -> None:
 
 
 @pytest.mark.row("M1")
-async def test_after_the_cooldown_a_probe_decides() -> None:
+async def test_after_the_cooldown_one_probe_decides_whether_the_circuit_closes() -> None:
     memory = LearningMemory()
     memory.plans["recall"] = [MemoryUnavailable() for _ in range(MAX_FAILURES + 1)]
     guard, _ = guarded(memory, cooldown=COOLDOWN)
@@ -120,7 +120,7 @@ async def test_a_refusal_is_reported_and_does_not_open_the_circuit() -> None:
             await guard.recall(ADA, "tea", 10)
 
     assert [] == await guard.recall(ADA, "tea", 10)
-    assert ["recalling memories"] * MAX_FAILURES * 2 == [doing for doing, _ in observer.failures]
+    assert ["recalling memories"] * MAX_FAILURES * 2 == [where for where, _ in observer.failures]
 
 
 @pytest.mark.parametrize("error", [MemoryNotFound(), UnknownCursor(), MemoryDisabled()])
@@ -194,7 +194,7 @@ async def test_an_untranslated_exception_becomes_memory_unavailable() -> None:
         await guard.recall(ADA, "tea", 10)
 
     assert isinstance(failure.value.__cause__, KeyError)
-    assert ["recalling memories"] == [doing for doing, _ in observer.failures]
+    assert ["recalling memories"] == [where for where, _ in observer.failures]
 
 
 class Leaking(LearningMemory):
@@ -219,7 +219,7 @@ class Leaking(LearningMemory):
 @pytest.mark.parametrize("owner", ["bob", "ada2", "ad", "ADA", "*", ""])
 @pytest.mark.parametrize("method", ["recall", "page", "correct", "store"])
 @pytest.mark.row("M5")
-async def test_another_users_memory_is_discarded_and_blocks_all_calls(method: str, owner: str) -> None:
+async def test_another_users_memory_is_discarded_and_all_calls_are_blocked(method: str, owner: str) -> None:
     memory = Leaking()
     memory.owner = owner
     guard, observer = guarded(memory)

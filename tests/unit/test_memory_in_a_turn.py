@@ -1,4 +1,4 @@
-"""What long-term memory does in a turn, and what it never does to one."""
+"""Long-term memory in a turn: recall, remembering, and failures that do not affect the reply."""
 
 from uuid import uuid4
 
@@ -26,71 +26,71 @@ async def knowing(*facts: str) -> LearningMemory:
     return memory
 
 
-def asked(app: Harness, call: int = -1) -> str:
-    """The last message that the model got to see."""
-    return app.llm.asked[call][-1].text
+def prompt(app: Harness) -> str:
+    """Return the last message of the latest call to the model."""
+    return app.llm.asked[-1][-1].text
 
 
 async def remembered(app: Harness, user: UserId = ANN) -> list[str]:
     return [one.fact for one in (await app.memory.page(user, 200, None)).items]
 
 
-async def settled(app: Harness) -> None:
+async def until_settled(app: Harness) -> None:
     with anyio.fail_after(10):
         while await app.history.counts() != OutboxCounts(0, 0, 0):
             await anyio.sleep(0.001)
 
 
-async def test_what_fits_the_message_is_seen_by_the_model_and_not_stored_with_the_turn() -> None:
+async def test_relevant_memories_are_sent_to_the_model_but_not_stored_with_the_turn() -> None:
     async with application(memory=await knowing("Ann's dog is called Bello", "Ann lives in Vienna")) as app:
         await app.complete(message("What is my dog called?"))
 
         [ended] = app.observer.ended
-        assert "Ann's dog is called Bello" in asked(app)
-        assert "Vienna" not in asked(app)
-        assert asked(app).endswith("What is my dog called?")
+        assert "Ann's dog is called Bello" in prompt(app)
+        assert "Vienna" not in prompt(app)
+        assert prompt(app).endswith("What is my dog called?")
         assert ended.turn.user_message == "What is my dog called?"
         assert ended.memories == 1
 
 
-async def test_where_nothing_fits_the_message_stands_alone() -> None:
+async def test_irrelevant_memories_are_not_sent_to_the_model() -> None:
     async with application(memory=await knowing("Ann lives in Vienna")) as app:
         await app.complete(message("What is my dog called?"))
 
-        assert "What is my dog called?" == asked(app)
+        assert "What is my dog called?" == prompt(app)
         assert app.observer.ended[0].memories == 0
 
 
-async def test_nobody_elses_memories_are_seen() -> None:
+async def test_memories_of_another_user_are_not_sent_to_the_model() -> None:
     async with application(memory=await knowing("Ann's dog is called Bello")) as app:
         await app.complete(message("What is my dog called?", user=BOB))
 
-        assert NOTES not in asked(app)
+        assert NOTES not in prompt(app)
 
 
-async def test_a_turn_that_keeps_out_of_memory_recalls_nothing_and_is_not_remembered() -> None:
+async def test_a_turn_that_does_not_use_memory_recalls_nothing_and_is_not_remembered() -> None:
     async with application(memory=await knowing("Ann's dog is called Bello")) as app:
         await app.complete(message("What is my dog called?", use_memory=False))
 
-        assert "What is my dog called?" == asked(app)
+        assert "What is my dog called?" == prompt(app)
         assert app.observer.ended[0].memories is None
         assert OutboxCounts(0, 0, 0) == await app.history.counts()
 
 
 @pytest.mark.parametrize("error", [MemoryUnavailable(), MemoryLeaked()])
 @pytest.mark.row("M1")
-async def test_a_memory_that_fails_costs_the_memories_only(error: MemoryUnavailable) -> None:
+async def test_a_failing_recall_does_not_fail_the_turn(error: MemoryUnavailable) -> None:
     memory = await knowing("Ann's dog is called Bello")
     memory.plans["recall"] = [error]
     async with application(memory=memory) as app:
         ended = await app.complete(message("What is my dog called?"))
 
         assert (None, "Hello, world!") == (ended.code, "".join(ended.deltas))
-        assert "What is my dog called?" == asked(app)
+        assert "What is my dog called?" == prompt(app)
         assert (1, None) == (app.recall.failures, app.observer.ended[0].memories)
 
 
-async def test_a_history_that_fails_beside_the_recall_fails_as_ever() -> None:
+async def test_a_failing_history_fails_the_turn_despite_the_concurrent_recall() -> None:
     error = HistoryUnavailable()
     history = FailingHistory(plans={"latest": [error]})
     async with application(history=history, memory=await knowing("likes tea")) as app:
@@ -99,7 +99,7 @@ async def test_a_history_that_fails_beside_the_recall_fails_as_ever() -> None:
         assert "history_unavailable" == ended.code
 
 
-async def test_where_it_can_not_be_known_whether_a_user_is_being_forgotten_nothing_is_recalled() -> None:
+async def test_nothing_is_recalled_if_it_is_unknown_whether_the_user_is_being_forgotten() -> None:
     class Failing(HistoryInMemory):
         async def forget_attempts(self, user_id: UserId) -> int | None:
             raise HistoryUnavailable
@@ -108,12 +108,12 @@ async def test_where_it_can_not_be_known_whether_a_user_is_being_forgotten_nothi
         ended = await app.complete(message("What is my dog called?"))
 
         assert ended.code is None
-        assert "What is my dog called?" == asked(app)
+        assert "What is my dog called?" == prompt(app)
         assert 1 == app.recall.failures
         assert [Where.CHECKING_FORGETTING] == [where for where, _ in app.observer.failures]
 
 
-async def test_a_turn_that_is_stopped_while_memory_is_asked_ends_at_once() -> None:
+async def test_a_turn_that_is_stopped_during_the_recall_ends_immediately() -> None:
     memory = await knowing()
     memory.gate = anyio.Event()
     async with application(memory=memory) as app:
@@ -127,20 +127,20 @@ async def test_a_turn_that_is_stopped_while_memory_is_asked_ends_at_once() -> No
         assert [] == app.llm.asked
 
 
-async def test_while_a_user_is_being_forgotten_nothing_is_recalled() -> None:
+async def test_nothing_is_recalled_while_the_user_is_being_forgotten() -> None:
     memory = await knowing("Ann's dog is called Bello")
     memory.uncertain = 1_000
     async with application(memory=memory) as app:
         await app.history.begin_forgetting(ANN)
         await app.complete(message("What is my dog called?"))
 
-        assert "What is my dog called?" == asked(app)
+        assert "What is my dog called?" == prompt(app)
 
 
 async def test_a_completed_turn_is_remembered() -> None:
     async with application(memory=LearningMemory()) as app:
         await app.complete(message("My dog is called Bello"))
-        await settled(app)
+        await until_settled(app)
 
         assert ["My dog is called Bello"] == await remembered(app)
 
@@ -161,7 +161,7 @@ async def test_a_turn_that_was_not_completed_is_not_remembered(script: ScriptedR
         assert [] == await remembered(app)
 
 
-async def test_a_memory_that_does_not_learn_is_offered_nothing() -> None:
+async def test_turns_are_not_offered_to_a_memory_that_does_not_extract_facts() -> None:
     memory = LearningMemory()
     memory.extracts_from_turns = False
     async with application(memory=memory) as app:
@@ -171,15 +171,16 @@ async def test_a_memory_that_does_not_learn_is_offered_nothing() -> None:
         assert "remember" not in memory.calls
 
 
-async def test_the_reader_does_not_wait_for_the_remembering() -> None:
+async def test_readers_receive_the_end_before_the_turn_is_remembered() -> None:
     memory = LearningMemory()
     async with application(memory=memory) as app:
         handle = await app.send(message("My dog is called Bello"))
         await app.until_replied(handle)
         memory.gate = anyio.Event()
         assert (await read(handle)).code is None
+        assert OutboxCounts(0, 0, 0) != await app.history.counts()
         memory.gate.set()
-        await settled(app)
+        await until_settled(app)
 
 
 async def test_a_deleted_turn_is_not_put_into_the_outbox() -> None:
@@ -192,18 +193,18 @@ async def test_a_deleted_turn_is_not_put_into_the_outbox() -> None:
         assert OutboxCounts(0, 0, 0) == await history.counts()
 
 
-async def test_a_turn_whose_end_is_stored_at_the_second_attempt_is_remembered_once() -> None:
+async def test_a_turn_whose_end_is_stored_on_the_second_attempt_is_remembered_once() -> None:
     memory = LearningMemory()
     history = FailingHistory(plans={"finish": [HistoryUnavailable()]})
     async with application(history=history, memory=memory, store_delays=NO_DELAYS) as app:
         ended = await app.complete(message("My dog is called Bello"))
-        await settled(app)
+        await until_settled(app)
 
         assert ended.code is None
         assert 1 == memory.calls.count("remember")
 
 
-async def test_a_turn_whose_end_can_not_be_stored_is_not_remembered() -> None:
+async def test_a_turn_whose_end_cannot_be_stored_is_not_remembered() -> None:
     memory = LearningMemory()
     history = FailingHistory(plans={"finish": [HistoryUnavailable() for _ in range(3)]})
     async with application(history=history, memory=memory, store_delays=NO_DELAYS) as app:
@@ -214,7 +215,7 @@ async def test_a_turn_whose_end_can_not_be_stored_is_not_remembered() -> None:
     assert "remember" not in memory.calls
 
 
-async def test_a_turn_that_runs_while_its_user_is_forgotten_leaves_nothing_behind() -> None:
+async def test_a_turn_that_runs_while_its_user_is_forgotten_is_not_remembered() -> None:
     memory = LearningMemory()
     async with application(ScriptedReply(pause=0.01), memory=memory) as app:
         handle = await app.send(message("My dog is called Bello"))

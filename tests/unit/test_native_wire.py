@@ -1,4 +1,4 @@
-"""The bytes of the native format."""
+"""The bytes of the native format, checked with an independent parser of server-sent events."""
 
 import json
 from collections.abc import Sequence
@@ -25,32 +25,35 @@ def encode(batch: Batch, turn_id: TurnId = TURN, after: int = 0) -> bytes:
     return NativeWire(turn_id, after).encode(batch)
 
 
-LURES = (
+TRICKY_PIECES = (
     "\r", "\n", "\r\n", "\n\n", "\r\r", "\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1e", "\ufeff",
     "data: [DONE]\n\n", "id: 9\n", "event: x\n", ": c\n", "retry: 1\n", "[DONE]", '"', "\\", "\\n", "\\u0000", "\x00",
     "\x7f", "\x1b[31m", "</script>", "{}", " ", "  x", "x  ", "👩‍👩‍👧‍👦", "e\u0301", "\ufffd", "\U0010ffff", "世界",
 )  # fmt: skip
-"""Pieces that break parsers when they are let through as they are."""
+"""Pieces of text that break parsers if they are not escaped."""
 
 characters = st.characters(codec="utf-8")
-nasty_texts = st.lists(st.one_of(st.sampled_from(LURES), characters), min_size=1, max_size=8).map("".join)
-replies = st.lists(nasty_texts, max_size=8)
+tricky_deltas = st.lists(st.one_of(st.sampled_from(TRICKY_PIECES), characters), min_size=1, max_size=8).map("".join)
+replies = st.lists(tricky_deltas, max_size=8)
 
 
-def thousand_texts(seed: int) -> list[str]:
-    """Cheaper to make than Hypothesis makes them, so that there can be many."""
+def thousand_deltas(seed: int) -> list[str]:
+    """Generate random deltas, much faster than Hypothesis does."""
     random = Random(seed)
     plain = [chr(code) for code in range(0x3000) if not 0xD800 <= code < 0xE000]
-    return ["".join(random.choices([*LURES, *random.sample(plain, 20)], k=random.randint(1, 8))) for _ in range(1000)]
+    return [
+        "".join(random.choices([*TRICKY_PIECES, *random.sample(plain, 20)], k=random.randint(1, 8)))
+        for _ in range(1000)
+    ]
 
 
-def read(stream: bytes) -> Sequence[ServerSentEvent]:
-    """What an independent parser of server-sent events makes of `stream`."""
+def parse(stream: bytes) -> Sequence[ServerSentEvent]:
+    """Parse a stream with httpx-sse."""
     response = httpx.Response(200, headers={"Content-Type": "text/event-stream"}, content=stream)
     return list(EventSource(response).iter_sse())
 
 
-def test_a_reply_is_sent_as_documented() -> None:
+def test_a_reply_is_encoded_as_documented() -> None:
     expected = (
         b'id: 1\ndata: {"content": "Hello! I\'m doing well", "done": false}\n\n'
         b'id: 2\ndata: {"content": ", thank you for asking.", "done": false}\n\n'
@@ -61,20 +64,20 @@ def test_a_reply_is_sent_as_documented() -> None:
     assert expected == encode(Batch(1, ["Hello! I'm doing well", ", thank you for asking."], True, STOP), TURN)
 
 
-def test_the_numbers_go_on_in_the_next_batch() -> None:
+def test_event_numbers_continue_in_the_next_batch() -> None:
     expected = b'id: 7\ndata: {"content": "a", "done": false}\n\nid: 8\ndata: {"content": "b", "done": false}\n\n'
 
     assert expected == encode(Batch(7, ["a", "b"], True, None), TURN)
 
 
-def test_text_is_sent_as_utf_8_and_not_escaped() -> None:
+def test_text_is_utf_8_and_not_escaped() -> None:
     expected = 'id: 1\ndata: {"content": "Grüße, 世界 👋", "done": false}\n\n'.encode()
 
     assert expected == encode(Batch(1, ["Grüße, 世界 👋"], True, None), TURN)
 
 
 @pytest.mark.parametrize("reason", ["length", "content_filter"])
-def test_another_finish_reason_than_stop_follows_done(reason: str) -> None:
+def test_a_finish_reason_other_than_stop_is_added_to_the_end(reason: str) -> None:
     expected = f'id: 1\ndata: {{"content": "", "done": true, "finish_reason": "{reason}"}}\n\n'.encode()
 
     assert expected + b"id: 2\ndata: [DONE]\n\n" == encode(Batch(1, [], True, End(reason, None)), TURN)
@@ -83,7 +86,7 @@ def test_another_finish_reason_than_stop_follows_done(reason: str) -> None:
 @pytest.mark.parametrize(
     ("error", "retryable"), [(Cancelled("Stopped.", retry_after=3), "false"), (LLMDisconnected("It broke."), "true")]
 )
-def test_an_error_follows_done_and_the_stream_still_ends_as_documented(error: ChatError, retryable: str) -> None:
+def test_an_error_is_added_to_the_end_and_done_still_follows(error: ChatError, retryable: str) -> None:
     expected = (
         f'id: 5\ndata: {{"content": "", "done": true, "error": {{"code": "{error.code}", "title": "{error.title}", '
         f'"detail": "{error.detail}", "turn_id": "{TURN}", "retryable": {retryable}}}}}\n\n'
@@ -93,53 +96,54 @@ def test_an_error_follows_done_and_the_stream_still_ends_as_documented(error: Ch
     assert expected == encode(Batch(5, [], True, End(None, Failure.of(error))), TURN)
 
 
-def test_a_batch_without_events_is_no_bytes() -> None:
+def test_a_batch_without_events_has_no_bytes() -> None:
     assert encode(Batch(3, [], True, None), TURN) == b""
 
 
-def test_a_comment_alone_is_no_event_to_a_parser_that_ends_events_at_blank_lines() -> None:
+def test_the_keep_alive_is_a_comment_without_a_blank_line() -> None:
     assert NativeWire.keep_alive[:1] == b":"
     assert b"\n\n" not in NativeWire.keep_alive
 
 
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 2**32))
-def test_ten_thousand_nasty_texts_come_back_from_an_independent_parser(seed: int) -> None:
-    texts = thousand_texts(seed)
+def test_an_independent_parser_restores_ten_thousand_random_deltas(seed: int) -> None:
+    deltas = thousand_deltas(seed)
 
-    events = read(encode(Batch(1, texts, True, None), TURN))
+    events = parse(encode(Batch(1, deltas, True, None), TURN))
 
-    assert texts == [json.loads(event.data)["content"] for event in events]
+    assert deltas == [json.loads(event.data)["content"] for event in events]
 
 
 @settings(max_examples=100, deadline=None)
 @given(replies)
-@example(list(LURES))
-def test_an_independent_parser_reads_the_texts_as_they_were(texts: list[str]) -> None:
-    events = read(encode(Batch(1, texts, True, STOP), TURN))
+@example(list(TRICKY_PIECES))
+def test_an_independent_parser_restores_the_whole_stream(deltas: list[str]) -> None:
+    events = parse(encode(Batch(1, deltas, True, STOP), TURN))
 
     *contents, last = [json.loads(event.data) for event in events[:-1]]
-    assert [{"content": text, "done": False} for text in texts] == contents
+    assert [{"content": delta, "done": False} for delta in deltas] == contents
     assert last == {"content": "", "done": True}
     assert events[-1].data == "[DONE]"
-    assert [str(n) for n in range(1, len(texts) + 3)] == [event.id for event in events]
+    assert [str(n) for n in range(1, len(deltas) + 3)] == [event.id for event in events]
 
 
 @settings(max_examples=50, deadline=None)
 @given(replies)
-def test_a_text_takes_exactly_two_lines_and_a_blank_one(texts: list[str]) -> None:
-    stream = encode(Batch(1, texts, True, None), TURN)
+def test_a_delta_takes_exactly_two_lines_and_a_blank_line(deltas: list[str]) -> None:
+    stream = encode(Batch(1, deltas, True, None), TURN)
 
-    assert 3 * len(texts) == len(stream.decode().replace("\r", "\n").split("\n")) - 1
+    assert 3 * len(deltas) == len(stream.decode().replace("\r", "\n").split("\n")) - 1
 
 
 @settings(max_examples=50, deadline=None)
 @given(replies, st.integers(0, 8))
-def test_what_is_replayed_behind_a_number_is_the_end_of_the_whole_byte_by_byte(texts: list[str], after: int) -> None:
-    after = min(after, len(texts))
-    whole, replay = encode(Batch(1, texts, True, STOP), TURN), encode(Batch(after + 1, texts[after:], True, STOP), TURN)
+def test_a_replay_after_an_event_equals_the_rest_of_the_stream_byte_for_byte(deltas: list[str], after: int) -> None:
+    after = min(after, len(deltas))
+    whole = encode(Batch(1, deltas, True, STOP), TURN)
+    replay = encode(Batch(after + 1, deltas[after:], True, STOP), TURN)
 
-    assert whole == encode(Batch(1, texts[:after], True, None), TURN) + replay
+    assert whole == encode(Batch(1, deltas[:after], True, None), TURN) + replay
 
 
 @pytest.mark.parametrize(
@@ -151,24 +155,24 @@ def test_what_is_replayed_behind_a_number_is_the_end_of_the_whole_byte_by_byte(t
         (9, b""),
     ],
 )
-def test_events_that_were_seen_are_left_out_of_the_end_too(after: int, expected: bytes) -> None:
+def test_end_events_up_to_the_cursor_are_omitted(after: int, expected: bytes) -> None:
     assert expected == encode(Batch(2, [], True, STOP), TURN, after)
 
 
 @settings(max_examples=50, deadline=None)
 @given(replies, st.data())
-def test_how_events_are_batched_does_not_show(texts: list[str], data: st.DataObject) -> None:
-    cut = data.draw(st.integers(0, len(texts)))
-    parts = encode(Batch(1, texts[:cut], True, None), TURN) + encode(Batch(cut + 1, texts[cut:], True, STOP), TURN)
+def test_the_bytes_do_not_depend_on_the_batches(deltas: list[str], data: st.DataObject) -> None:
+    cut = data.draw(st.integers(0, len(deltas)))
+    parts = encode(Batch(1, deltas[:cut], True, None), TURN) + encode(Batch(cut + 1, deltas[cut:], True, STOP), TURN)
 
-    assert encode(Batch(1, texts, True, STOP), TURN) == parts
+    assert encode(Batch(1, deltas, True, STOP), TURN) == parts
 
 
-def test_the_acceptance_alone_has_no_bytes() -> None:
+def test_acceptance_alone_has_no_bytes() -> None:
     assert b"" == encode(Batch(1, [], True, None))
 
 
-def test_the_head_is_that_of_an_unbuffered_event_stream() -> None:
+def test_the_response_headers_are_those_of_an_unbuffered_event_stream() -> None:
     expected = {
         "Content-Type": "text/event-stream; charset=utf-8",
         "Cache-Control": "no-cache, no-transform",
@@ -181,10 +185,10 @@ def test_the_head_is_that_of_an_unbuffered_event_stream() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(replies, st.sampled_from([STOP, End("length", None, Usage(1, 2)), End(None, Failure.of(Cancelled()))]))
-def test_the_bytes_are_the_same_after_the_events_travelled_as_data(texts: list[str], end: End) -> None:
-    batch = Batch(1, texts, True, end)
-    travelled = json.loads(json.dumps([batch.first, batch.deltas, batch.accepted, batch.end], default=asdict))
-    first, deltas, accepted, (finish_reason, failure, usage) = travelled
+def test_events_that_were_serialized_and_restored_give_the_same_bytes(deltas: list[str], end: End) -> None:
+    batch = Batch(1, deltas, True, end)
+    serialized = json.loads(json.dumps([batch.first, batch.deltas, batch.accepted, batch.end], default=asdict))
+    first, deltas, accepted, (finish_reason, failure, usage) = serialized
     rebuilt = End(finish_reason, failure and Failure(*failure), usage and Usage(**usage))
 
     assert encode(batch) == encode(Batch(first, deltas, accepted, rebuilt))

@@ -1,5 +1,6 @@
 """Logging to a closed pipe."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import redirect_stderr, suppress
@@ -9,6 +10,17 @@ import pytest
 import structlog
 
 from entrypoints.observability import configure_logging
+
+
+@pytest.fixture
+def restored_logging() -> Iterator[None]:
+    """Undo the configuration of the test, which writes to a closed file."""
+    root = logging.getLogger()
+    before, handlers, level = structlog.get_config(), root.handlers, root.level
+    yield
+    structlog.configure(**before)
+    root.handlers = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture
@@ -22,7 +34,10 @@ def broken_pipe() -> Iterator[TextIO]:
         file.close()
 
 
+@pytest.mark.usefixtures("restored_logging")
 def test_a_line_that_cannot_be_written_is_dropped(broken_pipe: TextIO) -> None:
+    with pytest.raises(BrokenPipeError):
+        print("a plain line", file=broken_pipe)
     with redirect_stderr(broken_pipe):
         configure_logging(debug=False)
 

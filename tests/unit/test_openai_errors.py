@@ -1,8 +1,10 @@
-"""The error map is complete, and each error becomes the one that it should."""
+"""The error map for the SDK, its HTTP libraries and the service: completeness, and the translation of each error."""
 
+import socket
 import ssl
 from collections.abc import Iterator
 from itertools import pairwise
+from types import ModuleType
 
 import aiohttp
 import aiohttp.http_exceptions
@@ -36,50 +38,32 @@ from application.ports.llm import (
     LLMUnreachable,
 )
 
-ROOTS = (
-    openai.OpenAIError,
-    httpx2.HTTPError,
-    httpx2.InvalidURL,
-    httpx2.CookieConflict,
-    httpx2.StreamError,
-    aiohttp.ClientError,
-    aiohttp.http_exceptions.HttpProcessingError,
-    OSError,
-    ssl.SSLError,
-    orjson.JSONDecodeError,
-    UnicodeError,
-)
+LIBRARIES = (openai, httpx2, aiohttp, aiohttp.http_exceptions, ssl, socket)
+OTHERS = (orjson.JSONDecodeError, UnicodeDecodeError, UnicodeEncodeError, TimeoutError, ConnectionResetError)
 REQUEST = httpx2.Request("POST", "http://127.0.0.1/")
 
 
-def family(root: type[Exception]) -> Iterator[type[Exception]]:
-    yield root
-    for derived in root.__subclasses__():
-        yield from family(derived)
-
-
-def exceptions_in(module: object) -> Iterator[type[Exception]]:
+def exported_errors(module: ModuleType) -> Iterator[type[Exception]]:
     for name in dir(module):
         value = getattr(module, name)
-        if isinstance(value, type) and issubclass(value, Exception) and not issubclass(value, Warning):
+        if name.startswith("_") or not isinstance(value, type):
+            continue
+        if issubclass(value, Exception) and not issubclass(value, Warning):
             yield value
 
 
-CLASSES = sorted({error for root in ROOTS for error in family(root)}, key=lambda error: error.__qualname__)
-
-
-@pytest.mark.parametrize("foreign", CLASSES, ids=lambda error: f"{error.__module__}.{error.__qualname__}")
-def test_every_foreign_error_is_in_the_map(foreign: type[Exception]) -> None:
-    assert isinstance(translation_of(foreign), Translation)
-
-
-@pytest.mark.parametrize(
-    "library", [openai, httpx2, aiohttp, aiohttp.http_exceptions], ids=lambda library: library.__name__
-)
-def test_no_library_exports_an_error_that_the_map_lacks(library: object) -> None:
-    exported = list(exceptions_in(library))
+@pytest.mark.parametrize("library", LIBRARIES, ids=lambda library: library.__name__)
+def test_every_exported_error_is_in_the_map(library: ModuleType) -> None:
+    exported = list(exported_errors(library))
     assert exported
     assert [error.__name__ for error in exported if not issubclass(error, FOREIGN_ERRORS)] == []
+    assert {type(translation_of(error)) for error in exported} == {Translation}
+
+
+@pytest.mark.parametrize("error", OTHERS, ids=lambda error: error.__name__)
+def test_errors_of_json_text_and_connections_are_in_the_map(error: type[Exception]) -> None:
+    assert issubclass(error, FOREIGN_ERRORS)
+    assert isinstance(translation_of(error), Translation)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +92,7 @@ def test_no_library_exports_an_error_that_the_map_lacks(library: object) -> None
         (openai.APITimeoutError, LLMTimeout, LLMIdle, False),
     ],
 )
-def test_the_most_derived_class_decides(
+def test_the_entry_of_the_most_derived_class_counts(
     foreign: type[Exception], waiting: type[LLMError], streaming: type[LLMError], repeatable: bool
 ) -> None:
     assert translation_of(foreign) == Translation(waiting, streaming, repeatable)
@@ -132,13 +116,13 @@ def chained(*errors: Exception) -> Exception:
         (chained(TimeoutError(), ValueError()), LLMTimeout),
     ],
 )
-def test_the_most_reliable_library_decides_and_within_it_the_innermost_error(
+def test_in_a_chain_the_innermost_error_of_the_most_reliable_library_counts(
     error: Exception, expected: type[LLMError]
 ) -> None:
     assert type(from_exception(error, streaming=False)) is expected
 
 
-def test_the_cause_holds_names_and_numbers_only() -> None:
+def test_the_cause_contains_only_class_names_and_numbers() -> None:
     error = chained(aiohttp.ClientOSError(104, "secret"), ConnectionResetError(104, "secret"))
     cause = from_exception(error, streaming=True).__cause__
     assert isinstance(cause, ForeignError)
@@ -147,7 +131,7 @@ def test_the_cause_holds_names_and_numbers_only() -> None:
     )
 
 
-def refusal(status: int, body: object = None, **headers: str) -> LLMError:
+def error_response(status: int, body: object = None, **headers: str) -> LLMError:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     response = httpx2.Response(status, headers=named, request=REQUEST)
     return from_status(openai.APIStatusError("secret", response=response, body=body))
@@ -172,8 +156,8 @@ def refusal(status: int, body: object = None, **headers: str) -> LLMError:
         (500, {"message": "the context window was exceeded"}, LLMFailed),
     ],
 )
-def test_the_status_and_the_code_decide(status: int, body: object, error: type[LLMError]) -> None:
-    assert type(refusal(status, body)) is error
+def test_the_status_and_the_code_select_the_error(status: int, body: object, error: type[LLMError]) -> None:
+    assert type(error_response(status, body)) is error
 
 
 @pytest.mark.parametrize(
@@ -188,7 +172,7 @@ def test_the_status_and_the_code_decide(status: int, body: object, error: type[L
     ],
 )
 def test_only_requests_that_were_not_processed_are_repeatable(status: int, body: object, repeatable: bool) -> None:
-    assert refusal(status, body).repeatable is repeatable
+    assert error_response(status, body).repeatable is repeatable
 
 
 def test_a_rate_limit_within_a_stream_is_not_repeatable() -> None:
@@ -201,11 +185,11 @@ def test_an_error_event_may_have_any_shape(error: object) -> None:
 
 
 def test_retry_after_is_passed_on() -> None:
-    assert refusal(429, retry_after="7").retry_after == 7
+    assert error_response(429, retry_after="7").retry_after == 7
 
 
 def test_the_services_message_is_not_quoted() -> None:
-    error = refusal(404, {"message": "secret", "code": "sk-SECRET", "type": "model_not_found", "param": "model"})
+    error = error_response(404, {"message": "secret", "code": "sk-SECRET", "type": "model_not_found", "param": "model"})
     assert str(error) == "The model's service answered 404."
     assert str(error.__cause__) == "openai.APIStatusError 404 model_not_found model"
 

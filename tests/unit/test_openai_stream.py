@@ -64,18 +64,18 @@ def test_the_split_of_the_bytes_makes_no_difference(stream: bytes, cuts: list[in
 
 
 @pytest.mark.parametrize("size", [1, 100, LIMIT, LIMIT + 100])
-def test_a_line_over_the_limit_is_an_error_however_it_is_split(size: int) -> None:
+def test_a_line_over_the_limit_is_an_error_regardless_of_the_split(size: int) -> None:
     line = b"data: " + b"x" * LIMIT + b"\n\n"
     with pytest.raises(OutputLimit):
         decode(line, list(range(0, len(line), size)), LIMIT)
 
 
-def test_a_line_of_the_limit_is_decoded() -> None:
+def test_a_line_of_exactly_the_limit_is_decoded() -> None:
     data = "x" * (LIMIT - len("data: "))
     assert decode(f"data: {data}\n\n".encode(), [300], LIMIT) == [("", data)]
 
 
-def test_the_lines_of_an_event_are_limited_together() -> None:
+def test_the_limit_applies_to_all_lines_of_an_event_together() -> None:
     with pytest.raises(OutputLimit):
         decode(b"data: xxxxxxxxxx\n" * 200, list(range(0, 3400, 300)), LIMIT)
 

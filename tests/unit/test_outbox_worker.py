@@ -1,6 +1,8 @@
-"""The outbox worker: completed turns are remembered and users forgotten, whatever fails in between."""
+"""The outbox worker: completed turns are remembered and users forgotten, despite failures in between."""
 
-from collections.abc import AsyncIterator, Sequence
+import gc
+import weakref
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -32,7 +34,7 @@ class Script:
     """An outbox worker with everything it works on, and a clock that stands still until it is moved."""
 
     memory: LearningMemory = field(default_factory=LearningMemory)
-    outbox: HistoryInMemory = field(default_factory=HistoryInMemory)
+    store: Callable[[Callable[[], datetime]], HistoryInMemory] = HistoryInMemory
     observer: Observed = field(default_factory=Observed)
     time: datetime = START
     poll_interval: float = 5.0
@@ -40,7 +42,7 @@ class Script:
     settle_time: timedelta = timedelta(minutes=2)
 
     def __post_init__(self) -> None:
-        self.outbox._now = lambda: self.time
+        self.outbox = self.store(lambda: self.time)
         self.worker = OutboxWorker(
             self.memory,
             self.outbox,
@@ -226,7 +228,7 @@ async def test_an_outbox_that_fails_is_polled_again() -> None:
                 raise HistoryUnavailable
             return await super().claim(limit, lease)
 
-    script = Script(outbox=Failing())
+    script = Script(store=Failing)
     await script.complete()
     async with working(script):
         await until(lambda: len(script.observer.failures) == 1)
@@ -248,7 +250,7 @@ async def test_a_job_whose_result_cannot_be_stored_is_repeated_when_its_lease_ex
                 raise HistoryUnavailable
             await super().settle(job)
 
-    script = Script(outbox=Failing())
+    script = Script(store=Failing)
     await script.complete()
     async with working(script):
         await until(lambda: len(script.observer.failures) == 1)
@@ -451,7 +453,7 @@ async def test_a_failed_begin_of_forgetting_leaves_no_trace() -> None:
         async def begin_forgetting(self, user_id: UserId) -> None:
             raise HistoryUnavailable
 
-    async with working(Script(outbox=Failing())) as script:
+    async with working(Script(store=Failing)) as script:
         turn = await script.begin("I like tea")
         with pytest.raises(HistoryUnavailable):
             await script.forgetting.forget(ADA)
@@ -599,24 +601,42 @@ async def test_the_lock_is_released_after_an_error() -> None:
         pass
 
 
+class TrackedId(UserId):
+    """A user id that supports weak references, to test that nothing refers to it any more."""
+
+
 async def test_nothing_is_kept_of_users_for_whom_all_work_is_done() -> None:
+    async def work_for(user_id: TrackedId) -> "weakref.ref[TrackedId]":
+        await script.complete("I like tea", user_id)
+        assert await script.forgetting.forget(user_id)
+        async with script.lock.held(user_id):
+            pass
+        await script.outbox.clear(user_id, None)
+        return weakref.ref(user_id)
+
     script = Script(settle_time=timedelta(0))
     async with working(script):
-        for number in range(10):
-            user_id = UserId(f"user{number}")
-            await script.complete("I like tea", user_id)
-            assert await script.forgetting.forget(user_id)
-            async with script.lock.held(user_id):
-                pass
+        users = [await work_for(TrackedId(f"user{number}")) for number in range(10)]
 
-    assert {} == script.outbox._memory_users
+    assert [None] * 10 == referents(users)
 
 
 async def test_nothing_is_kept_of_a_user_once_an_unconfirmed_write_has_settled() -> None:
+    async def write_for(user_id: TrackedId) -> "weakref.ref[TrackedId]":
+        with pytest.raises(MemoryUnavailable):
+            async with script.lock.held(user_id):
+                raise MemoryUnavailable
+        return weakref.ref(user_id)
+
     script = Script()
     async with working(script):
-        with pytest.raises(MemoryUnavailable):
-            async with script.lock.held(ADA):
-                raise MemoryUnavailable
+        user = await write_for(TrackedId("carol"))
+        assert ["carol"] == referents([user])
         await script.move(timedelta(minutes=2))
-        await until(lambda: not script.outbox._memory_users)
+        await until(lambda: [None] == referents([user]))
+
+
+def referents(references: Sequence["weakref.ref[TrackedId]"]) -> list[TrackedId | None]:
+    """Return the ids that something still refers to, and None for the others."""
+    gc.collect()
+    return [reference() for reference in references]

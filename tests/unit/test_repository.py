@@ -1,4 +1,4 @@
-"""What the repository holds and what it must not."""
+"""Rules for the files of the repository and its dependencies."""
 
 import re
 import subprocess
@@ -25,7 +25,7 @@ PIN: Final = re.compile(r"(?P<name>[A-Za-z0-9._-]+)==(?P<version>[A-Za-z0-9.+!]+
 
 
 def repository_files() -> Sequence[Path]:
-    """Everything tracked, and what would be after `git add .`."""
+    """Return all tracked files and those that `git add .` would add."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=30).stdout
     return [Path(name) for name in listing.split("\0") if name and (ROOT / name).is_file()]
@@ -58,12 +58,12 @@ def test_there_is_no_other_folder() -> None:
     assert {path.parts[0] for path in repository_files() if len(path.parts) > 1} <= PACKAGES | OTHER_FOLDERS
 
 
-def test_what_is_installed_is_the_layers(project: Any) -> None:
+def test_the_wheel_contains_only_the_layers(project: Any) -> None:
     assert set(project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]) == PACKAGES - {"tests"}
 
 
 @pytest.mark.parametrize("package", sorted(PACKAGES - {"tests"}))
-def test_the_installed_package_is_ours_and_not_another_of_its_name(package: str, tmp_path: Path) -> None:
+def test_the_installed_package_is_the_one_of_this_checkout(package: str, tmp_path: Path) -> None:
     code = f"import {package}; print({package}.__file__)"
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=30, check=True
@@ -72,21 +72,21 @@ def test_the_installed_package_is_ours_and_not_another_of_its_name(package: str,
     assert Path(result.stdout.strip()) == ROOT / package / "__init__.py"
 
 
-def test_the_command_is_installed_beside_the_interpreter(tmp_path: Path) -> None:
+def test_the_command_is_installed_next_to_the_interpreter(tmp_path: Path) -> None:
     command = [str(Path(sys.executable).with_name("smart-chatbot")), "--help"]
 
     assert subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=60, check=False).returncode == 0
 
 
-def test_no_file_names_a_package_host() -> None:
+def test_no_file_contains_a_package_host() -> None:
     assert lines_with(PACKAGE_HOST) == []
 
 
-def test_no_file_names_a_path_of_some_machine() -> None:
+def test_no_file_contains_an_absolute_path_of_a_machine() -> None:
     assert lines_with(MACHINE_PATH) == []
 
 
-def test_no_lock_file_is_kept() -> None:
+def test_there_is_no_lock_file() -> None:
     locks = [path for path in repository_files() if path.name in LOCK_FILES or path.match("pylock*.toml")]
 
     assert locks == []
@@ -108,7 +108,7 @@ def test_every_dependency_is_pinned_within_its_bounds(project: Any, constraints:
     assert [str(r) for r in requirements if r.name not in pins or not r.specifier.contains(pins[r.name])] == []
 
 
-def test_the_linter_aims_at_the_oldest_supported_python(project: Any) -> None:
+def test_the_linter_targets_the_oldest_supported_python(project: Any) -> None:
     oldest = project["project"]["requires-python"].removeprefix(">=")
 
     assert project["tool"]["ruff"]["target-version"] == "py" + oldest.replace(".", "")

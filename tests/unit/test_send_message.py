@@ -1,4 +1,4 @@
-"""Beginning a turn: what must be true before the model is asked, and what is refused."""
+"""Beginning a turn: rejections, waiting for the conversation, and the effects before the call to the model."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -24,7 +24,7 @@ async def turns_of(app: Harness, user: UserId = ANN) -> Sequence[Turn]:
     return (await app.history.page(user, None, 50, None)).items
 
 
-async def test_a_turn_begins_in_progress_with_its_message_as_sent() -> None:
+async def test_a_turn_is_stored_in_progress_with_its_unmodified_message() -> None:
     async with application(HANGS) as app:
         handle = await app.send(message("  Hello\n", conversation=ConversationId("work")))
 
@@ -32,29 +32,29 @@ async def test_a_turn_begins_in_progress_with_its_message_as_sent() -> None:
         assert expected == await app.stored(handle.turn.id)
 
 
-async def test_the_message_is_stored_before_the_model_is_asked() -> None:
+async def test_the_message_is_stored_before_the_model_is_called() -> None:
     order: list[str] = []
 
-    class Listening(HistoryInMemory):
+    class SlowBegin(HistoryInMemory):
         async def begin(self, begin: TurnBegin) -> None:
             await anyio.sleep(0.01)
             await super().begin(begin)
             order.append("stored")
 
-    class Asked(ScriptedLLM):
+    class RecordingLLM(ScriptedLLM):
         @asynccontextmanager
         async def reply(self, messages: Sequence[Message]) -> AsyncIterator[Reply]:
-            order.append("asked")
+            order.append("called")
             async with super().reply(messages) as reply:
                 yield reply
 
-    async with application(llm=Asked(), history=Listening()) as app:
+    async with application(llm=RecordingLLM(), history=SlowBegin()) as app:
         await app.complete(message())
 
-    assert order == ["stored", "asked"]
+    assert order == ["stored", "called"]
 
 
-async def test_a_message_that_can_not_be_stored_is_refused_and_the_model_is_not_asked() -> None:
+async def test_a_message_that_cannot_be_stored_is_rejected_before_the_model_is_called() -> None:
     async with application(history=FailingHistory({"begin": [HistoryUnavailable()]})) as app:
         with pytest.raises(HistoryUnavailable):
             await app.send(message())
@@ -63,7 +63,7 @@ async def test_a_message_that_can_not_be_stored_is_refused_and_the_model_is_not_
         assert len(app.runner) == 0
 
 
-async def test_a_message_that_could_not_be_stored_leaves_the_conversation_free() -> None:
+async def test_a_message_that_cannot_be_stored_leaves_the_conversation_free() -> None:
     async with application(history=FailingHistory({"begin": [HistoryUnavailable()]})) as app:
         with pytest.raises(HistoryUnavailable):
             await app.send(message())
@@ -71,7 +71,7 @@ async def test_a_message_that_could_not_be_stored_leaves_the_conversation_free()
         assert (await app.complete(message(wait_when_busy=False))).end.finish_reason == "stop"
 
 
-async def test_a_message_that_is_too_long_is_refused_and_not_stored() -> None:
+async def test_a_message_that_is_too_long_is_rejected_and_not_stored() -> None:
     async with application(max_message_chars=5) as app:
         with pytest.raises(MessageTooLong, match=r"^The message has 6 characters; the limit is 5\.$"):
             await app.send(message("123456"))
@@ -79,12 +79,12 @@ async def test_a_message_that_is_too_long_is_refused_and_not_stored() -> None:
         assert await turns_of(app) == []
 
 
-async def test_a_message_of_the_greatest_length_is_taken() -> None:
+async def test_a_message_of_the_maximum_length_is_accepted() -> None:
     async with application(max_message_chars=5) as app:
         assert (await app.complete(message("12345"))).end.finish_reason == "stop"
 
 
-async def test_a_message_that_can_not_fit_the_context_is_refused_and_not_stored() -> None:
+async def test_a_message_that_exceeds_the_context_is_rejected_and_not_stored() -> None:
     async with application(context_tokens=20, max_message_chars=1000) as app:
         with pytest.raises(ContextTooLong):
             await app.send(message("many words " * 50))
@@ -105,7 +105,7 @@ async def test_a_second_turn_of_a_conversation_waits_for_the_first_to_end() -> N
     assert [asked[-1].text for asked in app.llm.asked] == ["One", "Two"]
 
 
-async def test_a_turn_that_has_waited_sees_the_one_it_waited_for() -> None:
+async def test_the_context_of_a_turn_that_waited_includes_the_turn_before() -> None:
     async with application(HANGS, ScriptedReply()) as app, anyio.create_task_group() as tasks:
         first = await app.send(message("One"))
         await app.until_replied(first)
@@ -117,7 +117,7 @@ async def test_a_turn_that_has_waited_sees_the_one_it_waited_for() -> None:
     assert [each.text for each in app.llm.asked[1]] == ["Be brief.", "One", "Hel", "Two"]
 
 
-async def test_a_turn_that_may_not_wait_is_refused_at_once_while_another_runs() -> None:
+async def test_a_turn_that_must_not_wait_is_rejected_while_another_runs() -> None:
     async with application(HANGS) as app:
         await app.send(message())
 
@@ -127,7 +127,7 @@ async def test_a_turn_that_may_not_wait_is_refused_at_once_while_another_runs() 
         assert len(await turns_of(app)) == 1
 
 
-async def test_a_turn_waits_only_so_long() -> None:
+async def test_a_turn_is_rejected_after_the_queue_timeout() -> None:
     async with application(HANGS, queue_timeout=0.02) as app:
         await app.send(message())
 
@@ -135,7 +135,7 @@ async def test_a_turn_waits_only_so_long() -> None:
             await app.send(message())
 
 
-async def test_turns_of_different_conversations_and_users_run_side_by_side() -> None:
+async def test_turns_of_different_conversations_and_users_run_concurrently() -> None:
     async with application(HANGS) as app:
         for user in ("ann", "ben"):
             for conversation in ("home", "work"):
@@ -145,7 +145,7 @@ async def test_turns_of_different_conversations_and_users_run_side_by_side() -> 
         assert len(app.runner) == 4
 
 
-async def test_a_sender_that_is_cancelled_while_it_waits_leaves_nothing_behind() -> None:
+async def test_a_cancelled_wait_stores_nothing_and_leaves_the_conversation_free() -> None:
     async with application(HANGS) as app:
         first = await app.send(message())
         with anyio.move_on_after(0.02):
@@ -157,7 +157,7 @@ async def test_a_sender_that_is_cancelled_while_it_waits_leaves_nothing_behind()
         await app.send(message("free again", wait_when_busy=False))
 
 
-async def test_a_sender_that_is_cancelled_while_the_turn_is_stored_leaves_no_turn_without_an_end() -> None:
+async def test_a_turn_whose_sender_is_cancelled_while_it_is_stored_still_ends() -> None:
     class Slow(HistoryInMemory):
         async def begin(self, begin: TurnBegin) -> None:
             await anyio.sleep(0.05)
@@ -171,7 +171,7 @@ async def test_a_sender_that_is_cancelled_while_the_turn_is_stored_leaves_no_tur
         assert [turn.status for turn in await turns_of(app)] == [TurnStatus.COMPLETED]
 
 
-async def test_no_turn_begins_once_the_service_stops() -> None:
+async def test_no_turn_begins_after_the_service_has_drained() -> None:
     async with application() as app:
         await app.runner.drain(grace=0)
 
@@ -181,27 +181,27 @@ async def test_no_turn_begins_once_the_service_stops() -> None:
         assert await turns_of(app) == []
 
 
-async def test_a_turn_that_waited_while_the_service_began_to_stop_is_refused() -> None:
+async def test_a_turn_that_waits_when_the_service_drains_is_rejected() -> None:
     async with application(HANGS) as app:
         await app.send(message("One"))
-        refused = []
+        rejections = []
 
         async def wait() -> None:
             try:
                 await app.send(message("Two"))
-            except ServerShuttingDown as refusal:
-                refused.append(refusal)
+            except ServerShuttingDown as rejection:
+                rejections.append(rejection)
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(wait)
             await anyio.sleep(0.02)
             await app.runner.drain(grace=0)
 
-        assert len(refused) == 1
+        assert len(rejections) == 1
         assert [turn.user_message for turn in await turns_of(app)] == ["One"]
 
 
-async def test_the_first_reader_is_present_before_anything_is_said() -> None:
+async def test_a_turn_is_interrupted_if_its_first_reader_disconnects_before_the_first_delta() -> None:
     async with application(HANGS) as app:
         handle = await app.send(message())
         async with handle:
@@ -212,7 +212,7 @@ async def test_the_first_reader_is_present_before_anything_is_said() -> None:
         assert (stored.status, stored.reason) == (TurnStatus.INTERRUPTED, "client_disconnected")
 
 
-async def test_a_turn_that_keeps_running_ends_without_readers() -> None:
+async def test_a_turn_with_keep_running_completes_without_readers() -> None:
     async with application(ScriptedReply(pause=0.005)) as app:
         handle = await app.send(message(keep_running=True))
         async with handle:
@@ -222,7 +222,7 @@ async def test_a_turn_that_keeps_running_ends_without_readers() -> None:
         assert (await app.stored(handle.turn.id)).status == TurnStatus.COMPLETED
 
 
-async def test_the_default_conversation_is_one_like_any_other() -> None:
+async def test_the_default_conversation_has_a_context() -> None:
     async with application() as app:
         await app.complete(message())
         handle = await app.send(message("Again", conversation=DEFAULT_CONVERSATION))
@@ -240,7 +240,7 @@ async def test_a_rejected_message_is_observed() -> None:
 
 
 class FailingLiveTurns(LiveTurnsInProcess):
-    """Raises `error` from one method."""
+    """Raises `error` from `method`."""
 
     def __init__(self, method: str, error: Exception) -> None:
         super().__init__()
@@ -264,7 +264,7 @@ class FailingLiveTurns(LiveTurnsInProcess):
     [(LiveTurnsUnavailable(), "live_turns_unavailable"), (RuntimeError("a bug"), "internal_error")],
     ids=["unavailable", "bug"],
 )
-async def test_a_turn_that_cannot_be_followed_fails_before_the_model_is_asked(
+async def test_a_turn_without_an_event_log_fails_before_the_model_is_called(
     method: str, error: Exception, code: str
 ) -> None:
     async with application(live_turns=FailingLiveTurns(method, error)) as app:
@@ -276,7 +276,7 @@ async def test_a_turn_that_cannot_be_followed_fails_before_the_model_is_asked(
         assert app.llm.asked == []
 
 
-async def test_a_turn_that_cannot_be_followed_leaves_the_conversation_free() -> None:
+async def test_a_turn_without_an_event_log_leaves_the_conversation_free() -> None:
     async with application(live_turns=FailingLiveTurns("join", LiveTurnsUnavailable())) as app:
         await app.complete(message())
         await app.complete(message(wait_when_busy=False))
@@ -284,7 +284,7 @@ async def test_a_turn_that_cannot_be_followed_leaves_the_conversation_free() -> 
         assert 2 == len(await turns_of(app))
 
 
-async def test_a_turn_that_can_neither_be_followed_nor_ended_is_reported_and_left_to_its_lease() -> None:
+async def test_a_turn_without_an_event_log_whose_end_cannot_be_stored_is_left_to_its_lease() -> None:
     history = FailingHistory({"finish": [HistoryUnavailable()]})
     live_turns = FailingLiveTurns("open", LiveTurnsUnavailable())
     async with application(history=history, live_turns=live_turns) as app:

@@ -1,4 +1,4 @@
-"""How turns stand in the log: levels, figures, and nothing of what was said."""
+"""Log lines about turns: levels and figures, without messages, replies or user ids."""
 
 from collections.abc import Iterator, MutableMapping
 from datetime import UTC, datetime
@@ -37,7 +37,7 @@ USAGE = Usage(10, 4)
 
 @pytest.fixture
 def lines() -> Iterator[list[MutableMapping[str, Any]]]:
-    """The log lines so far."""
+    """Capture log lines."""
     before = structlog.get_config()
     capture = LogCapture()
     structlog.configure(processors=[capture], cache_logger_on_first_use=False)
@@ -54,12 +54,12 @@ def ended(turn: Turn, error: ChatError | None = None) -> TurnEnded:
     return TurnEnded(turn, error, seconds=1.23456, first_delta_seconds=0.12345, deltas=7, memories=2)
 
 
-def cut(observer: TurnObserverStructlog, error: ChatError) -> None:
+def interrupt(observer: TurnObserverStructlog, error: ChatError) -> None:
     observer.observe(ended(BEGUN.ended_by(error, REPLY, USAGE), error))
 
 
 @pytest.mark.row("U10")
-def test_a_completed_turn_is_one_line_with_its_figures(
+def test_a_completed_turn_is_logged_in_one_line_with_its_figures(
     observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]
 ) -> None:
     observer.observe(ended(BEGUN.completed(REPLY, "length", USAGE)))
@@ -81,9 +81,7 @@ def test_a_completed_turn_is_one_line_with_its_figures(
     ]
 
 
-def test_figures_that_are_not_known_are_none(
-    observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]
-) -> None:
+def test_unknown_figures_are_none(observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]) -> None:
     observer.observe(TurnEnded(BEGUN.completed("", "stop"), None, 1.0, None, 0, None))
 
     figures = ("first_delta_seconds", "prompt_tokens", "completion_tokens", "memories")
@@ -108,44 +106,46 @@ def test_figures_that_are_not_known_are_none(
     ids=lambda value: getattr(value, "code", value),
 )
 @pytest.mark.row("S2")
-def test_the_level_says_who_should_look(
+def test_the_level_depends_on_the_error(
     error: ChatError, level: str, observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]
 ) -> None:
-    cut(observer, error)
+    interrupt(observer, error)
 
     assert (level, "turn interrupted", error.code) == (lines[0]["log_level"], lines[0]["event"], lines[0]["reason"])
 
 
-def test_the_calls_to_the_model_are_counted_where_they_failed(
+def test_the_number_of_attempts_is_logged_if_the_model_failed(
     observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]
 ) -> None:
     error = LLMDisconnected()
     error.attempts = 2
-    cut(observer, error)
+    interrupt(observer, error)
 
     assert lines[0]["attempts"] == 2
 
 
-def test_a_redirect_is_marked_as_a_matter_of_security(
+def test_a_redirect_is_marked_as_a_security_event(
     observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]
 ) -> None:
-    cut(observer, LLMRedirected())
-    cut(observer, LLMDisconnected())
+    interrupt(observer, LLMRedirected())
+    interrupt(observer, LLMDisconnected())
 
     assert [line.get("security") for line in lines] == [True, None]
 
 
-def test_rejected_credentials_are_an_error_once_a_minute(lines: list[MutableMapping[str, Any]]) -> None:
+def test_rejected_credentials_are_logged_as_an_error_at_most_once_a_minute(
+    lines: list[MutableMapping[str, Any]],
+) -> None:
     times = [0, 1, 59.9, 60.1, 61, 119, 121]
     observer = TurnObserverStructlog(str, clock=iter(times).__next__)
     for _ in times:
-        cut(observer, LLMAuthFailed())
+        interrupt(observer, LLMAuthFailed())
 
     levels = ["error", "warning", "warning", "error", "warning", "warning", "error"]
     assert [line["log_level"] for line in lines] == levels
 
 
-def test_a_failing_store_is_a_warning_that_says_what_was_tried(
+def test_a_background_failure_is_a_warning_with_the_failed_operation(
     observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]
 ) -> None:
     error = HistoryUnavailable()
@@ -155,7 +155,7 @@ def test_a_failing_store_is_a_warning_that_says_what_was_tried(
 
 
 @pytest.mark.parametrize("error", [None, LLMDisconnected(), InternalError(), Cancelled()])
-def test_nothing_that_was_said_and_no_user_id_is_in_a_line(
+def test_no_line_contains_a_message_a_reply_or_a_user_id(
     error: ChatError | None, observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]
 ) -> None:
     turn = BEGUN.ended_by(error, REPLY) if error else BEGUN.completed(REPLY, "stop")
@@ -166,7 +166,7 @@ def test_nothing_that_was_said_and_no_user_id_is_in_a_line(
 
 
 @pytest.mark.row("M5")
-def test_an_answer_with_anothers_memory_is_a_security_event(
+def test_a_leaked_memory_is_logged_as_a_security_event(
     observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]
 ) -> None:
     observer.observe(BackgroundFailure(Where.CHECKING_OWNER, MemoryLeaked()))
@@ -181,7 +181,7 @@ def test_estimated_usage_is_marked(observer: TurnObserverStructlog, lines: list[
 
 
 @pytest.mark.parametrize(("error", "level"), [(TurnInProgress(), "info"), (HistoryUnavailable(), "warning")])
-def test_a_rejected_message_is_one_line_with_its_reason(
+def test_a_rejected_message_is_logged_in_one_line_with_its_reason(
     error: ChatError, level: str, observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]
 ) -> None:
     observer.observe(TurnRejected(BEGUN.user_id, BEGUN.conversation_id, error))

@@ -1,4 +1,4 @@
-"""The turns that run: their text saved now and then, their end at shutdown."""
+"""The turn runner: saving progress, storing ends, draining, and leases."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -18,60 +18,60 @@ from domain.errors import WorkerLost
 from tests.harness.fakes import USAGE, ScriptedReply
 from tests.harness.script import ANN, NO_DELAYS, NOW, FailingHistory, application, message, read, until
 
-OFTEN: Any = {"save_interval": 0.005, "store_delays": NO_DELAYS}
-"""Saves the text so far every few milliseconds."""
+SAVES_OFTEN: Any = {"save_interval": 0.005, "store_delays": NO_DELAYS}
+"""Options that save progress every few milliseconds."""
 
 HANGS = ScriptedReply(deltas=("Hel", "lo"), hangs=True)
 
 
 class Recording(HistoryInMemory):
-    """Remembers every saving."""
+    """Records the replies of every call of `save_progress`."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.savings: list[dict[TurnId, str]] = []
+        self.saves: list[dict[TurnId, str]] = []
 
     async def save_progress(self, replies: Mapping[TurnId, str], lease: timedelta) -> None:
-        self.savings.append(dict(replies))
+        self.saves.append(dict(replies))
         await super().save_progress(replies, lease)
 
 
-async def test_the_text_so_far_is_stored_while_the_turn_runs() -> None:
+async def test_the_text_is_saved_while_the_turn_runs() -> None:
     history = Recording()
-    async with application(HANGS, history=history, **OFTEN) as app:
+    async with application(HANGS, history=history, **SAVES_OFTEN) as app:
         handle = await app.send(message())
-        await until(lambda: {handle.turn.id: "Hello"} in history.savings)
+        await until(lambda: {handle.turn.id: "Hello"} in history.saves)
 
         stored = await history.get(handle.turn.id, None)
         assert (stored.reply, stored.status) == ("Hello", TurnStatus.IN_PROGRESS)
 
 
-async def test_all_running_turns_are_saved_together() -> None:
+async def test_all_running_turns_are_saved_in_one_call() -> None:
     history = Recording()
-    async with application(HANGS, history=history, **OFTEN) as app:
+    async with application(HANGS, history=history, **SAVES_OFTEN) as app:
         handles = [await app.send(message(conversation=ConversationId(name))) for name in ("a", "b", "c")]
         for handle in handles:
             await app.until_replied(handle, 2)
-        await until(lambda: {key for saving in history.savings for key in saving} >= {h.turn.id for h in handles})
+        await until(lambda: {key for save in history.saves for key in save} >= {h.turn.id for h in handles})
 
-        assert len(history.savings) < 6
+        assert len(history.saves) < 6
 
 
-async def test_what_has_not_grown_is_not_saved_again() -> None:
+async def test_unchanged_text_is_not_saved_again() -> None:
     history = Recording()
-    async with application(HANGS, history=history, **OFTEN) as app:
+    async with application(HANGS, history=history, **SAVES_OFTEN) as app:
         handle = await app.send(message())
-        await until(lambda: {handle.turn.id: "Hello"} in history.savings)
-        saved = len(history.savings)
+        await until(lambda: {handle.turn.id: "Hello"} in history.saves)
+        saved = len(history.saves)
         await anyio.sleep(0.05)
 
-        assert saved == len(history.savings)
+        assert saved == len(history.saves)
 
 
-async def test_a_saving_that_fails_is_told_and_made_up_for() -> None:
+async def test_a_failed_save_is_reported_and_repeated() -> None:
     error = HistoryUnavailable()
     history = FailingHistory({"save_progress": [error, error]})
-    async with application(HANGS, history=history, **OFTEN) as app:
+    async with application(HANGS, history=history, **SAVES_OFTEN) as app:
         handle = await app.send(message())
         await until(lambda: len(app.observer.failures) == 2)
         await until(lambda: history.calls.count("save_progress") > 2)
@@ -81,9 +81,9 @@ async def test_a_saving_that_fails_is_told_and_made_up_for() -> None:
         assert (await history.get(handle.turn.id, None)).reply == "Hello"
 
 
-async def test_an_end_that_could_not_be_stored_is_stored_when_the_store_is_back() -> None:
+async def test_an_end_that_could_not_be_stored_is_stored_when_the_store_recovers() -> None:
     history = FailingHistory({"finish": [HistoryUnavailable()] * 5})
-    async with application(history=history, **OFTEN) as app:
+    async with application(history=history, **SAVES_OFTEN) as app:
         handle = await app.send(message())
         await read(handle)
         await until(lambda: history.calls.count("finish") >= 6)
@@ -95,9 +95,9 @@ async def test_an_end_that_could_not_be_stored_is_stored_when_the_store_is_back(
         assert history.calls.count("finish") == 6
 
 
-async def test_a_turn_that_ended_is_not_saved_over() -> None:
+async def test_saving_progress_does_not_overwrite_an_ended_turn() -> None:
     history = Recording()
-    async with application(ScriptedReply(deltas=("a",) * 50, pause=0.001), history=history, **OFTEN) as app:
+    async with application(ScriptedReply(deltas=("a",) * 50, pause=0.001), history=history, **SAVES_OFTEN) as app:
         await app.complete(message())
         await anyio.sleep(0.02)
 
@@ -105,7 +105,7 @@ async def test_a_turn_that_ended_is_not_saved_over() -> None:
         assert (turn.reply, turn.status) == ("a" * 50, TurnStatus.COMPLETED)
 
 
-async def test_turns_that_end_within_the_grace_end_as_they_would() -> None:
+async def test_turns_that_end_within_the_grace_period_complete() -> None:
     async with application(ScriptedReply(pause=0.01)) as app:
         handle = await app.send(message())
         await app.runner.drain(grace=20)
@@ -113,7 +113,7 @@ async def test_turns_that_end_within_the_grace_end_as_they_would() -> None:
         assert (await app.stored(handle.turn.id)).status == TurnStatus.COMPLETED
 
 
-async def test_turns_that_outlast_the_grace_are_interrupted_with_what_they_have() -> None:
+async def test_turns_that_exceed_the_grace_period_are_interrupted_with_their_text() -> None:
     async with application(HANGS) as app:
         handle = await app.send(message())
         await app.until_replied(handle, 2)
@@ -125,13 +125,13 @@ async def test_turns_that_outlast_the_grace_are_interrupted_with_what_they_have(
         assert expected == (stored.reply, stored.status, stored.reason)
 
 
-async def test_a_drain_without_turns_returns_at_once() -> None:
+async def test_a_drain_without_turns_returns_immediately() -> None:
     async with application() as app:
         with anyio.fail_after(10):
             await app.runner.drain(grace=3600)
 
 
-async def test_a_second_drain_without_grace_cuts_the_first_one_short() -> None:
+async def test_a_second_drain_without_grace_period_ends_the_first() -> None:
     async with application(HANGS) as app, anyio.create_task_group() as tasks:
         await app.send(message())
         tasks.start_soon(app.runner.drain, 3600)
@@ -142,7 +142,7 @@ async def test_a_second_drain_without_grace_cuts_the_first_one_short() -> None:
         assert len(app.runner) == 0
 
 
-async def test_a_reader_of_a_turn_that_is_drained_is_told_why_it_ended() -> None:
+async def test_readers_of_a_drained_turn_receive_the_reason() -> None:
     async with application(HANGS) as app:
         handle = await app.send(message())
         await app.until_replied(handle, 2)
@@ -151,7 +151,7 @@ async def test_a_reader_of_a_turn_that_is_drained_is_told_why_it_ended() -> None
         assert "server_shutting_down" == (await read(handle)).code
 
 
-async def test_turns_that_still_run_when_the_service_closes_are_ended_and_stored() -> None:
+async def test_turns_that_still_run_when_the_runner_closes_are_ended_and_stored() -> None:
     history = HistoryInMemory()
     with anyio.fail_after(10):
         async with application(HANGS, history=history) as app:
@@ -162,7 +162,7 @@ async def test_turns_that_still_run_when_the_service_closes_are_ended_and_stored
     assert (stored.status, stored.reason) == (TurnStatus.INTERRUPTED, "server_shutting_down")
 
 
-async def test_how_the_model_fared_last_is_known_until_it_answers_again() -> None:
+async def test_the_last_failure_of_the_model_is_known_until_it_replies_again() -> None:
     error = LLMUnreachable()
     async with application(ScriptedReply(refusal=error), ScriptedReply()) as app:
         known = [app.runner.llm_failure]
@@ -173,7 +173,7 @@ async def test_how_the_model_fared_last_is_known_until_it_answers_again() -> Non
     assert known == [None, error, None]
 
 
-async def test_a_stop_says_nothing_about_the_model() -> None:
+async def test_a_stop_does_not_clear_the_last_failure_of_the_model() -> None:
     async with application(ScriptedReply(refusal=LLMUnreachable()), HANGS) as app:
         await app.complete(message())
         handle = await app.send(message())
@@ -182,31 +182,26 @@ async def test_a_stop_says_nothing_about_the_model() -> None:
         assert app.runner.llm_failure is not None
 
 
-class Begin:
-    """Lets a begin wait."""
+class SlowBegin(HistoryInMemory):
+    """Blocks in `begin` until `proceed` is set."""
 
     def __init__(self) -> None:
-        self.reached, self.go_on = anyio.Event(), anyio.Event()
-
-
-class SlowHistory(HistoryInMemory):
-    def __init__(self, slow: Begin) -> None:
         super().__init__()
-        self._slow = slow
+        self.reached, self.proceed = anyio.Event(), anyio.Event()
 
     async def begin(self, begin: TurnBegin) -> None:
-        self._slow.reached.set()
-        await self._slow.go_on.wait()
+        self.reached.set()
+        await self.proceed.wait()
         await super().begin(begin)
 
 
-async def test_a_turn_that_begins_while_the_service_drains_is_ended_at_once() -> None:
-    slow = Begin()
-    async with application(HANGS, history=SlowHistory(slow)) as app, anyio.create_task_group() as tasks:
+async def test_a_turn_that_begins_while_the_service_drains_is_ended_immediately() -> None:
+    history = SlowBegin()
+    async with application(HANGS, history=history) as app, anyio.create_task_group() as tasks:
         tasks.start_soon(app.send, message())
-        await slow.reached.wait()
+        await history.reached.wait()
         await app.runner.drain(0)
-        slow.go_on.set()
+        history.proceed.set()
         await until(lambda: bool(app.observer.ended))
 
         assert [(event.turn.status, event.turn.reason) for event in app.observer.ended] == [
@@ -228,9 +223,9 @@ def _raise_at_the_end(event: Event) -> None:
         raise ValueError("an observer must not raise")
 
 
-async def test_an_end_that_is_never_stored_does_not_keep_the_text_of_others_from_being_saved() -> None:
+async def test_an_end_that_is_never_stored_does_not_block_saving_other_turns() -> None:
     history = FailingHistory({"finish": [HistoryUnavailable()] * 100_000})
-    async with application(ScriptedReply(), HANGS, history=history, **OFTEN) as app:
+    async with application(ScriptedReply(), HANGS, history=history, **SAVES_OFTEN) as app:
         await app.complete(message())
         handle = await app.send(message(conversation=ConversationId("other")))
         await app.until_replied(handle, 2)
@@ -238,8 +233,8 @@ async def test_an_end_that_is_never_stored_does_not_keep_the_text_of_others_from
         history.plans.clear()
 
 
-async def test_an_end_that_fails_again_does_not_keep_another_from_being_stored() -> None:
-    class Poisoned(HistoryInMemory):
+async def test_an_end_that_keeps_failing_does_not_block_storing_another() -> None:
+    class FailingForOneTurn(HistoryInMemory):
         bad: TurnId | None = None
         down = True
 
@@ -249,8 +244,8 @@ async def test_an_end_that_fails_again_does_not_keep_another_from_being_stored()
                 raise HistoryUnavailable
             return await super().finish(end)
 
-    history = Poisoned()
-    async with application(ScriptedReply(), history=history, **OFTEN) as app:
+    history = FailingForOneTurn()
+    async with application(ScriptedReply(), history=history, **SAVES_OFTEN) as app:
         await app.complete(message())
         other = await app.send(message(conversation=ConversationId("other")))
         await read(other)
@@ -310,11 +305,11 @@ async def test_a_silent_turn_keeps_its_lease() -> None:
         ScriptedReply(deltas=(), hangs=True), history=history, save_interval=0.005, lease=lease
     ) as app:
         handle = await app.send(message())
-        await until(lambda: len(history.savings) >= 3)
+        await until(lambda: len(history.saves) >= 3)
         await anyio.sleep(0.2)
 
         assert TurnStatus.IN_PROGRESS == (await app.stored(handle.turn.id)).status
-        assert {handle.turn.id: ""} == history.savings[-1]
+        assert {handle.turn.id: ""} == history.saves[-1]
 
 
 async def test_a_clock_that_jumps_forward_does_not_end_the_turns_of_this_worker() -> None:

@@ -1,4 +1,4 @@
-"""The service, with a history that kills the process at a chosen moment of a turn.
+"""The service with a history that kills the process at a given point of a turn.
 
 python -m tests.harness.apps.dying_service after_begin | before_finish | after_finish
 """
@@ -22,9 +22,9 @@ from entrypoints.settings import load_settings
 
 
 class DyingHistory(HistorySQL):
-    def __init__(self, database: Database, moment: str) -> None:
+    def __init__(self, database: Database, point: str) -> None:
         super().__init__(database)
-        self._moment = moment
+        self._point = point
 
     async def begin(self, begin: TurnBegin) -> None:
         await super().begin(begin)
@@ -36,8 +36,8 @@ class DyingHistory(HistorySQL):
         self._die("after_finish")
         return stored
 
-    def _die(self, moment: str) -> None:
-        if moment == self._moment:
+    def _die(self, point: str) -> None:
+        if point == self._point:
             os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -1,10 +1,10 @@
-"""A process that imports the service once and forks it on request.
+"""A process that imports the service once and forks it on request, since imports take most of the time of a start.
 
-Most of the start-up time goes into imports. A fork has its own signal handlers, files and database connections, and
-exits like any other process. It is for tests that start the service dozens of times and do not test the start itself.
+A fork has its own signals, files and database connections, and exits like any other process. For tests that start the
+service dozens of times and do not test the start itself.
 
-It reads one JSON object per line and answers each with a number: `{"wait": pid}` with the exit status of that fork,
-anything else with the process id of a new fork.
+Reads commands from standard input, one JSON object per line, and prints a number for each: for `{"wait": pid}` the exit
+code of that fork, for any other command the process id of the new fork.
 """
 
 import json
@@ -13,7 +13,7 @@ import sys
 from importlib import import_module
 from typing import Any
 
-IMPORTED_AHEAD = (
+MODULES = (
     "entrypoints.cli.main",
     "entrypoints.server",
     "entrypoints.http.app",
@@ -23,34 +23,34 @@ IMPORTED_AHEAD = (
 )
 
 
-def serve_orders() -> dict[str, Any] | None:
-    """Fork on request. Returns only in a fork, with its order, or with None at the end of the input."""
-    for name in IMPORTED_AHEAD:
+def serve() -> dict[str, Any] | None:
+    """Fork on each command. Returns the command in a fork, and None in the parent when the input ends."""
+    for name in MODULES:
         import_module(name)
     for line in sys.stdin:
-        order = json.loads(line)
-        if "wait" in order:
-            _, status = os.waitpid(order["wait"], 0)
-            answer = os.waitstatus_to_exitcode(status)
+        command = json.loads(line)
+        if "wait" in command:
+            _, status = os.waitpid(command["wait"], 0)
+            result = os.waitstatus_to_exitcode(status)
         else:
-            answer = os.fork()
-            if answer == 0:
-                return dict(order)
-        print(answer, flush=True)
+            result = os.fork()
+            if result == 0:
+                return dict(command)
+        print(result, flush=True)
     return None
 
 
-def become(order: dict[str, Any]) -> None:
-    """Turn this fork into the requested process: environment, directory, output and arguments."""
-    output = os.open(order["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    for source, target in ((nothing, 0), (output, 1), (output, 2)):
+def run(command: dict[str, Any]) -> None:
+    """Set up the fork like a newly started process, then run its module."""
+    output = os.open(command["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    no_input = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((no_input, 0), (output, 1), (output, 2)):
         os.dup2(source, target)
-    os.chdir(order["directory"])
+    os.chdir(command["directory"])
     os.environ.clear()
-    os.environ.update(order["environment"])
-    import_module(order["module"]).main(order["arguments"])
+    os.environ.update(command["environment"])
+    import_module(command["module"]).main(command["arguments"])
 
 
-if __name__ == "__main__" and (ordered := serve_orders()):
-    become(ordered)
+if __name__ == "__main__" and (fork_command := serve()):
+    run(fork_command)

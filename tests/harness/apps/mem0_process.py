@@ -1,4 +1,4 @@
-"""A process that uses Mem0's library and prints what happens, line by line.
+"""A process that uses Mem0's library and prints its progress line by line.
 
 python -m tests.harness.apps.mem0_process visit|hold|hang|exit DATA_DIR BASE_URL
 """
