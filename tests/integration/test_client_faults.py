@@ -1,4 +1,4 @@
-"""Clients that leave, crawl or send nonsense: what becomes of their turns, and that nobody else notices."""
+"""Clients that disconnect, read slowly or send garbage: how their turns end, and that other clients are unaffected."""
 
 import asyncio
 import itertools
@@ -21,7 +21,11 @@ pytestmark = pytest.mark.server
 
 STREAM, SIMPLE = "/api/chat", "/api/chat/simple"
 
-WAYS_TO_LEAVE = ["fin", "rst", "half"]
+DISCONNECTS = ["fin", "rst", "half"]
+"""How a client can disconnect: see `RawClient.leave`."""
+
+
+FREQUENT_SAVES = {"turn_runner": {"save_interval": 0.02}}
 
 
 @pytest.fixture
@@ -32,19 +36,19 @@ async def upstream() -> AsyncIterator[ScriptedUpstream]:
 
 @pytest.fixture(autouse=True)
 def log(capsys: pytest.CaptureFixture[str]) -> Iterator[ServiceLog]:
-    """The log, in which clients that come and go are nothing to warn of, whatever the test does."""
+    """The log. At the end of each test it contains no warnings about clients, except for invalid HTTP."""
     log = ServiceLog(capsys)
     yield log
     assert "Traceback" not in log.text
-    refusals = [line["event"] for line in log.lines if line["level"] not in ("debug", "info")]
-    assert set(refusals) <= {"Invalid HTTP request received."}
+    warnings = [line["event"] for line in log.lines if line["level"] not in ("debug", "info")]
+    assert set(warnings) <= {"Invalid HTTP request received."}
 
 
 @asynccontextmanager
 async def serving(
     upstream: ScriptedUpstream, model: str, arguments: dict[str, dict[str, Any]] | None = None, **settings: Any
 ) -> AsyncIterator[Service]:
-    """A service that asks `model`; in the end no turn and no call of it is left."""
+    """A service that uses `model`. No turn and no call to the model is left at the end."""
     async with running_service(
         arguments=arguments, openai_base_url=upstream.base_url, openai_api_key="any", openai_model=model, **settings
     ) as service:
@@ -54,11 +58,12 @@ async def serving(
             await upstream.all_closed()
 
 
-def say(user: str = "user", **fields: Any) -> dict[str, Any]:
+def body(user: str = "user", **fields: Any) -> dict[str, Any]:
     return {"user_id": user, "message": "Hello", **fields}
 
 
-def texts(count: int) -> str:
+def first_deltas(count: int) -> str:
+    """Return the text of the first deltas that the model sends."""
     return "".join(TEXTS[index % len(TEXTS)] for index in range(count))
 
 
@@ -89,37 +94,35 @@ async def outcome(service: Service, user: str = "user") -> tuple[str, str | None
     return turn["status"], turn["reason"], turn["assistant_response"]
 
 
-async def asked(upstream: ScriptedUpstream, times: int = 1) -> None:
-    async def is_asked() -> bool:
-        return len(upstream.requests) >= times
+async def wait_for_requests(upstream: ScriptedUpstream, count: int = 1) -> None:
+    async def received() -> bool:
+        return len(upstream.requests) >= count
 
-    await until(is_asked)
+    await until(received)
 
 
-async def replies_so_far(service: Service, count: int) -> None:
-    """Return when the service has got that many texts for each of the turns that all ways to leave are tried on."""
+async def wait_for_progress(service: Service, text: str) -> None:
+    """Wait until the turn of each client has this text in the history."""
 
-    async def have_come() -> bool:
-        running = service.container.turn_runner()._running.values()
-        return [len(one.reply.deltas) for one in running] == [count] * len(WAYS_TO_LEAVE)
+    async def stored() -> bool:
+        running = [turn for user in DISCONNECTS for turn in await turns(service, user)]
+        return [turn["assistant_response"] for turn in running] == [text] * len(DISCONNECTS)
 
-    await until(have_come)
+    await until(stored)
 
 
 @asynccontextmanager
-async def one_client_for_each_way_to_leave(
-    service: Service, path: str, **fields: Any
-) -> AsyncIterator[dict[str, RawClient]]:
-    """Clients by the way that they are to leave in, which is their user's name too; each has sent its request."""
+async def connected_clients(service: Service, path: str, **fields: Any) -> AsyncIterator[dict[str, RawClient]]:
+    """One client for each of `DISCONNECTS`, which is also its user id. Each has sent its request."""
     async with AsyncExitStack() as stack:
-        clients = {how: await stack.enter_async_context(RawClient(service.url)) for how in WAYS_TO_LEAVE}
+        clients = {how: await stack.enter_async_context(RawClient(service.url)) for how in DISCONNECTS}
         for how, client in clients.items():
-            client.post(path, say(how, **fields))
+            client.post(path, body(how, **fields))
         yield clients
 
 
-async def leave_all(upstream: ScriptedUpstream, clients: dict[str, RawClient]) -> None:
-    """All leave; return when no call to the model is open any more, which has to be soon."""
+async def disconnect_all(upstream: ScriptedUpstream, clients: dict[str, RawClient]) -> None:
+    """Disconnect all clients, and wait until all calls to the model are closed."""
     for how, client in clients.items():
         client.leave(how)
     async with asyncio.timeout(3):
@@ -127,93 +130,91 @@ async def leave_all(upstream: ScriptedUpstream, clients: dict[str, RawClient]) -
 
 
 async def outcomes(service: Service) -> list[tuple[str, str | None, str]]:
-    return [await outcome(service, how) for how in WAYS_TO_LEAVE]
+    return [await outcome(service, how) for how in DISCONNECTS]
 
 
 @pytest.mark.parametrize("events", [0, 1, 3])
 @pytest.mark.row("C1", "C2", "C3")
-async def test_a_client_that_leaves_a_stream_ends_the_reply_where_it_stands(
-    upstream: ScriptedUpstream, events: int
-) -> None:
+async def test_a_client_that_disconnects_from_a_stream_stops_the_reply(upstream: ScriptedUpstream, events: int) -> None:
     async with (
-        serving(upstream, "hang-3") as service,
-        one_client_for_each_way_to_leave(service, STREAM) as clients,
+        serving(upstream, "hang-3", FREQUENT_SAVES) as service,
+        connected_clients(service, STREAM) as clients,
     ):
         for client in clients.values():
             assert await client.head() == 200
             await client.events(events)
-        await replies_so_far(service, 3)
-        await leave_all(upstream, clients)
-        assert await outcomes(service) == [("interrupted", "client_disconnected", texts(3))] * 3
+        await wait_for_progress(service, first_deltas(3))
+        await disconnect_all(upstream, clients)
+        assert await outcomes(service) == [("interrupted", "client_disconnected", first_deltas(3))] * 3
 
 
 @pytest.mark.parametrize("path", [STREAM, SIMPLE])
 @pytest.mark.row("C1", "C2", "C3", "C6")
-async def test_a_client_that_leaves_before_the_model_has_answered_ends_the_call(
+async def test_a_client_that_disconnects_before_the_model_responds_ends_the_call(
     upstream: ScriptedUpstream, path: str
 ) -> None:
     async with (
         serving(upstream, "hanghead") as service,
-        one_client_for_each_way_to_leave(service, path) as clients,
+        connected_clients(service, path) as clients,
     ):
-        await asked(upstream, times=3)
-        await leave_all(upstream, clients)
+        await wait_for_requests(upstream, 3)
+        await disconnect_all(upstream, clients)
         assert await outcomes(service) == [("interrupted", "client_disconnected", "")] * 3
 
 
 @pytest.mark.row("C6")
-async def test_a_client_that_waits_for_the_whole_reply_and_leaves_ends_it_too(upstream: ScriptedUpstream) -> None:
+async def test_a_client_that_disconnects_from_a_simple_request_stops_the_reply(upstream: ScriptedUpstream) -> None:
     async with (
-        serving(upstream, "hang-3") as service,
-        one_client_for_each_way_to_leave(service, SIMPLE) as clients,
+        serving(upstream, "hang-3", FREQUENT_SAVES) as service,
+        connected_clients(service, SIMPLE) as clients,
     ):
-        await replies_so_far(service, 3)
-        await leave_all(upstream, clients)
-        assert await outcomes(service) == [("interrupted", "client_disconnected", texts(3))] * 3
+        await wait_for_progress(service, first_deltas(3))
+        await disconnect_all(upstream, clients)
+        assert await outcomes(service) == [("interrupted", "client_disconnected", first_deltas(3))] * 3
 
 
 @pytest.mark.parametrize(("path", "events"), [(STREAM, 0), (STREAM, 5), (SIMPLE, 0)])
 @pytest.mark.row("C1", "C2", "C3", "C6")
-async def test_a_reply_that_is_to_go_on_is_completed_without_its_client(
+async def test_a_reply_is_completed_without_its_client_if_requested(
     upstream: ScriptedUpstream, path: str, events: int
 ) -> None:
     async with (
         serving(upstream, "tokens-30-10") as service,
-        one_client_for_each_way_to_leave(service, path, on_disconnect="continue") as clients,
+        connected_clients(service, path, on_disconnect="continue") as clients,
     ):
-        await asked(upstream, times=3)
+        await wait_for_requests(upstream, 3)
         for how, client in clients.items():
             if path == STREAM:
                 await client.head()
             await client.events(events)
             client.leave(how)
-        assert await outcomes(service) == [("completed", None, texts(30))] * 3
+        assert await outcomes(service) == [("completed", None, first_deltas(30))] * 3
 
 
-async def test_the_services_own_policy_holds_where_a_request_names_none(upstream: ScriptedUpstream) -> None:
+async def test_the_setting_applies_if_the_request_does_not_choose(upstream: ScriptedUpstream) -> None:
     async with (
         serving(upstream, "tokens-30-10", on_disconnect="continue") as service,
-        one_client_for_each_way_to_leave(service, STREAM) as clients,
+        connected_clients(service, STREAM) as clients,
     ):
-        await asked(upstream, times=3)
-        await leave_all(upstream, clients)
-        assert await outcomes(service) == [("completed", None, texts(30))] * 3
+        await wait_for_requests(upstream, 3)
+        await disconnect_all(upstream, clients)
+        assert await outcomes(service) == [("completed", None, first_deltas(30))] * 3
 
 
-async def test_a_call_that_is_to_be_repeated_is_repeated_without_the_client_where_the_reply_is_to_go_on(
+async def test_a_failed_call_is_retried_after_its_client_has_disconnected(
     upstream: ScriptedUpstream,
 ) -> None:
     async with serving(upstream, "500-1") as service, RawClient(service.url) as client:
-        client.post(STREAM, say(on_disconnect="continue"))
-        await asked(upstream)
+        client.post(STREAM, body(on_disconnect="continue"))
+        await wait_for_requests(upstream)
         client.leave("fin")
-        assert await outcome(service) == ("completed", None, texts(4))
+        assert await outcome(service) == ("completed", None, first_deltas(4))
 
 
-async def test_a_client_that_leaves_in_the_middle_of_its_request_begins_no_turn(upstream: ScriptedUpstream) -> None:
+async def test_a_client_that_disconnects_within_its_request_begins_no_turn(upstream: ScriptedUpstream) -> None:
     async with serving(upstream, "any") as service:
         before = await holdings(service)
-        for how in WAYS_TO_LEAVE:
+        for how in DISCONNECTS:
             async with RawClient(service.url) as client:
                 client.request("POST", STREAM, "Content-Type: application/json\r\nContent-Length: 50", b'{"user_id"')
                 await asyncio.sleep(0.05)
@@ -223,11 +224,11 @@ async def test_a_client_that_leaves_in_the_middle_of_its_request_begins_no_turn(
     assert upstream.requests == []
 
 
-async def test_a_reader_that_stays_keeps_the_reply_going_when_the_first_one_leaves(
+async def test_a_reply_continues_while_a_second_reader_is_connected(
     upstream: ScriptedUpstream,
 ) -> None:
     async with serving(upstream, "tokens-40-10") as service, RawClient(service.url) as first:
-        first.post(STREAM, say())
+        first.post(STREAM, body())
         await first.head()
         async with RawClient(service.url) as second:
             second.request("GET", f"/api/chat/turns/{first.headers['x-turn-id']}/stream")
@@ -235,14 +236,14 @@ async def test_a_reader_that_stays_keeps_the_reply_going_when_the_first_one_leav
             await second.events(1)
             first.leave("rst")
             await second.rest()
-        assert second.stream.text == texts(40)
-        assert await outcome(service) == ("completed", None, texts(40))
+        assert second.stream.text == first_deltas(40)
+        assert await outcome(service) == ("completed", None, first_deltas(40))
 
 
 @pytest.mark.row("C20")
-async def test_two_readers_of_a_reply_get_the_same_events(upstream: ScriptedUpstream) -> None:
+async def test_two_readers_of_a_reply_receive_the_same_events(upstream: ScriptedUpstream) -> None:
     async with serving(upstream, "tokens-40-5") as service, RawClient(service.url) as first:
-        first.post(STREAM, say())
+        first.post(STREAM, body())
         await first.head()
         async with RawClient(service.url) as second:
             second.request("GET", f"/api/chat/turns/{first.headers['x-turn-id']}/stream")
@@ -253,77 +254,75 @@ async def test_two_readers_of_a_reply_get_the_same_events(upstream: ScriptedUpst
 
 
 @pytest.mark.parametrize("cursor", ["header", "query"])
-async def test_a_reader_that_rejoins_gets_what_it_has_missed_once_and_the_rest(
-    upstream: ScriptedUpstream, cursor: str
-) -> None:
+async def test_a_client_that_rejoins_receives_every_missed_event_once(upstream: ScriptedUpstream, cursor: str) -> None:
     async with serving(upstream, "tokens-40-10") as service, RawClient(service.url) as client:
-        client.post(STREAM, say(on_disconnect="continue"))
+        client.post(STREAM, body(on_disconnect="continue"))
         await client.head()
         await client.events(5)
         client.leave("fin")
-        got, url = client.stream, f"/api/chat/turns/{client.headers['x-turn-id']}/stream"
-        seen = str(got.numbers[-1])
+        first, url = client.stream, f"/api/chat/turns/{client.headers['x-turn-id']}/stream"
+        seen = str(first.numbers[-1])
         query, headers = ({"after": seen}, {}) if cursor == "query" else ({}, {"Last-Event-ID": seen})
         rest = ChatStream.of((await service.client.get(url, params=query, headers=headers)).content)
         whole = ChatStream.of((await service.client.get(url)).content)
-    assert got.numbers + rest.numbers == list(range(1, 43))
-    assert got.data + rest.data == whole.data
-    assert whole.text == texts(40)
+    assert first.numbers + rest.numbers == list(range(1, 43))
+    assert first.data + rest.data == whole.data
+    assert whole.text == first_deltas(40)
 
 
-async def test_a_finished_reply_is_followed_from_any_event_on(upstream: ScriptedUpstream) -> None:
+async def test_a_finished_reply_is_replayed_after_any_event(upstream: ScriptedUpstream) -> None:
     async with serving(upstream, "any") as service:
-        posted = await service.client.post(STREAM, json=say())
+        posted = await service.client.post(STREAM, json=body())
         url = f"/api/chat/turns/{posted.headers['x-turn-id']}/stream"
-        answers = [await service.client.get(url, params={"after": str(after)}) for after in range(8)]
+        responses = [await service.client.get(url, params={"after": str(after)}) for after in range(8)]
     events = posted.text.split("\n\n")[:-1]
-    assert [answer.status_code for answer in answers] == [200] * 6 + [204] * 2
-    assert [answer.text.split("\n\n")[:-1] for answer in answers] == [events[after:] for after in range(8)]
+    assert [response.status_code for response in responses] == [200] * 6 + [204] * 2
+    assert [response.text.split("\n\n")[:-1] for response in responses] == [events[after:] for after in range(8)]
 
 
-async def test_a_cursor_that_is_no_number_is_refused(upstream: ScriptedUpstream) -> None:
+async def test_an_invalid_cursor_is_rejected(upstream: ScriptedUpstream) -> None:
     cursors = ["x", "-1", "1.5", "1e3", "٣", "9" * 30, " ", "0x10"]
     async with serving(upstream, "any") as service:
-        posted = await service.client.post(STREAM, json=say())
+        posted = await service.client.post(STREAM, json=body())
         url = f"/api/chat/turns/{posted.headers['x-turn-id']}/stream"
-        refused = [await service.client.get(url, params={"after": cursor}) for cursor in cursors]
-    assert [answer.status_code for answer in refused] == [400] * len(cursors)
-    assert {answer.json()["code"] for answer in refused} == {"invalid_request"}
+        rejected = [await service.client.get(url, params={"after": cursor}) for cursor in cursors]
+    assert [response.status_code for response in rejected] == [400] * len(cursors)
+    assert {response.json()["code"] for response in rejected} == {"invalid_request"}
 
 
-async def test_a_turn_that_is_not_there_can_not_be_followed(upstream: ScriptedUpstream) -> None:
+async def test_an_unknown_turn_cannot_be_followed(upstream: ScriptedUpstream) -> None:
     ids = ["00000000-0000-4000-8000-000000000000", "nonsense", "%00", "x" * 3000]
     async with serving(upstream, "any") as service:
-        refused = [await service.client.get(f"/api/chat/turns/{turn_id}/stream") for turn_id in ids]
-    assert [answer.status_code for answer in refused] == [404] * len(ids)
-    assert {answer.json()["code"] for answer in refused} == {"turn_not_found"}
+        rejected = [await service.client.get(f"/api/chat/turns/{turn_id}/stream") for turn_id in ids]
+    assert [response.status_code for response in rejected] == [404] * len(ids)
+    assert {response.json()["code"] for response in rejected} == {"turn_not_found"}
 
 
 @pytest.mark.row("C19")
-async def test_a_reply_that_ended_long_ago_is_to_be_read_in_the_history(
+async def test_an_expired_stream_links_to_the_history(
     upstream: ScriptedUpstream,
 ) -> None:
     async with serving(upstream, "any", {"live_turns": {"retention": -1.0}}) as service:
-        posted = await service.client.post(STREAM, json=say())
+        posted = await service.client.post(STREAM, json=body())
         expired = await service.client.get(f"/api/chat/turns/{posted.headers['x-turn-id']}/stream")
         history = await service.client.get(expired.json()["history"])
     assert (expired.status_code, expired.json()["code"]) == (410, "stream_expired")
     assert [turn["id"] for turn in history.json()["history"]] == [posted.headers["x-turn-id"]]
 
 
-async def test_a_slow_reader_disturbs_nobody_and_gets_every_byte(upstream: ScriptedUpstream) -> None:
+async def test_a_slow_reader_delays_no_other_client_and_receives_every_byte(upstream: ScriptedUpstream) -> None:
     upstream.texts = ("x" * 99,)
     async with (
         serving(upstream, "tokens-2500", on_disconnect="continue") as service,
         RawClient(service.url, receive_buffer=4096) as slow,
     ):
-        slow.post(STREAM, say("slow"))
+        slow.post(STREAM, body("slow"))
         await slow.head()
         hurry = asyncio.Event()
         reading = asyncio.create_task(_read_slowly(slow, hurry))
         others = [f"user{number}" for number in range(5)]
         async with asyncio.timeout(30):
-            replies = await asyncio.gather(*(service.client.post(STREAM, json=say(user)) for user in others))
+            replies = await asyncio.gather(*(service.client.post(STREAM, json=body(user)) for user in others))
         turn = await ended_turn(service, "slow")
         assert not reading.done()
         hurry.set()
@@ -335,7 +334,7 @@ async def test_a_slow_reader_disturbs_nobody_and_gets_every_byte(upstream: Scrip
 
 
 async def _read_slowly(client: RawClient, hurry: asyncio.Event) -> None:
-    """A kilobyte a second, as far as whole chunks allow, until told to hurry."""
+    """Read about one kilobyte a second, until `hurry` is set."""
     while data := await client.chunk():
         with suppress(TimeoutError):
             async with asyncio.timeout(len(data) / 1000):
@@ -343,31 +342,31 @@ async def _read_slowly(client: RawClient, hurry: asyncio.Event) -> None:
 
 
 @pytest.mark.row("C1", "C2", "C3", "C6")
-async def test_clients_that_leave_at_any_moment_leave_nothing_behind(upstream: ScriptedUpstream) -> None:
+async def test_clients_that_disconnect_at_random_moments_leak_nothing(upstream: ScriptedUpstream) -> None:
     chance = random.Random(7)
     async with serving(upstream, "tokens-60-5") as service:
-        await service.client.post(SIMPLE, json=say("warm"))
+        await service.client.post(SIMPLE, json=body("warm"))
         before = await holdings(service)
-        plans = itertools.product([STREAM, SIMPLE], ["cancel", "continue"], WAYS_TO_LEAVE, range(5))
+        plans = itertools.product([STREAM, SIMPLE], ["cancel", "continue"], DISCONNECTS, range(5))
         received = await asyncio.gather(
             *(
-                _leave_after(service, f"user{number}", path, policy, how, chance.uniform(0, 0.6))
+                _disconnect_after(service, f"user{number}", path, policy, how, chance.uniform(0, 0.6))
                 for number, (path, policy, how, _) in enumerate(plans)
             )
         )
         await assert_no_more_than(before, service)
         stored = [await turns(service, f"user{number}") for number in range(len(received))]
-        for (policy, got), kept in zip(received, stored, strict=True):
-            assert_kept(policy, got, kept)
+        for (policy, text), found in zip(received, stored, strict=True):
+            assert_stored(policy, text, found)
     assert len(received) == 60
 
 
-async def _leave_after(
+async def _disconnect_after(
     service: Service, user: str, path: str, policy: str, how: str, seconds: float
 ) -> tuple[str, str]:
-    """How the client wanted it, and the text that it got until it left."""
+    """Return the policy and the text received before disconnecting."""
     async with RawClient(service.url) as client:
-        client.post(path, say(user, on_disconnect=policy))
+        client.post(path, body(user, on_disconnect=policy))
         try:
             async with asyncio.timeout(seconds):
                 await client.head()
@@ -378,20 +377,22 @@ async def _leave_after(
         return policy, client.stream.text if path == STREAM else ""
 
 
-def assert_kept(policy: str, got: str, kept: list[dict[str, Any]]) -> None:
-    """A turn, if it came to one, that holds the beginning of the reply, and at least what the client has got."""
-    assert len(kept) == 1 or not got
-    for turn in kept:
+def assert_stored(policy: str, received: str, stored: list[dict[str, Any]]) -> None:
+    """Check that the turn, if it began, has a prefix of the reply that contains everything the client received."""
+    assert len(stored) == 1 or (not stored and not received)
+    for turn in stored:
         text = turn["assistant_response"]
-        whole = ("completed", None, texts(60))
-        ends = [whole] if policy == "continue" else [whole, ("interrupted", "client_disconnected", text)]
+        completed = ("completed", None, first_deltas(60))
+        ends = [completed] if policy == "continue" else [completed, ("interrupted", "client_disconnected", text)]
         assert (turn["status"], turn["reason"], text) in ends
-        assert texts(60).startswith(text)
-        assert text.startswith(got)
+        assert first_deltas(60).startswith(text)
+        assert text.startswith(received)
 
 
 @pytest.mark.parametrize("announced", [300_000, 3_000_000])
-async def test_a_body_that_says_it_is_too_large_is_refused_unread(upstream: ScriptedUpstream, announced: int) -> None:
+async def test_a_body_with_an_oversized_content_length_is_rejected_before_it_is_read(
+    upstream: ScriptedUpstream, announced: int
+) -> None:
     async with serving(upstream, "any") as service, RawClient(service.url) as client:
         client.request("POST", STREAM, f"Content-Type: application/json\r\nContent-Length: {announced}")
         assert await client.head() == 413
@@ -402,7 +403,7 @@ async def test_a_body_that_says_it_is_too_large_is_refused_unread(upstream: Scri
     assert upstream.requests == []
 
 
-async def test_a_body_that_grows_too_large_is_refused_before_its_end(upstream: ScriptedUpstream) -> None:
+async def test_a_chunked_body_is_rejected_as_soon_as_it_exceeds_the_limit(upstream: ScriptedUpstream) -> None:
     async with serving(upstream, "any") as service, RawClient(service.url) as client:
         client.request("POST", STREAM, "Content-Type: application/json\r\nTransfer-Encoding: chunked")
         for _ in range(64):
@@ -414,13 +415,13 @@ async def test_a_body_that_grows_too_large_is_refused_before_its_end(upstream: S
     assert json.loads(client.body)["code"] == "body_too_large"
 
 
-async def test_a_body_that_is_longer_than_it_says_does_not_become_a_second_request(
+async def test_bytes_beyond_the_content_length_do_not_become_a_second_request(
     upstream: ScriptedUpstream,
 ) -> None:
-    body = json.dumps(say()).encode()
+    data = json.dumps(body()).encode()
     async with serving(upstream, "any") as service, RawClient(service.url) as client:
-        headers = f"Content-Type: application/json\r\nContent-Length: {len(body)}"
-        client.request("POST", SIMPLE, headers, body + b"x" * 300_000)
+        headers = f"Content-Type: application/json\r\nContent-Length: {len(data)}"
+        client.request("POST", SIMPLE, headers, data + b"x" * 300_000)
         assert await client.head() in (200, 400)
         async with asyncio.timeout(10):
             await client.closed()
@@ -444,18 +445,20 @@ BOMBS = {
 
 @pytest.mark.parametrize("path", [STREAM, SIMPLE])
 @pytest.mark.row("X8")
-async def test_a_body_that_no_parser_should_take_is_refused(upstream: ScriptedUpstream, path: str) -> None:
+async def test_a_json_bomb_is_rejected(upstream: ScriptedUpstream, path: str) -> None:
     headers = {"Content-Type": "application/json"}
     async with serving(upstream, "any") as service:
-        answers = {name: await service.client.post(path, content=body, headers=headers) for name, body in BOMBS.items()}
+        responses = {
+            name: await service.client.post(path, content=bomb, headers=headers) for name, bomb in BOMBS.items()
+        }
         assert await turns(service, "u") == []
-    codes = {name: (answer.status_code, answer.json()["code"]) for name, answer in answers.items()}
+    codes = {name: (response.status_code, response.json()["code"]) for name, response in responses.items()}
     assert codes == dict.fromkeys(BOMBS, (400, "malformed_json"))
 
 
 @pytest.mark.row("X8")
-async def test_a_body_with_very_many_keys_is_answered_as_usual(upstream: ScriptedUpstream) -> None:
+async def test_a_body_with_many_keys_is_accepted(upstream: ScriptedUpstream) -> None:
     many: dict[str, Any] = {f"k{number}": 0 for number in range(20_000)}
     async with serving(upstream, "any") as service:
-        answer = await service.client.post(SIMPLE, json=say(**many))
-    assert answer.status_code == 200
+        response = await service.client.post(SIMPLE, json=body(**many))
+    assert response.status_code == 200

@@ -1,10 +1,14 @@
-"""One turn at a time in a conversation, and turns whose readers leave."""
+"""One turn at a time per conversation, and turns whose clients disconnect."""
 
 import asyncio
+from contextlib import AsyncExitStack
 
 import anyio
 import pytest
 
+from adapters.conversation_leases_in_process import ConversationLeasesInProcess
+from application.ports.conversation_leases import ConversationLeases, Lease
+from domain.conversation import ConversationId, UserId
 from tests.harness.chat import (
     HANGS,
     HELLO,
@@ -17,7 +21,9 @@ from tests.harness.chat import (
     serving,
     streaming,
 )
-from tests.harness.fakes import ScriptedReply
+from tests.harness.fakes import ScriptedLLM, ScriptedReply
+from tests.harness.raw_client import RawClient
+from tests.harness.servers import running_service
 
 pytestmark = pytest.mark.server
 
@@ -32,38 +38,38 @@ async def test_a_second_turn_of_a_conversation_waits_for_the_first() -> None:
         await service.client.post(f"/api/chat/turns/{first.turn_id}/stop")
 
         assert (await second).content == WHOLE
-        assert [each.text for each in llm.asked[1]][1:] == [HELLO["message"], "Hello", "And now?"]
+        assert [message.text for message in llm.asked[1]][1:] == [HELLO["message"], "Hello", "And now?"]
 
 
-async def test_a_busy_conversation_is_refused_at_once_where_that_is_asked_for() -> None:
+async def test_a_turn_of_a_busy_conversation_is_rejected_immediately_on_request() -> None:
     async with serving(HANGS) as (service, _), streaming(service):
-        answer = await post(service, when_busy="reject")
+        response = await post(service, when_busy="reject")
 
-        assert (answer.status_code, answer.json()["code"]) == (409, "turn_in_progress")
-        assert (answer.headers["Retry-After"], answer.json()["retryable"]) == ("1", True)
-        assert "turn_id" not in answer.json()
+        assert (response.status_code, response.json()["code"]) == (409, "turn_in_progress")
+        assert (response.headers["Retry-After"], response.json()["retryable"]) == ("1", True)
+        assert "turn_id" not in response.json()
         assert (await history(service))["count"] == 1
 
 
 @pytest.mark.row("X2")
-async def test_four_turns_wait_and_a_fifth_is_refused_at_once() -> None:
+async def test_four_turns_wait_and_a_fifth_is_rejected_immediately() -> None:
     async with serving(HANGS, ScriptedReply()) as (service, llm), streaming(service) as first:
         waiting = [asyncio.create_task(post(service, message=str(number))) for number in range(5)]
         with anyio.fail_after(8):
-            [refused], queued = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            [rejected], queued = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
 
-        assert ((await refused).status_code, (await refused).json()["code"]) == (409, "turn_in_progress")
+        assert ((await rejected).status_code, (await rejected).json()["code"]) == (409, "turn_in_progress")
         await service.client.post(f"/api/chat/turns/{first.turn_id}/stop")
-        assert [(await one).content for one in queued] == [WHOLE] * 4
+        assert [(await task).content for task in queued] == [WHOLE] * 4
         assert len(llm.asked) == 5
 
 
-async def test_another_conversation_is_not_busy() -> None:
+async def test_a_turn_of_another_conversation_does_not_wait() -> None:
     async with serving(HANGS, ScriptedReply()) as (service, _), streaming(service):
         assert (await post(service, when_busy="reject", conversation_id="other")).content == WHOLE
 
 
-async def test_a_reader_that_leaves_ends_the_turn_with_what_it_had() -> None:
+async def test_a_client_that_disconnects_interrupts_the_turn_and_the_text_so_far_is_stored() -> None:
     async with serving(HANGS) as (service, llm):
         async with streaming(service) as stream:
             await stream.until(b'"lo"')
@@ -77,7 +83,7 @@ async def test_a_reader_that_leaves_ends_the_turn_with_what_it_had() -> None:
 @pytest.mark.parametrize(
     ("setting", "field"), [("continue", {}), ("cancel", {"on_disconnect": "continue"})], ids=["setting", "field"]
 )
-async def test_a_turn_goes_on_without_readers_where_that_is_asked_for(setting: str, field: dict[str, str]) -> None:
+async def test_a_turn_continues_without_its_client_if_requested(setting: str, field: dict[str, str]) -> None:
     reply = ScriptedReply(deltas=("a",) * 20, pause=0.01)
     async with serving(reply, on_disconnect=setting) as (service, _):
         async with streaming(service, json=field) as stream:
@@ -87,18 +93,50 @@ async def test_a_turn_goes_on_without_readers_where_that_is_asked_for(setting: s
         assert (await last_turn(service))["assistant_response"] == "a" * 20
 
 
-async def test_the_field_goes_before_the_setting() -> None:
+async def test_the_request_field_overrides_the_setting() -> None:
     async with serving(HANGS, on_disconnect="continue") as (service, _):
         async with streaming(service, json={"on_disconnect": "cancel"}) as stream:
             await stream.until(b'"lo"')
         await eventually(lambda: has_status(service, "interrupted"))
 
 
-async def test_a_turn_that_went_on_can_be_rejoined() -> None:
+async def test_a_turn_that_continued_can_be_rejoined() -> None:
     async with serving(ScriptedReply(pause=0.02), on_disconnect="continue") as (service, _):
         async with streaming(service) as stream:
             await stream.until(b'"Hello"')
             turn_id = stream.turn_id
-        answer = await service.client.get(f"/api/chat/turns/{turn_id}/stream")
+        response = await service.client.get(f"/api/chat/turns/{turn_id}/stream")
 
-        assert answer.content == WHOLE
+        assert response.content == WHOLE
+
+
+# The next turn after `done: true`
+
+
+class SlowLeases(ConversationLeasesInProcess):
+    """Releasing a lease takes a while, as in a database."""
+
+    async def acquire(self, user_id: UserId, conversation_id: ConversationId, *, wait: float) -> Lease:
+        return SlowLease(await super().acquire(user_id, conversation_id, wait=wait))
+
+
+class SlowLease(Lease):
+    def __init__(self, lease: Lease) -> None:
+        self._lease = lease
+
+    async def release(self) -> None:
+        await anyio.sleep(0.02)
+        await self._lease.release()
+
+
+@pytest.mark.parametrize("leases", [ConversationLeasesInProcess, SlowLeases], ids=["in process", "slow"])
+async def test_the_next_turn_is_never_rejected_as_busy_after_done(leases: type[ConversationLeases]) -> None:
+    body = HELLO | {"when_busy": "reject"}
+    async with running_service({"llm": ScriptedLLM(), "leases": leases()}) as service, AsyncExitStack() as stack:
+        # Connected in advance, so that nothing delays a request after the event that precedes it.
+        clients = [await stack.enter_async_context(RawClient(service.url)) for _ in range(50)]
+        for client in clients:
+            client.post("/api/chat", body)
+            assert await client.head() == 200
+            while b'"done": true' not in client.body:
+                assert await client.chunk()

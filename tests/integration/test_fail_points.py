@@ -1,4 +1,4 @@
-"""One turn, failed at each of its steps in turn, until none is left to fail."""
+"""A turn fails, or its client disconnects, at each step of the turn."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Container
@@ -20,13 +20,13 @@ from tests.harness.servers import Service, running_service
 
 pytestmark = pytest.mark.server
 
-WHOLE = "Hello, world!"
+REPLY = "Hello, world!"
 STREAM, SIMPLE = "/api/chat", "/api/chat/simple"
 
 both_endpoints = pytest.mark.parametrize("path", [STREAM, SIMPLE])
 
 HISTORY_POINTS = {"begin", "latest", "finish", "finish done"}
-"""Where a store may fail. Behind `begin` and behind reads it may not: what raises has not happened, says the port."""
+"""Steps at which a store may fail. By contract, a `begin` or a read that took effect does not raise."""
 
 LLM_POINTS = {"reply", "reply done", "texts", "texts done", "leave"}
 
@@ -34,7 +34,7 @@ ALL_POINTS = HISTORY_POINTS | LLM_POINTS | {"begin done", "latest done"}
 
 
 class FailPoint:
-    """A gate that does something at the n-th step of the kinds that it is armed for."""
+    """A gate that calls `act` at the n-th step of the given kinds."""
 
     def __init__(self) -> None:
         self.hit = False
@@ -51,25 +51,25 @@ class FailPoint:
                 await self._act()
 
 
-QUICK = {"generate_reply": {"store_delays": (0.0, 0.01, 0.02)}}
+SHORT_DELAYS = {"generate_reply": {"store_delays": (0.0, 0.01, 0.02)}}
 
 
 class Trial:
-    """A service whose history and model pass one fail-point, and what a turn came to."""
+    """A history and a model that share one fail point."""
 
     def __init__(self) -> None:
         self.point = FailPoint()
-        self.kept = HistoryInMemory()
+        self.store = HistoryInMemory()
         self.parts = {
-            "history": GatedHistory(self.kept, self.point),
+            "history": GatedHistory(self.store, self.point),
             "llm": GatedLLM(ScriptedLLM(), self.point),
         }
 
     async def turns(self, user: str) -> list[Turn]:
-        return list((await self.kept.page(UserId(user), None, 10, None)).items)
+        return list((await self.store.page(UserId(user), None, 10, None)).items)
 
     async def run(self, service: Service, path: str, user: str) -> tuple[RawClient, list[Turn]]:
-        """A turn to its end, as its client saw it and as it is kept."""
+        """Run a turn to its end; return its client and the stored turns of the user."""
         async with RawClient(service.url) as client:
             client.post(path, {"user_id": user, "message": "Hello"})
             async with asyncio.timeout(10):
@@ -79,8 +79,8 @@ class Trial:
         return client, await self.turns(user)
 
 
-def told(path: str, client: RawClient) -> str:
-    """What the client was told: `done`, or the code of what went wrong."""
+def reported(path: str, client: RawClient) -> str:
+    """Return the outcome sent to the client: `done` or an error code."""
     if path == STREAM and client.status == 200:
         error: dict[str, Any] = client.stream.last.get("error", {})
         return str(error.get("code", "done"))
@@ -88,19 +88,19 @@ def told(path: str, client: RawClient) -> str:
 
 
 def stored(turns: list[Turn]) -> str:
-    """How the turn ended: `done`, the reason, or `nothing` where there is none."""
+    """Return the end of the only turn: `done`, its reason, or `nothing` if there is no turn."""
     assert len(turns) <= 1
     for turn in turns:
         assert turn.status is not TurnStatus.IN_PROGRESS
-        assert WHOLE.startswith(turn.reply)
+        assert REPLY.startswith(turn.reply)
         if turn.status is TurnStatus.COMPLETED:
-            assert turn.reply == WHOLE
+            assert turn.reply == REPLY
             return "done"
         return str(turn.reason)
     return "nothing"
 
 
-# Which steps fail, how, and what client and history are then told together.
+# Steps that fail, the error they raise, and the pairs of outcomes that the client and the history may then have.
 FAILURES = [
     (HISTORY_POINTS, HistoryUnavailable, {("history_unavailable", "nothing"), ("history_unavailable",) * 2}),
     (HISTORY_POINTS, RuntimeError, {("internal_error", "nothing"), ("internal_error",) * 2}),
@@ -112,32 +112,32 @@ FAILURES = [
 @both_endpoints
 @pytest.mark.parametrize(("kinds", "error", "failures"), FAILURES)
 @pytest.mark.row("S2")
-async def test_wherever_a_turn_fails_its_client_is_told_what_is_stored(
+async def test_the_client_of_a_failed_turn_receives_the_outcome_that_is_stored(
     path: str, kinds: set[str], error: type[Exception], failures: set[tuple[str, str]]
 ) -> None:
     async def fail() -> None:
         raise error
 
     trial, number, outcomes = Trial(), 0, set()
-    async with running_service(trial.parts, QUICK) as service:
+    async with running_service(trial.parts, SHORT_DELAYS) as service:
         while number == 0 or trial.point.hit:
             number += 1
             trial.point.arm(number, kinds, fail)
             client, turns = await trial.run(service, path, f"user{number}")
-            outcomes.add((told(path, client), stored(turns)))
+            outcomes.add((reported(path, client), stored(turns)))
     assert number > len(kinds)
     assert outcomes == failures | {("done", "done")}
 
 
 @both_endpoints
 @pytest.mark.parametrize("policy", ["cancel", "continue"])
-async def test_whenever_a_client_leaves_its_turn_ends_and_frees_the_conversation(path: str, policy: str) -> None:
+async def test_a_turn_ends_and_frees_its_conversation_whenever_its_client_disconnects(path: str, policy: str) -> None:
     trial, number, outcomes = Trial(), 0, set()
-    async with running_service(trial.parts, QUICK) as service:
+    async with running_service(trial.parts, SHORT_DELAYS) as service:
         while number == 0 or trial.point.hit:
             number += 1
             async with RawClient(service.url) as client:
-                trial.point.arm(number, ALL_POINTS, lambda: _leave(client))
+                trial.point.arm(number, ALL_POINTS, lambda: _disconnect(client))
                 client.post(path, {"user_id": f"user{number}", "message": "Hello", "on_disconnect": policy})
                 async with asyncio.timeout(10):
                     await client.closed()
@@ -148,6 +148,6 @@ async def test_whenever_a_client_leaves_its_turn_ends_and_frees_the_conversation
     assert ("client_disconnected" in outcomes) == (policy == "cancel")
 
 
-async def _leave(client: RawClient) -> None:
+async def _disconnect(client: RawClient) -> None:
     client.leave("rst")
-    await asyncio.sleep(0.03)  # for the service to notice while it is at this very step
+    await asyncio.sleep(0.03)  # so that the service notices during this step

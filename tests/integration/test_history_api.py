@@ -1,6 +1,7 @@
-"""A user's turns and conversations over HTTP: pages, listings, deletion."""
+"""A user's turns and conversations over HTTP: paging, listing, deleting."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -15,8 +16,10 @@ from tests.harness.chat import (
 
 pytestmark = pytest.mark.server
 
+SIMPLE = "/api/chat/simple"
 
-async def test_the_history_has_the_documented_keys_first() -> None:
+
+async def test_a_turn_has_the_documented_keys_in_order() -> None:
     async with serving() as (service, _):
         turn_id = (await post(service)).headers["X-Turn-ID"]
         found = await history(service)
@@ -42,7 +45,7 @@ async def test_an_unknown_user_has_an_empty_history() -> None:
         assert await history(service) == {"user_id": "user123", "history": [], "count": 0, "next_cursor": None}
 
 
-async def test_a_message_is_kept_as_it_was_sent() -> None:
+async def test_a_message_is_stored_unchanged() -> None:
     text = "  <b>Grüße</b>\r\n\t👋 \u2028 "
     async with serving() as (service, _):
         await post(service, message=text)
@@ -50,10 +53,10 @@ async def test_a_message_is_kept_as_it_was_sent() -> None:
         assert (await last_turn(service))["user_message"] == text
 
 
-async def test_a_page_is_the_newest_turns_oldest_first_and_leads_to_the_older_ones() -> None:
+async def test_pages_lead_from_the_newest_turns_to_the_oldest() -> None:
     async with serving() as (service, _):
         for number in range(5):
-            await post(service, "/api/chat/simple", message=str(number))
+            await post(service, SIMPLE, message=str(number))
         pages: list[list[str]] = []
         cursor: str | None = ""
         while cursor is not None:
@@ -65,7 +68,7 @@ async def test_a_page_is_the_newest_turns_oldest_first_and_leads_to_the_older_on
         assert pages == [["3", "4"], ["1", "2"], ["0"]]
 
 
-async def test_a_page_can_be_of_one_conversation_or_of_all() -> None:
+async def test_the_history_can_be_limited_to_one_conversation() -> None:
     async with serving() as (service, _):
         for number, conversation in enumerate(["work", "home", "work"]):
             await post(service, message=str(number), conversation_id=conversation)
@@ -77,7 +80,7 @@ async def test_a_page_can_be_of_one_conversation_or_of_all() -> None:
         assert list(found.values()) == [["0", "1", "2"], ["0", "2"], ["1"], []]
 
 
-async def test_conversations_are_listed_with_the_latest_first() -> None:
+async def test_conversations_are_listed_most_recently_used_first() -> None:
     async with serving() as (service, _):
         for conversation in ("a", "b", "c", "a"):
             await post(service, conversation_id=conversation)
@@ -87,7 +90,7 @@ async def test_conversations_are_listed_with_the_latest_first() -> None:
 
         assert list(first) == ["user_id", "conversations", "count", "next_cursor"]
         assert list(first["conversations"][0]) == ["id", "created_at", "updated_at", "turns"]
-        listed = [(one["id"], one["turns"]) for page in (first, second) for one in page["conversations"]]
+        listed = [(item["id"], item["turns"]) for page in (first, second) for item in page["conversations"]]
         assert listed == [("a", 2), ("c", 1), ("b", 1)]
         assert (first["count"], second["count"], second["next_cursor"]) == (2, 1, None)
 
@@ -99,12 +102,12 @@ async def test_an_unknown_user_has_no_conversations() -> None:
         assert found == {"user_id": "user123", "conversations": [], "count": 0, "next_cursor": None}
 
 
-async def test_a_deleted_history_is_gone_and_deleting_it_again_finds_nothing() -> None:
+async def test_deleting_the_history_twice_deletes_nothing_the_second_time() -> None:
     async with serving() as (service, _):
         turn_ids = [(await post(service)).headers["X-Turn-ID"] for _ in range(2)]
-        answers = [await service.client.delete("/api/chat/history/user123") for _ in range(2)]
+        responses = [await service.client.delete("/api/chat/history/user123") for _ in range(2)]
 
-        assert [answer.json() for answer in answers] == [
+        assert [response.json() for response in responses] == [
             {"user_id": "user123", "deleted": 2},
             {"user_id": "user123", "deleted": 0},
         ]
@@ -114,17 +117,17 @@ async def test_a_deleted_history_is_gone_and_deleting_it_again_finds_nothing() -
                 assert (await service.client.get(path)).status_code == 404
 
 
-async def test_one_conversation_can_be_deleted_alone() -> None:
+async def test_a_single_conversation_can_be_deleted() -> None:
     async with serving() as (service, _):
         for conversation in ("work", "home"):
             await post(service, conversation_id=conversation)
-        answer = await service.client.delete("/api/chat/history/user123?conversation_id=work")
+        response = await service.client.delete("/api/chat/history/user123?conversation_id=work")
 
-        assert answer.json() == {"user_id": "user123", "deleted": 1}
+        assert response.json() == {"user_id": "user123", "deleted": 1}
         assert [turn["conversation_id"] for turn in (await history(service))["history"]] == ["home"]
 
 
-async def test_a_deletion_leaves_other_users_alone() -> None:
+async def test_deleting_the_history_does_not_affect_other_users() -> None:
     async with serving() as (service, _):
         await post(service, user_id="ben")
         await post(service)
@@ -133,7 +136,7 @@ async def test_a_deletion_leaves_other_users_alone() -> None:
         assert (await history(service, user="ben"))["count"] == 1
 
 
-async def test_a_deletion_ends_the_running_turn_as_cancelled_and_nothing_comes_back() -> None:
+async def test_deleting_the_history_cancels_the_running_turn_and_discards_its_text() -> None:
     async with serving(HANGS) as (service, llm), streaming(service) as stream:
         await stream.until(b'"lo"')
         await service.client.delete("/api/chat/history/user123")
@@ -146,7 +149,7 @@ async def test_a_deletion_ends_the_running_turn_as_cancelled_and_nothing_comes_b
         assert llm.open == 0
 
 
-async def test_a_rejoined_reader_is_told_of_a_deletion_too() -> None:
+async def test_a_client_that_rejoined_also_receives_the_cancellation_of_a_deleted_turn() -> None:
     async with serving(HANGS) as (service, _), streaming(service) as first:
         await first.until(b'"lo"')
         path = f"/api/chat/turns/{first.turn_id}/stream?after=1"
@@ -158,10 +161,26 @@ async def test_a_rejoined_reader_is_told_of_a_deletion_too() -> None:
             assert b'id: 3\ndata: {"content": "", "done": true, "error": {"code": "cancelled"' in second.received
 
 
-async def test_a_turn_that_was_sent_after_a_deletion_starts_an_empty_history() -> None:
+async def test_a_turn_after_a_deletion_starts_with_an_empty_prompt() -> None:
     async with serving() as (service, llm):
         await post(service)
         await service.client.delete("/api/chat/history/user123")
         await post(service, message="Again")
 
-        assert [each.text for each in llm.asked[1]][1:] == ["Again"]
+        assert [message.text for message in llm.asked[1]][1:] == ["Again"]
+
+
+@pytest.mark.parametrize("backend", ["in_memory", "sql"])
+@pytest.mark.row("S31")
+async def test_a_cursor_from_before_a_deletion_shows_no_newer_turns(backend: str, tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/chat.db"
+    async with serving(history_backend=backend, database_url=database) as (service, _):
+        for number in range(3):
+            await post(service, SIMPLE, message=f"old {number}")
+        cursor = (await history(service, "?limit=1"))["next_cursor"]
+        await service.client.delete("/api/chat/history/user123")
+        for number in range(3):
+            await post(service, SIMPLE, message=f"new {number}")
+
+        assert (await history(service, f"?cursor={cursor}"))["history"] == []
+        assert (await history(service))["count"] == 3

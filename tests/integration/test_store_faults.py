@@ -1,4 +1,4 @@
-"""The store fails, is locked, is damaged or is huge: nobody is told that a turn is done which is not stored."""
+"""The store fails, is locked, is damaged or is huge: a turn that is not stored is never reported as done."""
 
 import asyncio
 import json
@@ -29,14 +29,13 @@ from tests.harness.servers import Service, clean_environment, running_service, s
 
 pytestmark = pytest.mark.server
 
-WHOLE = "Hello, world!"
+REPLY = "Hello, world!"
 STREAM, SIMPLE = "/api/chat", "/api/chat/simple"
 HELLO = {"user_id": "user", "message": "Hello"}
 
 both_endpoints = pytest.mark.parametrize("path", [STREAM, SIMPLE])
 
-
-QUICK: dict[str, dict[str, Any]] = {
+SHORT_DELAYS: dict[str, dict[str, Any]] = {
     "generate_reply": {"store_delays": (0.0, 0.01, 0.02)},
     "turn_runner": {"save_interval": 0.05},
 }
@@ -50,32 +49,32 @@ def url_of(path: Path) -> str:
 async def serving(
     gate: FailNext, llm: LLM, path: Path | None = None, *, busy_timeout: float = 5.0
 ) -> AsyncIterator[Service]:
-    """A service whose history passes the gate: a SQL one if a path is given, else one in memory."""
+    """A service whose history passes the gate. It is stored in SQLite if a path is given, otherwise in memory."""
     parts: dict[str, Any] = {"llm": llm, "history": GatedHistory(HistoryInMemory(), gate)}
     if path is None:
-        async with running_service(parts, QUICK) as service:
+        async with running_service(parts, SHORT_DELAYS) as service:
             yield service
     else:
         parts["database"] = database = SQLiteDatabase(url_of(path), busy_timeout=busy_timeout)
         parts["history"] = GatedHistory(HistorySQL(database), gate)
-        async with running_service(parts, QUICK, history_backend="sql") as service:
+        async with running_service(parts, SHORT_DELAYS, history_backend="sql") as service:
             yield service
 
 
-async def turn_of(service: Service, user: str = "user") -> dict[str, Any]:
+async def only_turn(service: Service, user: str = "user") -> dict[str, Any]:
     (turn,) = (await service.client.get(f"/api/chat/history/{user}")).json()["history"]
     return dict(turn)
 
 
 async def ended_turn(service: Service) -> dict[str, Any]:
     async with asyncio.timeout(20):
-        while (turn := await turn_of(service))["status"] == "in_progress":
+        while (turn := await only_turn(service))["status"] == "in_progress":
             await asyncio.sleep(0.01)
     return turn
 
 
-def told(path: str, response: httpx2.Response) -> str:
-    """What the client was told: `done`, or the code of what went wrong."""
+def reported(path: str, response: httpx2.Response) -> str:
+    """Return the outcome sent to the client: `done` or an error code."""
     if path == STREAM and response.status_code == 200:
         return str(ChatStream.of(response.content).last.get("error", {}).get("code", "done"))
     return "done" if response.status_code == 200 else str(response.json()["code"])
@@ -83,33 +82,33 @@ def told(path: str, response: httpx2.Response) -> str:
 
 @both_endpoints
 @pytest.mark.row("S1")
-async def test_a_message_that_can_not_be_stored_is_refused_before_the_model_is_asked(path: str) -> None:
+async def test_a_message_that_cannot_be_stored_is_rejected_before_the_model_is_asked(path: str) -> None:
     gate, llm = FailNext(begin=1), ScriptedLLM()
     async with serving(gate, llm) as service:
-        refused = await service.client.post(path, json=HELLO)
+        rejected = await service.client.post(path, json=HELLO)
         assert llm.asked == []
-        again = await service.client.post(path, json=HELLO)
-        assert (await turn_of(service))["status"] == "completed"
-    assert (refused.status_code, refused.json()["code"]) == (503, "history_unavailable")
-    assert refused.headers["retry-after"] == "2"
-    assert "turn_id" not in refused.json()
-    assert told(path, again) == "done"
+        retried = await service.client.post(path, json=HELLO)
+        assert (await only_turn(service))["status"] == "completed"
+    assert (rejected.status_code, rejected.json()["code"]) == (503, "history_unavailable")
+    assert rejected.headers["retry-after"] == "2"
+    assert "turn_id" not in rejected.json()
+    assert reported(path, retried) == "done"
 
 
 @both_endpoints
-async def test_a_context_that_can_not_be_read_fails_the_turn_before_the_model_is_asked(path: str) -> None:
+async def test_a_turn_whose_context_cannot_be_read_fails_before_the_model_is_asked(path: str) -> None:
     gate, llm = FailNext(latest=1), ScriptedLLM()
     async with serving(gate, llm) as service:
-        refused = await service.client.post(path, json=HELLO)
-        turn = await turn_of(service)
+        rejected = await service.client.post(path, json=HELLO)
+        turn = await only_turn(service)
         await assert_no_turn_left(service)
-    assert (refused.status_code, refused.json()["code"]) == (503, "history_unavailable")
-    assert refused.json()["turn_id"] == turn["id"]
+    assert (rejected.status_code, rejected.json()["code"]) == (503, "history_unavailable")
+    assert rejected.json()["turn_id"] == turn["id"]
     assert (turn["status"], turn["reason"]) == ("failed", "history_unavailable")
     assert llm.asked == []
 
 
-READS_AND_DELETIONS = {
+REQUESTS = {
     ("page", "GET", "/api/chat/history/user"),
     ("clear", "DELETE", "/api/chat/history/user"),
     ("conversations", "GET", "/api/chat/conversations/user"),
@@ -119,78 +118,78 @@ READS_AND_DELETIONS = {
 }
 
 
-async def test_what_can_not_be_read_or_deleted_now_is_a_503_with_a_time_to_come_back() -> None:
+async def test_a_failed_read_or_deletion_is_a_503_with_retry_after() -> None:
     gate = FailNext()
     async with serving(gate, ScriptedLLM()) as service:
-        for point, method, path in READS_AND_DELETIONS:
+        for point, method, path in REQUESTS:
             gate.failures[point] = 1
-            refused = await service.client.request(method, path)
-            assert (refused.status_code, refused.json()["code"]) == (503, "history_unavailable")
-            assert refused.headers["retry-after"] == "2"
+            rejected = await service.client.request(method, path)
+            assert (rejected.status_code, rejected.json()["code"]) == (503, "history_unavailable")
+            assert rejected.headers["retry-after"] == "2"
 
 
-async def test_a_store_that_does_not_answer_ends_readiness_but_not_life() -> None:
+async def test_a_store_that_does_not_respond_fails_readiness_but_not_liveness() -> None:
     async with serving(FailNext(check=2), ScriptedLLM()) as service:
         ready = await service.client.get("/readyz")
         health = await service.client.get("/api/health/detailed")
-        alive = await service.client.get("/livez")
+        live = await service.client.get("/livez")
         later = await service.client.get("/readyz")
-    assert (ready.status_code, later.status_code, alive.status_code) == (503, 200, 200)
+    assert (ready.status_code, later.status_code, live.status_code) == (503, 200, 200)
     assert (health.json()["status"], health.json()["checks"]["history"]) == ("degraded", "unavailable")
 
 
 @both_endpoints
 @pytest.mark.parametrize("failures", [1, 2])
 @pytest.mark.row("S2")
-async def test_an_end_that_can_be_stored_in_the_end_is_a_success(path: str, failures: int) -> None:
+async def test_a_turn_whose_end_is_stored_at_a_later_attempt_succeeds(path: str, failures: int) -> None:
     async with serving(FailNext(finish=failures), ScriptedLLM()) as service:
         response = await service.client.post(path, json=HELLO)
-        turn = await turn_of(service)
-    assert told(path, response) == "done"
-    assert (turn["status"], turn["assistant_response"]) == ("completed", WHOLE)
+        turn = await only_turn(service)
+    assert reported(path, response) == "done"
+    assert (turn["status"], turn["assistant_response"]) == ("completed", REPLY)
 
 
 @both_endpoints
 @pytest.mark.parametrize("failures", [3, 5])
 @pytest.mark.row("S2")
-async def test_an_end_that_can_not_be_stored_is_never_told_as_success_and_stored_later_as_a_cut(
+async def test_a_turn_whose_end_cannot_be_stored_is_reported_as_failed_and_stored_later_as_interrupted(
     path: str, failures: int
 ) -> None:
     async with serving(FailNext(finish=failures), ScriptedLLM()) as service:
         response = await service.client.post(path, json=HELLO)
         await assert_no_turn_left(service)
         turn = await ended_turn(service)
-    assert told(path, response) == "history_write_failed"
+    assert reported(path, response) == "history_write_failed"
     assert response.status_code == (200 if path == STREAM else 503)
     assert (turn["status"], turn["reason"]) == ("interrupted", "history_write_failed")
-    assert turn["assistant_response"] == WHOLE
+    assert turn["assistant_response"] == REPLY
 
 
 @pytest.mark.row("S2")
-async def test_an_end_that_was_never_stored_is_found_at_the_next_start(tmp_path: Path) -> None:
+async def test_a_turn_whose_end_was_never_stored_is_ended_at_the_next_start(tmp_path: Path) -> None:
     path, llm = tmp_path / "chat.db", ScriptedLLM(ScriptedReply(pause=0.1))
     async with serving(FailNext(finish=1_000_000), llm, path) as service:
         response = await service.client.post(STREAM, json=HELLO)
-        assert (await turn_of(service))["status"] == "in_progress"
+        assert (await only_turn(service))["status"] == "in_progress"
     async with serving(FailNext(), llm, path) as service:
-        turn = await turn_of(service)
-    assert told(STREAM, response) == "history_write_failed"
+        turn = await only_turn(service)
+    assert reported(STREAM, response) == "history_write_failed"
     assert (turn["status"], turn["reason"]) == ("interrupted", "worker_lost")
     assert turn["assistant_response"]
-    assert WHOLE.startswith(turn["assistant_response"])
+    assert REPLY.startswith(turn["assistant_response"])
 
 
-async def test_text_that_can_not_be_saved_on_the_way_does_not_disturb_the_reply() -> None:
+async def test_failing_to_save_progress_does_not_affect_the_reply() -> None:
     gate = FailNext(save_progress=1_000_000)
     async with serving(gate, ScriptedLLM(ScriptedReply(pause=0.1))) as service:
         response = await service.client.post(STREAM, json=HELLO)
-        turn = await turn_of(service)
+        turn = await only_turn(service)
     assert gate.calls["save_progress"] > 0
-    assert told(STREAM, response) == "done"
-    assert (turn["status"], turn["assistant_response"]) == ("completed", WHOLE)
+    assert reported(STREAM, response) == "done"
+    assert (turn["status"], turn["assistant_response"]) == ("completed", REPLY)
 
 
-HOLD = """
+LOCKING_PROGRAM = """
 import sqlite3, sys
 connection = sqlite3.connect(sys.argv[1], isolation_level=None)
 connection.execute("BEGIN EXCLUSIVE")
@@ -200,41 +199,45 @@ sys.stdin.read()
 
 
 @asynccontextmanager
-async def held_by_another_process(path: Path) -> AsyncIterator[None]:
-    """Another program has the database locked."""
+async def locked_by_another_process(path: Path) -> AsyncIterator[None]:
+    """Lock the database from another process."""
     pipe = asyncio.subprocess.PIPE
-    holder = await asyncio.create_subprocess_exec(sys.executable, "-c", HOLD, str(path), stdin=pipe, stdout=pipe)
-    assert holder.stdin is not None
-    assert holder.stdout is not None
+    locker = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", LOCKING_PROGRAM, str(path), stdin=pipe, stdout=pipe
+    )
+    assert locker.stdin is not None
+    assert locker.stdout is not None
     try:
-        assert await holder.stdout.readline() == b"locked\n"
+        assert await locker.stdout.readline() == b"locked\n"
         yield
     finally:
-        holder.stdin.close()
-        await holder.wait()
+        locker.stdin.close()
+        await locker.wait()
 
 
 @pytest.mark.row("S1", "S4")
-async def test_a_database_that_another_program_holds_is_a_503_and_the_model_is_not_asked(
+async def test_a_message_is_rejected_with_503_while_another_program_has_the_database_locked(
     tmp_path: Path,
 ) -> None:
     path, llm = tmp_path / "chat.db", ScriptedLLM()
     async with serving(FailNext(), llm, path, busy_timeout=0.2) as service:
-        async with held_by_another_process(path):
-            refused = [await service.client.post(endpoint, json=HELLO) for endpoint in (STREAM, SIMPLE)]
+        async with locked_by_another_process(path):
+            rejected = [await service.client.post(endpoint, json=HELLO) for endpoint in (STREAM, SIMPLE)]
             assert (await service.client.get("/api/chat/history/user")).json()["count"] == 0
         assert llm.asked == []
-        served = await service.client.post(SIMPLE, json=HELLO)
-        assert (await turn_of(service))["status"] == "completed"
-    assert [(one.status_code, one.json()["code"]) for one in refused] == [(503, "history_unavailable")] * 2
-    assert {one.headers["retry-after"] for one in refused} == {"1"}
-    assert served.status_code == 200
+        accepted = await service.client.post(SIMPLE, json=HELLO)
+        assert (await only_turn(service))["status"] == "completed"
+    assert [(response.status_code, response.json()["code"]) for response in rejected] == [
+        (503, "history_unavailable")
+    ] * 2
+    assert {response.headers["retry-after"] for response in rejected} == {"1"}
+    assert accepted.status_code == 200
 
 
-async def test_a_database_that_is_held_for_a_moment_is_waited_for(tmp_path: Path) -> None:
+async def test_a_message_waits_while_the_database_is_locked_for_a_moment(tmp_path: Path) -> None:
     path = tmp_path / "chat.db"
     async with serving(FailNext(), ScriptedLLM(), path) as service:
-        async with held_by_another_process(path):
+        async with locked_by_another_process(path):
             waiting = asyncio.create_task(service.client.post(SIMPLE, json=HELLO))
             done, _ = await asyncio.wait([waiting], timeout=0.5)
             assert not done
@@ -242,8 +245,8 @@ async def test_a_database_that_is_held_for_a_moment_is_waited_for(tmp_path: Path
 
 
 @contextmanager
-def traced() -> Iterator[list[str]]:
-    """The statements of every connection that is made to SQLite from now on, as SQLite runs them."""
+def traced_statements() -> Iterator[list[str]]:
+    """Collect the statements that SQLite runs on connections opened inside the block."""
     statements: list[str] = []
 
     def trace(connection: sqlite3.Connection, _: object) -> None:
@@ -261,8 +264,8 @@ def _verb(statement: str) -> str:
 
 
 @pytest.mark.row("S5")
-async def test_no_transaction_asks_for_the_right_to_write_later_than_at_its_beginning(tmp_path: Path) -> None:
-    with traced() as statements:
+async def test_every_transaction_takes_the_write_lock_at_its_beginning(tmp_path: Path) -> None:
+    with traced_statements() as statements:
         async with serving(FailNext(), ScriptedLLM(ScriptedReply(pause=0.05)), tmp_path / "chat.db") as service:
             users = [{"user_id": f"user{number % 4}", "message": "Hello"} for number in range(8)]
             await asyncio.gather(*(service.client.post(SIMPLE, json=fields) for fields in users))
@@ -273,7 +276,7 @@ async def test_no_transaction_asks_for_the_right_to_write_later_than_at_its_begi
 
 
 def _writes_outside_of_transactions(statements: Sequence[str]) -> list[str]:
-    """The only writer runs one transaction after the other, so that the trace tells where each begins and ends."""
+    """Return writes outside of transactions. There is one writer, so the trace shows its transactions one by one."""
     inside, found = False, []
     for statement in statements:
         verb = _verb(statement)
@@ -283,8 +286,8 @@ def _writes_outside_of_transactions(statements: Sequence[str]) -> list[str]:
     return found
 
 
-class Together(ScriptedLLM):
-    """All replies end at the same moment."""
+class SynchronizedLLM(ScriptedLLM):
+    """Withholds all replies until `end` is set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -297,9 +300,9 @@ class Together(ScriptedLLM):
             yield reply
 
 
-async def test_turns_that_end_at_once_share_their_commits(tmp_path: Path) -> None:
-    llm = Together()
-    with traced() as statements:
+async def test_turns_that_end_at_the_same_time_share_commits(tmp_path: Path) -> None:
+    llm = SynchronizedLLM()
+    with traced_statements() as statements:
         async with serving(FailNext(), llm, tmp_path / "chat.db") as service:
             users = [{"user_id": f"user{number}", "message": "Hello"} for number in range(40)]
             replies = [asyncio.create_task(service.client.post(SIMPLE, json=fields)) for fields in users]
@@ -317,7 +320,7 @@ TURNS = 100_000
 
 
 def _seed(path: Path) -> None:
-    """A user with very many turns, the latest of them the longest."""
+    """Store a user with `TURNS` turns, the newest of which are the longest."""
     SQLiteDatabase(url_of(path)).migrate()
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("INSERT INTO users (id, last_seq) VALUES ('user', ?)", [TURNS])
@@ -332,7 +335,7 @@ def _seed(path: Path) -> None:
         )
 
 
-async def test_a_huge_history_is_read_in_pages_and_only_its_end_becomes_context(tmp_path: Path) -> None:
+async def test_a_huge_history_is_read_in_pages_and_only_its_newest_turns_become_context(tmp_path: Path) -> None:
     path, llm = tmp_path / "chat.db", ScriptedLLM()
     await asyncio.to_thread(_seed, path)
     async with serving(FailNext(), llm, path) as service, PeakMemory() as memory:
@@ -340,12 +343,12 @@ async def test_a_huge_history_is_read_in_pages_and_only_its_end_becomes_context(
         for _ in range(4):
             older = {"limit": "200", "cursor": pages[-1].json()["next_cursor"]}
             pages.append(await service.client.get("/api/chat/history/user", params=older))
-        too_many = await service.client.get("/api/chat/history/user?limit=201")
+        too_large = await service.client.get("/api/chat/history/user?limit=201")
         reply = await service.client.post(SIMPLE, json=HELLO)
     numbers = [int(turn["user_message"].split()[1]) for page in reversed(pages) for turn in page.json()["history"]]
     assert numbers == list(range(TURNS - 999, TURNS + 1))
     assert max(len(page.content) for page in pages) < 1_000_000
-    assert too_many.status_code == 422
+    assert too_large.status_code == 422
     assert reply.status_code == 200
     latest = [message.text for message in llm.asked[0][1:-1] if message.text.startswith("question")]
     assert latest == [f"question {number}" for number in range(TURNS - len(latest) + 1, TURNS + 1)]
@@ -353,49 +356,49 @@ async def test_a_huge_history_is_read_in_pages_and_only_its_end_becomes_context(
     assert memory.growth < 40_000_000
 
 
-BAD_IDS = ["\0", "a\0b", "a" * 12_000, "a" * 129, "", " ", "*", "a b", "a/b", "é", "a\n", "../a", "%00"]
+INVALID_IDS = ["\0", "a\0b", "a" * 12_000, "a" * 129, "", " ", "*", "a b", "a/b", "é", "a\n", "../a", "%00"]
 
 
 @pytest.mark.row("S18")
-async def test_an_id_or_a_message_that_no_store_takes_is_refused_before_the_store() -> None:
+async def test_invalid_ids_and_messages_are_rejected_before_the_store_is_called() -> None:
     gate, llm = FailNext(), ScriptedLLM()
     bodies = [
-        *({"user_id": bad, "message": "Hello"} for bad in [*BAD_IDS, "\ud800"]),
-        *({"user_id": "user", "message": "Hello", "conversation_id": bad} for bad in [*BAD_IDS, "\udfff"]),
-        *({"user_id": "user", "message": bad} for bad in ["\0", "a\0b", "a\ud800", "\udfff", "", " \n"]),
+        *({"user_id": invalid, "message": "Hello"} for invalid in [*INVALID_IDS, "\ud800"]),
+        *({"user_id": "user", "message": "Hello", "conversation_id": invalid} for invalid in [*INVALID_IDS, "\udfff"]),
+        *({"user_id": "user", "message": invalid} for invalid in ["\0", "a\0b", "a\ud800", "\udfff", "", " \n"]),
     ]
     json_type = {"Content-Type": "application/json"}
     async with serving(gate, llm) as service:
         await service.client.get("/readyz")
         before = gate.calls.copy()
-        answers = [
+        responses = [
             await service.client.post(path, content=json.dumps(body), headers=json_type)
             for path in (STREAM, SIMPLE)
             for body in bodies
         ]
         assert gate.calls == before
-    assert {(answer.status_code, answer.json()["code"]) for answer in answers} == {(422, "invalid_request")}
-    assert [answer.text for answer in answers if "aaaa" in answer.text or "\\u0000" in answer.text] == []
+    assert {(response.status_code, response.json()["code"]) for response in responses} == {(422, "invalid_request")}
+    assert [response.text for response in responses if "aaaa" in response.text or "\\u0000" in response.text] == []
     assert llm.asked == []
 
 
 @pytest.mark.row("S18")
-async def test_an_id_in_a_path_that_no_store_takes_is_refused_before_the_store() -> None:
+async def test_invalid_ids_in_paths_are_rejected_before_the_store_is_called() -> None:
     gate = FailNext()
-    paths = [quote(bad, safe="") for bad in BAD_IDS if bad] + ["%ED%A0%80", "%FF", "a%2Fb"]
+    paths = [quote(invalid, safe="") for invalid in INVALID_IDS if invalid] + ["%ED%A0%80", "%FF", "a%2Fb"]
     async with serving(gate, ScriptedLLM()) as service:
         before = gate.calls.copy()
-        answers = [
+        responses = [
             await service.client.request(method, f"/api/chat/{listing}/{path}")
             for method, listing in (("GET", "history"), ("DELETE", "history"), ("GET", "conversations"))
             for path in paths
         ]
         assert gate.calls == before
-    assert {answer.status_code for answer in answers} <= {404, 422}
+    assert {response.status_code for response in responses} <= {404, 422}
 
 
-def _serve(directory: Path) -> subprocess.CompletedProcess[str]:
-    """A service that is to refuse to start."""
+def _start_and_fail(directory: Path) -> subprocess.CompletedProcess[str]:
+    """Start a service that exits, because it cannot use its database."""
     return subprocess.run(
         [sys.executable, "-m", "entrypoints.cli", "serve"],
         cwd=directory,
@@ -418,25 +421,25 @@ def _filled_database(path: Path) -> bytes:
 
 
 @pytest.mark.row("S9")
-def test_a_damaged_database_is_refused_in_a_sentence_and_left_as_it_is(tmp_path: Path) -> None:
+def test_a_damaged_database_is_refused_with_one_sentence_and_left_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "chat.db"
-    whole = _filled_database(path)
-    half = len(whole) // 2
-    damaged = whole[:half] + b"\x55" * 6000 + whole[half + 6000 :]
+    intact = _filled_database(path)
+    half = len(intact) // 2
+    damaged = intact[:half] + b"\x55" * 6000 + intact[half + 6000 :]
     path.write_bytes(damaged)
-    refused = _serve(tmp_path)
-    assert refused.returncode == 3, refused.stdout
-    assert f"The database {path} is damaged" in refused.stdout
-    assert "Traceback" not in refused.stdout
-    assert refused.stdout.count("\n") <= 2
+    failed = _start_and_fail(tmp_path)
+    assert failed.returncode == 3, failed.stdout
+    assert f"The database {path} is damaged" in failed.stdout
+    assert "Traceback" not in failed.stdout
+    assert failed.stdout.count("\n") <= 2
     assert path.read_bytes() == damaged
 
 
 @pytest.mark.row("S11")
-async def test_a_second_service_on_the_same_file_refuses_to_start_and_says_what_would_do(tmp_path: Path) -> None:
+async def test_a_second_service_on_the_same_file_refuses_to_start_and_recommends_postgresql(tmp_path: Path) -> None:
     url = url_of(tmp_path / "chat.db")
     async with service_process(directory=tmp_path, OPENAI_API_KEY="sk-canary", DATABASE_URL=url) as first:
-        second = await asyncio.to_thread(_serve, tmp_path)
+        second = await asyncio.to_thread(_start_and_fail, tmp_path)
         async with httpx2.AsyncClient(base_url=first.url) as client:
             ready = await client.get("/readyz")
     assert second.returncode == 3, second.stdout

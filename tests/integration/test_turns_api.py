@@ -1,12 +1,12 @@
-"""One turn over HTTP: looked at, stopped, rejoined."""
+"""One turn over HTTP: getting, stopping and rejoining it."""
 
 import asyncio
+from contextlib import AsyncExitStack
 
 import anyio
 import httpx2
 import pytest
 
-from domain.conversation import TurnId
 from tests.harness.chat import (
     HANGS,
     SILENT,
@@ -15,7 +15,6 @@ from tests.harness.chat import (
     post,
     serving,
     streaming,
-    until,
 )
 from tests.harness.fakes import ScriptedReply
 from tests.harness.servers import Service
@@ -23,17 +22,17 @@ from tests.harness.servers import Service
 pytestmark = pytest.mark.server
 
 UNKNOWN = "0b0c5b1e-8a7c-4a53-9f0e-6d3a4f1c2b7d"
-GARBAGE = ("x", "-1", "1.0", "+1", "1e3", "٣", "²", "0x1", "9" * 10, "9" * 5000, "1,2", "1\t2", "a" * 100)
+INVALID_NUMBERS = ("x", "-1", "1.0", "+1", "1e3", "٣", "²", "0x1", "9" * 10, "9" * 5000, "1,2", "1\t2", "a" * 100)
 
 
-async def test_a_stopped_turn_is_returned_as_it_ended_and_its_stream_says_so() -> None:
+async def test_stopping_a_turn_returns_it_as_stored_and_ends_its_stream() -> None:
     async with serving(HANGS) as (service, llm), streaming(service) as stream:
         await stream.until(b'"lo"')
-        answer = await service.client.post(f"/api/chat/turns/{stream.turn_id}/stop")
+        response = await service.client.post(f"/api/chat/turns/{stream.turn_id}/stop")
 
-        assert answer.status_code == 200
-        assert answer.json() == await last_turn(service)
-        ended = (answer.json()["assistant_response"], answer.json()["status"], answer.json()["reason"])
+        assert response.status_code == 200
+        assert response.json() == await last_turn(service)
+        ended = (response.json()["assistant_response"], response.json()["status"], response.json()["reason"])
         assert ended == ("Hello", "interrupted", "cancelled")
         await stream.until(b"[DONE]")
         assert b'"error": {"code": "cancelled"' in stream.received
@@ -41,33 +40,33 @@ async def test_a_stopped_turn_is_returned_as_it_ended_and_its_stream_says_so() -
         assert llm.open == 0
 
 
-async def test_a_turn_can_be_stopped_before_its_first_token() -> None:
+async def test_a_turn_can_be_stopped_before_its_first_delta() -> None:
     async with serving(SILENT) as (service, _), streaming(service) as stream:
-        answer = await service.client.post(f"/api/chat/turns/{stream.turn_id}/stop")
+        response = await service.client.post(f"/api/chat/turns/{stream.turn_id}/stop")
 
-        ended = (answer.json()["assistant_response"], answer.json()["status"], answer.json()["reason"])
+        ended = (response.json()["assistant_response"], response.json()["status"], response.json()["reason"])
         assert ended == ("", "interrupted", "cancelled")
 
 
-async def test_stopping_again_returns_the_same_turn() -> None:
+async def test_stopping_is_idempotent() -> None:
     async with serving(HANGS) as (service, _), streaming(service) as stream:
         await stream.until(b'"lo"')
         path = f"/api/chat/turns/{stream.turn_id}/stop"
         together = await asyncio.gather(*[service.client.post(path) for _ in range(5)])
         later = await service.client.post(path)
 
-        assert [answer.json() for answer in together] == [later.json()] * 5
+        assert [response.json() for response in together] == [later.json()] * 5
 
 
 async def test_stopping_a_completed_turn_leaves_it_completed() -> None:
     async with serving() as (service, _):
         turn_id = (await post(service)).headers["X-Turn-ID"]
-        answer = await service.client.post(f"/api/chat/turns/{turn_id}/stop")
+        response = await service.client.post(f"/api/chat/turns/{turn_id}/stop")
 
-        assert (answer.json()["status"], answer.json()["assistant_response"]) == ("completed", "Hello, world!")
+        assert (response.json()["status"], response.json()["assistant_response"]) == ("completed", "Hello, world!")
 
 
-async def test_a_running_turn_can_be_looked_at() -> None:
+async def test_a_running_turn_is_returned_with_the_same_fields_as_in_the_history() -> None:
     async with serving(HANGS) as (service, _), streaming(service) as stream:
         await stream.until(b'"lo"')
         turn = (await service.client.get(f"/api/chat/turns/{stream.turn_id}")).json()
@@ -80,9 +79,11 @@ async def test_a_running_turn_can_be_looked_at() -> None:
 async def test_an_unknown_or_malformed_turn_is_not_found(method: str, path: str) -> None:
     async with serving() as (service, _):
         ids = (UNKNOWN, UNKNOWN.upper(), "nonsense", "*", "%00", "%0a", "%ff", "%F0%9F%98%80", "x" * 5000)
-        answers = [await service.client.request(method, f"/api/chat/turns/{id}{path}") for id in ids]
+        responses = [await service.client.request(method, f"/api/chat/turns/{id}{path}") for id in ids]
 
-        assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(404, "turn_not_found")] * 9
+        assert [(response.status_code, response.json()["code"]) for response in responses] == [
+            (404, "turn_not_found")
+        ] * 9
 
 
 async def follow(service: Service, turn_id: str, after: str, how: str) -> httpx2.Response:
@@ -93,37 +94,41 @@ async def follow(service: Service, turn_id: str, after: str, how: str) -> httpx2
 
 
 @pytest.mark.parametrize("how", ["header", "query"])
-async def test_a_finished_turn_is_replayed_byte_by_byte_behind_any_event(how: str) -> None:
+async def test_a_finished_turn_is_replayed_byte_for_byte_after_any_event(how: str) -> None:
     async with serving() as (service, _):
         turn_id = (await post(service)).headers["X-Turn-ID"]
-        answers = [await follow(service, turn_id, str(after), how) for after in range(6)]
+        responses = [await follow(service, turn_id, str(after), how) for after in range(6)]
 
-        assert {answer.headers["X-Turn-ID"] for answer in answers} == {turn_id}
-        assert {answer.headers["Content-Type"] for answer in answers} == {"text/event-stream; charset=utf-8"}
-        assert [answer.content for answer in answers] == [WHOLE[WHOLE.index(b"id: %d" % n) :] for n in range(1, 7)]
+        assert {response.headers["X-Turn-ID"] for response in responses} == {turn_id}
+        assert {response.headers["Content-Type"] for response in responses} == {"text/event-stream; charset=utf-8"}
+        assert [response.content for response in responses] == [
+            WHOLE[WHOLE.index(b"id: %d" % n) :] for n in range(1, 7)
+        ]
 
 
 @pytest.mark.parametrize("how", ["header", "query"])
-async def test_behind_the_last_event_of_a_finished_turn_there_is_nothing(how: str) -> None:
+async def test_resuming_after_the_last_event_of_a_finished_turn_has_no_content(how: str) -> None:
     async with serving() as (service, _):
         turn_id = (await post(service)).headers["X-Turn-ID"]
-        answers = [await follow(service, turn_id, after, how) for after in ("6", "7", "999999999")]
+        responses = [await follow(service, turn_id, after, how) for after in ("6", "7", "999999999")]
 
-        assert [(answer.status_code, answer.content) for answer in answers] == [(204, b"")] * 3
+        assert [(response.status_code, response.content) for response in responses] == [(204, b"")] * 3
 
 
-@pytest.mark.parametrize(("how", "where"), [("header", "#/header/Last-Event-ID"), ("query", "#/query/after")])
-async def test_a_number_that_is_none_is_refused(how: str, where: str) -> None:
+@pytest.mark.parametrize(("how", "pointer"), [("header", "#/header/Last-Event-ID"), ("query", "#/query/after")])
+async def test_an_invalid_event_number_is_rejected(how: str, pointer: str) -> None:
     async with serving() as (service, _):
         turn_id = (await post(service)).headers["X-Turn-ID"]
-        answers = {after: await follow(service, turn_id, after, how) for after in GARBAGE}
+        responses = {after: await follow(service, turn_id, after, how) for after in INVALID_NUMBERS}
 
-        assert {after: answer.status_code for after, answer in answers.items()} == dict.fromkeys(GARBAGE, 400)
-        assert {answer.json()["code"] for answer in answers.values()} == {"invalid_request"}
-        assert {one["pointer"] for answer in answers.values() for one in answer.json()["errors"]} == {where}
+        assert {after: response.status_code for after, response in responses.items()} == dict.fromkeys(
+            INVALID_NUMBERS, 400
+        )
+        assert {response.json()["code"] for response in responses.values()} == {"invalid_request"}
+        assert {error["pointer"] for response in responses.values() for error in response.json()["errors"]} == {pointer}
 
 
-async def test_the_header_goes_before_the_query() -> None:
+async def test_the_header_takes_precedence_over_the_query() -> None:
     async with serving() as (service, _):
         turn_id = (await post(service)).headers["X-Turn-ID"]
         path = f"/api/chat/turns/{turn_id}/stream?after=1"
@@ -144,7 +149,7 @@ async def test_a_running_turn_is_replayed_and_followed_to_its_end(after: int) ->
 
 
 @pytest.mark.row("C20")
-async def test_two_readers_get_the_same_bytes() -> None:
+async def test_two_readers_receive_the_same_bytes() -> None:
     reply = ScriptedReply(deltas=("a", "b") * 20, pause=0.003)
     async with serving(reply) as (service, _), streaming(service) as first:
         rejoined = await service.client.get(f"/api/chat/turns/{first.turn_id}/stream")
@@ -153,14 +158,14 @@ async def test_two_readers_get_the_same_bytes() -> None:
         assert first.events == rejoined.content
 
 
-async def test_without_a_number_everything_is_replayed() -> None:
+async def test_all_events_are_replayed_without_an_event_number() -> None:
     async with serving() as (service, _):
         turn_id = (await post(service)).headers["X-Turn-ID"]
 
         assert (await service.client.get(f"/api/chat/turns/{turn_id}/stream")).content == WHOLE
 
 
-async def test_behind_what_is_yet_to_come_only_that_is_sent() -> None:
+async def test_events_up_to_a_future_event_number_are_skipped() -> None:
     reply = ScriptedReply(deltas=[str(number) for number in range(20)], pause=0.01)
     async with serving(reply) as (service, _), streaming(service) as first:
         await first.until(b'"0"')
@@ -171,26 +176,28 @@ async def test_behind_what_is_yet_to_come_only_that_is_sent() -> None:
             assert second.events == first.events[first.events.index(b"id: 16\n") :]
 
 
-async def test_a_turn_outlives_its_first_reader_while_another_reads() -> None:
-    async with serving(ScriptedReply(deltas=("a",) * 30, pause=0.01)) as (service, _):
-        async with streaming(service) as first:
-            await first.until(b'"a"')
-            turn_id = first.turn_id
-            rejoined = asyncio.create_task(service.client.get(f"/api/chat/turns/{turn_id}/stream"))
-            await until(lambda: service.container.live_turns()._logs[TurnId(turn_id)].readers == 2)
+async def test_a_turn_continues_while_one_of_its_readers_is_connected() -> None:
+    reply = ScriptedReply(deltas=("a",) * 30, pause=0.01)
+    async with serving(reply) as (service, _), AsyncExitStack() as first_stream:
+        first = await first_stream.enter_async_context(streaming(service))
+        await first.until(b'"a"')
+        async with streaming(service, f"/api/chat/turns/{first.turn_id}/stream") as second:
+            await second.until(b'"a"')
+            await first_stream.aclose()
+            await second.until(b"[DONE]")
 
-        assert b'{"content": "", "done": true}' in (await rejoined).content
+        assert b'{"content": "", "done": true}' in second.received
         assert (await last_turn(service))["status"] == "completed"
 
 
 @pytest.mark.row("C19")
-async def test_after_its_retention_a_turn_is_gone_as_a_stream_and_the_way_to_its_text_is_told() -> None:
+async def test_a_stream_past_its_retention_is_gone_and_links_to_the_history() -> None:
     async with serving(arguments={"live_turns": {"retention": 0.0}}) as (service, _):
-        answer = await post(service, user_id="a+b@example.com", conversation_id="work|1")
-        turn_id = answer.headers["X-Turn-ID"]
+        response = await post(service, user_id="a+b@example.com", conversation_id="work|1")
+        turn_id = response.headers["X-Turn-ID"]
         await anyio.sleep(0.01)
-        answer = await service.client.get(f"/api/chat/turns/{turn_id}/stream")
+        response = await service.client.get(f"/api/chat/turns/{turn_id}/stream")
 
-        assert (answer.status_code, answer.json()["code"]) == (410, "stream_expired")
-        linked = (await service.client.get(answer.json()["history"])).json()
+        assert (response.status_code, response.json()["code"]) == (410, "stream_expired")
+        linked = (await service.client.get(response.json()["history"])).json()
         assert [turn["id"] for turn in linked["history"]] == [turn_id]

@@ -1,4 +1,4 @@
-"""The model's service fails in every way it can: what clients see, what is stored, what is let go of."""
+"""Failures of the model's service: the response, the stored turn, and the resources that are released."""
 
 import asyncio
 import json
@@ -23,9 +23,9 @@ from tests.harness.service_log import ServiceLog
 pytestmark = pytest.mark.server
 
 KEY = "sk-canary-5e1f0c"
-MESSAGE = "canary of what the user said"
+MESSAGE = "canary in the user's message"
 PROVIDER_TEXT = "secret reason"
-WHOLE = "".join(TEXTS)
+REPLY = "".join(TEXTS)
 STREAM, SIMPLE = "/api/chat", "/api/chat/simple"
 
 both_endpoints = pytest.mark.parametrize("path", [STREAM, SIMPLE])
@@ -40,7 +40,7 @@ async def upstream() -> AsyncIterator[ScriptedUpstream]:
 
 @pytest.fixture(autouse=True)
 def log(capsys: pytest.CaptureFixture[str]) -> Iterator[ServiceLog]:
-    """The log, which holds no secret, nothing that was said and no accident, whatever the test does."""
+    """The log. At the end of each test it contains no secret, no message text and no exception."""
     log = ServiceLog(capsys)
     yield log
     assert [secret for secret in (KEY, MESSAGE, PROVIDER_TEXT, "Traceback") if secret in log.text] == []
@@ -48,7 +48,7 @@ def log(capsys: pytest.CaptureFixture[str]) -> Iterator[ServiceLog]:
 
 
 class Caller:
-    """A user of a service that asks this upstream; one request each."""
+    """A user of the service, and the upstream that the service calls."""
 
     def __init__(self, service: Service, upstream: ScriptedUpstream) -> None:
         self.service = service
@@ -69,7 +69,7 @@ class Caller:
         return stream
 
     async def turn(self) -> dict[str, Any]:
-        """The latest turn as stored, the same by its id and in the history."""
+        """Return the newest stored turn, after checking that it is the same by id and in the history."""
         (stored,) = (await self.service.client.get("/api/chat/history/user?limit=1")).json()["history"]
         alone = (await self.service.client.get(f"/api/chat/turns/{stored['id']}")).json()
         assert stored == alone
@@ -84,7 +84,7 @@ class Caller:
 async def calling(
     upstream: ScriptedUpstream, model: str, tmp_path: Path, *, store: str = "in_memory", **settings: Any
 ) -> AsyncIterator[Caller]:
-    """A service that asks `model`; in the end nothing of it is left over, and it is still ready for more."""
+    """A service that uses `model`. At the end no turn and no call is left, and the service is ready."""
     chosen: dict[str, Any] = {
         "openai_base_url": upstream.base_url,
         "openai_api_key": KEY,
@@ -101,9 +101,9 @@ async def calling(
         assert (await service.client.get("/readyz")).status_code == 200
 
 
-# Before the reply has begun: a plain problem on both endpoints. Columns: what the service does, the problem's status
-# and code, its Retry-After, how many calls were made.
-REFUSALS = [
+# Failures before the reply begins, which are problems on both endpoints.
+# Columns: model (which selects the fault), status, code, Retry-After, number of calls.
+EARLY_FAILURES = [
     ("closehead", 502, "upstream_disconnected", "1", 1),
     ("garbage", 502, "upstream_invalid", "1", 1),
     ("html", 502, "upstream_invalid", "1", 1),
@@ -117,17 +117,17 @@ REFUSALS = [
     ("403", 502, "upstream_auth", None, 1),
     ("context-0", 413, "context_too_long", None, 2),
 ]
-refusals = pytest.mark.parametrize(("model", "status", "code", "retry_after", "calls"), REFUSALS)
+early_failures = pytest.mark.parametrize(("model", "status", "code", "retry_after", "calls"), EARLY_FAILURES)
 
 
-@refusals
+@early_failures
 @pytest.mark.row("U5", "U7", "U19")
-async def test_a_refusal_before_the_reply_is_a_problem_of_its_own_and_stored_as_failed(
+async def test_a_failure_before_the_reply_is_a_problem_and_stored_as_failed(
     upstream: ScriptedUpstream, tmp_path: Path, model: str, status: int, code: str, retry_after: str | None, calls: int
 ) -> None:
     async with calling(upstream, model, tmp_path) as caller:
         for path in (STREAM, SIMPLE):
-            async with asyncio.timeout(20):  # nobody is held for as long as the model's service wants a pause
+            async with asyncio.timeout(20):  # a long Retry-After of the model's service is not waited for
                 response = await caller.post(path)
             turn = await caller.turn()
             assert (turn["status"], turn["reason"], turn["assistant_response"]) == ("failed", code, "")
@@ -152,7 +152,7 @@ async def test_a_refusal_before_the_reply_is_a_problem_of_its_own_and_stored_as_
 
 @contextmanager
 def closed_port() -> Iterator[int]:
-    """A port that refuses connections; bound, so that nobody else gets it."""
+    """A port that refuses connections. It stays bound, so that no other process gets it."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield bound.getsockname()[1]
@@ -160,7 +160,7 @@ def closed_port() -> Iterator[int]:
 
 @contextmanager
 def full_port() -> Iterator[int]:
-    """A port whose queue of connections is full, so that a further one is neither accepted nor refused."""
+    """A port whose backlog is full, so that new connections are neither accepted nor refused."""
     with socket.socket() as listener, socket.socket() as first, socket.socket() as second:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -173,7 +173,7 @@ def full_port() -> Iterator[int]:
 
 @pytest.mark.parametrize(("unreachable", "path"), [(closed_port, STREAM), (closed_port, SIMPLE), (full_port, STREAM)])
 @pytest.mark.row("U1")
-async def test_a_service_that_can_not_be_connected_to_is_tried_twice_and_named_unreachable(
+async def test_a_service_that_cannot_be_connected_to_is_unreachable_after_two_attempts(
     upstream: ScriptedUpstream, tmp_path: Path, log: ServiceLog, unreachable: Any, path: str
 ) -> None:
     with unreachable() as port:
@@ -187,7 +187,7 @@ async def test_a_service_that_can_not_be_connected_to_is_tried_twice_and_named_u
     assert [(line["level"], line["attempts"]) for line in log.events("turn failed")] == [("warning", 2)]
 
 
-async def test_a_connection_that_is_reset_while_it_is_secured_counts_as_unreachable(
+async def test_a_service_that_resets_the_tls_handshake_is_unreachable(
     upstream: ScriptedUpstream, tmp_path: Path
 ) -> None:
     def reset(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -206,7 +206,7 @@ async def test_a_connection_that_is_reset_while_it_is_secured_counts_as_unreacha
 
 @both_endpoints
 @pytest.mark.row("U3")
-async def test_a_service_that_never_answers_is_asked_once_and_given_up(
+async def test_a_service_that_never_responds_is_a_timeout_after_one_call(
     upstream: ScriptedUpstream, tmp_path: Path, path: str
 ) -> None:
     async with calling(upstream, "hanghead", tmp_path, upstream_first_byte_timeout=0.4) as caller:
@@ -218,9 +218,7 @@ async def test_a_service_that_never_answers_is_asked_once_and_given_up(
 
 
 @pytest.mark.row("U3")
-async def test_a_stream_whose_headers_could_wait_no_longer_tells_the_refusal_in_its_last_event(
-    upstream: ScriptedUpstream, tmp_path: Path
-) -> None:
+async def test_a_failure_after_the_header_hold_is_an_error_event(upstream: ScriptedUpstream, tmp_path: Path) -> None:
     async with calling(upstream, "hanghead", tmp_path, upstream_first_byte_timeout=0.6, header_hold=0.1) as caller:
         stream = await caller.stream()
         outcome = await caller.outcome()
@@ -230,7 +228,7 @@ async def test_a_stream_whose_headers_could_wait_no_longer_tells_the_refusal_in_
 
 @both_endpoints
 @pytest.mark.row("U23")
-async def test_a_redirect_is_refused_and_nobody_asks_its_target(
+async def test_a_redirect_is_not_followed(
     upstream: ScriptedUpstream, tmp_path: Path, log: ServiceLog, path: str
 ) -> None:
     async with (
@@ -248,18 +246,18 @@ async def test_a_redirect_is_refused_and_nobody_asks_its_target(
 
 @pytest.mark.parametrize(("model", "path"), [("500-1", STREAM), ("503-1", SIMPLE), ("429-1", STREAM)])
 @pytest.mark.row("U5")
-async def test_a_refusal_that_passes_is_tried_again_and_not_seen_by_the_client(
+async def test_a_temporary_failure_is_retried_without_the_client_noticing(
     upstream: ScriptedUpstream, tmp_path: Path, model: str, path: str
 ) -> None:
     async with calling(upstream, model, tmp_path) as caller:
         response = await caller.post(path)
         outcome = await caller.outcome()
     assert response.status_code == 200
-    assert outcome == ("completed", None, WHOLE)
+    assert outcome == ("completed", None, REPLY)
     assert len(upstream.requests) == 2
 
 
-async def test_a_refused_key_degrades_health_and_is_logged_as_an_error_once_a_minute(
+async def test_a_rejected_key_degrades_health_and_is_logged_as_an_error_once_a_minute(
     upstream: ScriptedUpstream, tmp_path: Path, log: ServiceLog
 ) -> None:
     async with calling(upstream, "401", tmp_path) as caller:
@@ -274,7 +272,7 @@ async def test_a_refused_key_degrades_health_and_is_logged_as_an_error_once_a_mi
     assert [line["level"] for line in log.events("turn failed")] == ["error", "warning", "warning"]
 
 
-async def test_a_context_that_the_model_finds_too_long_is_cut_at_its_old_end_and_sent_once_more(
+async def test_a_prompt_that_is_too_long_is_sent_again_without_its_oldest_turns(
     upstream: ScriptedUpstream, tmp_path: Path
 ) -> None:
     async with calling(upstream, "context-2000", tmp_path, context_tokens=1000, system_prompt="Be brief.") as caller:
@@ -284,16 +282,16 @@ async def test_a_context_that_the_model_finds_too_long_is_cut_at_its_old_end_and
         stream = await caller.stream("last " * 80)
         outcome = await caller.outcome()
     long, short = (request.body["messages"] for request in upstream.requests)
-    assert stream.text == WHOLE
-    assert outcome == ("completed", None, WHOLE)
+    assert stream.text == REPLY
+    assert outcome == ("completed", None, REPLY)
     assert len(long) > len(short) > 2
     assert [long[0], *long[len(long) - len(short) + 1 :]] == short
 
 
-# Behind the head: what has come stays, and the last event tells of the rest. Columns: what the service does, how many
-# texts come, the error's code, its status on the endpoint that answers whole, limits.
+# Failures within the reply: the text received so far is kept, and the last event reports the error.
+# Columns: model (which selects the fault), number of deltas, code, status of a simple reply, settings.
 IDLE = {"upstream_idle_timeout": 0.4}
-CUTS = [
+INTERRUPTIONS = [
     *((f"rst-{count}", count, "upstream_disconnected", 502, {}) for count in (0, 1, 2, 4, 9)),
     *((f"fin-{count}", count, "upstream_disconnected", 502, {}) for count in (0, 1, 4)),
     *((f"hang-{count}", count, "upstream_idle", 504, IDLE) for count in (0, 3)),
@@ -306,30 +304,32 @@ CUTS = [
     ("bigline-0", 0, "output_limit", 502, {}),
     ("bigline-3", 3, "output_limit", 502, {}),
 ]
-cuts = pytest.mark.parametrize(("model", "count", "code", "status", "limits"), CUTS, ids=[cut[0] for cut in CUTS])
+interruptions = pytest.mark.parametrize(
+    ("model", "count", "code", "status", "settings"), INTERRUPTIONS, ids=[row[0] for row in INTERRUPTIONS]
+)
 
 
-def first_texts(count: int) -> list[str]:
+def first_deltas(count: int) -> list[str]:
     return [TEXTS[index % len(TEXTS)] for index in range(count)]
 
 
-def stored_cut(code: str, text: str) -> tuple[str, str, str]:
+def stored_interruption(code: str, text: str) -> tuple[str, str, str]:
     return ("interrupted" if text else "failed", code, text)
 
 
-@cuts
+@interruptions
 @pytest.mark.row("U12", "U13", "U15", "U18", "U19")
-async def test_a_cut_reply_says_so_in_its_last_event_or_status_and_what_came_before_is_stored(
-    upstream: ScriptedUpstream, tmp_path: Path, model: str, count: int, code: str, status: int, limits: dict[str, Any]
+async def test_an_interrupted_reply_is_reported_as_an_error_and_its_text_is_stored(
+    upstream: ScriptedUpstream, tmp_path: Path, model: str, count: int, code: str, status: int, settings: dict[str, Any]
 ) -> None:
-    stored = stored_cut(code, "".join(first_texts(count)))
-    async with calling(upstream, model, tmp_path, **limits) as caller:
+    stored = stored_interruption(code, "".join(first_deltas(count)))
+    async with calling(upstream, model, tmp_path, **settings) as caller:
         stream = await caller.stream()
         turn = await caller.turn()
         assert (turn["status"], turn["reason"], turn["assistant_response"]) == stored
         simple = await caller.post(SIMPLE)
         assert await caller.outcome() == stored
-    assert stream.deltas == first_texts(count)
+    assert stream.deltas == first_deltas(count)
     assert list(stream.last) == ["content", "done", "error"]
     assert (stream.last["content"], stream.last["done"]) == ("", True)
     assert list(stream.error) == ["code", "title", "detail", "turn_id", "retryable"]
@@ -339,9 +339,7 @@ async def test_a_cut_reply_says_so_in_its_last_event_or_status_and_what_came_bef
 
 
 @pytest.mark.row("U16")
-async def test_a_reply_that_trickles_for_ever_ends_at_the_turns_deadline(
-    upstream: ScriptedUpstream, tmp_path: Path
-) -> None:
+async def test_an_endless_slow_reply_ends_at_the_deadline(upstream: ScriptedUpstream, tmp_path: Path) -> None:
     async with calling(upstream, "slow-50", tmp_path, turn_timeout=0.8) as caller:
         stream = await caller.stream()
         outcome = await caller.outcome()
@@ -353,33 +351,33 @@ async def test_a_reply_that_trickles_for_ever_ends_at_the_turns_deadline(
 
 
 @pytest.mark.row("U15")
-async def test_silence_is_bridged_by_comments(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+async def test_keep_alive_comments_are_sent_while_the_model_is_idle(upstream: ScriptedUpstream, tmp_path: Path) -> None:
     async with calling(upstream, "hang-2", tmp_path, upstream_idle_timeout=0.9, comment_interval=0.1) as caller:
         response = await caller.post(STREAM)
     assert b": keep-alive\n" in response.content
     assert ChatStream.of(response.content).error["code"] == "upstream_idle"
 
 
-# Replies that end as they should, however strangely. Columns: what the service does, text, finish reason.
-FINISHES = [
-    ("len", WHOLE, "length"),
-    ("content_filter", WHOLE, "content_filter"),
+# Complete replies with unusual ends. Columns: model (which selects the end), text, finish reason.
+COMPLETIONS = [
+    ("len", REPLY, "length"),
+    ("content_filter", REPLY, "content_filter"),
     ("empty", "", None),
-    ("afterdone", WHOLE, None),
-    ("afterfinish", WHOLE, None),
-    ("finishonly", WHOLE, None),
-    ("nousage", WHOLE, None),
-    ("twousage", WHOLE, None),
+    ("afterdone", REPLY, None),
+    ("afterfinish", REPLY, None),
+    ("finishonly", REPLY, None),
+    ("nousage", REPLY, None),
+    ("twousage", REPLY, None),
 ]
 
 
-@pytest.mark.parametrize(("model", "text", "reason"), FINISHES)
+@pytest.mark.parametrize(("model", "text", "reason"), COMPLETIONS)
 @pytest.mark.row("U10", "U11", "U17", "U21", "U25")
-async def test_a_reply_that_said_why_it_stopped_is_complete(
+async def test_a_reply_with_a_finish_reason_is_complete(
     upstream: ScriptedUpstream, tmp_path: Path, model: str, text: str, reason: str | None
 ) -> None:
     async with calling(upstream, model, tmp_path) as caller:
-        async with asyncio.timeout(10):  # also where the model's service holds on to the connection
+        async with asyncio.timeout(10):  # even if the model's service keeps the connection open
             stream = await caller.stream()
         outcome = await caller.outcome()
         simple = await caller.post(SIMPLE)
@@ -394,7 +392,7 @@ async def test_a_reply_that_said_why_it_stopped_is_complete(
 
 
 @pytest.mark.row("U21")
-async def test_an_empty_reply_is_left_out_of_the_next_prompt(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+async def test_an_empty_reply_is_omitted_from_the_next_prompt(upstream: ScriptedUpstream, tmp_path: Path) -> None:
     async with calling(upstream, "empty", tmp_path, system_prompt="Be brief.") as caller:
         await caller.post(SIMPLE, "first")
         await caller.post(SIMPLE, "second")
@@ -406,7 +404,7 @@ async def test_an_empty_reply_is_left_out_of_the_next_prompt(upstream: ScriptedU
 @pytest.mark.parametrize(
     ("model", "tokens", "estimated"), [("nousage", 7, True), ("twousage", 4, None), ("any", 4, None)]
 )
-async def test_usage_is_logged_as_reported_or_else_estimated(
+async def test_usage_is_logged_as_reported_or_as_an_estimate(
     upstream: ScriptedUpstream, tmp_path: Path, log: ServiceLog, model: str, tokens: int, estimated: bool | None
 ) -> None:
     async with calling(upstream, model, tmp_path) as caller:
@@ -417,7 +415,7 @@ async def test_usage_is_logged_as_reported_or_else_estimated(
 
 @pytest.mark.parametrize("model", ["bigline-2", "endless"])
 @pytest.mark.row("U20")
-async def test_what_the_model_sends_without_end_is_cut_and_takes_little_memory(
+async def test_endless_output_is_interrupted_and_takes_little_memory(
     upstream: ScriptedUpstream, tmp_path: Path, model: str
 ) -> None:
     upstream.texts = ("x" * 99,)
@@ -431,29 +429,29 @@ async def test_what_the_model_sends_without_end_is_cut_and_takes_little_memory(
 
 
 @pytest.mark.row("U20")
-async def test_an_endless_reply_fills_what_a_reply_may_have(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+async def test_an_endless_reply_is_kept_up_to_the_size_limit(upstream: ScriptedUpstream, tmp_path: Path) -> None:
     upstream.texts = ("é" * 99,)
     async with calling(upstream, "endless", tmp_path) as caller:
         stream = await caller.stream()
     assert stream.deltas == list(upstream.texts) * (MAX_REPLY_BYTES // 198)
 
 
-def readable(text: str) -> str:
-    """What becomes of characters that no store and no encoding takes."""
+def sanitized(text: str) -> str:
+    """Replace NUL and lone surrogates, which cannot be stored, as the service does."""
     paired = json.loads(json.dumps(text))
     return "".join("\ufffd" if char == "\0" or "\ud800" <= char <= "\udfff" else char for char in paired)
 
 
-def strange_texts(count: int) -> tuple[str, ...]:
+def random_texts(count: int) -> tuple[str, ...]:
     chance = random.Random(20)
     alphabet = 'a \0\t\n\r\x0b\x1b\x7f\x85\xa0\xad"\\:{}é한\u200d\u2028\u2029\ufeff\ufffe\uffff\ud800\udfff🙂\U0010ffff'
     return tuple("".join(chance.choices(alphabet, k=chance.randint(1, 8))) for _ in range(count))
 
 
 @both_stores
-@pytest.mark.parametrize("texts", [NASTY_TEXTS, strange_texts(500)], ids=["known", "random"])
+@pytest.mark.parametrize("texts", [NASTY_TEXTS, random_texts(500)], ids=["known", "random"])
 @pytest.mark.row("U22")
-async def test_every_text_is_the_same_in_the_stream_in_the_turn_and_in_the_history(
+async def test_unusual_text_is_identical_in_stream_turn_and_history(
     upstream: ScriptedUpstream, tmp_path: Path, store: str, texts: tuple[str, ...]
 ) -> None:
     upstream.nasty_texts = texts
@@ -461,7 +459,7 @@ async def test_every_text_is_the_same_in_the_stream_in_the_turn_and_in_the_histo
         stream = await caller.stream()
         outcome = await caller.outcome()
         simple = await caller.post(SIMPLE)
-    expected = [readable(text) for text in texts]
+    expected = [sanitized(text) for text in texts]
     assert expected == stream.deltas
     assert ("completed", None, "".join(expected)) == outcome
     assert "".join(expected) == simple.json()["response"]
@@ -469,10 +467,10 @@ async def test_every_text_is_the_same_in_the_stream_in_the_turn_and_in_the_histo
 
 @both_stores
 @pytest.mark.row("U22")
-async def test_a_strange_message_reaches_model_and_history_as_it_was_sent(
+async def test_an_unusual_message_reaches_model_and_history_unchanged(
     upstream: ScriptedUpstream, tmp_path: Path, store: str
 ) -> None:
-    message = "".join(text for text in strange_texts(300)).replace("\0", "")
+    message = "".join(text for text in random_texts(300)).replace("\0", "")
     message = "".join(char for char in message if not "\ud800" <= char <= "\udfff")
     async with calling(upstream, "any", tmp_path, store=store) as caller:
         simple = await caller.post(SIMPLE, message)
@@ -481,7 +479,9 @@ async def test_a_strange_message_reaches_model_and_history_as_it_was_sent(
     assert message == upstream.requests[0].body["messages"][-1]["content"]
 
 
-async def test_the_bytes_of_a_streams_last_events_are_as_documented(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+async def test_the_last_events_of_an_interrupted_stream_have_the_documented_bytes(
+    upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
     async with calling(upstream, "rst-1", tmp_path) as caller:
         response = await caller.post(STREAM)
     last = json.dumps(ChatStream.of(response.content).last, ensure_ascii=False)
