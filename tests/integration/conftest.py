@@ -1,4 +1,4 @@
-"""Fixtures for tests of connections."""
+"""Fixtures for tests of outgoing connections and their resources."""
 
 import asyncio
 import gc
@@ -29,6 +29,7 @@ async def nothing_is_left_behind() -> AsyncIterator[None]:
 
 @pytest.fixture
 def no_proxy_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ignore the proxies configured in the environment of the test run."""
     for name in PROXIES:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)

@@ -156,7 +156,7 @@ async def test_a_missing_or_invalid_field_is_located(path: str, service: Service
     for name, (body, _) in BAD_FIELDS.items():
         response = await send(service, encoded(body), path)
         assert_problem(response, 422, "invalid_request", "errors")
-        pointers[name] = [one["pointer"] for one in response.json()["errors"]]
+        pointers[name] = [error["pointer"] for error in response.json()["errors"]]
 
     assert pointers == {name: [pointer] for name, (_, pointer) in BAD_FIELDS.items()}
 
@@ -165,7 +165,7 @@ async def test_all_invalid_fields_are_reported_at_once(service: Service) -> None
     response = await send(service, b'{"message": " ", "when_busy": 7}')
 
     assert_problem(response, 422, "invalid_request", "errors")
-    assert [one["pointer"] for one in response.json()["errors"]] == ["#/user_id", "#/message", "#/when_busy"]
+    assert [error["pointer"] for error in response.json()["errors"]] == ["#/user_id", "#/message", "#/when_busy"]
 
 
 @pytest.mark.parametrize("path", CHAT)
@@ -173,7 +173,7 @@ async def test_a_body_that_is_not_an_object_is_rejected(path: str, service: Serv
     for body in NOT_AN_OBJECT:
         response = await send(service, body.encode(), path)
         assert_problem(response, 422, "invalid_request", "errors")
-        assert [one["pointer"] for one in response.json()["errors"]] == ["#"]
+        assert [error["pointer"] for error in response.json()["errors"]] == ["#"]
 
 
 @pytest.mark.parametrize("path", CHAT)
@@ -253,7 +253,7 @@ async def test_an_invalid_id_in_the_path_is_located(service: Service) -> None:
         for method in ("GET", "DELETE"):
             response = await service.client.request(method, f"/api/chat/history/{quote(user)}")
             assert_problem(response, 422, "invalid_request", "errors")
-            assert [one["pointer"] for one in response.json()["errors"]] == ["#/path/user_id"]
+            assert [error["pointer"] for error in response.json()["errors"]] == ["#/path/user_id"]
 
 
 async def test_an_unknown_path_is_not_found(service: Service) -> None:

@@ -283,14 +283,14 @@ async def test_a_turn_can_be_rejoined_and_stopped_once_its_log_is_available_agai
     live_turns = FailingLiveTurns(method, first_call=2 if method == "join" else 1)
     async with serving(live_turns, HANGS) as (service, _), streaming(service) as stream:
         await stream.until(b'"lo"')
-        refused = await within_timeout(service.client.request(verb, path.format(id=stream.turn_id)))
+        rejected = await within_timeout(service.client.request(verb, path.format(id=stream.turn_id)))
         running = await last_turn(service)
         live_turns.recover()
         stopped = await within_timeout(service.client.post(f"/api/chat/turns/{stream.turn_id}/stop"))
         rejoined = await within_timeout(service.client.get(f"/api/chat/turns/{stream.turn_id}/stream"))
         await stream.until(b"[DONE]")
 
-        assert_unavailable(refused)
+        assert_unavailable(rejected)
         assert running["status"] == "in_progress"
         assert (stopped.json()["status"], stopped.json()["reason"]) == ("interrupted", "cancelled")
         assert rejoined.content == stream.events
@@ -300,11 +300,11 @@ async def test_a_deletion_whose_event_logs_remain_is_unavailable_and_can_be_repe
     live_turns = FailingLiveTurns("discard")
     async with serving(live_turns) as (service, _):
         turn_id = (await post(service)).headers["X-Turn-ID"]
-        refused = await within_timeout(service.client.delete("/api/chat/history/user123"))
+        rejected = await within_timeout(service.client.delete("/api/chat/history/user123"))
         live_turns.recover()
         repeated = await within_timeout(service.client.delete("/api/chat/history/user123"))
         stream = await service.client.get(f"/api/chat/turns/{turn_id}/stream")
 
-    assert_unavailable(refused)
+    assert_unavailable(rejected)
     assert repeated.status_code == 200
     assert stream.status_code == 404

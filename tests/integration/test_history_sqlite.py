@@ -95,9 +95,9 @@ def another_program(path: Path) -> Iterator[sqlite3.Connection]:
 
 def refusal(path: Path) -> str:
     """The message of the error with which opening the database fails."""
-    with pytest.raises(Unusable) as refused:
+    with pytest.raises(Unusable) as raised:
         asyncio.run(used(path))
-    return str(refused.value)
+    return str(raised.value)
 
 
 def messages(path: Path) -> list[str]:
@@ -254,13 +254,13 @@ async def test_the_writer_is_configured_for_durability(database: SQLiteDatabase,
 
 
 @pytest.mark.row("S5")
-async def test_a_write_holds_the_write_lock_from_its_beginning(database: SQLiteDatabase, path: Path) -> None:
+async def test_a_write_takes_the_write_lock_at_its_beginning(database: SQLiteDatabase, path: Path) -> None:
     def locked(_: Connection) -> str:
         with another_program(path) as other:
             other.execute("PRAGMA busy_timeout = 0")
-            with pytest.raises(sqlite3.OperationalError) as refused:
+            with pytest.raises(sqlite3.OperationalError) as raised:
                 other.execute("BEGIN IMMEDIATE")
-        return str(refused.value)
+        return str(raised.value)
 
     assert await database.write(locked) == "database is locked"
 
@@ -288,7 +288,7 @@ asyncio.run(main())
     assert (turn.user_message, turn.status) == ("Are you there?", TurnStatus.FAILED)
 
 
-async def test_turns_are_still_there_after_reopening(path: Path) -> None:
+async def test_turns_are_kept_after_reopening(path: Path) -> None:
     begin = new_turn()
     async with opened(path) as database:
         await HistorySQL(database).begin(begin)
@@ -298,9 +298,9 @@ async def test_turns_are_still_there_after_reopening(path: Path) -> None:
 
 async def test_closing_finishes_pending_writes(path: Path) -> None:
     async with opened(path) as database:
-        asked = [asyncio.ensure_future(HistorySQL(database).begin(new_turn(str(n)))) for n in range(50)]
+        pending = [asyncio.ensure_future(HistorySQL(database).begin(new_turn(str(n)))) for n in range(50)]
         await asyncio.sleep(0)
-    await asyncio.gather(*asked)
+    await asyncio.gather(*pending)
     assert sorted(map(str, range(50))) == sorted(await asyncio.to_thread(messages, path))
 
 
@@ -315,21 +315,21 @@ async def test_every_operation_fails_if_the_database_is_not_open(path: Path) -> 
         closed = HistorySQL(database)
     for history in (never_opened, closed):
         for call in (history.check(), history.begin(new_turn()), history.clear(ADA, None)):
-            with pytest.raises(HistoryUnavailable) as refused:
+            with pytest.raises(HistoryUnavailable) as raised:
                 await call
-            assert isinstance(refused.value.__cause__, DatabaseClosed)
+            assert isinstance(raised.value.__cause__, DatabaseClosed)
 
 
-# Batches
+# Batching
 
 
 async def test_writes_queued_during_a_commit_are_committed_together(database: SQLiteDatabase) -> None:
     commits: set[int] = set()
 
-    def see(connection: Connection) -> None:
+    def note_transaction(connection: Connection) -> None:
         commits.add(id(connection.get_transaction()))
 
-    await asyncio.gather(*(database.write(see) for _ in range(100)))
+    await asyncio.gather(*(database.write(note_transaction) for _ in range(100)))
     assert len(commits) < 20
 
 
@@ -351,7 +351,7 @@ async def test_closing_runs_a_request_that_is_not_queued_yet(path: Path, monkeyp
     class SlowInbox(SimpleQueue[Sequence[Job]]):
         def put(self, jobs: Sequence[Job], block: bool = True, timeout: float | None = None) -> None:
             until = perf_counter() + 0.3 * len(jobs)
-            while perf_counter() < until:  # meanwhile the thread may find an empty queue
+            while perf_counter() < until:  # meanwhile the thread may find its queue empty
                 pass
             super().put(jobs)
 
@@ -359,9 +359,9 @@ async def test_closing_runs_a_request_that_is_not_queued_yet(path: Path, monkeyp
     async with opened(path) as database:
         first = asyncio.ensure_future(database.read(lambda _: sleep(0.02)))
         await asyncio.sleep(0)
-        await asyncio.sleep(0)  # it is queued
+        await asyncio.sleep(0)  # the first read is now queued
         last = asyncio.ensure_future(database.read(lambda _: "done"))
-        await asyncio.sleep(0)  # it is requested, but not queued
+        await asyncio.sleep(0)  # the last read is requested, but not queued
     async with asyncio.timeout(5):
         assert "done" == await last
     await first
@@ -376,7 +376,7 @@ async def test_a_failing_write_does_not_affect_others_in_its_batch(history: Hist
 
 
 async def test_a_bug_in_a_write_is_raised_unchanged_and_nothing_is_written(
-    database: SQLiteDatabase, history: HistorySQL, path: Path
+    database: SQLiteDatabase, history: HistorySQL
 ) -> None:
     def write_and_fail(connection: Connection) -> None:
         connection.execute(insert(users).values(id="half", last_seq=1))
@@ -410,11 +410,11 @@ async def test_a_write_whose_caller_is_cancelled_still_happens_and_logs_nothing(
 
 async def test_a_write_waits_for_another_program_that_has_the_file_locked(history: HistorySQL, path: Path) -> None:
     async with locked_by_another_program(path):
-        write = asyncio.ensure_future(history.begin(new_turn("patient")))
+        write = asyncio.ensure_future(history.begin(new_turn("Hello")))
         await asyncio.sleep(0.5)
         assert not write.done()
     await write
-    assert await asyncio.to_thread(messages, path) == ["patient"]
+    assert await asyncio.to_thread(messages, path) == ["Hello"]
 
 
 async def test_reads_do_not_wait_for_a_program_that_has_the_file_locked(history: HistorySQL, path: Path) -> None:
@@ -466,8 +466,8 @@ async def test_a_second_database_on_the_file_is_refused(database: SQLiteDatabase
 
 async def test_another_process_is_refused(database: SQLiteDatabase, path: Path) -> None:
     script = f"from adapters.sql.databases import database_at; database_at('sqlite:///{path}').migrate()"
-    refused = await asyncio.to_thread(python, script)
-    assert "Another process uses the database" in refused.stderr
+    other = await asyncio.to_thread(python, script)
+    assert "Another process uses the database" in other.stderr
 
 
 async def test_the_lock_ends_with_the_database_that_held_it(path: Path) -> None:
@@ -599,11 +599,11 @@ async def test_a_url_that_names_no_file_is_refused(url: str) -> None:
 # Deleting
 
 
-def test_no_file_contains_deleted_texts_or_ids(path: Path) -> None:
+def test_no_file_contains_deleted_text_or_ids(path: Path) -> None:
     assert asyncio.run(remnants_after_clearing(path, "canary")) == []
 
 
-def test_the_first_write_removes_texts_left_by_a_process_that_died_while_deleting(path: Path) -> None:
+def test_the_first_write_erases_text_left_by_a_process_that_died_while_deleting(path: Path) -> None:
     script = f"""
 import asyncio, os
 from adapters.history_sql import HistorySQL
@@ -691,7 +691,7 @@ def test_migrating_again_changes_nothing(file: Path) -> None:
 def test_a_failing_migration_leaves_the_file_unchanged(path: Path) -> None:
     unversioned(path)
     with another_program(path) as other:
-        other.execute("CREATE TABLE turns (in_the_way INTEGER)")
+        other.execute("CREATE TABLE turns (conflicting INTEGER)")
     before = schema(path)
     with pytest.raises(Unusable):
         SQLiteDatabase(f"sqlite:///{path}").migrate()
@@ -721,7 +721,7 @@ def test_a_path_with_special_characters_is_taken_literally(tmp_path: Path) -> No
     assert len(messages(path)) == 100
 
 
-# Cost
+# Query plans and size
 
 
 async def test_a_statement_does_not_run_without_one_of_its_values(database: SQLiteDatabase) -> None:
@@ -729,7 +729,7 @@ async def test_a_statement_does_not_run_without_one_of_its_values(database: SQLi
         await database.read(lambda connection: turn_statements.LATEST.execute_raw(connection, {"user": ADA, "rows": 1}))
 
 
-async def test_a_context_and_a_page_of_a_long_history_are_found_by_an_index(database: SQLiteDatabase) -> None:
+async def test_contexts_and_pages_of_a_long_history_use_an_index(database: SQLiteDatabase) -> None:
     queries = [
         turn_statements.LATEST.statement,
         turn_statements.PAGE,
@@ -742,9 +742,7 @@ async def test_a_context_and_a_page_of_a_long_history_are_found_by_an_index(data
         assert [step for step in plan if "USING INDEX" not in step] == []
 
 
-async def test_a_hundred_thousand_turns_are_read_and_deleted_in_reasonable_time(
-    database: SQLiteDatabase, history: HistorySQL
-) -> None:
+async def test_a_hundred_thousand_turns_can_be_read_and_deleted(database: SQLiteDatabase, history: HistorySQL) -> None:
     await database.write(lambda connection: fill(connection, ADA, 100_000))
     newest = await history.page(ADA, None, 200, None)
     assert [turn.user_message for turn in newest.items] == [f"message {n}" for n in range(99_801, 100_001)]
@@ -775,7 +773,7 @@ CALLS: list[Callable[[HistorySQL], Awaitable[object]]] = [
 
 
 @pytest.mark.parametrize("kind", sorted(all_subclasses(SQLAlchemyError) | {DatabaseClosed}, key=lambda kind: str(kind)))
-async def test_every_error_of_the_database_is_the_ports(kind: type[Exception]) -> None:
+async def test_every_database_error_is_mapped_to_an_error_of_the_port(kind: type[Exception]) -> None:
     error = kind.__new__(kind)
     for call in CALLS:
         with pytest.raises(HistoryUnavailable) as raised:
@@ -783,11 +781,11 @@ async def test_every_error_of_the_database_is_the_ports(kind: type[Exception]) -
         assert raised.value.__cause__ is error
 
 
-def test_the_errors_are_tried_on_every_method_of_the_port() -> None:
+def test_the_error_mapping_is_tested_for_every_method_of_the_port() -> None:
     assert len(ConversationHistory.__abstractmethods__) == len(CALLS)
 
 
-async def test_an_error_does_not_quote_what_was_said(history: HistorySQL) -> None:
+async def test_an_error_does_not_quote_messages(history: HistorySQL) -> None:
     turn = new_turn("my secret")
     await history.begin(turn)
     with pytest.raises(HistoryUnavailable) as raised:
@@ -795,7 +793,7 @@ async def test_an_error_does_not_quote_what_was_said(history: HistorySQL) -> Non
     assert "my secret" not in f"{raised.value!r} {raised.value.__cause__!r} {raised.value.__cause__}"
 
 
-# PostgreSQL is next
+# PostgreSQL
 
 
 @pytest.mark.server
@@ -812,7 +810,7 @@ def test_the_statements_of_every_turn_run_on_postgresql(postgres: Postgres) -> N
     engine.dispose()
 
 
-def test_every_statement_is_one_for_postgresql_too() -> None:
+def test_every_statement_compiles_for_postgresql() -> None:
     kinds = (Select, TextClause, UpdateBase, PrecompiledStatement)
     values = [*vars(turn_statements).values(), *vars(outbox_statements).values()]
     statements = [value for value in values if isinstance(value, kinds)]

@@ -82,10 +82,10 @@ def test_it_streams_a_reply(model: LocalModel, client: OpenAI) -> None:
         stream=True,
     )
     choices = [choice for chunk in stream for choice in chunk.choices]
-    texts = [choice.delta.content for choice in choices if choice.delta.content]
+    deltas = [choice.delta.content for choice in choices if choice.delta.content]
 
-    assert "Paris" in "".join(texts)
-    assert len(texts) > 3
+    assert "Paris" in "".join(deltas)
+    assert len(deltas) > 3
     assert choices[-1].finish_reason == "stop"
 
 

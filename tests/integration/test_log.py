@@ -38,8 +38,8 @@ async def test_hostile_requests_cannot_inject_log_records(capsys: pytest.Capture
             await service.client.post("/api/chat", json={"user_id": user, "message": 'x\r\n{"INJECTED": 1}'})
     output = capsys.readouterr().err
 
-    assert [one for one in records(output) if not {"event", "level", "timestamp"} <= one.keys()] == []
-    assert [one["status"] for one in records(output) if one["event"] == "request"][-2:] == [422, 200]
+    assert [record for record in records(output) if not {"event", "level", "timestamp"} <= record.keys()] == []
+    assert [record["status"] for record in records(output) if record["event"] == "request"][-2:] == [422, 200]
     assert "INJECTED" not in output
     assert output.isascii()
 
@@ -48,7 +48,8 @@ async def test_every_line_of_a_request_has_its_id(capsys: pytest.CaptureFixture[
     async with running_service({"llm": ScriptedLLM()}) as service:
         for path in ("/api/chat", "/api/chat/simple"):
             await service.client.post(path, json=HELLO, headers={"X-Request-ID": "mine-1"})
-    lines = [(one["event"], one["request_id"]) for one in records(capsys.readouterr().err) if "request_id" in one]
+    logged = [record for record in records(capsys.readouterr().err) if "request_id" in record]
+    lines = [(record["event"], record["request_id"]) for record in logged]
 
     assert lines == [("turn completed", "mine-1"), ("request", "mine-1")] * 2
 
@@ -57,9 +58,9 @@ async def test_a_request_is_logged_once_with_the_template_of_its_path(capsys: py
     async with running_service({"llm": ScriptedLLM()}) as service:
         await service.client.get("/api/chat/history/user123")
         await service.client.get("/no-such-path")
-    requests = [one for one in records(capsys.readouterr().err) if one["event"] == "request"]
+    requests = [record for record in records(capsys.readouterr().err) if record["event"] == "request"]
 
-    logged = [(one["method"], one["path"], one["status"], one["level"]) for one in requests]
+    logged = [(record["method"], record["path"], record["status"], record["level"]) for record in requests]
     assert logged == [("GET", "/api/chat/history/{user_id}", 200, "info"), ("GET", None, 404, "info")]
 
 
@@ -73,7 +74,7 @@ async def test_an_unexpected_exception_is_logged_without_its_message(
     async with running_service({"llm": ScriptedLLM(), "get_history": Buggy()}) as service:
         response = await service.client.get("/api/chat/history/user123")
     output = capsys.readouterr().err
-    [failed] = [one for one in records(output) if one["level"] == "error"]
+    [failed] = [record for record in records(output) if record["level"] == "error"]
 
     assert (response.status_code, response.json()["code"]) == (500, "internal_error")
     assert response.headers["Content-Type"] == "application/problem+json"
@@ -100,7 +101,7 @@ async def test_upstream_error_bodies_are_neither_logged_nor_returned(
         ]
     output = capsys.readouterr().err
 
-    assert [one for one in records(output) if str(one.get("reason", "")).startswith("upstream_")] != []
+    assert [record for record in records(output) if str(record.get("reason", "")).startswith("upstream_")] != []
     assert "canary" not in output
     assert [response.text for response in responses if "canary" in response.text] == []
 
@@ -146,7 +147,7 @@ async def test_secrets_and_messages_are_neither_logged_nor_returned(tmp_path: Pa
 
     assert [reply.status_code for reply in replies] == [200] * 3
     assert upstream.requests[0].headers["authorization"] == f"Bearer sk-{c[0]}"
-    assert len([one for one in records(log) if one["event"] == "turn completed"]) == 2
+    assert len([record for record in records(log) if record["event"] == "turn completed"]) == 2
     assert [canary for canary in CANARIES if canary in log] == []
     assert [canary for canary in CANARIES if canary in responses] == []
     assert f"{''.join(TEXTS)}" not in log

@@ -56,7 +56,7 @@ async def test_embedded_qdrant_survives_cancelled_callers(upstream: MemoryUpstre
     async with open_mem0(tmp_path, upstream) as memory:
         found = [fact for n in range(7) for fact in await facts(memory, UserId(f"u{n}"))]
 
-    assert {asyncio.CancelledError} >= {type(one) for one in outcomes if isinstance(one, BaseException)}
+    assert {asyncio.CancelledError} >= {type(outcome) for outcome in outcomes if isinstance(outcome, BaseException)}
     assert {f"fact number{n}" for n in range(1, 100, 2)} <= set(found)
     assert len(found) == len(set(found))
 

@@ -99,7 +99,7 @@ def completed(message: str = "My dog is called Bello", reply: str = "What a name
 
 async def facts(memory: MemoryMem0Platform, user_id: UserId = ADA) -> list[str]:
     page = await memory.page(user_id, 200, None)
-    return [one.fact for one in page.items]
+    return [item.fact for item in page.items]
 
 
 async def forgotten(memory: MemoryMem0Platform, user_id: UserId) -> None:
@@ -221,7 +221,7 @@ async def test_memories_of_the_same_microsecond_occur_once_over_all_pages(
     seen, cursor = [], None
     while True:
         page = await memory.page(ADA, 40, cursor)
-        seen += [one.fact for one in page.items]
+        seen += [item.fact for item in page.items]
         if (cursor := page.next_cursor) is None:
             break
         assert cursor.isdigit()
@@ -237,7 +237,7 @@ async def test_a_memory_added_between_two_pages_shifts_nothing(memory: MemoryMem
     await memory.store(ADA, "in between", 0.5)
     second = await memory.page(ADA, 3, first.next_cursor)
 
-    assert [one.fact for one in [*first.items, *second.items]] == [f"fact {number}" for number in reversed(range(6))]
+    assert [item.fact for item in [*first.items, *second.items]] == [f"fact {number}" for number in reversed(range(6))]
 
 
 async def test_an_endless_listing_is_given_up(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
@@ -248,22 +248,22 @@ async def test_an_endless_listing_is_given_up(memory: MemoryMem0Platform, platfo
 
 
 async def test_a_correction_sends_the_complete_metadata(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
-    kept = platform.keep("ada", "likes tea", {"importance": 0.4, "source": "elsewhere"})
-    corrected = await memory.correct(ADA, MemoryId(kept.id), "likes coffee", None)
+    stored = platform.keep("ada", "likes tea", {"importance": 0.4, "source": "elsewhere"})
+    corrected = await memory.correct(ADA, MemoryId(stored.id), "likes coffee", None)
     update = platform.sent("update")[0]
 
-    assert (update.method, update.target) == ("PUT", f"/v1/memories/{kept.id}/")
+    assert (update.method, update.target) == ("PUT", f"/v1/memories/{stored.id}/")
     assert update.body == {"text": "likes coffee", "metadata": {"importance": 0.4, "source": "elsewhere"}}
     assert (corrected.fact, corrected.importance) == ("likes coffee", 0.4)
 
 
 async def test_a_memory_is_deleted_by_its_id(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
-    kept = platform.keep("ada", "likes tea")
-    await memory.forget(ADA, MemoryId(kept.id))
+    stored = platform.keep("ada", "likes tea")
+    await memory.forget(ADA, MemoryId(stored.id))
 
     assert [(request.method, request.target) for request in platform.requests[:2]] == [
-        ("GET", f"/v1/memories/{kept.id}/"),
-        ("DELETE", f"/v1/memories/{kept.id}/"),
+        ("GET", f"/v1/memories/{stored.id}/"),
+        ("DELETE", f"/v1/memories/{stored.id}/"),
     ]
 
 
@@ -271,10 +271,10 @@ async def test_a_memory_is_deleted_by_its_id(memory: MemoryMem0Platform, platfor
 async def test_the_body_of_a_successful_deletion_is_ignored(
     body: bytes, memory: MemoryMem0Platform, platform: Mem0Platform
 ) -> None:
-    kept = platform.keep("ada", "likes tea")
+    stored = platform.keep("ada", "likes tea")
     platform.keep("ada", "likes coffee")
     platform.plans = {"delete": [executed_but(responding(body))], "delete_all": [executed_but(responding(body))]}
-    await memory.forget(ADA, MemoryId(kept.id))
+    await memory.forget(ADA, MemoryId(stored.id))
     await forgotten(memory, ADA)
 
     assert await facts(memory) == []
@@ -418,12 +418,12 @@ async def test_an_importance_that_is_no_number_becomes_the_default(
     platform.keep("ada", "likes tea", {"importance": importance})
     page = await memory.page(ADA, 50, None)
 
-    assert [one.importance for one in page.items] == [0.5]
+    assert [item.importance for item in page.items] == [0.5]
 
 
 async def test_scores_are_clamped_and_sorted(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
-    one = {"memory": "m", "user_id": "ada", "created_at": "2026-01-01T00:00:00Z"}
-    results = [{**one, "id": str(uuid4()), "score": score} for score in (0.5, 7, -1, None)]
+    result = {"memory": "m", "user_id": "ada", "created_at": "2026-01-01T00:00:00Z"}
+    results = [{**result, "id": str(uuid4()), "score": score} for score in (0.5, 7, -1, None)]
     platform.plans["search"] = [responding({"results": results})]
 
     assert [recalled.score for recalled in await memory.recall(ADA, "tea", 10)] == [1, 0.5, 0, 0]
@@ -444,19 +444,19 @@ async def test_a_memory_unknown_to_the_platform_is_not_found(
 async def test_a_memory_deleted_between_two_requests_is_not_found(
     operation: str, memory: MemoryMem0Platform, platform: Mem0Platform
 ) -> None:
-    kept = MemoryId(platform.keep("ada", "likes tea").id)
+    stored = MemoryId(platform.keep("ada", "likes tea").id)
     platform.plans[operation] = [status(404)]
     with pytest.raises(MemoryNotFound):
-        await (memory.correct(ADA, kept, "x", None) if operation == "update" else memory.forget(ADA, kept))
+        await (memory.correct(ADA, stored, "x", None) if operation == "update" else memory.forget(ADA, stored))
 
 
 async def test_a_rejected_correction_is_refused_rather_than_not_found(
     memory: MemoryMem0Platform, platform: Mem0Platform
 ) -> None:
-    kept = platform.keep("ada", "likes tea")
+    stored = platform.keep("ada", "likes tea")
     platform.plans["update"] = [status(400)]
     with pytest.raises(MemoryRefused):
-        await memory.correct(ADA, MemoryId(kept.id), "x", None)
+        await memory.correct(ADA, MemoryId(stored.id), "x", None)
 
 
 async def test_programming_errors_are_not_translated(memory: MemoryMem0Platform) -> None:
@@ -512,8 +512,8 @@ async def test_a_turn_counts_as_remembered_when_all_of_its_facts_are_listed(
     turn = completed("I like tea, I like cake")
     with pytest.raises(MemoryUnavailable):
         await memory.remember(turn)
-    for kept in platform.memories.values():
-        kept.age(60)
+    for stored in platform.memories.values():
+        stored.age(60)
     await memory.remember(turn)
 
     assert sorted(await facts(memory)) == ["I like cake", "I like tea"]
@@ -523,22 +523,22 @@ async def test_a_turn_counts_as_remembered_when_all_of_its_facts_are_listed(
 @pytest.mark.parametrize("lag", [Lag(index=60), Lag(search=60)], ids=["listing", "search"])
 async def test_a_correction_waits_for_listing_and_search(lag: Lag, memories: Memories, platform: Mem0Platform) -> None:
     memory = await memories(settle_timeout=0.2)
-    kept = platform.keep("ada", "likes tea")
-    kept.age(60)
+    stored = platform.keep("ada", "likes tea")
+    stored.age(60)
     platform.lag = lag
     with pytest.raises(MemoryUnavailable):
-        await memory.correct(ADA, MemoryId(kept.id), "likes coffee", None)
+        await memory.correct(ADA, MemoryId(stored.id), "likes coffee", None)
 
 
 @pytest.mark.parametrize("lag", [Lag(delete=60), Lag(search=60)], ids=["listing", "search"])
 async def test_a_deletion_waits_for_listing_and_search(lag: Lag, memories: Memories, platform: Mem0Platform) -> None:
     memory = await memories(settle_timeout=0.2)
-    kept = platform.keep("ada", "likes tea")
-    kept.age(60)
+    stored = platform.keep("ada", "likes tea")
+    stored.age(60)
     platform.keep("ada", "likes coffee")
     platform.lag = lag
     with pytest.raises(MemoryUnavailable):
-        await memory.forget(ADA, MemoryId(kept.id))
+        await memory.forget(ADA, MemoryId(stored.id))
     platform.lag = NO_LAG
 
     assert await facts(memory) == ["likes coffee"]
@@ -652,9 +652,9 @@ async def test_forgetting_a_user_waits_for_a_lagging_listing(
 
 
 async def test_forgetting_a_user_waits_for_a_lagging_search(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
-    kept = platform.keep("ada", "likes tea")
+    stored = platform.keep("ada", "likes tea")
     platform.lag = Lag(search=60)
-    kept.age(60)
+    stored.age(60)
     for _ in range(3):
         assert not await memory.forget_all(ADA)
         await asyncio.sleep(0.06)
@@ -742,20 +742,20 @@ async def test_the_owner_of_a_memory_is_the_one_that_the_platform_names(
     platform.plans = {"list": [leaking(foreign())], "search": [leaking(foreign())]}
     ownerless = {name: value for name, value in foreign().items() if name != "user_id"}
 
-    assert [one.owner for one in (await memory.page(ADA, 50, None)).items] == ["bob"]
-    assert [one.memory.owner for one in await memory.recall(ADA, "secret", 10)] == ["bob"]
+    assert [item.owner for item in (await memory.page(ADA, 50, None)).items] == ["bob"]
+    assert [item.memory.owner for item in await memory.recall(ADA, "secret", 10)] == ["bob"]
     platform.plans["list"] = [leaking(ownerless)]
-    assert [one.owner for one in (await memory.page(ADA, 50, None)).items] == [""]
+    assert [item.owner for item in (await memory.page(ADA, 50, None)).items] == [""]
 
 
 async def test_another_users_memory_is_neither_changed_nor_deleted(
     memory: MemoryMem0Platform, platform: Mem0Platform
 ) -> None:
-    kept = MemoryId(platform.keep("ADA", "likes tea").id)
+    stored = MemoryId(platform.keep("ADA", "likes tea").id)
     with pytest.raises(MemoryNotFound):
-        await memory.correct(ADA, kept, "x", None)
+        await memory.correct(ADA, stored, "x", None)
     with pytest.raises(MemoryNotFound):
-        await memory.forget(ADA, kept)
+        await memory.forget(ADA, stored)
 
     assert operations(platform) == ["get", "get"]
 
@@ -786,12 +786,12 @@ async def test_a_leak_stops_the_operation(call: Call, memory: MemoryMem0Platform
 @pytest.mark.parametrize("operation", ["list", "search"])
 @pytest.mark.row("M5")
 async def test_polling_ends_on_a_leak(operation: str, memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
-    kept = MemoryId(platform.keep("ada", "likes tea").id)
+    stored = MemoryId(platform.keep("ada", "likes tea").id)
     platform.faults[operation] = leaking(foreign())
     with pytest.raises(MemoryLeaked):
-        await memory.correct(ADA, kept, "likes coffee", None)
+        await memory.correct(ADA, stored, "likes coffee", None)
     with pytest.raises(MemoryLeaked):
-        await memory.forget(ADA, kept)
+        await memory.forget(ADA, stored)
 
 
 async def test_filters_are_applied_again_to_the_response(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
@@ -951,12 +951,12 @@ async def test_errors_and_logs_contain_neither_the_key_nor_text(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     memory = await memories(request_timeout=0.1, settle_timeout=0.2)
-    kept = MemoryId(platform.keep("ada", CANARY).id)
+    stored = MemoryId(platform.keep("ada", CANARY).id)
     turn = completed(CANARY, CANARY)
     calls: dict[str, Call] = {
         **CALLS,
-        "update": lambda memory: memory.correct(ADA, kept, f"{CANARY} anew", None),
-        "delete": lambda memory: memory.forget(ADA, kept),
+        "update": lambda memory: memory.correct(ADA, stored, f"{CANARY} anew", None),
+        "delete": lambda memory: memory.forget(ADA, stored),
         "event": lambda memory: memory.remember(turn),
     }
     raised: list[str] = []

@@ -37,15 +37,15 @@ Forgetting = Callable[[MemoryMem0, Turn], Awaitable[object]]
 
 
 async def _forget(memory: MemoryMem0, turn: Turn) -> None:
-    for one in (await memory.page(ADA, 100, None)).items:
-        if SECRET in one.fact:
-            await memory.forget(ADA, one.id)
+    for item in (await memory.page(ADA, 100, None)).items:
+        if SECRET in item.fact:
+            await memory.forget(ADA, item.id)
 
 
 async def _correct(memory: MemoryMem0, turn: Turn) -> None:
-    for one in (await memory.page(ADA, 100, None)).items:
-        if SECRET in one.fact:
-            await memory.correct(ADA, one.id, "something else", None)
+    for item in (await memory.page(ADA, 100, None)).items:
+        if SECRET in item.fact:
+            await memory.correct(ADA, item.id, "something else", None)
 
 
 @pytest.mark.parametrize(
@@ -188,11 +188,11 @@ async def test_processes_share_postgresql_and_start_concurrently(
     await asyncio.gather(*(memory.store(ADA, f"fact number{n}", 0.5) for n in range(10) for memory in memories))
 
     assert [30, 30, 30] == [len(await facts(memory)) for memory in memories]
-    ids = [one.id for one in (await memories[0].page(ADA, 100, None)).items]
-    calls: list[Awaitable[object]] = [memory.forget(ADA, one) for one in ids[::2] for memory in memories]
-    calls += [memory.correct(ADA, one, "x", None) for one in ids[::4] for memory in memories]
+    ids = [item.id for item in (await memories[0].page(ADA, 100, None)).items]
+    calls: list[Awaitable[object]] = [memory.forget(ADA, memory_id) for memory_id in ids[::2] for memory in memories]
+    calls += [memory.correct(ADA, memory_id, "x", None) for memory_id in ids[::4] for memory in memories]
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
-    assert {MemoryNotFound} >= {type(one) for one in outcomes if isinstance(one, BaseException)}
+    assert {MemoryNotFound} >= {type(outcome) for outcome in outcomes if isinstance(outcome, BaseException)}
     assert [15, 15, 15] == [len(await facts(memory)) for memory in memories]
     await asyncio.gather(*(memory.close() for memory in memories))
 

@@ -68,7 +68,7 @@ def memory(database: SQLiteDatabase, clock: Clock) -> MemorySQL:
 
 
 async def recalled(memory: LongTermMemory, user_id: UserId, query: str, limit: int = 10) -> list[str]:
-    return [one.memory.fact for one in await memory.recall(user_id, query, limit)]
+    return [item.memory.fact for item in await memory.recall(user_id, query, limit)]
 
 
 def fill(connection: Connection, users: int, facts: Sequence[str]) -> None:
@@ -177,13 +177,13 @@ async def test_query_syntax_is_treated_as_plain_words(memory: MemorySQL, query: 
     assert ["drinks tea"] == await recalled(memory, ADA, query)
 
 
-async def test_rare_scripts_are_accepted(memory: MemorySQL) -> None:
+async def test_facts_and_queries_in_rare_scripts_are_accepted(memory: MemorySQL) -> None:
     everything = "".join(map(chr, range(0x20, 0x3000, 7))) + " 𞤀𞤁 𐓏 🧑‍🚀 ²³ ½ _ __"
     for start in range(0, len(everything), 50):
         await memory.recall(ADA, everything[start:], 10)
     await memory.store(ADA, everything[:2000], 0.5)
 
-    assert [everything[:2000]] == [one.fact for one in (await memory.page(ADA, 10, None)).items]
+    assert [everything[:2000]] == [item.fact for item in (await memory.page(ADA, 10, None)).items]
 
 
 # Correcting
@@ -372,9 +372,9 @@ async def many_facts(memory: LongTermMemory, secret: UserId) -> list[MemoryId]:
 
         async def store(n: int) -> None:
             words = dice.sample(common, 6) + (dice.sample(SECRETS, 3) if n % 3 == 0 else [])
-            kept = await memory.store(secret if n % 3 == 0 else UserId(f"user{n % 20}"), " ".join(words), 0.5)
+            fact = await memory.store(secret if n % 3 == 0 else UserId(f"user{n % 20}"), " ".join(words), 0.5)
             if n % 3 == 0:
-                stored.append(kept.id)
+                stored.append(fact.id)
 
         await asyncio.gather(*map(store, range(start, start + 30)))
     return stored
@@ -403,7 +403,7 @@ async def test_no_file_contains_words_forgotten_one_by_one(memory: MemorySQL, pa
     doomed = [await memory.store(canary, f"{secret} and tea", 0.5) for secret in SECRETS]
     for n in range(100):
         await memory.store(BOB, f"likes tea number{n}", 0.5)
-    await asyncio.gather(*(memory.forget(canary, one.id) for one in doomed))
+    await asyncio.gather(*(memory.forget(canary, item.id) for item in doomed))
 
     assert [] == await asyncio.to_thread(remnants, path, [*TRACES, "canary"])
     assert len(await recalled(memory, BOB, "tea", 200)) == 100
@@ -411,8 +411,8 @@ async def test_no_file_contains_words_forgotten_one_by_one(memory: MemorySQL, pa
 
 async def test_no_file_contains_corrected_words(memory: MemorySQL, path: Path) -> None:
     doomed = [await memory.store(ADA, f"{secret} and tea", 0.5) for secret in SECRETS]
-    for one in doomed:
-        await memory.correct(ADA, one.id, "likes coffee", None)
+    for item in doomed:
+        await memory.correct(ADA, item.id, "likes coffee", None)
 
     assert [] == await asyncio.to_thread(remnants, path, TRACES)
     assert len(await recalled(memory, ADA, "coffee", 200)) == len(SECRETS)
@@ -428,8 +428,8 @@ async def test_no_file_contains_words_that_were_stored_between_two_deletions(mem
 
 async def test_the_index_stays_consistent_after_forgetting(memory: MemorySQL, database: SQLiteDatabase) -> None:
     doomed = await many_facts(memory, ADA)
-    for one in doomed[:20]:
-        await memory.forget(ADA, one)
+    for memory_id in doomed[:20]:
+        await memory.forget(ADA, memory_id)
         await memory.store(ADA, "likes tea", 0.5)
     check = text("INSERT INTO memory_words (memory_words) VALUES ('integrity-check')")
 
@@ -510,7 +510,7 @@ CALLS: list[Callable[[MemorySQL], Awaitable[object]]] = [
     "kind",
     sorted(all_subclasses(SQLAlchemyError) | {DatabaseClosed}, key=lambda kind: str(kind)),
 )
-async def test_every_database_error_becomes_the_ports(kind: type[Exception]) -> None:
+async def test_every_database_error_is_mapped_to_an_error_of_the_port(kind: type[Exception]) -> None:
     error = kind.__new__(kind)
     for call in CALLS:
         with pytest.raises(MemoryUnavailable) as raised:
@@ -527,10 +527,10 @@ async def test_remembering_a_turn_does_not_use_the_database() -> None:
     assert [] == await memory.recall(ADA, "What is it?", 10)
 
 
-# PostgreSQL is next
+# PostgreSQL
 
 
-def test_every_statement_compiles_for_postgresql_too() -> None:
+def test_every_statement_compiles_for_postgresql() -> None:
     values = vars(memory_sql).values()
     statements = [
         value for value in values if isinstance(value, Select | TextClause | UpdateBase | PrecompiledStatement)

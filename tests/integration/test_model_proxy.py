@@ -96,7 +96,7 @@ async def respond_once(call: Call) -> None:
 
 
 def tunnel_to(service: RawServer) -> Play:
-    """Open each tunnel to this service, whatever its target."""
+    """Open each tunnel to this service, regardless of its target."""
 
     async def play(call: Call) -> None:
         await call.request()
