@@ -42,6 +42,7 @@ class _Log(EventLog):
         self._wake()
 
     async def close(self, end: End) -> None:
+        self.stop = _already_ended  # releases the running turn, which the log would otherwise keep in memory
         self._close(end)
 
     def abandon(self) -> None:
@@ -50,7 +51,6 @@ class _Log(EventLog):
 
     def _close(self, end: End) -> None:
         self.end = end
-        self.stop = _already_ended  # releases the running turn, which the log would otherwise keep in memory
         self.ended_at = asyncio.get_running_loop().time()
         self._wake()
         self._live_turns.retain(self)
@@ -137,6 +137,8 @@ class _Reader(Reader):
         if self._timer is not None:
             self._timer.cancel()
         self._log.readers -= 1
+        if isinstance(error, LiveTurnsUnavailable):
+            return
         if not self._log.readers and self._log.end is None and self._log.stop_when_left:
             self._log.stop(ClientDisconnected())
 
@@ -182,7 +184,7 @@ class LiveTurnsInProcess(LiveTurns):
 
     async def stop(self, turn_id: TurnId, owner: UserId | None) -> None:
         log = self._log_of(turn_id, owner)
-        if log is not None and log.end is None:
+        if log is not None:
             log.stop(Cancelled())
             await log.wait_for_end()
 
@@ -192,8 +194,7 @@ class LiveTurnsInProcess(LiveTurns):
                 del self._logs[log.turn_id]
                 log.discarded = True
                 log.deltas = [""] * len(log.deltas)  # keeps the numbers, not the text
-                if log.end is None:
-                    log.stop(Cancelled())
+                log.stop(Cancelled())
 
     def retain(self, log: _Log) -> None:
         """Keep a log that has ended, within the limits."""

@@ -46,7 +46,11 @@ class Batch(NamedTuple):
 
 
 class Reader(AbstractAsyncContextManager["Reader"], Protocol):
-    """One reader of a log. It counts as present until its context exits."""
+    """One reader of a log. It counts as present until its context exits.
+
+    A context that exits with LiveTurnsUnavailable has lost its reader: that is not a reader who leaves, so it does not
+    stop the turn.
+    """
 
     @abstractmethod
     async def next(self, wait: float) -> Batch | None:
@@ -85,7 +89,7 @@ class EventLog(Protocol):
 
     @abstractmethod
     def abandon(self) -> None:
-        """End the log for its readers with `live_turns_unavailable`; the turn itself goes on.
+        """End the log for its readers with `live_turns_unavailable`; the turn itself goes on, and can be stopped.
 
         Takes effect immediately for readers in this process. Never raises; does nothing after `close`.
         """

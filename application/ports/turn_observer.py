@@ -17,6 +17,7 @@ class Where(StrEnum):
     SAVING_PROGRESS = "saving the text so far"
     ENDING_ABANDONED_TURNS = "ending abandoned turns"
     WRITING_EVENTS = "writing a turn's events"
+    RELEASING_LEASE = "releasing the lease of a conversation"
     CLAIMING_JOBS = "claiming jobs from the memory outbox"
     RUNNING_JOB = "running a job of the memory outbox"
     GIVING_UP_TURN = "remembering a turn, which is given up"
@@ -84,9 +85,9 @@ class TurnEnded:
     turn: Turn
     error: ChatError | None
     seconds: float
-    first_delta_seconds: float | None
-    deltas: int
-    memories: int | None
+    first_delta_seconds: float | None = None
+    deltas: int = 0
+    memories: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

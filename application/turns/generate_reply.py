@@ -113,7 +113,7 @@ class GenerateReply:
                 error = Cancelled("The turn was deleted while it was running.")
                 stored = ended.ended_by(error, ended.reply, ended.usage)
         running.turn, running.failure = stored, error
-        await running.lease.release()
+        await running.release_lease()
         await running.close(_end_event(stored, ended, error))
         self.observer.observe(_ended_event(running, stored, error))
         if error is not None:  # kept by the runner; its cause may hold the messages, and has been reported

@@ -1,7 +1,8 @@
 """A turn in progress, as its callers see it."""
 
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Self
+from types import TracebackType
+from typing import Self
 
 from application.ports.live_turns import Batch, End, LiveTurnsUnavailable, Reader
 from domain.conversation import Turn
@@ -19,12 +20,14 @@ class TurnHandle(AbstractAsyncContextManager["TurnHandle"]):
         self.turn = turn
         self._reader = reader
         self._next_number = after + 1
+        self._lost: LiveTurnsUnavailable | None = None
 
     async def next(self, wait: float) -> Batch | None:
         """Return the events appended since the last call; None if nothing is appended within `wait` seconds."""
         try:
             batch = await self._reader.next(wait)
         except LiveTurnsUnavailable as error:
+            self._lost = error
             return Batch(self._next_number, (), accepted=True, end=End(None, Failure.of(error)))
         if batch is not None and batch.deltas:
             self._next_number = batch.first + len(batch.deltas)
@@ -43,8 +46,12 @@ class TurnHandle(AbstractAsyncContextManager["TurnHandle"]):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, *exc_info: Any) -> None:
-        await self._reader.__aexit__(*exc_info)
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._lost is not None:  # tells the log that the reader did not leave
+            kind, error, trace = LiveTurnsUnavailable, self._lost, self._lost.__traceback__
+        await self._reader.__aexit__(kind, error, trace)
 
 
 class EndedReader(Reader):
@@ -59,5 +66,5 @@ class EndedReader(Reader):
     async def __aenter__(self) -> Reader:
         return self
 
-    async def __aexit__(self, *exc_info: Any) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         pass

@@ -90,16 +90,18 @@ class TurnRunner:
 
     async def _run(self, running: RunningTurn) -> None:
         try:
-            await self._generate(running)
+            with anyio.CancelScope(shield=True):  # only `stop` and the deadline end a turn, so that its end is stored
+                await self._generate(running)
         except Exception as bug:  # confined to this turn
             with suppress(Exception):
                 self._report(Where.RUNNING_TURN, bug)
+            running.abandon_log()  # its readers would wait for ever
         finally:
             del self._running[running.turn.id]
             self._note_llm_result(running)
             self._keep_unstored(running)
             with anyio.CancelScope(shield=True):
-                await running.lease.release()
+                await running.release_lease()
             if not self._running:
                 self._idle.set()
 
@@ -122,8 +124,9 @@ class TurnRunner:
             sweeps = anyio.current_time() >= next_sweep
             # Before sweeping, all leases are renewed: after an outage our own turns must not look abandoned.
             saved = await self._try(Where.SAVING_PROGRESS, self._save_progress(renew_all=sweeps))
-            await self._try(Where.STORING_END, self._store_ends())
-            if sweeps and saved:
+            # Nor may a sweep precede an end that is still to be stored: the text saved last would stand for the reply.
+            stored = await self._try(Where.STORING_END, self._store_ends())
+            if sweeps and saved and stored:
                 next_sweep = anyio.current_time() + self.lease.total_seconds()
                 await self._try(Where.ENDING_ABANDONED_TURNS, self._end_abandoned())
 

@@ -16,7 +16,8 @@ class RunningTurn:
     """One turn while its reply is generated.
 
     Writing to the event log never fails the turn: at the first error the log is abandoned, which ends it for its
-    readers, and the reply is still generated and stored. Closing the log may take `close_timeout` seconds.
+    readers, and the reply is still generated and stored. Closing the log and releasing the conversation's lease may
+    take `close_timeout` seconds each.
     """
 
     def __init__(
@@ -67,6 +68,8 @@ class RunningTurn:
 
     async def accept(self) -> None:
         """The model has started to answer."""
+        if self.accepted:  # by an earlier request, which was repeated with a shorter prompt
+            return
         self.accepted = True
         self._observer.observe(TurnAccepted(self.turn, anyio.current_time() - self.started_at))
         if self._log is not None:
@@ -102,8 +105,20 @@ class RunningTurn:
             except Exception as error:
                 self._abandon_log(error)
 
-    def _abandon_log(self, error: Exception) -> None:
+    async def release_lease(self) -> None:
+        """Admit the next turn of the conversation. Never raises: the readers must still learn the end."""
+        try:
+            with anyio.fail_after(self._close_timeout):
+                await self.lease.release()
+        except Exception as error:
+            self._observer.observe(BackgroundFailure(Where.RELEASING_LEASE, error))
+
+    def abandon_log(self) -> None:
+        """End the log for its readers, unless it is closed; the turn itself goes on."""
         log, self._log = self._log, None
-        self._observer.observe(BackgroundFailure(Where.WRITING_EVENTS, error))
         if log is not None:
             log.abandon()
+
+    def _abandon_log(self, error: Exception) -> None:
+        self._observer.observe(BackgroundFailure(Where.WRITING_EVENTS, error))
+        self.abandon_log()

@@ -8,8 +8,15 @@ import anyio
 
 from application.ports.conversation_leases import ConversationLeases, Lease
 from application.ports.history import ConversationHistory, TurnBegin, TurnEnd
-from application.ports.live_turns import EventLog, LiveTurns
-from application.ports.turn_observer import BackgroundFailure, TurnBegun, TurnObserver, TurnRejected, Where
+from application.ports.live_turns import EventLog, LiveTurns, LiveTurnsUnavailable
+from application.ports.turn_observer import (
+    BackgroundFailure,
+    TurnBegun,
+    TurnEnded,
+    TurnObserver,
+    TurnRejected,
+    Where,
+)
 from application.turns.handle import EndedReader, TurnHandle
 from application.turns.runner import TurnRunner
 from application.turns.running import RunningTurn
@@ -52,6 +59,8 @@ class SendMessage:
     max_reply_bytes: int = MAX_REPLY_BYTES
     queue_timeout: float = 10.0
     """Seconds that a turn waits for the previous one of its conversation."""
+    open_timeout: float = 5.0
+    """Seconds that opening and joining the event log of a turn may take."""
 
     async def __call__(self, message: NewMessage) -> TurnHandle:
         """Return once the turn has begun; its events and its end are read from the handle.
@@ -100,24 +109,32 @@ class SendMessage:
         )
         log: EventLog | None = None
         try:
-            log = await self.live_turns.open(turn, running.stop, stop_when_left=not message.keep_running)
-            reader = await self.live_turns.join(turn.id, turn.user_id)
+            with anyio.fail_after(self.open_timeout):
+                log = await self.live_turns.open(turn, running.stop, stop_when_left=not message.keep_running)
+                reader = await self.live_turns.join(turn.id, turn.user_id)
         except Exception as error:
             if log is not None:
                 log.abandon()
-            return await self._fail(turn, lease, error)
+            return await self._fail(running, error)
         running.attach(log)
         self.runner.start(running)
         return TurnHandle(turn, reader)
 
-    async def _fail(self, turn: Turn, lease: Lease, error: Exception) -> TurnHandle:
+    async def _fail(self, running: RunningTurn, error: Exception) -> TurnHandle:
         """End a turn that cannot be followed, before the model is asked."""
-        failure = error if isinstance(error, ChatError) else InternalError()
+        failure = _failure(error)
+        ended = running.turn.ended_by(failure)
         self.observer.observe(BackgroundFailure(Where.WRITING_EVENTS, error))
         try:
-            await self.history.finish(TurnEnd(turn.ended_by(failure)))
+            await self.history.finish(TurnEnd(ended))
         except Exception as unstored:  # the turn is ended as abandoned when its lease expires
             self.observer.observe(BackgroundFailure(Where.STORING_END, unstored))
-        finally:
-            await lease.release()
-        return TurnHandle(turn, EndedReader(Failure.of(failure)))
+        await running.release_lease()
+        self.observer.observe(TurnEnded(ended, failure, seconds=anyio.current_time() - running.started_at))
+        return TurnHandle(running.turn, EndedReader(Failure.of(failure)))
+
+
+def _failure(error: Exception) -> ChatError:
+    if isinstance(error, TimeoutError):
+        return LiveTurnsUnavailable()
+    return error if isinstance(error, ChatError) else InternalError()

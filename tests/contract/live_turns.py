@@ -163,6 +163,30 @@ class LiveTurnsContract(Suite[LiveTurns]):
 
         assert running.stops == []
 
+    async def test_a_turn_whose_log_was_abandoned_can_be_stopped(self, live: LiveTurns) -> None:
+        running = await begin(live)
+        running.log.abandon()
+
+        await live.stop(running.id, ANN)
+
+        assert [Cancelled] == list(map(type, running.stops))
+
+    async def test_discarding_an_abandoned_log_stops_its_turn(self, live: LiveTurns) -> None:
+        running = await begin(live)
+        running.log.abandon()
+
+        await live.discard(ANN, None)
+
+        assert [Cancelled] == list(map(type, running.stops))
+
+    async def test_a_reader_that_was_lost_does_not_stop_the_turn(self, live: LiveTurns) -> None:
+        running = await begin(live)
+        reader = await live.join(running.id, ANN)
+
+        await reader.__aexit__(LiveTurnsUnavailable, LiveTurnsUnavailable(), None)
+
+        assert running.stops == []
+
     async def test_abandoning_a_closed_log_changes_nothing(self, live: LiveTurns) -> None:
         running = await begin(live)
         await running.log.close(STOP)

@@ -4,17 +4,21 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
+from uuid import uuid4
 
 import anyio
 import pytest
 
 from adapters.history_in_memory import HistoryInMemory
 from adapters.live_turns_in_process import LiveTurnsInProcess
-from application.ports.history import HistoryUnavailable, HistoryWriteFailed, TurnEnd
+from application.ports.conversation_leases import Lease
+from application.ports.history import HistoryUnavailable, HistoryWriteFailed, TurnBegin, TurnEnd
 from application.ports.live_turns import Batch, End, EventLog, LiveTurnsUnavailable, Reader, Stop
 from application.ports.llm import LLMContextTooLong, LLMDisconnected, LLMError, LLMUnreachable, Reply
 from application.ports.turn_observer import FirstDelta, MemoriesRecalled, TurnAccepted, TurnBegun, TurnEnded, Where
-from domain.conversation import Message, Turn, TurnId, TurnStatus, Usage, UserId
+from application.turns.handle import TurnHandle
+from application.turns.running import RunningTurn
+from domain.conversation import DEFAULT_CONVERSATION, Message, Turn, TurnId, TurnStatus, Usage, UserId
 from domain.errors import (
     Cancelled,
     ContextTooLong,
@@ -26,7 +30,7 @@ from domain.errors import (
     WorkerLost,
 )
 from tests.harness.fakes import USAGE, ScriptedLLM, ScriptedReply
-from tests.harness.script import ANN, NO_DELAYS, FailingHistory, application, message, read
+from tests.harness.script import ANN, NO_DELAYS, NOW, FailingHistory, Harness, application, message, read
 
 ESTIMATE = Usage(18, 3, estimated=True)
 
@@ -536,13 +540,14 @@ async def test_a_failing_event_log_ends_its_readers_but_not_the_turn(method: str
         assert [Where.WRITING_EVENTS] == [where for where, _ in app.observer.failures]
 
 
-async def test_an_event_log_that_cannot_be_read_ends_its_reader_but_not_the_turn() -> None:
+@pytest.mark.parametrize("keep_running", [True, False])
+async def test_an_event_log_that_cannot_be_read_ends_its_reader_but_not_the_turn(keep_running: bool) -> None:
     class FailingReads(LiveTurnsInProcess):
         async def join(self, turn_id: TurnId, owner: UserId | None, after: int = 0) -> Reader:
             return FailingReader(await super().join(turn_id, owner, after))
 
-    async with application(live_turns=FailingReads()) as app:
-        handle = await app.send(message(keep_running=True))
+    async with application(ScriptedReply(pause=0.001), live_turns=FailingReads()) as app:
+        handle = await app.send(message(keep_running=keep_running))
         ended = await read(handle)
         await app.until_idle()
 
@@ -559,3 +564,51 @@ class FailingReader(Reader):
 
     async def __aexit__(self, *exit: Any) -> None:
         await self._reader.__aexit__(*exit)
+
+
+# Leases that cannot be released
+
+
+class StuckLease(Lease):
+    """Raises `error` from its release, or hangs if there is none."""
+
+    def __init__(self, error: Exception | None) -> None:
+        self._error = error
+
+    async def release(self) -> None:
+        if self._error is None:
+            await anyio.sleep_forever()
+        else:
+            raise self._error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), None], ids=["fails", "hangs"])
+async def test_a_lease_that_cannot_be_released_keeps_no_reader_waiting_and_no_drain(error: Exception | None) -> None:
+    async with application() as app:
+        running = RunningTurn(
+            await began(app), StuckLease(error), app.observer, max_reply_bytes=1000, close_timeout=0.01
+        )
+        running.attach(await app.live_turns.open(running.turn, running.stop, stop_when_left=False))
+        reader = await app.live_turns.join(running.turn.id, ANN)
+        app.runner.start(running)
+
+        ended = await read(TurnHandle(running.turn, reader))
+        with anyio.fail_after(5):
+            await app.runner.drain(0)
+
+        assert End("stop", None, USAGE) == ended.end
+        assert {Where.RELEASING_LEASE} == {where for where, _ in app.observer.failures}
+
+
+async def began(app: Harness) -> Turn:
+    turn = Turn(TurnId(str(uuid4())), ANN, DEFAULT_CONVERSATION, NOW, "Hello")
+    await app.history.begin(TurnBegin(turn, app.runner.lease))
+    return turn
+
+
+async def test_a_request_that_is_repeated_after_it_was_accepted_is_observed_as_accepted_once() -> None:
+    async with application(ScriptedReply(deltas=(), failure=LLMContextTooLong()), ScriptedReply()) as app:
+        await app.complete(message())
+
+        assert 2 == len(app.llm.asked)
+        assert 1 == len([event for event in app.observer.events if isinstance(event, TurnAccepted)])

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import anyio
 import pytest
@@ -293,3 +294,41 @@ async def test_a_turn_without_an_event_log_whose_end_cannot_be_stored_is_left_to
         assert "live_turns_unavailable" == ended.code
         assert TurnStatus.IN_PROGRESS == (await app.last_turn()).status
         assert [Where.WRITING_EVENTS, Where.STORING_END] == [where for where, _ in app.observer.failures]
+
+
+async def test_a_turn_that_cannot_be_followed_is_observed_as_ended() -> None:
+    async with application(live_turns=FailingLiveTurns("open", LiveTurnsUnavailable())) as app:
+        await app.complete(message())
+
+        (ended,) = app.observer.ended
+        assert (await app.last_turn(), "live_turns_unavailable") == (ended.turn, ended.error and ended.error.code)
+
+
+class HangingLiveTurns(LiveTurnsInProcess):
+    """Never returns from one method."""
+
+    def __init__(self, method: str) -> None:
+        super().__init__()
+        self._method = method
+
+    async def open(self, turn: Turn, stop: Stop, *, stop_when_left: bool) -> EventLog:
+        if self._method == "open":
+            await anyio.sleep_forever()
+        return await super().open(turn, stop, stop_when_left=stop_when_left)
+
+    async def join(self, turn_id: TurnId, owner: UserId | None, after: int = 0) -> Reader:
+        if self._method == "join":
+            await anyio.sleep_forever()
+        return await super().join(turn_id, owner, after)
+
+
+@pytest.mark.parametrize("method", ["open", "join"])
+async def test_a_turn_whose_log_does_not_open_in_time_fails_and_leaves_the_conversation_free(method: str) -> None:
+    async with application(live_turns=HangingLiveTurns(method)) as app:
+        send = replace(app.send, open_timeout=0.01)
+        with anyio.fail_after(5):
+            ended = await read(await send(message()))
+            await read(await send(message(wait_when_busy=False)))
+
+        assert "live_turns_unavailable" == ended.code
+        assert TurnStatus.FAILED == (await app.last_turn()).status

@@ -323,3 +323,29 @@ async def test_a_clock_that_jumps_forward_does_not_end_the_turns_of_this_worker(
             await anyio.sleep(0.02)
 
         assert TurnStatus.IN_PROGRESS == (await app.stored(handle.turn.id)).status
+
+
+async def test_a_turn_is_ended_and_stored_even_if_the_application_is_cancelled() -> None:
+    history = HistoryInMemory()
+    with anyio.CancelScope() as scope:
+        async with application(HANGS, history=history) as app:
+            handle = await app.send(message(keep_running=True))
+            await app.until_replied(handle, 2)
+            scope.cancel()
+            await anyio.sleep_forever()
+
+    stored = await history.get(handle.turn.id, None)
+    assert ("Hello", TurnStatus.INTERRUPTED, "server_shutting_down") == (stored.reply, stored.status, stored.reason)
+
+
+async def test_turns_whose_end_is_still_to_be_stored_are_not_taken_for_abandoned() -> None:
+    history = FailingHistory()
+    often = {"save_interval": 0.005, "store_delays": (0.0,), "lease": timedelta(seconds=0.01)}
+    async with application(history=history, **often) as app:  # type: ignore[arg-type]  # options of different types
+        history.plans["finish"] = [HistoryUnavailable() for _ in range(12)]
+        for name in ("a", "b"):
+            assert "history_write_failed" == (await app.complete(message(conversation=ConversationId(name)))).code
+        await until(lambda: history.calls.count("finish") == 14)
+
+        turns = (await history.page(ANN, None, 10, None)).items
+        assert [("Hello, world!", "history_write_failed")] * 2 == [(turn.reply, turn.reason) for turn in turns]
