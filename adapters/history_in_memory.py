@@ -151,8 +151,9 @@ class HistoryInMemory(ConversationHistory, MemoryOutbox):
         for user_id in list(self._memory_users):
             self._purge(user_id)
         jobs: list[OutboxJob] = []
-        for user_id, user in list(self._memory_users.items()):
-            if len(jobs) < limit and user.forget_at and user.forget_at <= now and user.claim_expires_at <= now:
+        forgets = [(user.forget_at, id, user) for id, user in self._memory_users.items() if user.forget_at]
+        for forget_at, user_id, user in sorted(forgets, key=lambda one: one[0]):
+            if len(jobs) < limit and forget_at <= now and user.claim_expires_at <= now:
                 claim = self._claim(user_id, lease)
                 jobs.append(ForgetUser(claim, user.forget_attempts, user.unsettled_until > now))
         due = [(entry.due_at, id) for id, entry in self._entries.items() if entry.due_at and entry.due_at <= now]

@@ -131,7 +131,8 @@ class Turn:
 class Conversation:
     """Summary of one conversation.
 
-    `updated_at` is the start of its latest turn. `turns` counts every turn, including running and failed ones.
+    `created_at` is the start of its first turn, `updated_at` of its latest. `turns` counts every turn,
+    including running and failed ones.
     """
 
     user_id: UserId

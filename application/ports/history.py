@@ -62,7 +62,11 @@ class ConversationHistory(Protocol):
     are not reused after a deletion. Text is returned exactly as it was given. A call that has returned is visible to
     every later call.
 
-    A lookup by id takes the owner the turn has to belong to; None skips the check, for operators.
+    A lookup by id takes the owner the turn has to belong to; None skips the check, for operators. Times are returned
+    in UTC, to the microsecond. A limit is at least 1.
+
+    Methods run on the event loop and do not block it, e.g. a blocking driver runs in a thread. A cancelled call has
+    taken effect completely or not at all.
 
     Every method raises:
         HistoryUnavailable: nothing was read or written.
@@ -70,7 +74,10 @@ class ConversationHistory(Protocol):
 
     @abstractmethod
     async def begin(self, begin: TurnBegin) -> None:
-        """Store a turn that starts now. Durable on return, to the extent the store is."""
+        """Store a turn that starts now. Durable on return: it survives if the process is killed.
+
+        Only a store that is lost on restart by design, e.g. in memory, is exempt, here and in other methods.
+        """
         ...
 
     @abstractmethod
@@ -85,6 +92,7 @@ class ConversationHistory(Protocol):
     async def finish(self, end: TurnEnd) -> Turn | None:
         """Store the end of a turn, and return the turn as stored. Durable on return.
 
+        The end consists of the turn's reply, status, reason and usage; everything else was stored by `begin`.
         The first end stands: if the turn has ended already, that end is returned and nothing is written. Returns None,
         and writes nothing, if the turn was deleted or never began.
         """
@@ -94,7 +102,8 @@ class ConversationHistory(Protocol):
     async def finish_abandoned(self) -> int:
         """End the running turns whose lease has expired, as `worker_lost`, and return their number.
 
-        In a store that a single process opens exclusively, the leases of earlier processes expire when it is opened.
+        Such a turn ends as `turn.ended_by(WorkerLost(), turn.reply)` and is not put into the memory outbox. In a store
+        that a single process opens exclusively, the leases of earlier processes expire when it is opened.
         """
         ...
 
@@ -111,7 +120,7 @@ class ConversationHistory(Protocol):
     async def latest(self, user_id: UserId, conversation_id: ConversationId, limit: int) -> Sequence[Exchange]:
         """Return the text of the newest finished turns of a conversation that have a reply, latest first.
 
-        At most `limit`. Called before every reply, so it reads nothing else.
+        Includes interrupted turns. At most `limit`. Called before every reply, so it reads nothing else.
         """
         ...
 
@@ -121,19 +130,23 @@ class ConversationHistory(Protocol):
     ) -> Page[Turn]:
         """Return the newest turns before `cursor`, oldest first; of all conversations if none is given.
 
-        At most `limit`, and fewer if their text is long (see `domain.paging`).
+        At most `limit`, and fewer if their text is long. A cursor names a position: `domain.paging` has `parse_cursor`
+        to check it, and `page_of_turns` to end the page and issue the next cursor. A cursor stays valid when turns are
+        added or deleted.
 
         Raises:
-            UnknownCursor: `cursor` was not issued by a page.
+            UnknownCursor: `cursor` does not have the form of one that was issued by a page.
         """
         ...
 
     @abstractmethod
     async def conversations(self, user_id: UserId, limit: int, cursor: str | None) -> Page[Conversation]:
-        """Return the user's conversations, most recently used first.
+        """Return the user's conversations, most recently used first, i.e. by the position of their latest turn.
+
+        That position is what a cursor names; `domain.paging.page_of` makes the page.
 
         Raises:
-            UnknownCursor: `cursor` was not issued by a page.
+            UnknownCursor: `cursor` does not have the form of one that was issued by a page.
         """
         ...
 
@@ -141,7 +154,8 @@ class ConversationHistory(Protocol):
     async def clear(self, user_id: UserId, conversation_id: ConversationId | None) -> int:
         """Delete the turns of one conversation, or of all if none is given, and return their number.
 
-        Includes running turns: their `finish` returns None. Nothing of a deleted turn comes back.
+        Includes running turns: their `finish` returns None. Turns are removed from the memory outbox, too. Nothing of a
+        deleted turn comes back, and its text is erased from the store.
         """
         ...
 

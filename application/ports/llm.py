@@ -12,8 +12,9 @@ from domain.errors import ChatError
 class LLMError(ChatError):
     """The model gave no reply, or an incomplete one.
 
-    `repeatable`: safe to retry, because the request never reached the model or was rejected before generation.
-    `attempts` is the number of requests made before this error was raised.
+    `repeatable`: safe to retry, because the request never reached the model or was rejected before generation. An
+    adapter sets it on the error it raises, e.g. if the connection was refused, and never once a reply has begun.
+    `attempts` is the number of requests made before this error was raised; the wrapper that retries sets it.
     """
 
     repeatable: bool = False
@@ -106,13 +107,14 @@ class LLMContextTooLong(LLMError):
 class Reply(Protocol):
     """A reply that is being streamed.
 
-    Iterating yields the deltas as they arrive: one or more non-empty strings at a time, in order, without NUL and
-    lone surrogates. Iteration ends only after the model has finished; `finish_reason` is set from then on. `usage` is
-    None until the provider has reported it.
+    Iterating yields the deltas as they arrive: one or more non-empty strings at a time, in order. NUL and lone
+    surrogates, which no store accepts, are replaced or left out. Iteration ends only after the model has finished;
+    `finish_reason` is set from then on: `stop`, `length`, `content_filter` or a word of the provider's. `usage` is None
+    until the provider has reported it, and can be read even after an error.
 
     Raises while iterating:
         LLMError: the reply was cut short. Deltas received before stay valid.
-        OutputLimit: the service sent a line longer than any reply needs.
+        OutputLimit: the service sent a single event larger than the adapter buffers.
     """
 
     finish_reason: str
@@ -129,9 +131,12 @@ class LLM(Protocol):
     def reply(self, messages: Sequence[Message]) -> AbstractAsyncContextManager[Reply]:
         """Request the reply to `messages`.
 
-        Entering the context waits until the service has accepted the request and is about to stream. Leaving it
-        in any way ends the request and releases its connection immediately. An abandoned request may still be
-        billed.
+        Entering the context waits until the service has accepted the request and is about to stream. Leaving it in
+        any way ends the request and releases its connection immediately. An abandoned request may still be
+        billed. Several replies may be streamed at a time.
+
+        Timeouts are the adapter's: for connecting (LLMUnreachable), for accepting the request (LLMTimeout) and between
+        two deltas (LLMIdle). A cancelled caller gets its cancellation, not an error.
 
         Raises:
             LLMError: the service cannot be reached, rejects the request, or does not respond with a stream.

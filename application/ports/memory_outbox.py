@@ -16,8 +16,8 @@ from domain.conversation import Turn, UserId
 class Claim:
     """The exclusive right to change one user's memories, until its lease expires.
 
-    `token` identifies the claim: once the lease has expired and another worker has claimed the user, calls with the
-    old claim have no effect.
+    `token` identifies the claim, and every method that takes a claim or a job checks it: once the lease has expired and
+    another worker has claimed the user, calls with the old claim have no effect. Until then they may have one.
     """
 
     user_id: UserId
@@ -35,10 +35,10 @@ class RememberTurn:
 
 @dataclass(frozen=True, slots=True)
 class ForgetUser:
-    """A user to be forgotten. `attempts` have been made so far.
+    """A user to be forgotten. `attempts` have been made since it was last requested.
 
-    If `unsettled`, a write that the memory store did not confirm may still arrive, so that the user has to be forgotten
-    again later.
+    If `unsettled` (see `MemoryOutbox.release`), a write that the memory store did not confirm may still arrive, so that
+    the user has to be forgotten again later.
     """
 
     claim: Claim
@@ -62,7 +62,11 @@ class MemoryOutbox(Protocol):
     """The work that long-term memory still has to do: remember completed turns, forget users.
 
     `ConversationHistory.finish` adds turns. At most one job per user is claimed at a time, by any worker. Delays are
-    measured by the store's clock.
+    measured by the store's clock. Methods do not block the event loop, and a cancelled call has taken effect completely
+    or not at all.
+
+    A durable store keeps all of it across restarts, except that in a store that a single process opens exclusively, the
+    claims of earlier processes expire when it is opened.
 
     Every method raises:
         HistoryUnavailable: nothing was read or written.
@@ -72,8 +76,9 @@ class MemoryOutbox(Protocol):
     async def claim(self, limit: int, lease: timedelta) -> Sequence[OutboxJob]:
         """Claim up to `limit` jobs that are due, each of another user.
 
-        Users to be forgotten come first, then turns, the longest waiting first. A turn is not due while its user is
-        claimed or is to be forgotten, and never after it was given up.
+        Users to be forgotten come first, then turns, each in the order in which they became due. Neither is due while
+        the user is claimed. A turn is not due while its user is to be forgotten, and never after it was given up. A
+        lease of zero expires at once.
         """
         ...
 
@@ -84,21 +89,25 @@ class MemoryOutbox(Protocol):
 
     @abstractmethod
     async def release(self, claim: Claim, *, unsettled_for: timedelta | None = None) -> None:
-        """Release a claim.
+        """Release a claim. An unknown claim has no effect.
 
-        `unsettled_for` says for how long a write may still arrive that the memory store did not confirm; forgetting the
-        user is not finished before.
+        `unsettled_for` says for how long a write may still arrive that the memory store did not confirm. Until then,
+        jobs to forget the user are `unsettled`. Of several such times the latest counts. The same holds for `postpone`
+        and `give_up`.
         """
         ...
 
     @abstractmethod
     async def settle(self, job: RememberTurn) -> None:
-        """The turn has been remembered: remove it, and release the claim."""
+        """The turn has been remembered: remove it, and release the claim. Also if the turn was deleted meanwhile."""
         ...
 
     @abstractmethod
     async def postpone(self, job: OutboxJob, delay: timedelta, *, unsettled_for: timedelta | None = None) -> None:
-        """The attempt failed or has to be repeated: make the job due after `delay`, and release the claim."""
+        """The attempt failed or has to be repeated: count it, make the job due after `delay`, and release the claim.
+
+        A turn that was deleted or withdrawn meanwhile (see `begin_forgetting`) does not return.
+        """
         ...
 
     @abstractmethod
@@ -110,8 +119,9 @@ class MemoryOutbox(Protocol):
     async def begin_forgetting(self, user_id: UserId) -> None:
         """Have a user forgotten; none of their turns so far will be remembered. Durable on return.
 
-        Turns that are running do not enter the outbox when they finish. If the user is being forgotten already, the
-        next attempt is due immediately.
+        Their turns are withdrawn from the outbox, including those given up, and turns that are running do not enter it
+        when they finish. Turns that begin from now on do. If the user is being forgotten already, `attempts` restarts
+        at 0 and the next attempt is due immediately, once the user is not claimed.
         """
         ...
 

@@ -228,6 +228,12 @@ class ConversationHistoryContract(Suite[ConversationHistory]):
         await history.save_progress({running.id: "Hi, th"}, LEASE)
         assert [told.exchange] == list(await history.latest(ADA, DEFAULT_CONVERSATION, 10))
 
+    async def test_latest_includes_interrupted_turns_with_a_reply(self, history: ConversationHistory) -> None:
+        turn = new_turn()
+        await begin(history, turn)
+        await history.finish(TurnEnd(turn.ended_by(Cancelled(), "Hi, th")))
+        assert [("Hello", "Hi, th")] == list(await history.latest(ADA, DEFAULT_CONVERSATION, 10))
+
     async def test_latest_is_limited_to_one_conversation_of_one_user(self, history: ConversationHistory) -> None:
         mine = await complete(history, new_turn(conversation_id=HOME))
         await complete(history, new_turn(conversation_id=WORK))
@@ -342,6 +348,16 @@ class ConversationHistoryContract(Suite[ConversationHistory]):
         third = await history.conversations(ADA, 2, second.next_cursor)
         assert ids[::-1] == [c.id for c in (*first.items, *second.items, *third.items)]
         assert third.next_cursor is None
+
+    async def test_a_conversation_is_listed_once_although_its_turns_are_spread(
+        self, history: ConversationHistory
+    ) -> None:
+        for conversation in (HOME, WORK, HOME):
+            await begin(history, new_turn(conversation_id=conversation))
+        first = await history.conversations(ADA, 1, None)
+        second = await history.conversations(ADA, 1, first.next_cursor)
+        assert [(HOME, 2), (WORK, 1)] == [(c.id, c.turns) for c in (*first.items, *second.items)]
+        assert second.next_cursor is None
 
     async def test_an_unknown_user_has_no_conversations(self, history: ConversationHistory) -> None:
         await begin(history, new_turn(user_id=BOB))
@@ -497,10 +513,18 @@ class DurableHistoryContract(ConversationHistoryContract):
         async with self.opened(tmp_path) as history:
             assert replace(turn, reply="Hi, th") == await history.get(turn.id, None)
 
-    async def test_a_running_turn_can_be_abandoned_after_reopening(self, tmp_path: Path) -> None:
+    async def test_turns_survive_a_process_that_dies(self, tmp_path: Path) -> None:
+        running, finished = new_turn(), new_turn()
+        await self.call_in_dying_process(tmp_path, begin, running)
+        await self.call_in_dying_process(tmp_path, complete, finished)
+        async with self.opened(tmp_path) as history:
+            page = await history.page(ADA, None, 10, None)
+            assert [running, finished.completed("Hi", "stop")] == list(page.items)
+
+    async def test_an_expired_lease_is_still_expired_after_reopening(self, tmp_path: Path) -> None:
         turn = new_turn()
         async with self.opened(tmp_path) as history:
-            await begin(history, turn)
+            await begin(history, turn, lease=timedelta(0))
         async with self.opened(tmp_path) as history:
             assert await history.finish_abandoned() == 1
             assert turn.ended_by(WorkerLost(), "") == await history.get(turn.id, None)
@@ -522,6 +546,15 @@ class DurableHistoryContract(ConversationHistoryContract):
             assert turns == list((await history.page(ADA, None, 10, None)).items)
             assert turns[:2] == list((await history.page(ADA, None, 10, cursor)).items)
 
+    async def test_positions_are_not_reused_after_a_deletion_and_reopening(self, tmp_path: Path) -> None:
+        async with self.opened(tmp_path) as history:
+            await complete_several(history, 10)
+            cursor = (await history.page(ADA, None, 2, None)).next_cursor
+            await history.clear(ADA, None)
+        async with self.opened(tmp_path) as history:
+            await complete_several(history, 3)
+            assert list((await history.page(ADA, None, 10, cursor)).items) == []
+
     async def test_conversations_survive_reopening(self, tmp_path: Path) -> None:
         async with self.opened(tmp_path) as history:
             await complete_several(history, 2, HOME)
@@ -529,3 +562,15 @@ class DurableHistoryContract(ConversationHistoryContract):
             assert [Conversation(ADA, HOME, START, START, 2)] == list(
                 (await history.conversations(ADA, 10, None)).items
             )
+
+
+class ExclusiveHistoryContract(DurableHistoryContract):
+    """Run by every durable ConversationHistory that a single process opens exclusively."""
+
+    async def test_a_running_turn_can_be_abandoned_after_reopening(self, tmp_path: Path) -> None:
+        turn = new_turn()
+        async with self.opened(tmp_path) as history:
+            await begin(history, turn)
+        async with self.opened(tmp_path) as history:
+            assert await history.finish_abandoned() == 1
+            assert turn.ended_by(WorkerLost(), "") == await history.get(turn.id, None)

@@ -13,6 +13,7 @@ from application.ports.llm import (
     LLMAuthFailed,
     LLMContextTooLong,
     LLMDisconnected,
+    LLMError,
     LLMFailed,
     LLMInvalid,
     LLMRateLimited,
@@ -24,12 +25,15 @@ from tests.contract.suite import Suite
 
 MESSAGES = [Message(Role.SYSTEM, "Be brief."), Message(Role.USER, "Grüße, 世界")]
 DELTAS = ["Hello", ", ", "world", "!"]
+UNSTORABLE_DELTAS = ["", "nul \0 inside", "lone \ud83d high", "lone \ude00 low"]
 
 
 class Behaviour(StrEnum):
     """What the model does. Unless stated otherwise it streams DELTAS, finishes with "stop" and reports Usage(10, 4).
 
-    The values are model names that the scripted upstream knows.
+    Only tests with REPORTS_USAGE depend on that usage.
+
+    The values are model names of this repository's scripted upstream, and mean nothing to other adapters.
     """
 
     COMPLETES = "ok"
@@ -37,9 +41,13 @@ class Behaviour(StrEnum):
     """Finishes with "length"."""
     FILTERS_CONTENT = "content_filter"
     """Finishes with "content_filter"."""
+    REPORTS_USAGE = "usage"
+    """As COMPLETES. A provider that never reports usage cannot do this."""
     REPORTS_NO_USAGE = "nousage"
     SAYS_NOTHING = "empty"
     """Finishes without any text."""
+    SENDS_UNSTORABLE_TEXT = "unicode"
+    """Streams UNSTORABLE_DELTAS."""
 
     LIMITS_THE_RATE = "429-60"
     """Rejects the call and asks to wait 60 s."""
@@ -57,31 +65,35 @@ class Behaviour(StrEnum):
     """Sends an error after two deltas."""
     SENDS_INVALID_DATA_AFTER_2 = "badjson-2"
     SENDS_TOO_MUCH_AFTER_2 = "bigline-2"
-    """Sends a line longer than any reply needs after two deltas."""
+    """Sends an event that exceeds the adapter's buffer (30 MB is enough for ours) after two deltas."""
     HANGS_AFTER_2 = "hang-2"
     """Sends nothing more after two deltas."""
     ENDS_WITHOUT_A_REASON = "nodone"
     """Ends the stream after all deltas, without a finish reason."""
     ENDS_WITHOUT_A_LAST_EVENT = "nodone-bare"
-    """As before, and without an empty line after the last event."""
+    """Ends the stream within an event, e.g. in the middle of a line, or without the empty line that ends it in SSE."""
 
 
 class LLMUnderTest(ABC):
-    """Makes LLMs and observes the model behind them."""
+    """Makes LLMs and observes the model behind them, e.g. a fake server that is started by `opened`."""
 
     @abstractmethod
     def llm(self, behaviour: Behaviour) -> LLM:
-        """An LLM whose model behaves like this."""
+        """Return an LLM whose model behaves like this.
+
+        If the model can never do so, call `pytest.skip` with the reason, e.g. a model in this process that cannot
+        disconnect.
+        """
         ...
 
     @abstractmethod
     def received(self) -> Sequence[Sequence[Message]]:
-        """The messages of each call that the models have received."""
+        """Return the messages of each call that the models have received."""
         ...
 
     @abstractmethod
     def open_calls(self) -> int:
-        """How many calls the models are still serving."""
+        """Return the number of calls that the models are still serving."""
         ...
 
     async def until_closed(self) -> None:
@@ -134,7 +146,7 @@ class LLMContract(Suite[LLMUnderTest]):
             assert reply.finish_reason == reason
 
     @pytest.mark.parametrize(
-        ("behaviour", "usage"), [(Behaviour.COMPLETES, Usage(10, 4)), (Behaviour.REPORTS_NO_USAGE, None)]
+        ("behaviour", "usage"), [(Behaviour.REPORTS_USAGE, Usage(10, 4)), (Behaviour.REPORTS_NO_USAGE, None)]
     )
     async def test_a_finished_reply_has_the_reported_usage(
         self, model: LLMUnderTest, behaviour: Behaviour, usage: Usage | None
@@ -143,6 +155,14 @@ class LLMContract(Suite[LLMUnderTest]):
             async for _ in reply:
                 pass
             assert reply.usage == usage
+
+    async def test_text_that_cannot_be_stored_is_replaced_or_left_out(self, model: LLMUnderTest) -> None:
+        deltas = await read_all(model.llm(Behaviour.SENDS_UNSTORABLE_TEXT))
+        assert all(deltas)
+        text = "".join(deltas)
+        assert [word for word in ("nul", "inside", "high", "low") if word in text] == ["nul", "inside", "high", "low"]
+        assert "\0" not in text
+        text.encode()  # raises if there is a lone surrogate
 
     async def test_an_empty_reply_has_no_deltas(self, model: LLMUnderTest) -> None:
         assert await read_all(model.llm(Behaviour.SAYS_NOTHING)) == []
@@ -183,9 +203,10 @@ class LLMContract(Suite[LLMUnderTest]):
         self, model: LLMUnderTest, behaviour: Behaviour, error: type[ChatError]
     ) -> None:
         deltas: list[str] = []
-        with pytest.raises(error):
+        with pytest.raises(error) as raised:
             await collect(model.llm(behaviour), deltas)
         assert deltas == DELTAS[:2]
+        assert not (isinstance(raised.value, LLMError) and raised.value.repeatable)
         await model.until_closed()
 
     @pytest.mark.parametrize("behaviour", [Behaviour.ENDS_WITHOUT_A_REASON, Behaviour.ENDS_WITHOUT_A_LAST_EVENT])

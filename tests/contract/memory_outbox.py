@@ -34,9 +34,11 @@ class OutboxStore(ConversationHistory, MemoryOutbox, Protocol):
     """A history and the outbox that shares its transactions."""
 
 
-async def begin(store: OutboxStore, user: UserId = ADA, conversation: ConversationId = HOME) -> Turn:
+async def begin(
+    store: OutboxStore, user: UserId = ADA, conversation: ConversationId = HOME, lease: timedelta = HOUR
+) -> Turn:
     turn = Turn(TurnId(str(uuid4())), user, conversation, START, "Hello")
-    await store.begin(TurnBegin(turn, HOUR))
+    await store.begin(TurnBegin(turn, lease))
     return turn
 
 
@@ -49,6 +51,10 @@ async def finish(store: OutboxStore, turn: Turn, *, remember: bool = True) -> Tu
 async def complete(store: OutboxStore, user: UserId = ADA, conversation: ConversationId = HOME) -> Turn:
     """Complete a turn that is due for memory."""
     return await finish(store, await begin(store, user, conversation))
+
+
+async def begin_forgetting(store: OutboxStore, user: UserId) -> None:
+    await store.begin_forgetting(user)
 
 
 async def claim(store: OutboxStore, limit: int = 100, lease: timedelta = HOUR) -> Sequence[OutboxJob]:
@@ -159,6 +165,20 @@ class MemoryOutboxContract(Suite[OutboxStore]):
         assert [other] == await claimed_turns(store)
         assert OutboxCounts(pending=1, dead=0, forgetting=0) == await store.counts()
 
+    async def test_deleting_a_turn_that_was_given_up_removes_it(self, store: OutboxStore) -> None:
+        await complete(store)
+        await store.give_up(await claim_turn(store))
+        await store.clear(ADA, None)
+
+        assert EMPTY == await store.counts()
+
+    async def test_an_abandoned_turn_does_not_enter_the_outbox(self, store: OutboxStore) -> None:
+        turn = await begin(store, lease=NOW)
+        await store.finish_abandoned()
+        await store.finish(TurnEnd(turn.completed("Hi", "stop"), remember=True))
+
+        assert EMPTY == await store.counts()
+
     async def test_a_turn_deleted_while_claimed_can_still_be_settled(self, store: OutboxStore) -> None:
         await complete(store)
         job = await claim_turn(store)
@@ -204,6 +224,18 @@ class MemoryOutboxContract(Suite[OutboxStore]):
         await store.postpone(current, NOW)
         assert 1 == (await claim_turn(store)).attempts
 
+    @pytest.mark.parametrize("method", ["end_forgetting", "postpone"])
+    async def test_a_claim_to_forget_that_was_taken_over_has_no_effect(self, store: OutboxStore, method: str) -> None:
+        await store.begin_forgetting(ADA)
+        [stale] = await claim(store, lease=NOW)
+        current = await claim_forgetting(store)
+        await getattr(store, method)(stale, *([HOUR] if method == "postpone" else []))
+
+        assert 0 == await store.forget_attempts(ADA)
+        assert [] == await claim(store)
+        await store.postpone(current, NOW)
+        assert 1 == (await claim_forgetting(store)).attempts
+
     async def test_a_claimed_user_has_no_job_due_until_released(self, store: OutboxStore) -> None:
         turn = await complete(store)
         held = await store.claim_user(ADA, HOUR)
@@ -247,6 +279,13 @@ class MemoryOutboxContract(Suite[OutboxStore]):
 
         assert [] == await claim(store)
         assert EMPTY == await store.counts()
+
+    async def test_forgetting_a_user_removes_their_turns_that_were_given_up(self, store: OutboxStore) -> None:
+        await complete(store)
+        await store.give_up(await claim_turn(store))
+        await store.begin_forgetting(ADA)
+
+        assert OutboxCounts(pending=0, dead=0, forgetting=1) == await store.counts()
 
     async def test_a_turn_that_runs_while_its_user_is_forgotten_is_not_enqueued(self, store: OutboxStore) -> None:
         running, other = await begin(store, ADA), await begin(store, BOB)
@@ -316,6 +355,26 @@ class MemoryOutboxContract(Suite[OutboxStore]):
 
         assert (await claim_forgetting(store)).unsettled
 
+    @pytest.mark.parametrize("method", ["postpone", "give_up"])
+    async def test_an_unconfirmed_write_of_a_turn_leaves_forgetting_unsettled(
+        self, store: OutboxStore, method: str
+    ) -> None:
+        await complete(store)
+        delay = [NOW] if method == "postpone" else []
+        await getattr(store, method)(await claim_turn(store), *delay, unsettled_for=HOUR)
+        await store.begin_forgetting(ADA)
+
+        assert (await claim_forgetting(store)).unsettled
+
+    async def test_a_later_write_does_not_settle_an_earlier_one(self, store: OutboxStore) -> None:
+        for unsettled_for in (HOUR, NOW, None):
+            held = await store.claim_user(ADA, HOUR)
+            assert held is not None
+            await store.release(held, unsettled_for=unsettled_for)
+        await store.begin_forgetting(ADA)
+
+        assert (await claim_forgetting(store)).unsettled
+
     async def test_an_unconfirmed_write_settles_after_its_time(self, store: OutboxStore) -> None:
         await complete(store)
         await store.postpone(await claim_turn(store), HOUR, unsettled_for=NOW)
@@ -336,7 +395,9 @@ class MemoryOutboxContract(Suite[OutboxStore]):
             await store.begin_forgetting(user)
 
         assert OutboxCounts(pending=1, dead=0, forgetting=2) == await store.counts()
-        assert [ForgetUser, ForgetUser] == [type(job) for job in await claim(store, limit=2)]
+        jobs = await claim(store, limit=2)
+        assert [ForgetUser, ForgetUser] == [type(job) for job in jobs]
+        assert [BOB, ADA] == [job.claim.user_id for job in jobs]
 
 
 class DurableMemoryOutboxContract(MemoryOutboxContract):
@@ -377,7 +438,24 @@ class DurableMemoryOutboxContract(MemoryOutboxContract):
             assert 0 == await store.forget_attempts(ADA)
             await claim_forgetting(store)
 
-    async def test_the_memory_epoch_survives_reopening(self, tmp_path: Path) -> None:
+    async def test_an_unconfirmed_write_leaves_forgetting_unsettled_after_reopening(self, tmp_path: Path) -> None:
+        async with self.opened(tmp_path) as store:
+            held = await store.claim_user(ADA, HOUR)
+            assert held is not None
+            await store.release(held, unsettled_for=HOUR)
+        async with self.opened(tmp_path) as store:
+            await store.begin_forgetting(ADA)
+            assert (await claim_forgetting(store)).unsettled
+
+    async def test_the_outbox_survives_a_process_that_dies(self, tmp_path: Path) -> None:
+        await self.call_in_dying_process(tmp_path, complete, BOB)
+        await self.call_in_dying_process(tmp_path, begin_forgetting, ADA)
+        async with self.opened(tmp_path) as store:
+            assert OutboxCounts(pending=1, dead=0, forgetting=1) == await store.counts()
+
+    async def test_a_turn_that_ran_while_its_user_was_forgotten_is_not_enqueued_after_reopening(
+        self, tmp_path: Path
+    ) -> None:
         async with self.opened(tmp_path) as store:
             turn = await begin(store)
             await store.begin_forgetting(ADA)

@@ -11,7 +11,7 @@ from adapters.history_observed import ObservedHistory
 from adapters.history_sql import HistorySQL
 from adapters.sql.sqlite.database import SQLiteDatabase
 from application.ports.history import ConversationHistory
-from tests.contract.conversation_history import ConversationHistoryContract, DurableHistoryContract
+from tests.contract.conversation_history import ConversationHistoryContract, ExclusiveHistoryContract
 from tests.harness.script import Observed
 
 
@@ -22,8 +22,9 @@ class TestHistoryInMemory(ConversationHistoryContract):
         yield HistoryInMemory()
 
 
+@pytest.mark.row("S31")
 @pytest.mark.row("U22")
-class TestHistorySQLite(DurableHistoryContract):
+class TestHistorySQLite(ExclusiveHistoryContract):
     @asynccontextmanager
     async def opened(self, directory: Path) -> AsyncIterator[ConversationHistory]:
         database = SQLiteDatabase(f"sqlite:///{directory}/chat.db")

@@ -20,7 +20,7 @@ from application.ports.llm import (
 )
 from domain.conversation import Message, Role
 from domain.errors import OutputLimit
-from tests.contract.llm import DELTAS, Behaviour, LLMContract, LLMUnderTest
+from tests.contract.llm import DELTAS, UNSTORABLE_DELTAS, Behaviour, LLMContract, LLMUnderTest
 from tests.harness.fakes import ScriptedLLM, ScriptedReply
 from tests.harness.scripted_upstream import ScriptedUpstream
 
@@ -28,8 +28,10 @@ SCRIPTS = {
     Behaviour.COMPLETES: ScriptedReply(),
     Behaviour.REACHES_ITS_TOKEN_LIMIT: ScriptedReply(finish_reason="length"),
     Behaviour.FILTERS_CONTENT: ScriptedReply(finish_reason="content_filter"),
+    Behaviour.REPORTS_USAGE: ScriptedReply(),
     Behaviour.REPORTS_NO_USAGE: ScriptedReply(usage=None),
     Behaviour.SAYS_NOTHING: ScriptedReply(deltas=()),
+    Behaviour.SENDS_UNSTORABLE_TEXT: ScriptedReply(deltas=["nul inside", "lone high", "lone low"]),
     Behaviour.LIMITS_THE_RATE: ScriptedReply(refusal=LLMRateLimited(retry_after=60)),
     Behaviour.REJECTS_THE_CREDENTIALS: ScriptedReply(refusal=LLMAuthFailed()),
     Behaviour.FAILS: ScriptedReply(refusal=LLMFailed()),
@@ -98,6 +100,7 @@ class TestLLMOpenAI(LLMContract):
     @asynccontextmanager
     async def opened(self, directory: Path) -> AsyncIterator[LLMUnderTest]:
         async with ScriptedUpstream() as upstream:
+            upstream.nasty_texts = tuple(UNSTORABLE_DELTAS)
             model = self.model_type(upstream)
             yield model
             for llm in model.llms:
