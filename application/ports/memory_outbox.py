@@ -66,7 +66,8 @@ class MemoryOutbox(Protocol):
     or not at all.
 
     A durable store keeps all of it across restarts, except that in a store that a single process opens exclusively, the
-    claims of earlier processes expire when it is opened.
+    claims of earlier processes expire when it is opened. A write of theirs counts as unconfirmed until its claim would
+    have expired.
 
     Every method raises:
         HistoryUnavailable: nothing was read or written.
