@@ -150,7 +150,7 @@ class Container(containers.DeclarativeContainer):
     )
     outbox_worker = providers.Singleton(OutboxWorker, memory, history, observer, now)
     forgetting = providers.Singleton(Forgetting, memory, history, observer, outbox_worker.provided.wake)
-    user_lock = providers.Singleton(UserLock, memory, history, outbox_worker.provided.wake)
+    user_lock = providers.Singleton(UserLock, memory, history, observer, outbox_worker.provided.wake)
     recall = providers.Singleton(Recall, memory, forgetting, observer)
 
     generate_reply = providers.Singleton(

@@ -19,13 +19,13 @@ _IDLE: Final = and_(~_CLAIMED, ~_FORGETTING, memory_users.c.unsettled_until <= b
 """Nothing is left to do for the user."""
 
 _FORGETS_DUE: Final = (
-    select(memory_users.c.user_id, memory_users.c.forget_attempts, memory_users.c.unsettled_until)
+    select(memory_users.c.user_id)
     .where(memory_users.c.forget_at <= bindparam("now"), ~_CLAIMED)
     .order_by(memory_users.c.forget_at)
     .limit(bindparam("rows"))
 )
 _NEXT_TURN_DUE: Final = (
-    select(turns, remembering.c.attempts)
+    select(turns.c.id, turns.c.user_id)
     .join_from(remembering, turns, turns.c.id == remembering.c.turn_id)
     .where(
         remembering.c.due_at <= bindparam("now"),
@@ -33,6 +33,11 @@ _NEXT_TURN_DUE: Final = (
     )
     .order_by(remembering.c.due_at)
     .limit(1)
+)
+_STILL_DUE: Final = (
+    select(turns, remembering.c.attempts)
+    .join_from(remembering, turns, turns.c.id == remembering.c.turn_id)
+    .where(turns.c.id == bindparam("turn"), remembering.c.due_at <= bindparam("now"))
 )
 _HAS_IDLE: Final = select(memory_users.c.user_id).where(_IDLE).limit(1)
 _PURGE_IDLE: Final = delete(memory_users).where(_IDLE)
@@ -45,20 +50,25 @@ def has_work(connection: Connection, now: datetime) -> bool:
 
 
 def claim(connection: Connection, limit: int, lease: timedelta, now: datetime) -> Sequence[OutboxJob]:
+    """Claim jobs. Each is read again with or after its claim: another worker may have done it since it was found."""
     connection.execute(_PURGE_IDLE, {"now": now})
     jobs: list[OutboxJob] = []
     users: set[UserId] = set()
-    for user_id, attempts, unsettled_until in connection.execute(_FORGETS_DUE, {"now": now, "rows": limit}).all():
-        if claimed := _claim(connection, UserId(user_id), lease, now):
-            jobs.append(ForgetUser(claimed, attempts, unsettled_until > now))
+    for user_id in connection.execute(_FORGETS_DUE, {"now": now, "rows": limit}).scalars().all():
+        values = {"user": user_id, "token": uuid4().hex, "expires_at": now + lease, "now": now}
+        if row := connection.execute(_CLAIM_FORGETTING, values).first():
+            claimed = Claim(UserId(user_id), values["token"])
+            jobs.append(ForgetUser(claimed, row.forget_attempts, row.unsettled_until > now))
     while len(jobs) < limit:  # one at a time, because each claim excludes the other turns of its user
         row = connection.execute(_NEXT_TURN_DUE, {"now": now}).one_or_none()
         if row is None or row.user_id in users:  # the latter only if the lease is zero
             break
-        turn = turn_of(row[:-1])
-        users.add(turn.user_id)
-        if claimed := _claim(connection, turn.user_id, lease, now):
-            jobs.append(RememberTurn(claimed, turn, row[-1]))
+        users.add(UserId(row.user_id))
+        if held := _claim(connection, UserId(row.user_id), lease, now):
+            if due := connection.execute(_STILL_DUE, {"turn": row.id, "now": now}).one_or_none():
+                jobs.append(RememberTurn(held, turn_of(due[:-1]), due[-1]))
+            else:
+                release(connection, held, None, now)
     return jobs
 
 
@@ -67,6 +77,12 @@ _CLAIM: Final = text(
     " ON CONFLICT (user_id) DO UPDATE SET claim = excluded.claim, claim_expires_at = excluded.claim_expires_at"
     " WHERE memory_users.claim_expires_at <= :now RETURNING user_id"
 ).bindparams(bindparam("expires_at", type_=Instant), bindparam("now", type_=Instant))
+_CLAIM_FORGETTING: Final = (
+    update(memory_users)
+    .where(_USER, memory_users.c.forget_at <= bindparam("now"), ~_CLAIMED)
+    .values(claim=bindparam("token"), claim_expires_at=bindparam("expires_at"))
+    .returning(memory_users.c.forget_attempts, memory_users.c.unsettled_until)
+)
 _IS_FORGETTING: Final = select(memory_users.c.user_id).where(_USER, _FORGETTING)
 
 
@@ -150,8 +166,8 @@ _BEGIN_FORGETTING: Final = text(
 
 def begin_forgetting(connection: Connection, user_id: UserId, now: datetime) -> None:
     user: dict[str, Any] = {"user": user_id}
+    connection.execute(_NEXT_EPOCH, user)  # first: it waits for transactions that add turns of the epoch before
     connection.execute(_WITHDRAW, user)
-    connection.execute(_NEXT_EPOCH, user)
     connection.execute(_BEGIN_FORGETTING, {**user, "now": now})
 
 

@@ -7,8 +7,10 @@ from datetime import timedelta
 
 import anyio
 
+from application.ports.history import HistoryError
 from application.ports.memory import LongTermMemory, MemoryUnavailable
 from application.ports.memory_outbox import Claim, MemoryOutbox
+from application.ports.turn_observer import BackgroundFailure, TurnObserver, Where
 from domain.conversation import UserId
 
 
@@ -21,6 +23,7 @@ class UserLock:
 
     memory: LongTermMemory
     outbox: MemoryOutbox
+    observer: TurnObserver
     wake_worker: Callable[[], None]
     lease: timedelta = timedelta(minutes=5)
     """Upper bound of a change; the lock is lost afterwards."""
@@ -51,16 +54,25 @@ class UserLock:
             raise
         finally:
             with anyio.CancelScope(shield=True):
-                await self.outbox.release(claim, unsettled_for=unsettled_for)
+                await self._release(claim, unsettled_for)
             self.wake_worker()  # a job of this user may have become due meanwhile
 
     async def _claim(self, user_id: UserId) -> Claim:
-        with anyio.move_on_after(self.wait_timeout):
-            while True:
+        give_up_at = anyio.current_time() + self.wait_timeout
+        while True:
+            # Shielded: the store claims the user even if its caller is cancelled, and then no caller would release it.
+            with anyio.CancelScope(shield=True):
                 claim = await self.outbox.claim_user(user_id, self.lease)
-                if claim is not None:
-                    return claim
-                if await self.outbox.forget_attempts(user_id) is not None:
-                    raise MemoryUnavailable("The user is being forgotten.", retry_after=5)
-                await anyio.sleep(self.poll_interval)
-        raise MemoryUnavailable("Another change to the user's memories is in progress.", retry_after=5)
+            if claim is not None:
+                return claim
+            if await self.outbox.forget_attempts(user_id) is not None:
+                raise MemoryUnavailable("The user is being forgotten.", retry_after=5)
+            if anyio.current_time() >= give_up_at:
+                raise MemoryUnavailable("Another change to the user's memories is in progress.", retry_after=5)
+            await anyio.sleep(self.poll_interval)
+
+    async def _release(self, claim: Claim, unsettled_for: timedelta | None) -> None:
+        try:
+            await self.outbox.release(claim, unsettled_for=unsettled_for)
+        except HistoryError as error:  # the change stands; the claim expires by itself
+            self.observer.observe(BackgroundFailure(Where.RELEASING_USER, error))

@@ -17,6 +17,7 @@ class Where(StrEnum):
     SAVING_PROGRESS = "saving the text so far"
     ENDING_ABANDONED_TURNS = "ending abandoned turns"
     WRITING_EVENTS = "writing a turn's events"
+    RELEASING_USER = "releasing a user whose memories were changed"
     RELEASING_LEASE = "releasing the lease of a conversation"
     CLAIMING_JOBS = "claiming jobs from the memory outbox"
     RUNNING_JOB = "running a job of the memory outbox"

@@ -17,7 +17,7 @@ from application.memory.outbox_worker import REMEMBER_POLICY, OutboxWorker
 from application.memory.user_lock import UserLock
 from application.ports.history import HistoryUnavailable, TurnBegin, TurnEnd
 from application.ports.memory import MemoryRefused, MemoryUnavailable
-from application.ports.memory_outbox import OutboxCounts, OutboxJob, RememberTurn
+from application.ports.memory_outbox import Claim, OutboxCounts, OutboxJob, RememberTurn
 from application.ports.turn_observer import Where
 from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, UserId
 from tests.harness.fakes import LearningMemory
@@ -55,7 +55,7 @@ class Script:
             self.memory, self.outbox, self.observer, self.worker.wake, wait_timeout=self.wait_timeout, poll_interval=0
         )
         self.lock = UserLock(
-            self.memory, self.outbox, self.worker.wake, wait_timeout=self.wait_timeout, poll_interval=0
+            self.memory, self.outbox, self.observer, self.worker.wake, wait_timeout=self.wait_timeout, poll_interval=0
         )
 
     async def begin(self, text: str = "I like tea", user: UserId = ADA) -> Turn:
@@ -640,3 +640,42 @@ def referents(references: Sequence["weakref.ref[TrackedId]"]) -> list[TrackedId 
     """Return the ids that something still refers to, and None for the others."""
     gc.collect()
     return [reference() for reference in references]
+
+
+class SlowClaims(HistoryInMemory):
+    """Claims users, but answers late."""
+
+    async def claim_user(self, user_id: UserId, lease: timedelta) -> Claim | None:
+        claim = await super().claim_user(user_id, lease)
+        await anyio.sleep(0.02)
+        return claim
+
+
+async def test_a_caller_that_is_cancelled_while_it_claims_a_user_leaves_no_claim() -> None:
+    script = Script(store=SlowClaims)
+    with anyio.move_on_after(0.01):
+        async with script.lock.held(ADA):
+            await anyio.sleep_forever()
+
+    assert await script.outbox.claim_user(ADA, HOUR)
+
+
+async def test_a_claim_that_arrives_at_the_end_of_the_wait_is_used() -> None:
+    script = Script(store=SlowClaims, wait_timeout=0.01)
+    async with script.lock.held(ADA):
+        pass
+
+    assert await script.outbox.claim_user(ADA, HOUR)
+
+
+class UnreleasableUsers(HistoryInMemory):
+    async def release(self, claim: Claim, *, unsettled_for: timedelta | None = None) -> None:
+        raise HistoryUnavailable
+
+
+async def test_a_change_stands_if_its_user_cannot_be_released() -> None:
+    script = Script(store=UnreleasableUsers)
+    async with script.lock.held(ADA):
+        pass
+
+    assert [Where.RELEASING_USER] == [where for where, _ in script.observer.failures]
