@@ -10,7 +10,6 @@ from application.ports.history import ConversationHistory, TurnBegin, TurnEnd
 from application.ports.memory_outbox import Claim, ForgetUser, MemoryOutbox, OutboxCounts, OutboxJob, RememberTurn
 from application.ports.turn_observer import StoreCalled, TurnObserver
 from domain.conversation import Conversation, ConversationId, Exchange, Turn, TurnId, UserId
-from domain.errors import ChatError
 from domain.paging import Page
 
 T = TypeVar("T")
@@ -29,10 +28,10 @@ class ObservedHistory(ConversationHistory, MemoryOutbox):
 
     async def _call(self, operation: str, call: Coroutine[Any, Any, T]) -> T:
         started = anyio.current_time()
-        error: ChatError | None = None
+        error: Exception | None = None
         try:
             return await call
-        except ChatError as raised:
+        except Exception as raised:
             error = raised
             raise
         finally:

@@ -104,7 +104,7 @@ class StoreCalled:
 
     operation: str
     seconds: float
-    error: ChatError | None
+    error: Exception | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ class GetTurn:
 
     history: ConversationHistory
 
-    async def __call__(self, turn_id: TurnId, owner: UserId | None = None) -> Turn:
+    async def __call__(self, turn_id: TurnId, owner: UserId | None) -> Turn:
         return await self.history.get(turn_id, owner)
 
 
@@ -38,7 +38,7 @@ class StopTurn:
     history: ConversationHistory
     live_turns: LiveTurns
 
-    async def __call__(self, turn_id: TurnId, owner: UserId | None = None) -> Turn:
+    async def __call__(self, turn_id: TurnId, owner: UserId | None) -> Turn:
         turn = await self.history.get(turn_id, owner)
         await self.live_turns.stop(turn_id, turn.user_id)
         return await self.history.get(turn_id, owner)

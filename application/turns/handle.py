@@ -1,8 +1,7 @@
 """A turn in progress, as its callers see it."""
 
 from contextlib import AbstractAsyncContextManager
-from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from application.ports.live_turns import Batch, End, LiveTurnsUnavailable, Reader
 from domain.conversation import Turn
@@ -46,12 +45,10 @@ class TurnHandle(AbstractAsyncContextManager["TurnHandle"]):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc_info: Any) -> None:
         if self._lost is not None:  # tells the log that the reader did not leave
-            kind, error, trace = LiveTurnsUnavailable, self._lost, self._lost.__traceback__
-        await self._reader.__aexit__(kind, error, trace)
+            exc_info = LiveTurnsUnavailable, self._lost, self._lost.__traceback__
+        await self._reader.__aexit__(*exc_info)
 
 
 class EndedReader(Reader):

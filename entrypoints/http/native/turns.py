@@ -20,12 +20,12 @@ router = APIRouter(prefix="/api/chat/turns", tags=["turns"])
 
 @router.get("/{turn_id}", summary="Get a turn", responses=problems(TurnNotFound, *STORE))
 async def get_turn(turn_id: str, get: GetTurnDep) -> TurnView:
-    return TurnView.of(await get(TurnId(turn_id)))
+    return TurnView.of(await get(TurnId(turn_id), None))
 
 
 @router.post("/{turn_id}/stop", summary="Stop a running turn", responses=problems(TurnNotFound, *STORE, *LIVE))
 async def stop_turn(turn_id: str, stop: StopTurnDep) -> TurnView:
-    return TurnView.of(await stop(TurnId(turn_id)))
+    return TurnView.of(await stop(TurnId(turn_id), None))
 
 
 @router.get(
@@ -48,7 +48,7 @@ async def follow_turn(
     after: Annotated[str | None, Query(description="The same, for clients that cannot set headers.")] = None,
 ) -> Response:
     seen = _event_number(last_event_id, after)
-    turn = await get(TurnId(turn_id))
+    turn = await get(TurnId(turn_id), None)
     try:
         handle = await follow(turn, seen)
     except StreamExpired as expired:
