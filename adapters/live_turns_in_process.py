@@ -33,11 +33,11 @@ class _Log(EventLog):
         self.waiters: set[asyncio.Future[bool]] = set()
         """Resolved with True at the next event, or with False when a reader's timeout passes."""
 
-    async def accept(self) -> None:
+    def accept(self) -> None:
         self.accepted = True
         self._wake()
 
-    async def append(self, deltas: Sequence[str]) -> None:
+    def append(self, deltas: Sequence[str]) -> None:
         self.deltas += deltas
         self._wake()
 

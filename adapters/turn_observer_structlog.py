@@ -17,7 +17,7 @@ from application.ports.turn_observer import (
     TurnObserver,
     TurnRejected,
 )
-from domain.conversation import UserId
+from domain.conversation import Turn, TurnStatus, UserId
 from domain.errors import ChatError, InternalError
 
 
@@ -59,7 +59,7 @@ class TurnObserverStructlog(TurnObserver):
         turn, error, usage = event.turn, event.error, event.turn.usage
         first = event.first_delta_seconds
         self._log.log(
-            self._level(error),
+            self._level(turn, error),
             f"turn {turn.status}",
             turn_id=turn.id,
             user=self._pseudonym(turn.user_id),
@@ -76,7 +76,9 @@ class TurnObserverStructlog(TurnObserver):
             **({"exc_info": error} if isinstance(error, InternalError) else {}),
         )
 
-    def _level(self, error: ChatError | None) -> int:
+    def _level(self, turn: Turn, error: ChatError | None) -> int:
+        if error is None and turn.status is not TurnStatus.COMPLETED:  # another worker ended it
+            return logging.WARNING
         if isinstance(error, LLMAuthFailed):
             now = self._clock()
             if now - self._last_auth_error < self._auth_error_interval:

@@ -1,7 +1,7 @@
 """OutboxWorker: has long-term memory remember completed turns and forget users, in the background."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -113,10 +113,12 @@ class OutboxWorker:
                     await self._remember(job)
                 case ForgetUser():
                     await self._forget(job)
-        except Exception as error:  # the job is claimed again when its lease expires
-            self._running -= 1
+        except Exception as error:  # the outcome could not be stored, so the job will be repeated
             self._report(Where.RUNNING_JOB, error)
-        else:
+            await anyio.sleep(self._poll_interval)
+            with suppress(Exception):  # if this fails, too, the claim expires with its lease
+                await self._outbox.release(job.claim, unsettled_for=self._settle_time)
+        finally:
             self._running -= 1
             self.wake()
 

@@ -68,23 +68,24 @@ class Reader(AbstractAsyncContextManager["Reader"], Protocol):
 class EventLog(Protocol):
     """The writing side of a log.
 
-    `accept`, `append` and `close` raise LiveTurnsUnavailable if the event was not recorded. The writer then calls
-    `abandon` and writes nothing more.
+    `accept` and `append` only buffer, so that they neither wait nor leave text half written when a turn is cancelled.
+    An adapter whose readers are in other processes flushes in the background. All three methods raise
+    LiveTurnsUnavailable if the log cannot record further events; the writer then calls `abandon` and writes no more.
     """
 
     @abstractmethod
-    async def accept(self) -> None:
+    def accept(self) -> None:
         """Record that the model has started to answer."""
         ...
 
     @abstractmethod
-    async def append(self, deltas: Sequence[str]) -> None:
+    def append(self, deltas: Sequence[str]) -> None:
         """Append one event per delta."""
         ...
 
     @abstractmethod
     async def close(self, end: End) -> None:
-        """Append the last event."""
+        """Append the last event, and return when all readers can receive it."""
         ...
 
     @abstractmethod

@@ -93,10 +93,10 @@ class GenerateReply:
     async def _reply(self, running: RunningTurn, messages: Sequence[Message]) -> str:
         running.prompt = messages
         async with self.llm.reply(messages) as reply:
-            await running.accept()
+            running.accept()
             try:
                 async for deltas in reply:
-                    await running.append(deltas)
+                    running.append(deltas)
                 return reply.finish_reason
             finally:
                 running.usage = reply.usage

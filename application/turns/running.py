@@ -66,7 +66,7 @@ class RunningTurn:
             self.interruption = interruption
             self.scope.cancel()
 
-    async def accept(self) -> None:
+    def accept(self) -> None:
         """The model has started to answer."""
         if self.accepted:  # by an earlier request, which was repeated with a shorter prompt
             return
@@ -74,11 +74,11 @@ class RunningTurn:
         self._observer.observe(TurnAccepted(self.turn, anyio.current_time() - self.started_at))
         if self._log is not None:
             try:
-                await self._log.accept()
+                self._log.accept()
             except Exception as error:
                 self._abandon_log(error)
 
-    async def append(self, deltas: Sequence[str]) -> None:
+    def append(self, deltas: Sequence[str]) -> None:
         """Add to the reply, and publish it to the readers.
 
         Raises:
@@ -90,7 +90,7 @@ class RunningTurn:
         deltas = self.reply.add(deltas)
         if self._log is not None:
             try:
-                await self._log.append(deltas)
+                self._log.append(deltas)
             except Exception as error:
                 self._abandon_log(error)
         if self.reply.exceeded:

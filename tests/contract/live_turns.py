@@ -72,7 +72,7 @@ class LiveTurnsContract(Suite[LiveTurns]):
 
     async def test_a_reader_receives_earlier_events_after_joining(self, live: LiveTurns) -> None:
         running = await begin(live)
-        await running.log.append(["a", "b"])
+        running.log.append(["a", "b"])
 
         async with await live.join(running.id, ANN) as reader:
             assert Batch(1, ["a", "b"], False, None) == await reader.next(LONG)
@@ -80,10 +80,10 @@ class LiveTurnsContract(Suite[LiveTurns]):
     async def test_a_reader_receives_everything_since_its_last_read_in_one_batch(self, live: LiveTurns) -> None:
         running = await begin(live)
         async with await live.join(running.id, ANN) as reader:
-            await running.log.append(["a"])
+            running.log.append(["a"])
             await reader.next(LONG)
-            await running.log.append(["b"])
-            await running.log.append(["c", "d"])
+            running.log.append(["b"])
+            running.log.append(["c", "d"])
 
             assert Batch(2, ["b", "c", "d"], False, None) == await reader.next(LONG)
 
@@ -94,7 +94,7 @@ class LiveTurnsContract(Suite[LiveTurns]):
             await run_other_tasks()
             assert not asking.done()
 
-            await running.log.append(["a"])
+            running.log.append(["a"])
 
             assert Batch(1, ["a"], False, None) == await asking
 
@@ -110,7 +110,7 @@ class LiveTurnsContract(Suite[LiveTurns]):
 
     async def test_an_idle_wait_returns_nothing(self, live: LiveTurns) -> None:
         running = await begin(live)
-        await running.log.append(["a"])
+        running.log.append(["a"])
         async with await live.join(running.id, ANN) as reader:
             await reader.next(LONG)
 
@@ -131,11 +131,11 @@ class LiveTurnsContract(Suite[LiveTurns]):
             asking = asyncio.create_task(reader.next(LONG))
             await run_other_tasks()
 
-            await running.log.accept()
+            running.log.accept()
 
             assert Batch(1, [], True, None) == await asking
             assert await reader.next(0.01) is None
-            await running.log.append(["a"])
+            running.log.append(["a"])
             assert Batch(1, ["a"], True, None) == await reader.next(LONG)
 
     async def test_a_log_that_was_never_accepted_says_so_at_its_end(self, live: LiveTurns) -> None:
@@ -147,7 +147,7 @@ class LiveTurnsContract(Suite[LiveTurns]):
     async def test_abandoning_a_log_ends_it_for_its_readers(self, live: LiveTurns) -> None:
         running = await begin(live)
         async with await live.join(running.id, ANN) as reader:
-            await running.log.append(["a"])
+            running.log.append(["a"])
             await reader.next(LONG)
             asking = asyncio.create_task(reader.next(LONG))
             await run_other_tasks()
@@ -221,7 +221,7 @@ class LiveTurnsContract(Suite[LiveTurns]):
 
     async def test_reading_after_the_end_returns_the_end_again(self, live: LiveTurns) -> None:
         running = await begin(live)
-        await running.log.append(["a"])
+        running.log.append(["a"])
         await running.log.close(CUT)
         async with await live.join(running.id, ANN) as reader:
             assert Batch(1, ["a"], False, CUT) == await reader.next(LONG)
@@ -230,7 +230,7 @@ class LiveTurnsContract(Suite[LiveTurns]):
     @pytest.mark.parametrize("after", [0, 1, 2, 3])
     async def test_joining_after_an_event_skips_it_and_earlier_ones(self, live: LiveTurns, after: int) -> None:
         running = await begin(live)
-        await running.log.append(["a", "b", "c"])
+        running.log.append(["a", "b", "c"])
         await running.log.close(STOP)
 
         async with await live.join(running.id, ANN, after) as reader:
@@ -238,15 +238,15 @@ class LiveTurnsContract(Suite[LiveTurns]):
 
     async def test_joining_ahead_of_the_log_skips_the_events_up_to_that_number(self, live: LiveTurns) -> None:
         running = await begin(live)
-        await running.log.append(["a"])
+        running.log.append(["a"])
         async with await live.join(running.id, ANN, after=3) as reader:
-            await running.log.append(["b", "c", "d"])
+            running.log.append(["b", "c", "d"])
 
             assert Batch(4, ["d"], False, None) == await reader.next(LONG)
 
     async def test_joining_after_the_end_returns_the_end_with_its_own_number(self, live: LiveTurns) -> None:
         running = await begin(live)
-        await running.log.append(["a"])
+        running.log.append(["a"])
         await running.log.close(STOP)
 
         async with await live.join(running.id, ANN, after=9) as reader:
@@ -257,7 +257,7 @@ class LiveTurnsContract(Suite[LiveTurns]):
         async with await live.join(running.id, ANN) as quick, await live.join(running.id, ANN) as slow:
             seen: list[str] = []
             for text in "abc":
-                await running.log.append([text])
+                running.log.append([text])
                 batch = await quick.next(LONG)
                 assert batch is not None
                 seen += batch.deltas
@@ -273,7 +273,7 @@ class LiveTurnsContract(Suite[LiveTurns]):
             reading = [asyncio.create_task(read_to_end(reader)) for reader in readers]
             deltas = [str(number) for number in range(200)]
             for text in deltas:
-                await running.log.append([text])
+                running.log.append([text])
                 if text.endswith("7"):
                     await asyncio.sleep(0)
             await running.log.close(STOP)
@@ -285,7 +285,7 @@ class LiveTurnsContract(Suite[LiveTurns]):
         async with await live.join(running.id, ANN) as reader:
             with anyio.move_on_after(0.01):
                 await reader.next(LONG)
-            await running.log.append(["a"])
+            running.log.append(["a"])
 
             assert Batch(1, ["a"], False, None) == await reader.next(LONG)
 
@@ -324,7 +324,7 @@ class LiveTurnsContract(Suite[LiveTurns]):
         running = await begin(live, stop_when_left=False)
         async with await live.join(running.id, ANN):
             pass
-        await running.log.append(["a"])
+        running.log.append(["a"])
 
         assert running.stops == []
         async with await live.join(running.id, ANN) as reader:
@@ -344,7 +344,7 @@ class LiveTurnsContract(Suite[LiveTurns]):
 
         assert [Cancelled] == [type(stop) for stop in running.stops]
         assert not stopping.done()
-        await running.log.append(["the last words"])
+        running.log.append(["the last words"])
         await run_other_tasks()
         assert not stopping.done()
         await running.log.close(CUT)
@@ -367,7 +367,7 @@ class LiveTurnsContract(Suite[LiveTurns]):
 
     async def test_a_finished_log_can_still_be_joined(self, live: LiveTurns) -> None:
         running = await begin(live)
-        await running.log.append(["a"])
+        running.log.append(["a"])
         await running.log.close(STOP)
         for _ in range(20):
             await (await begin(live)).log.close(STOP)
@@ -397,7 +397,7 @@ class LiveTurnsContract(Suite[LiveTurns]):
     async def test_readers_of_a_discarded_turn_receive_the_end_with_its_own_number(self, live: LiveTurns) -> None:
         running = await begin(live)
         async with await live.join(running.id, ANN) as reader:
-            await running.log.append(["a", "b"])
+            running.log.append(["a", "b"])
             await reader.next(LONG)
 
             await live.discard(ANN, None)
@@ -408,7 +408,7 @@ class LiveTurnsContract(Suite[LiveTurns]):
     async def test_a_slow_reader_receives_only_the_end_after_a_discard(self, live: LiveTurns) -> None:
         running = await begin(live)
         async with await live.join(running.id, ANN) as reader:
-            await running.log.append(["secret", "words"])
+            running.log.append(["secret", "words"])
 
             await live.discard(ANN, None)
             await running.log.close(CUT)
@@ -436,6 +436,6 @@ class LiveTurnsContract(Suite[LiveTurns]):
             told = asyncio.ensure_future(reader.next(LONG))
             for text in ("a", "b", "c", "d"):
                 await anyio.wait_all_tasks_blocked()
-                await running.log.append([text])
+                running.log.append([text])
 
             assert Batch(4, ["d"], False, None) == await told

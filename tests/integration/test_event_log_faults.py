@@ -72,13 +72,13 @@ class FailingLog(EventLog):
         self._log = log
         self._check = check
 
-    async def accept(self) -> None:
+    def accept(self) -> None:
         self._check("accept")
-        await self._log.accept()
+        self._log.accept()
 
-    async def append(self, deltas: Sequence[str]) -> None:
+    def append(self, deltas: Sequence[str]) -> None:
         self._check("append")
-        await self._log.append(deltas)
+        self._log.append(deltas)
 
     async def close(self, end: End) -> None:
         self._check("close")

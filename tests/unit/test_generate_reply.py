@@ -500,20 +500,20 @@ class FailingLog(EventLog):
         self._log = log
         self._method = method
 
-    async def _before(self, method: str) -> None:
+    def _before(self, method: str) -> None:
         if method == self._method:
             raise LiveTurnsUnavailable
 
-    async def accept(self) -> None:
-        await self._before("accept")
-        await self._log.accept()
+    def accept(self) -> None:
+        self._before("accept")
+        self._log.accept()
 
-    async def append(self, deltas: Sequence[str]) -> None:
-        await self._before("append")
-        await self._log.append(deltas)
+    def append(self, deltas: Sequence[str]) -> None:
+        self._before("append")
+        self._log.append(deltas)
 
     async def close(self, end: End) -> None:
-        await self._before("close")
+        self._before("close")
         await self._log.close(end)
 
     def abandon(self) -> None:

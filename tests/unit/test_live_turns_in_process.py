@@ -33,10 +33,10 @@ async def test_a_log_with_too_many_events_keeps_its_readers_but_rejects_new_ones
     live = LiveTurnsInProcess(max_events=3)
     running = await begin(live)
     async with await live.join(running.id, ANN) as reader:
-        await running.log.append(["a", "b", "c"])
+        running.log.append(["a", "b", "c"])
         async with await live.join(running.id, ANN):
             pass
-        await running.log.append(["d"])
+        running.log.append(["d"])
 
         with pytest.raises(StreamExpired):
             await live.join(running.id, ANN)
@@ -48,7 +48,7 @@ async def test_a_log_with_too_much_text_keeps_its_readers_but_rejects_new_ones()
     live = LiveTurnsInProcess(max_bytes=1000)
     running = await begin(live)
     async with await live.join(running.id, ANN) as reader:
-        await running.log.append(["x" * 1001])
+        running.log.append(["x" * 1001])
 
         with pytest.raises(StreamExpired):
             await live.join(running.id, ANN)
@@ -60,7 +60,7 @@ async def test_the_oldest_finished_logs_are_dropped_when_their_total_size_exceed
     finished = []
     for _ in range(5):
         finished.append(await begin(live))
-        await finished[-1].log.append(["x" * 1000])
+        finished[-1].log.append(["x" * 1000])
         await finished[-1].log.close(STOP)
 
     kept = []

@@ -22,6 +22,7 @@ from domain.errors import (
     ServerShuttingDown,
     TurnDeadline,
     TurnInProgress,
+    WorkerLost,
 )
 
 BEGUN = Turn(
@@ -193,3 +194,11 @@ def test_abandoned_turns_are_a_warning(observer: TurnObserverStructlog, lines: l
     observer.observe(AbandonedTurnsEnded(3))
 
     assert lines == [{"log_level": "warning", "event": "abandoned turns ended", "count": 3}]
+
+
+def test_a_turn_that_another_worker_ended_is_a_warning(
+    observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]
+) -> None:
+    observer.observe(ended(BEGUN.ended_by(WorkerLost(), REPLY)))
+
+    assert ("warning", "worker_lost") == (lines[0]["log_level"], lines[0]["reason"])
