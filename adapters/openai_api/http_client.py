@@ -108,6 +108,9 @@ class _Connector(aiohttp.TCPConnector):
             connection = await super().connect(*args, **kwargs)
         except (aiohttp.ClientConnectionError, aiohttp.ClientResponseError, OSError) as error:
             raise ConnectError from error
+        except (AttributeError, TypeError) as error:
+            # asyncio of Python 3.11.2 raises them if TLS within a TLS proxy fails: it cannot abort the inner transport.
+            raise ConnectError from error
         assert connection.protocol is not None, "it was just acquired"
         _reused.set(connection.protocol in self._used)
         self._used.add(connection.protocol)
