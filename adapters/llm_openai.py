@@ -10,22 +10,30 @@ import openai
 import orjson
 
 from adapters.openai_api import errors
-from adapters.openai_api.parameters import Parameters
+from adapters.openai_api.delta_cache import DeltaCache
+from adapters.openai_api.diagnosis import Diagnostics
+from adapters.openai_api.parameters import MAX_FORMS, Parameters, adapted
 from adapters.openai_api.reply import OpenAIReply
 from adapters.openai_api.service import ModelService, discard
-from application.ports.llm import LLM, LLMError, LLMInvalid, LLMUnreachable, Reply
-from domain.conversation import Message
+from application.ports.llm import LLM, LLMError, LLMInvalid, LLMRefused, LLMUnreachable, Reply
+from domain.conversation import Message, Role
 
 OPENAI_URL: Final = "https://api.openai.com/v1"
 
 _DECODED: Final = frozenset({"identity", "gzip", "deflate", "br", "zstd"})
 """Content encodings that aiohttp decodes, or refuses if it cannot; it passes on others as they are."""
 
+_PAGES: Final = frozenset({"text/html", "application/xhtml+xml"})
+
+_MAX_NOTE_CHARS: Final = 48
+"""Limit of what a note quotes from the service. The longest finish reason of a vendor has 36 characters."""
+
 
 class LLMOpenAI(LLM):
     """Calls one model. All timeouts are in seconds.
 
     Args:
+        keep_reasoning: Whether the model's reasoning is part of the reply.
         connect_timeout: For a new connection, including name lookup, proxy and TLS.
         first_byte_timeout: From the request, connecting included, to the head of the response.
         idle_timeout: Between two reads from then on.
@@ -42,6 +50,7 @@ class LLMOpenAI(LLM):
         model: str,
         temperature: float,
         max_tokens: int,
+        keep_reasoning: bool = False,
         connect_timeout: float = 5,
         first_byte_timeout: float = 30,
         idle_timeout: float = 60,
@@ -58,6 +67,9 @@ class LLMOpenAI(LLM):
         )
         self._model = model
         self._parameters = Parameters(temperature=temperature, max_tokens=max_tokens)
+        self._keep_reasoning = keep_reasoning
+        self._cache = DeltaCache()
+        self._diagnostics = Diagnostics(model=model, base_url=base_url or OPENAI_URL, api_key=api_key)
         self._first_byte_timeout = first_byte_timeout
         self._idle_timeout = idle_timeout
         self._pool_timeout = pool_timeout
@@ -75,13 +87,31 @@ class LLMOpenAI(LLM):
 
     @asynccontextmanager
     async def reply(self, messages: Sequence[Message]) -> AsyncIterator[Reply]:
+        try:
+            async with self._reply(messages) as reply:
+                yield reply
+        except LLMError as error:
+            self._diagnostics.complete(error, messages, self._parameters.accepted.parameters())
+            raise
+
+    @asynccontextmanager
+    async def _reply(self, messages: Sequence[Message]) -> AsyncIterator[Reply]:
         await self._acquire_slot()
         try:
             response = await self._send(messages)
             try:
-                _require_event_stream(response)
-                with OpenAIReply(response.content, self._idle_timeout) as reply:
+                _require_readable(response)
+                with OpenAIReply(
+                    response.content,
+                    self._idle_timeout,
+                    self._cache,
+                    keep_reasoning=self._keep_reasoning,
+                    excerpt=lambda text: self._diagnostics.redactor(messages).excerpt(text, _MAX_NOTE_CHARS),
+                ) as reply:
                     yield reply
+            except LLMError as error:
+                error.diagnosis = {**errors.response_facts(response.status, response.headers), **error.diagnosis}
+                raise
             finally:
                 discard(response)
         finally:
@@ -100,24 +130,38 @@ class LLMOpenAI(LLM):
             raise busy from None
 
     async def _send(self, messages: Sequence[Message]) -> aiohttp.ClientResponse:
-        prompt = [{"role": message.role.value, "content": message.text} for message in messages]
+        """Send the call, again and again without what the model refuses, and remember the form that it accepts."""
+        known = form = self._parameters.accepted
+        has_system = any(message.role is Role.SYSTEM for message in messages)
+        tried = {form}
         failure: LLMError | None = None
         while failure is None:
-            parameters = self._parameters.current
-            content = orjson.dumps({"model": self._model, "messages": prompt, "stream": True, **parameters})
+            parameters = form.parameters()
+            request = {"model": self._model, "messages": form.prompt(messages), "stream": True, **parameters}
             try:
                 async with asyncio.timeout(self._first_byte_timeout):
-                    return await self._service.send(content)
+                    response = await self._service.send(orjson.dumps(request))
             except openai.APIStatusError as error:
-                if not self._parameters.adapt(error, parameters):
-                    failure = errors.from_status(error)
+                failure = errors.from_status(error)
+                if type(failure) is LLMRefused and len(tried) < MAX_FORMS:
+                    next_form = adapted(form, errors.refusal_of(error), parameters, has_system=has_system)
+                    if next_form is not None and next_form not in tried:
+                        form, failure = next_form, None
+                        tried.add(form)
             except errors.FOREIGN_ERRORS as error:
                 failure = errors.from_exception(error, streaming=False)
+            else:
+                if form is not known:
+                    self._parameters.learn(known, form)
+                return response
         raise failure  # outside the handlers, so that the service's text does not become its context
 
 
-def _require_event_stream(response: aiohttp.ClientResponse) -> None:
+def _require_readable(response: aiohttp.ClientResponse) -> None:
+    """Raise an error unless the body may be a reply. Its content type tells little: only pages are sent as such."""
     media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
-    if media_type != "text/event-stream" or encoding not in _DECODED:
-        raise LLMInvalid("The model's service did not respond with a stream of events.")
+    if media_type in _PAGES:
+        raise errors.wrong_api(None)
+    if encoding not in _DECODED:
+        raise LLMInvalid("The model's service sent a reply with an unknown content encoding.")

@@ -2,10 +2,12 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import structlog
 
+from adapters.error_translation import ForeignError
 from application.ports.history import HistoryError
 from application.ports.llm import LLMAuthFailed, LLMError, LLMRedirected
 from application.ports.memory import MemoryLeaked
@@ -18,27 +20,33 @@ from application.ports.turn_observer import (
     TurnRejected,
 )
 from domain.conversation import Turn, TurnStatus, UserId
-from domain.errors import ChatError, InternalError
+from domain.errors import ChatError, ContextTooLong, InternalError
 
 
 class TurnObserverStructlog(TurnObserver):
-    """Logs ids, codes and figures, never what was said.
+    """Logs ids, codes, figures and diagnoses, never what was said.
 
     `pseudonym` replaces a user's id with one that may appear in a log. Rejected credentials are logged as an error
     once per `auth_error_interval` seconds, and as a warning in between: every turn fails until the operator reacts.
+    With `debug`, lines about failed calls to the model include the parameters and sizes of the request.
     """
 
     def __init__(
         self,
         pseudonym: Callable[[UserId], str],
         *,
+        debug: bool = False,
         auth_error_interval: float = 60,
         clock: Callable[[], float] = time.monotonic,
+        max_known_notes: int = 100,
     ) -> None:
         self._pseudonym = pseudonym
+        self._debug = debug
         self._auth_error_interval = auth_error_interval
         self._log = structlog.get_logger()
         self._clock = clock
+        self._max_known_notes = max_known_notes
+        self._known_notes: set[str] = set()
         self._last_auth_error = -auth_error_interval
 
     def observe(self, event: Event) -> None:
@@ -46,8 +54,9 @@ class TurnObserverStructlog(TurnObserver):
             case TurnEnded():
                 self._turn_ended(event)
             case TurnRejected(user_id, _, error):
-                level = logging.WARNING if isinstance(error, HistoryError) else logging.INFO
-                self._log.log(level, "turn rejected", user=self._pseudonym(user_id), reason=error.code)
+                level = logging.WARNING if isinstance(error, (HistoryError, ContextTooLong)) else logging.INFO
+                user = self._pseudonym(user_id)
+                self._log.log(level, "turn rejected", user=user, reason=error.code, **self._explained(error))
             case BackgroundFailure(where, MemoryLeaked() as error):
                 self._log.error("failed", where=where, security=True, exc_info=error)
             case BackgroundFailure(where, error):
@@ -59,7 +68,7 @@ class TurnObserverStructlog(TurnObserver):
         turn, error, usage = event.turn, event.error, event.turn.usage
         first = event.first_delta_seconds
         self._log.log(
-            self._level(turn, error),
+            max(self._level(turn, error), self._level_of_reply(event)),
             f"turn {turn.status}",
             turn_id=turn.id,
             user=self._pseudonym(turn.user_id),
@@ -70,11 +79,32 @@ class TurnObserverStructlog(TurnObserver):
             prompt_tokens=usage and usage.prompt_tokens,
             completion_tokens=usage and usage.completion_tokens,
             memories=event.memories,
+            **({"notes": list(event.notes)} if event.notes else {}),
             **({"usage_estimated": True} if usage is not None and usage.estimated else {}),
-            **({"attempts": error.attempts} if isinstance(error, LLMError) else {}),
+            **(self._explained(error) if error else {}),
             **({"security": True} if isinstance(error, LLMRedirected) else {}),
             **({"exc_info": error} if isinstance(error, InternalError) else {}),
         )
+
+    def _level_of_reply(self, event: TurnEnded) -> int:
+        """Warn of each empty reply, and of what is unusual about others once."""
+        empty = event.turn.status is TurnStatus.COMPLETED and not event.turn.reply
+        new = set(event.notes) - self._known_notes
+        if len(self._known_notes) < self._max_known_notes:
+            self._known_notes |= new
+        return logging.WARNING if empty or new else logging.INFO
+
+    def _explained(self, error: ChatError) -> Mapping[str, Any]:
+        """Return what is known about the reason of a failure."""
+        llm_error = error.__cause__ if isinstance(error.__cause__, LLMError) else error
+        fields: dict[str, Any] = {"detail": error.detail}
+        if isinstance(llm_error, LLMError):
+            fields |= {"attempts": llm_error.attempts, **llm_error.diagnosis}
+            if self._debug and llm_error.request:
+                fields["request"] = llm_error.request
+        elif isinstance(error.__cause__, ForeignError):
+            fields["cause"] = str(error.__cause__)
+        return fields
 
     def _level(self, turn: Turn, error: ChatError | None) -> int:
         if error is None and turn.status is not TurnStatus.COMPLETED:  # another worker ended it
@@ -87,4 +117,4 @@ class TurnObserverStructlog(TurnObserver):
             return logging.ERROR
         if isinstance(error, (HistoryError, InternalError, LLMRedirected)):
             return logging.ERROR
-        return logging.WARNING if isinstance(error, LLMError) else logging.INFO
+        return logging.WARNING if isinstance(error, (LLMError, ContextTooLong)) else logging.INFO

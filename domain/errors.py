@@ -22,11 +22,14 @@
     │   ├── LLMTimeout          upstream_timeout
     │   ├── LLMIdle             upstream_idle
     │   ├── LLMRateLimited      upstream_rate_limited
+    │   ├── LLMQuotaExceeded    upstream_quota
     │   ├── LLMAuthFailed       upstream_auth
     │   ├── LLMFailed           upstream_error
     │   │   ├── LLMRefused      upstream_error
     │   │   └── LLMRedirected   upstream_error
+    │   ├── LLMContentRefused   content_refused
     │   ├── LLMInvalid          upstream_invalid
+    │   │   └── LLMWrongAPI     upstream_invalid
     │   ├── LLMDisconnected     upstream_disconnected
     │   ├── LLMTruncated        upstream_truncated
     │   └── LLMContextTooLong   context_too_long

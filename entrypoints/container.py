@@ -105,6 +105,7 @@ def _openai(settings: Settings) -> "LLMOpenAI":
         model=settings.openai_model,
         temperature=settings.openai_temperature,
         max_tokens=settings.openai_max_tokens,
+        keep_reasoning=settings.reasoning == "keep",
         connect_timeout=settings.upstream_connect_timeout,
         first_byte_timeout=settings.upstream_first_byte_timeout,
         idle_timeout=settings.upstream_idle_timeout,
@@ -124,7 +125,9 @@ class Container(containers.DeclarativeContainer):
     now = providers.Object(utc_now)
     observer = providers.Singleton(
         TurnObserverGroup,
-        providers.List(providers.Singleton(TurnObserverStructlog, providers.Object(pseudonym))),
+        providers.List(
+            providers.Singleton(TurnObserverStructlog, providers.Object(pseudonym), debug=settings.provided.debug)
+        ),
     )
 
     database = providers.Singleton(_database, settings)

@@ -38,6 +38,9 @@ class Settings(BaseSettings):
     openai_model: str = Field("gpt-3.5-turbo", min_length=1, description="Model that generates the replies.")
     openai_temperature: float = Field(0.7, ge=0, le=2, allow_inf_nan=False, description="Sampling temperature, 0 to 2.")
     openai_max_tokens: int = Field(1000, ge=1, le=1_000_000, description="Maximum length of a reply, in tokens.")
+    reasoning: Literal["drop", "keep"] = Field(
+        "drop", description="A model's reasoning, in its own field or a leading `<think>` block: `drop` or `keep` it."
+    )
     app_name: str = Field(
         "Smart Chatbot",
         min_length=1,

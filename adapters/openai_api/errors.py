@@ -1,25 +1,27 @@
 """Map the errors of the SDK, of its HTTP libraries and of the service to those of the LLM port.
 
-Nothing that the service wrote becomes part of our errors or their causes: it may repeat credentials or a user's text.
+What the service wrote may repeat credentials or a user's text: it never becomes part of a message, and is kept aside in
+`RefusedByService` until it has been redacted.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
+from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 import aiohttp.http_exceptions
 import httpx2
 import openai
 
-from adapters.error_translation import exception_chain, foreign_error
+from adapters.error_translation import ForeignError, exception_chain, foreign_error
+from adapters.openai_api.classification import CHECK_URL, REPEATABLE, classify
 from adapters.openai_api.http_client import ConnectError
-from adapters.retry_after import parse_retry_after
+from adapters.openai_api.network_causes import hint, network_cause
+from adapters.openai_api.refusal import Refusal
+from adapters.retry_after import find_wait, parse_duration, parse_rate_limit_reset, parse_retry_after
 from application.ports.llm import (
-    LLMAuthFailed,
-    LLMContextTooLong,
     LLMDisconnected,
     LLMError,
     LLMFailed,
@@ -27,9 +29,9 @@ from application.ports.llm import (
     LLMInvalid,
     LLMRateLimited,
     LLMRedirected,
-    LLMRefused,
     LLMTimeout,
     LLMUnreachable,
+    LLMWrongAPI,
 )
 
 
@@ -102,23 +104,15 @@ FOREIGN_ERRORS: Final = tuple(ERROR_MAP)
 _LIBRARIES: Final = ("adapters", "aiohttp", "httpx2", "openai")
 """Top-level packages whose errors decide over others in the same chain, the most reliable first."""
 
-_REPEATABLE: Final = frozenset({408, 409, 500, 502, 503, 529})
-"""Statuses of requests that were not processed, by convention."""
-
-_RATE_LIMIT_CODES: Final = frozenset(
-    {"rate_limit_exceeded", "rate_limit_error", "insufficient_quota", "too_many_requests"}
-)
-_AUTH_CODES: Final = frozenset({"invalid_api_key", "authentication_error", "permission_error", "permission_denied"})
-_CONTEXT_CODES: Final = frozenset({"context_length_exceeded", "exceed_context_size_error"})
-_CONTEXT_TEXT: Final = re.compile(r"context.{0,30}(length|size|window)|(exceed|larger|too).{0,60}context", re.I | re.S)
-_SAFE_TO_LOG: Final = re.compile(r"[a-z_]{1,48}")
-
 
 def from_exception(error: Exception, *, streaming: bool) -> LLMError:
     """Translate an exception of a library."""
     translation = translation_of(type(_most_reliable(error)))
-    failure = (translation.streaming if streaming else translation.waiting)()
+    cause = network_cause(error)
+    kind = translation.streaming if streaming else translation.waiting
+    failure = kind(hint(str(cause.get("cause"))) if kind is LLMUnreachable else None)
     failure.repeatable = translation.repeatable and not streaming
+    failure.diagnosis = cause
     failure.__cause__ = foreign_error(error)
     return failure
 
@@ -130,53 +124,74 @@ def translation_of(foreign: type[BaseException]) -> Translation:
 
 def from_status(error: openai.APIStatusError) -> LLMError:
     """Translate a response whose status is not 2xx."""
-    status = error.status_code
-    failure = _from_body(status, error.body)
-    failure.retry_after = parse_retry_after(error.response.headers, datetime.now(UTC))
-    if type(failure) is LLMFailed:
-        failure.repeatable = status in _REPEATABLE
-    names = [name for name in (error.code, error.type, error.param) if name and _SAFE_TO_LOG.fullmatch(name)]
-    failure.__cause__ = foreign_error(error, *names)
+    status, headers = error.status_code, error.response.headers
+    refusal = refusal_of(error)
+    now = datetime.now(UTC)
+    retry_after = parse_retry_after(headers, now)
+    failure = classify(refusal, retry_after)
+    if retry_after is None and status == 429:
+        retry_after = _wait_in_body(refusal) or parse_rate_limit_reset(headers, now)
+    failure.retry_after = retry_after
+    if type(failure) in (LLMFailed, LLMTimeout):
+        failure.repeatable = status in REPEATABLE
+    failure.__cause__ = RefusedByService(error, refusal, response_facts(status, headers, str(error.request.url)))
     return failure
 
 
-def from_event(error: object) -> LLMError:
-    """Translate an error that the service sent within the stream."""
-    failure = _from_body(None, error)
+def refusal_of(error: openai.APIStatusError) -> Refusal:
+    """Read the error in the body of a response."""
+    return Refusal.parse(error.response.content, error.status_code)
+
+
+def from_event(error: object, status: int | None = None) -> LLMError:
+    """Translate an error that the service sent within a stream, or as the body of a 2xx response of this `status`."""
+    refusal = Refusal.parse(error, status)
+    failure = classify(refusal)
     failure.repeatable = False
+    failure.retry_after = _wait_in_body(refusal) if isinstance(failure, LLMRateLimited) else None
+    failure.__cause__ = RefusedByService(None, refusal, {})
     return failure
 
 
-def _from_body(status: int | None, body: object) -> LLMError:
-    fields: Mapping[str, Any] = body if isinstance(body, Mapping) else {"message": body}
-    codes = {str(fields.get("code")), str(fields.get("type"))}
-    if status is None:
-        numbers = (fields.get("code"), fields.get("status"), fields.get("status_code"))
-        status = next((number for number in numbers if isinstance(number, int) and 300 <= number < 600), None)
-    detail = f"The model's service answered {status}." if status else None
-    if status == 407:
-        return LLMUnreachable("The proxy refused our credentials.")
-    if status in (401, 403) or codes & _AUTH_CODES:
-        return LLMAuthFailed(detail)
-    if codes & _CONTEXT_CODES or status == 413:
-        return LLMContextTooLong()
-    if status == 429 or codes & _RATE_LIMIT_CODES:
-        limited = LLMRateLimited(detail)
-        limited.repeatable = "insufficient_quota" not in codes
-        return limited
-    if status in (None, 400, 422) and _CONTEXT_TEXT.search(str(fields.get("message"))):
-        return LLMContextTooLong()
-    if status is None:
-        return LLMFailed()
-    if status < 300:
-        return LLMInvalid(detail)
-    if status < 400:
-        return LLMRedirected(detail)
-    if status in (408, 504, 524):
-        timeout = LLMTimeout(detail)
-        timeout.repeatable = status in _REPEATABLE
-        return timeout
-    return (LLMFailed if status >= 500 or status in _REPEATABLE else LLMRefused)(detail)
+def wrong_api(body: object) -> LLMWrongAPI:
+    """Return the error for a 2xx response with this body, which is not from a chat."""
+    failure = LLMWrongAPI(f"The model's service did not send the reply of a chat: {CHECK_URL}.")
+    failure.__cause__ = RefusedByService(None, Refusal.parse(body), {})
+    return failure
+
+
+def response_facts(status: int, headers: Mapping[str, str], url: str = "") -> dict[str, str | int]:
+    """Return what tells a wrong address from a failing service. The texts are not redacted."""
+    facts: dict[str, str | int] = {"http_status": status}
+    kind = headers.get("content-type", "").partition(";")[0].strip()
+    if kind and kind not in ("application/json", "text/event-stream"):
+        facts["content_type"] = kind
+    if 300 <= status < 400 and "location" in headers:
+        facts["redirect"] = _address(headers["location"], url)
+    return facts
+
+
+class RefusedByService(ForeignError):
+    """The cause of an error that a service reported, until `Diagnostics` has redacted what it wrote."""
+
+    def __init__(self, error: Exception | None, refusal: Refusal, facts: Mapping[str, str | int]) -> None:
+        super().__init__(str(foreign_error(error)) if error else "an error in the response")
+        self.refusal = refusal
+        self.facts = facts
+
+
+def _wait_in_body(refusal: Refusal) -> float | None:
+    delays = (parse_duration(delay) for delay in refusal.retry_delays)
+    return next((delay for delay in delays if delay is not None), None) or find_wait(refusal.message)
+
+
+def _address(location: str, url: str) -> str:
+    """Return scheme, host and path of the target of a redirect."""
+    try:
+        parts = urlsplit(urljoin(url, location))
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    except ValueError:
+        return "not a URL"
 
 
 def _most_reliable(error: Exception) -> BaseException:

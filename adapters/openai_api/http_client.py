@@ -20,6 +20,10 @@ class ConnectError(Exception):
     """There is no connection to the service, so nothing was sent."""
 
 
+class BadProxyURL(ConnectError):
+    """The environment names a proxy that is not the URL of an HTTP proxy."""
+
+
 class HttpClient:
     """Posts to one URL. Connections are reused, but a request that finds its connection stale gets a new one.
 
@@ -138,7 +142,7 @@ def proxy_for(url: str) -> str | None:
     credentials if `~/.netrc` has others.
 
     Raises:
-        ConnectError: It is not the URL of an HTTP proxy.
+        BadProxyURL: It is not the URL of an HTTP proxy.
     """
     target, proxies = urlsplit(url), getproxies()
     host = target.hostname or ""
@@ -154,5 +158,5 @@ def proxy_for(url: str) -> str | None:
     except ValueError:
         valid = False
     if not valid:
-        raise ConnectError("The environment names a proxy that is not the URL of an HTTP proxy.")
+        raise BadProxyURL
     return proxy

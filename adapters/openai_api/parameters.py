@@ -1,49 +1,143 @@
-"""The parameters that a model accepts."""
+"""The parameters that a model accepts, as learned from its refusals."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
-import openai
+import structlog
 
-_REJECTION_CODES: Final = frozenset({"unsupported_parameter", "unsupported_value", "unknown_parameter"})
+from adapters.openai_api.refusal import Refusal
+from domain.conversation import Message, Role
+
+_LIMITS: Final = ("max_tokens", "max_completion_tokens")
+
+_NUMBER: Final = re.compile(r"(?<![\w.-])\d{1,9}(?![\w-]|\.\d)")
+_ABOUT_SIZE: Final = re.compile(
+    r"too (large|high|big|long)|at most|maximum|no more than|(less|greater) than|between|range|exceed|above|[<>]|limit",
+    re.I,
+)
+_BELOW: Final = re.compile(r"(?:(?:less|lower|smaller) than|(?<!<)<(?!=)) ?(\d+)", re.I)
+_ABOUT_SYSTEM_ROLE: Final = re.compile(
+    r"\b(system|developer)\b.{0,40}\b(roles?|messages?|prompts?|instructions?)\b|\broles?\b.{0,60}\b(system|developer)\b"
+    r"|roles must alternate|developer instruction",
+    re.I | re.S,
+)
+_ROLE: Final = re.compile(r"messages\W*0?\W*role")
+
+MAX_FORMS: Final = 8
+"""Forms of a request per call: more than there are parameters to refuse, so that no service can keep us asking."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The form of a request that a model accepts.
+
+    `max_tokens` is the limit of the reply, which is sent as `limit_name`. None is not sent.
+    """
+
+    temperature: float | None
+    max_tokens: int
+    limit_name: str | None = "max_tokens"
+    usage: bool = True
+    system_role: bool = True
+
+    def parameters(self, max_tokens: int | None = None) -> dict[str, Any]:
+        """Return the parameters, with the limit of the reply lowered to `max_tokens`."""
+        parameters: dict[str, Any] = {}
+        if self.temperature is not None:
+            parameters["temperature"] = self.temperature
+        if self.limit_name is not None:
+            parameters[self.limit_name] = self.max_tokens if max_tokens is None else min(self.max_tokens, max_tokens)
+        if self.usage:
+            parameters["stream_options"] = {"include_usage": True}
+        return parameters
+
+    def prompt(self, messages: Sequence[Message]) -> list[dict[str, str]]:
+        """Return the messages to send. Empty instructions are left out."""
+        prompt = [
+            {"role": message.role.value, "content": message.text}
+            for message in messages
+            if message.text or message.role is not Role.SYSTEM
+        ]
+        if self.system_role or len(prompt) < 2 or prompt[0]["role"] != Role.SYSTEM.value:
+            return prompt
+        instructions, first, *others = prompt
+        return [{"role": first["role"], "content": f"{instructions['content']}\n\n{first['content']}"}, *others]
+
+    def without(self, name: str, refusal: Refusal) -> "Accepted":
+        """Return a form without `name` as it was sent: with a lower value, another name, or none."""
+        match name:
+            case "temperature":
+                return replace(self, temperature=None)
+            case "stream_options":
+                return replace(self, usage=False)
+            case "role":
+                return replace(self, system_role=False)
+        allowed = _allowed(refusal, self.max_tokens)
+        if allowed is not None:
+            return replace(self, max_tokens=allowed)
+        return replace(self, limit_name="max_completion_tokens" if name == "max_tokens" else None)
 
 
 class Parameters:
-    """The parameters of a call, without those that the model has rejected.
+    """What a model accepts, learned over the lifetime of this object.
 
-    Some models only accept `max_completion_tokens`, some accept no temperature, and some servers do not know
-    `stream_options`. Older servers silently ignore the newer names, so the only reliable source is the rejection
-    itself. It is remembered for the lifetime of this object.
+    Some models only accept `max_completion_tokens`, some no temperature or system message, and some servers do not know
+    `stream_options`. Older servers silently ignore the newer names, so the only reliable source is the refusal itself.
     """
 
     def __init__(self, *, temperature: float, max_tokens: int) -> None:
-        self._defaults: Mapping[str, Any] = {
-            "temperature": temperature,
-            "max_tokens": max_tokens,
-            "stream_options": {"include_usage": True},
-        }
-        self._replacements: Mapping[str, Mapping[str, Any]] = {"max_tokens": {"max_completion_tokens": max_tokens}}
-        self._current: Mapping[str, Any] = self._defaults
-        self._rejected: set[str] = set()
+        self.accepted = Accepted(temperature, max_tokens)
 
-    @property
-    def current(self) -> Mapping[str, Any]:
-        """The parameters of the next request."""
-        return self._current
+    def learn(self, before: Accepted, after: Accepted) -> None:
+        """Remember the form of a request that was accepted when the one `before` was refused. Logged once.
 
-    def adapt(self, error: openai.APIStatusError, sent: Mapping[str, Any]) -> bool:
-        """Drop or replace the parameter that `error` rejects. Return whether the call is worth repeating.
-
-        That holds once per call and parameter: the rejected one has to be in `sent`.
+        Only the difference counts: concurrent calls may have learned something else.
         """
-        parameter = str(error.param).partition(".")[0]
-        if error.status_code not in (400, 422) or error.code not in _REJECTION_CODES:
-            return False
-        if parameter not in self._defaults or parameter not in sent:
-            return False
-        self._rejected.add(parameter)
-        current: dict[str, Any] = {}
-        for name, value in self._defaults.items():
-            current |= self._replacements.get(name, {}) if name in self._rejected else {name: value}
-        self._current = current
-        return True
+        learned = {name: value for name, value in asdict(after).items() if getattr(before, name) != value}
+        accepted = replace(self.accepted, **learned)
+        if accepted != self.accepted:
+            self.accepted = accepted
+            structlog.get_logger().warning("model parameters adapted", **learned)
+
+
+def adapted(accepted: Accepted, refusal: Refusal, sent: Mapping[str, Any], *, has_system: bool) -> Accepted | None:
+    """Return the form to try after `refusal` of a request with the parameters `sent`; None if it is about others."""
+    if refusal.status not in (400, 422):
+        return None
+    name = _rejected(refusal, sent, has_system=has_system and accepted.system_role)
+    return accepted.without(name, refusal) if name else None
+
+
+def _rejected(refusal: Refusal, sent: Mapping[str, Any], *, has_system: bool) -> str | None:
+    """Return the parameter that is named by a field or, if there is none, in the text; `role` for the system role."""
+    about_role = _ABOUT_SYSTEM_ROLE.search(refusal.message) is not None
+    others = False
+    for path in refusal.parameters:
+        names = re.split(r"[.\[\]/]+", path.strip("/$"))
+        if known := next((name for name in names if name in sent), None):
+            return known
+        if has_system and (_ROLE.search(path) or (about_role and names[0] in ("messages", "role", "system"))):
+            return "role"
+        others |= names[0] not in ("", "body", "request")
+    if others:
+        return None  # it is about a field that cannot be left out
+    words = re.findall(r"\w+", refusal.message)
+    if has_system and about_role:
+        return "role"
+    return next((word for word in words if word in sent), None)
+
+
+def _allowed(refusal: Refusal, sent: int) -> int | None:
+    """Return the largest limit of a reply that the refusal allows; None if it is not about its size."""
+    text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", refusal.message)
+    named = [int(refusal.numbers[key]) for key in ("le", "maximum") if 0 < refusal.numbers.get(key, 0) < sent]
+    if named:
+        return max(named)
+    if not _ABOUT_SIZE.search(text):
+        return None
+    below = {int(number) for number in _BELOW.findall(text)}
+    numbers = {int(number) for number in _NUMBER.findall(text)} - {refusal.status}
+    allowed = (number - 1 if number in below else number for number in numbers)
+    return max((number for number in allowed if 0 < number < sent), default=None)

@@ -1,33 +1,36 @@
-"""A reply from the chunks of Chat Completions."""
+"""A reply that is being read from a response."""
 
-import json
-import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
-from sys import intern
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import aiohttp
-import orjson
 
 from adapters.openai_api import errors
+from adapters.openai_api.body import BodyDecoder, Decoder
+from adapters.openai_api.chunks import ChunkReader
+from adapters.openai_api.delta_cache import DeltaCache
 from adapters.openai_api.idle_timeout import IdleTimeout
-from adapters.openai_api.stream import EventDecoder
-from application.ports.llm import LLMError, LLMInvalid, LLMTruncated, Reply
+from application.ports.llm import LLMError, LLMInvalid, Reply
 from domain.conversation import Usage
 from domain.errors import OutputLimit
 
 _READ_SIZE: Final = 16 * 1024
 """Bytes per read: less than an event may have, so that no read both completes an event and exceeds the limit."""
 
-_NOT_TEXT: Final = re.compile("[\0\ud800-\udfff]")
+_READS_AFTER_END: Final = 8
+"""Reads after the end of a reply, for the end of the body."""
 
 
 class OpenAIReply(Reply):
     """Yields the deltas of the first choice, those of one network read at a time. Leaving its context stops its timer.
 
     Args:
-        usage_timeout: Seconds that a finished reply waits for the usage and `[DONE]`.
+        cache: Holds short deltas, and is shared by all replies.
+        excerpt: Returns the beginning of a text of the service as it may be logged.
+        keep_reasoning: Whether reasoning is part of the reply.
+        final_after: Seconds without more text after which a finish reason is final. Some services send one with each
+            chunk, so that only the last one counts.
         eof_timeout: Seconds from `[DONE]` to the end of the body. A connection can be reused once its body was read.
     """
 
@@ -35,21 +38,26 @@ class OpenAIReply(Reply):
         self,
         content: aiohttp.StreamReader,
         idle_timeout: float,
+        cache: DeltaCache,
         *,
-        usage_timeout: float = 0.5,
+        excerpt: Callable[[str], str],
+        keep_reasoning: bool = False,
+        final_after: float = 0.5,
         eof_timeout: float = 0.1,
     ) -> None:
         self.finish_reason = ""
         self.usage: Usage | None = None
         self._content = content
         self._idle_timeout = idle_timeout
-        self._usage_timeout = usage_timeout
+        self._final_after = final_after
         self._eof_timeout = eof_timeout
         self._timer = IdleTimeout(content, idle_timeout)
-        self._decoder = EventDecoder()
+        self._body = BodyDecoder()
+        self._decoder: Decoder = self._body
+        self._chunks = ChunkReader(cache, keep_reasoning=keep_reasoning, excerpt=excerpt)
+        self.notes = self._chunks.notes
         self._failure: LLMError | OutputLimit | None = None
         """Raised once the deltas that came before it have been taken."""
-        self._done = False
 
     def __enter__(self) -> Self:
         return self
@@ -61,82 +69,83 @@ class OpenAIReply(Reply):
         return self
 
     async def __anext__(self) -> Sequence[str]:
+        chunks = self._chunks
         while not self.finish_reason:
             if self._failure is not None:
                 raise self._failure
+            deltas: list[str] = []
+            had_reason, late_texts = chunks.reason is not None, chunks.late_texts
             try:
                 data = await self._content.read(_READ_SIZE)
             except errors.FOREIGN_ERRORS as error:
-                self._failure = errors.from_exception(error, streaming=True)
-                continue
-            self._timer.bytes_read += len(data)
-            self._timer.restart(self._idle_timeout)
-            deltas = self._decode(data)
+                self._stop_reading(error, deltas)
+            else:
+                self._timer.bytes_read += len(data)
+                self._decode(data, deltas)
+            if chunks.reason is None:
+                self._timer.restart(self._idle_timeout)
+            elif not had_reason or late_texts != chunks.late_texts:
+                self._timer.restart(self._final_after)
+            self.usage = chunks.usage
             if deltas:
+                if not chunks.has_text:
+                    chunks.has_text = True
+                    self._decoder = self._body.decoder or self._body
                 return deltas
         await self._read_to_end()
         raise StopAsyncIteration
 
+    def _decode(self, data: bytes, deltas: list[str]) -> None:
+        if not data and self._body.is_json:
+            self._chunks.status = 200
+        try:
+            for name, event in self._decoder.feed(data) if data else self._decoder.finish():
+                if event == b"[DONE]":
+                    self._end(deltas, marked=True)
+                    return
+                self._chunks.take(name, event, deltas)
+        except (LLMInvalid, OutputLimit) as failure:
+            self._break_off(failure, deltas)
+        except LLMError as failure:
+            self._fail(failure, deltas)
+        except (AttributeError, LookupError, TypeError, ValueError):
+            self._break_off(LLMInvalid("The model's service sent a chunk of an unknown shape."), deltas)
+        else:
+            if not data:
+                self._end(deltas, marked=False)
+
+    def _stop_reading(self, error: Exception, deltas: list[str]) -> None:
+        if self._chunks.reason is not None and isinstance(error, aiohttp.ServerTimeoutError):
+            self._end(deltas, marked=True)
+        else:
+            self._break_off(errors.from_exception(error, streaming=True), deltas)
+
+    def _end(self, deltas: list[str], *, marked: bool) -> None:
+        """End the reply. `marked`: the service marked its end, with or without a finish reason."""
+        try:
+            self.finish_reason = self._chunks.end(deltas, marked=marked)
+        except LLMError as failure:
+            self._fail(failure, deltas)
+
+    def _break_off(self, failure: LLMError | OutputLimit, deltas: list[str]) -> None:
+        """Fail, unless the reply was complete: what breaks then does not matter any more."""
+        if self._chunks.reason is None or self._chunks.late_texts:
+            self._fail(failure, deltas)
+        else:
+            self._end(deltas, marked=True)
+
+    def _fail(self, failure: LLMError | OutputLimit, deltas: list[str]) -> None:
+        self._chunks.flush(deltas)
+        self._failure = failure
+
     async def _read_to_end(self) -> None:
-        """Read the usage and the end of the body. The reply is complete, so no error matters any more."""
+        """Read the end of the body. The reply is complete, so no error matters any more."""
         if self._content.at_eof():
             return
-        done = self._done
-        self._timer.restart(self._eof_timeout if done else self._usage_timeout)
+        self._timer.restart(self._eof_timeout)
         with suppress(*errors.FOREIGN_ERRORS):
-            while self._failure is None:
+            for _ in range(_READS_AFTER_END):
                 data = await self._content.read(_READ_SIZE)
+                if not data:
+                    return
                 self._timer.bytes_read += len(data)
-                self._decode(data)
-                if self._done and not done:
-                    done = True
-                    self._timer.restart(self._eof_timeout)
-
-    def _decode(self, data: bytes) -> list[str]:
-        deltas: list[str] = []
-        try:
-            if not data:
-                raise LLMTruncated
-            for name, event in self._decoder.feed(data):
-                if event == b"[DONE]":
-                    self._done = True
-                    if not self.finish_reason:
-                        raise LLMTruncated
-                elif not self._done:
-                    self._take(name, _parse(event), deltas)
-        except (LLMError, OutputLimit) as failure:
-            self._failure = failure
-        except (AttributeError, TypeError):
-            self._failure = LLMInvalid("The model's service sent a chunk of an unknown shape.")
-        return deltas
-
-    def _take(self, name: bytes, chunk: dict[str, Any], deltas: list[str]) -> None:
-        error = chunk.get("error")
-        if error or name == b"error":
-            raise errors.from_event(error or chunk)
-        for choice in chunk.get("choices") or ():
-            if choice.get("index") or self.finish_reason:
-                continue
-            delta = choice.get("delta")
-            text = delta.get("content") if delta else None
-            if text:
-                if not text.isascii() or "\0" in text:
-                    text = _NOT_TEXT.sub("\ufffd", text)
-                # Models use the tokens of one vocabulary: an interned delta costs a pointer instead of 60 bytes.
-                deltas.append(intern(text))
-            finish = choice.get("finish_reason")
-            if finish:
-                self.finish_reason = _NOT_TEXT.sub("\ufffd", finish)
-        match chunk.get("usage"):
-            case {"prompt_tokens": int(prompt), "completion_tokens": int(completion)}:
-                self.usage = Usage(prompt, completion)
-
-
-def _parse(event: bytes) -> Any:
-    try:
-        return orjson.loads(event)
-    except orjson.JSONDecodeError:
-        pass
-    with suppress(ValueError, RecursionError):
-        return json.loads(event.decode(errors="replace"))  # accepts escaped lone surrogates, which some servers send
-    raise LLMInvalid("The model's service sent a chunk that is not JSON.")

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from adapters.openai_api.json_value import load_json
 from domain.errors import OutputLimit
 
 Event = tuple[bytes, bytes]
@@ -13,8 +14,9 @@ _BOM: Final = b"\xef\xbb\xbf"
 class EventDecoder:
     """Decodes a stream of server-sent events, however its bytes are split.
 
-    Follows https://html.spec.whatwg.org/multipage/server-sent-events.html, except that `id` and `retry` are ignored.
-    Between two reads it holds less than twice `max_event_bytes`.
+    Follows https://html.spec.whatwg.org/multipage/server-sent-events.html, except that `id` and `retry` are ignored,
+    and that a line of bare JSON, which some gateways insert to report an error, counts as an event. Between two reads
+    it holds less than twice `max_event_bytes`.
 
     Args:
         max_event_bytes: Limit of a line and of the data of an event. A chunk of a reply has a few hundred bytes.
@@ -69,7 +71,9 @@ class EventDecoder:
         events: list[Event] = []
         for line in lines:
             self._check(len(line))
-            if line:
+            if line.startswith(b"{"):
+                events.append((b"", line))
+            elif line:
                 self._field(line)
             else:
                 if self._data:
@@ -78,6 +82,10 @@ class EventDecoder:
         self._check(len(self._line))
         self._between = not (self._line or self._name or self._data or self._after_cr)
         return events
+
+    def finish(self) -> list[Event]:
+        """Return the event at the end of the stream if only the blank line after it is missing."""
+        return [event for event in self._feed_lines(b"\n\n") if _is_whole(event[1])]
 
     def _field(self, line: bytes) -> None:
         field, _, value = line.partition(b":")
@@ -91,3 +99,10 @@ class EventDecoder:
     def _check(self, size: int) -> None:
         if size > self._max_event_bytes:
             raise OutputLimit(f"The model's service sent an event of more than {self._max_event_bytes} bytes.")
+
+
+def _is_whole(data: bytes) -> bool:
+    try:
+        return data == b"[DONE]" or isinstance(load_json(data), dict)
+    except ValueError:
+        return False

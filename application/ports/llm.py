@@ -1,7 +1,7 @@
 """Generating replies with a language model."""
 
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -15,10 +15,14 @@ class LLMError(ChatError):
     `repeatable`: safe to retry, because the request never reached the model or was rejected before generation. An
     adapter sets it on the error it raises, e.g. if the connection was refused, and never once a reply has begun.
     `attempts` is the number of requests made before this error was raised; the wrapper that retries sets it.
+    `diagnosis` tells the operator why: named facts and a redacted excerpt of the service's message, without credentials
+    and text of the request. `request` describes the request by its parameters and sizes.
     """
 
     repeatable: bool = False
     attempts: int = 1
+    diagnosis: Mapping[str, str | int] = {}
+    request: Mapping[str, str | int | float] = {}
 
 
 class LLMUnreachable(LLMError):
@@ -50,6 +54,13 @@ class LLMRateLimited(LLMError):
     repeatable = True
 
 
+class LLMQuotaExceeded(LLMError):
+    """The account has run out of credit, which no waiting changes."""
+
+    code = "upstream_quota"
+    title = "The account at the model service has run out of credit"
+
+
 class LLMAuthFailed(LLMError):
     code = "upstream_auth"
     title = "The model service rejected our credentials"
@@ -70,6 +81,13 @@ class LLMRefused(LLMFailed):
     retryable = False
 
 
+class LLMContentRefused(LLMError):
+    """The service's policy rejects this message; others are accepted."""
+
+    code = "content_refused"
+    title = "The model service refuses to process this message"
+
+
 class LLMRedirected(LLMFailed):
     """The service responded with a redirect, which is not followed because the credentials would be sent along."""
 
@@ -85,6 +103,13 @@ class LLMInvalid(LLMError):
     retryable = True
 
 
+class LLMWrongAPI(LLMInvalid):
+    """The response has nothing to do with a chat, e.g. it is an HTML page: the base URL is probably wrong."""
+
+    title = "The model service did not send a reply of a chat model"
+    retryable = False
+
+
 class LLMDisconnected(LLMError):
     code = "upstream_disconnected"
     title = "The connection to the model service broke"
@@ -92,7 +117,7 @@ class LLMDisconnected(LLMError):
 
 
 class LLMTruncated(LLMError):
-    """The response ended without a finish reason."""
+    """The response broke off: it ended without a finish reason or any other mark of its end."""
 
     code = "upstream_truncated"
     title = "The model service ended the reply without finishing it"
@@ -100,8 +125,18 @@ class LLMTruncated(LLMError):
 
 
 class LLMContextTooLong(LLMError):
+    """`limit` and `prompt_tokens` are the sizes in tokens that the service named, None if it did not."""
+
     code = "context_too_long"
     title = "The conversation exceeds the model's context window"
+
+    limit: int | None = None
+    prompt_tokens: int | None = None
+
+    @property
+    def reply_only(self) -> bool:
+        """Whether the prompt alone fits, so that a lower limit of the reply would help."""
+        return self.limit is not None and self.prompt_tokens is not None and self.prompt_tokens < self.limit
 
 
 class Reply(Protocol):
@@ -109,8 +144,10 @@ class Reply(Protocol):
 
     Iterating yields the deltas as they arrive: one or more non-empty strings at a time, in order. NUL and lone
     surrogates, which no store accepts, are replaced or left out. Iteration ends only after the model has finished;
-    `finish_reason` is set from then on: `stop`, `length`, `content_filter` or a word of the provider's. `usage` is None
-    until the provider has reported it, and can be read even after an error.
+    `finish_reason` is set from then on: `stop`, `length`, `content_filter`, `tool_calls`, or `unknown` if the provider
+    does not say why the reply ended or uses a word of its own. `notes` are remarks about an unusual reply for the
+    operator, without any text of the user; they are complete when iteration ends. `usage` is None until the provider
+    has reported it, and can be read even after an error.
 
     Raises while iterating:
         LLMError: the reply was cut short. Deltas received before stay valid.
@@ -119,6 +156,7 @@ class Reply(Protocol):
 
     finish_reason: str
     usage: Usage | None
+    notes: Sequence[str] = ()
 
     @abstractmethod
     def __aiter__(self) -> AsyncIterator[Sequence[str]]: ...

@@ -1,6 +1,7 @@
 """Observing turns and the work around them: logs today, metrics and traces as further adapters."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -80,7 +81,7 @@ class TurnEnded:
     """A turn ended as stored in `turn`; `error` is set unless the model finished.
 
     Times are in seconds since the turn began. `memories` is the number of recalled memories, None if long-term memory
-    did not answer or was not asked.
+    did not answer or was not asked. `notes` tell the operator what was unusual about the model's response.
     """
 
     turn: Turn
@@ -89,6 +90,7 @@ class TurnEnded:
     first_delta_seconds: float | None = None
     deltas: int = 0
     memories: int | None = None
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,7 +99,7 @@ class GenerateReply:
                     running.append(deltas)
                 return reply.finish_reason
             finally:
-                running.usage = reply.usage
+                running.usage, running.notes = reply.usage, reply.notes
 
     async def _end(self, running: RunningTurn, finish_reason: str, error: ChatError | None) -> None:
         ended = _ended(running, finish_reason, error)
@@ -167,4 +167,5 @@ def _ended_event(running: RunningTurn, stored: Turn, error: ChatError | None) ->
         first_delta_seconds=None if first is None else first - running.started_at,
         deltas=len(running.reply.deltas),
         memories=running.memories,
+        notes=running.notes,
     )

@@ -8,7 +8,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from application.ports.history import ConversationHistory, HistoryWriteFailed, TurnEnd
-from application.ports.llm import LLMError
+from application.ports.llm import LLMContentRefused, LLMContextTooLong, LLMError
 from application.ports.turn_observer import AbandonedTurnsEnded, BackgroundFailure, TurnObserver, Where
 from application.turns.running import RunningTurn
 from domain.conversation import Turn, TurnId
@@ -46,7 +46,7 @@ class TurnRunner:
         self.draining = False
         """Turns are no longer accepted, because the service is shutting down."""
         self.llm_failure: LLMError | None = None
-        """The error of the latest call to the model; None if that succeeded."""
+        """The error of the latest call to the model; None if that succeeded. Refused messages do not count."""
 
     def __len__(self) -> int:
         """Return the number of running turns."""
@@ -106,6 +106,8 @@ class TurnRunner:
                 self._idle.set()
 
     def _note_llm_result(self, running: RunningTurn) -> None:
+        if isinstance(running.failure, (LLMContentRefused, LLMContextTooLong)):
+            return  # the fault of one message
         if isinstance(running.failure, LLMError):
             self.llm_failure = running.failure
         elif running.accepted:

@@ -48,6 +48,8 @@ class RunningTurn:
         """The messages sent to the model."""
         self.usage: Usage | None = None
         """As reported by the provider."""
+        self.notes: Sequence[str] = ()
+        """Remarks about the reply for the operator."""
         self.saved = 0
         """Number of deltas already in the history."""
         self.renewed_at = self.started_at

@@ -135,6 +135,7 @@ class LLMContract(Suite[LLMUnderTest]):
             (Behaviour.COMPLETES, "stop"),
             (Behaviour.REACHES_ITS_TOKEN_LIMIT, "length"),
             (Behaviour.FILTERS_CONTENT, "content_filter"),
+            (Behaviour.ENDS_WITHOUT_A_REASON, "unknown"),
         ],
     )
     async def test_a_finished_reply_has_a_finish_reason(
@@ -209,12 +210,9 @@ class LLMContract(Suite[LLMUnderTest]):
         assert not (isinstance(raised.value, LLMError) and raised.value.repeatable)
         await model.until_closed()
 
-    @pytest.mark.parametrize("behaviour", [Behaviour.ENDS_WITHOUT_A_REASON, Behaviour.ENDS_WITHOUT_A_LAST_EVENT])
-    async def test_a_reply_without_a_finish_reason_is_truncated(
-        self, model: LLMUnderTest, behaviour: Behaviour
-    ) -> None:
+    async def test_a_reply_whose_end_is_not_marked_is_truncated(self, model: LLMUnderTest) -> None:
         with pytest.raises(LLMTruncated):
-            await read_all(model.llm(behaviour))
+            await read_all(model.llm(Behaviour.ENDS_WITHOUT_A_LAST_EVENT))
 
     async def test_leaving_early_closes_the_call(self, model: LLMUnderTest) -> None:
         async with model.llm(Behaviour.HANGS_AFTER_2).reply(MESSAGES) as reply:

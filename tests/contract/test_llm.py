@@ -43,7 +43,7 @@ SCRIPTS = {
     Behaviour.SENDS_INVALID_DATA_AFTER_2: ScriptedReply(deltas=DELTAS[:2], failure=LLMInvalid()),
     Behaviour.SENDS_TOO_MUCH_AFTER_2: ScriptedReply(deltas=DELTAS[:2], failure=OutputLimit()),
     Behaviour.HANGS_AFTER_2: ScriptedReply(deltas=DELTAS[:2], hangs=True),
-    Behaviour.ENDS_WITHOUT_A_REASON: ScriptedReply(failure=LLMTruncated()),
+    Behaviour.ENDS_WITHOUT_A_REASON: ScriptedReply(finish_reason="unknown"),
     Behaviour.ENDS_WITHOUT_A_LAST_EVENT: ScriptedReply(failure=LLMTruncated()),
 }
 

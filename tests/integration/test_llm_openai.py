@@ -25,6 +25,7 @@ from application.ports.llm import (
     LLMRefused,
     LLMTimeout,
     LLMUnreachable,
+    LLMWrongAPI,
 )
 from domain.conversation import Message, Role
 from domain.errors import ChatError, OutputLimit
@@ -87,7 +88,7 @@ async def error_of(llm: LLMOpenAI) -> ChatError:
         ("hanghead", LLMTimeout, False),
         ("closehead", LLMDisconnected, False),
         ("garbage", LLMInvalid, False),
-        ("html", LLMInvalid, False),
+        ("html", LLMWrongAPI, False),
         ("500", LLMFailed, True),
         ("502", LLMFailed, True),
         ("503", LLMFailed, True),

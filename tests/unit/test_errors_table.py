@@ -24,12 +24,14 @@ DOCUMENTED = {
     "message_too_long": 413,
     "context_too_long": 413,
     "invalid_request": 422,
+    "content_refused": 422,
     "internal_error": 500,
     "worker_lost": 500,
     "memory_disabled": 501,
     "memory_refused": 502,
     "upstream_unreachable": 502,
     "upstream_error": 502,
+    "upstream_quota": 502,
     "upstream_auth": 502,
     "upstream_invalid": 502,
     "upstream_disconnected": 502,
@@ -48,7 +50,7 @@ DOCUMENTED = {
 
 RUN_WHEN_IMPORTED = {"entrypoints.asgi", "entrypoints.cli.__main__", "entrypoints.local_model"}
 
-SHARED = {"upstream_error": 3, "context_too_long": 2, "memory_unavailable": 2}
+SHARED = {"upstream_error": 3, "upstream_invalid": 2, "context_too_long": 2, "memory_unavailable": 2}
 """Number of errors that share a code because clients need not tell them apart."""
 
 

@@ -18,7 +18,7 @@ LINES = st.one_of(
     st.sampled_from(
         ["data", "data:", "data:x", "data:  y", "event: error", "event", "id: 7", "retry: 10", ": comment"]
     ),
-    st.text(st.characters(codec="utf-8", exclude_characters="\r\n\ufeff"), max_size=8),
+    st.text(st.characters(codec="utf-8", exclude_characters="\r\n\ufeff{"), max_size=8),
     st.just(""),
 )
 STREAMS = st.lists(st.tuples(LINES, st.sampled_from(["\n", "\n", "\n\n", "\r", "\r\n"]))).map(
@@ -84,3 +84,24 @@ def test_the_default_limit_is_64_kib() -> None:
     assert decode(b"data: " + b"x" * (64 * 1024 - 6) + b"\n\n", [])
     with pytest.raises(OutputLimit):
         decode(b"data: " + b"x" * (64 * 1024 - 5) + b"\n\n", [])
+
+
+def test_a_line_of_bare_json_is_an_event() -> None:
+    stream = b'data: a\n\n{"error": 1}\ndata: b\n\n'
+    assert decode(stream, []) == decode(stream, [9, 12, 22]) == [("", "a"), ("", '{"error": 1}'), ("", "b")]
+
+
+@pytest.mark.parametrize(
+    ("rest", "events"),
+    [
+        (b"data: {}", [b"{}"]),
+        (b"data: [DONE]\n", [b"[DONE]"]),
+        (b'{"a": 1}', [b'{"a": 1}']),
+        (b"data: {", []),
+        (b"", []),
+    ],
+)
+def test_a_whole_event_at_the_end_of_the_stream_needs_no_blank_line(rest: bytes, events: list[bytes]) -> None:
+    decoder = EventDecoder()
+    assert decoder.feed(b"data: a\n\n" + rest) == [(b"", b"a")]
+    assert decoder.finish() == [(b"", data) for data in events]

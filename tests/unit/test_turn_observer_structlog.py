@@ -1,6 +1,7 @@
 """Log lines about turns: levels and figures, without messages, replies or user ids."""
 
 from collections.abc import Iterator, MutableMapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,9 +9,18 @@ import pytest
 import structlog
 from structlog.testing import LogCapture
 
+from adapters.error_translation import ForeignError
 from adapters.turn_observer_structlog import TurnObserverStructlog
 from application.ports.history import HistoryUnavailable, HistoryWriteFailed
-from application.ports.llm import LLMAuthFailed, LLMDisconnected, LLMRateLimited, LLMRedirected
+from application.ports.llm import (
+    LLMAuthFailed,
+    LLMContentRefused,
+    LLMContextTooLong,
+    LLMDisconnected,
+    LLMError,
+    LLMRateLimited,
+    LLMRedirected,
+)
 from application.ports.memory import MemoryLeaked
 from application.ports.turn_observer import AbandonedTurnsEnded, BackgroundFailure, TurnEnded, TurnRejected, Where
 from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, Usage, UserId
@@ -18,6 +28,7 @@ from domain.errors import (
     Cancelled,
     ChatError,
     ClientDisconnected,
+    ContextTooLong,
     InternalError,
     ServerShuttingDown,
     TurnDeadline,
@@ -99,6 +110,9 @@ def test_unknown_figures_are_none(observer: TurnObserverStructlog, lines: list[M
         (LLMDisconnected(), "warning"),
         (LLMRateLimited(), "warning"),
         (LLMAuthFailed(), "error"),
+        (LLMContentRefused(), "warning"),
+        (LLMContextTooLong(), "warning"),
+        (ContextTooLong(), "warning"),
         (LLMRedirected(), "error"),
         (HistoryUnavailable(), "error"),
         (HistoryWriteFailed(), "error"),
@@ -155,6 +169,27 @@ def test_a_background_failure_is_a_warning_with_the_failed_operation(
     assert lines == [{"log_level": "warning", "event": "failed", "where": "saving the text so far", "exc_info": error}]
 
 
+def test_an_empty_reply_is_a_warning(observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]) -> None:
+    for reply in ("", REPLY, ""):
+        observer.observe(ended(BEGUN.completed(reply, "stop")))
+
+    assert [line["log_level"] for line in lines] == ["warning", "info", "warning"]
+
+
+def test_a_note_about_a_reply_is_a_warning_the_first_time(
+    observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]
+) -> None:
+    for notes in (["a"], ["a"], ["a", "b"], []):
+        observer.observe(replace(ended(BEGUN.completed(REPLY, "unknown")), notes=notes))
+
+    assert [(line["log_level"], line.get("notes")) for line in lines] == [
+        ("warning", ["a"]),
+        ("info", ["a"]),
+        ("warning", ["a", "b"]),
+        ("info", None),
+    ]
+
+
 @pytest.mark.parametrize("error", [None, LLMDisconnected(), InternalError(), Cancelled()])
 def test_no_line_contains_a_message_a_reply_or_a_user_id(
     error: ChatError | None, observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]
@@ -187,7 +222,59 @@ def test_a_rejected_message_is_logged_in_one_line_with_its_reason(
 ) -> None:
     observer.observe(TurnRejected(BEGUN.user_id, BEGUN.conversation_id, error))
 
-    assert lines == [{"log_level": level, "event": "turn rejected", "user": "pseudonym of 11", "reason": error.code}]
+    assert lines == [
+        {
+            "log_level": level,
+            "event": "turn rejected",
+            "user": "pseudonym of 11",
+            "reason": error.code,
+            "detail": error.detail,
+        }
+    ]
+
+
+def test_a_rejection_names_what_failed_in_the_store(
+    observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]
+) -> None:
+    error = HistoryUnavailable()
+    error.__cause__ = ForeignError("sqlite3.OperationalError")
+    observer.observe(TurnRejected(BEGUN.user_id, BEGUN.conversation_id, error))
+
+    assert lines[0]["cause"] == "sqlite3.OperationalError"
+
+
+def diagnosed(error: LLMError) -> LLMError:
+    error.diagnosis = {"http_status": 503, "host": "example.com", "provider_message": "Loading model"}
+    error.request = {"model": "m", "max_tokens": 1000}
+    return error
+
+
+def test_a_failed_call_is_logged_with_its_diagnosis(
+    observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]
+) -> None:
+    interrupt(observer, diagnosed(LLMDisconnected()))
+
+    assert lines[0].items() >= {"http_status": 503, "host": "example.com", "provider_message": "Loading model"}.items()
+    assert lines[0]["detail"] == "The connection to the model service broke."
+    assert "request" not in lines[0]
+
+
+def test_the_diagnosis_of_the_refusal_that_caused_an_error_is_logged(
+    observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]
+) -> None:
+    error = ContextTooLong()
+    error.__cause__ = diagnosed(LLMContextTooLong())
+    interrupt(observer, error)
+
+    assert (lines[0]["log_level"], lines[0]["http_status"]) == ("warning", 503)
+
+
+def test_parameters_and_sizes_of_a_failed_request_are_logged_when_debugging(
+    lines: list[MutableMapping[str, Any]],
+) -> None:
+    interrupt(TurnObserverStructlog(str, debug=True), diagnosed(LLMDisconnected()))
+
+    assert lines[0]["request"] == {"model": "m", "max_tokens": 1000}
 
 
 def test_abandoned_turns_are_a_warning(observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]) -> None:

@@ -10,7 +10,7 @@ import pytest
 from adapters.history_in_memory import HistoryInMemory
 from application.ports.history import HistoryUnavailable, TurnBegin, TurnEnd
 from application.ports.live_turns import End
-from application.ports.llm import LLMUnreachable
+from application.ports.llm import LLMContentRefused, LLMContextTooLong, LLMError, LLMUnreachable
 from application.ports.turn_observer import AbandonedTurnsEnded, Event, TurnEnded, Where
 from application.turns.handle import TurnHandle
 from domain.conversation import ConversationId, Turn, TurnId, TurnStatus
@@ -171,6 +171,14 @@ async def test_the_last_failure_of_the_model_is_known_until_it_replies_again() -
             known.append(app.runner.llm_failure)
 
     assert known == [None, error, None]
+
+
+@pytest.mark.parametrize("refusal", [LLMContentRefused(), LLMContextTooLong()])
+async def test_a_refused_message_does_not_count_as_a_failure_of_the_model(refusal: LLMError) -> None:
+    async with application(ScriptedReply(refusal=refusal)) as app:
+        await app.complete(message())
+
+        assert app.runner.llm_failure is None
 
 
 async def test_a_stop_does_not_clear_the_last_failure_of_the_model() -> None:

@@ -1,0 +1,77 @@
+"""Tell why a service cannot be reached, from the exceptions of the HTTP library."""
+
+import errno
+import socket
+import ssl
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+
+import aiohttp
+
+from adapters.error_translation import exception_chain
+from adapters.openai_api.classification import CHECK_PROXY
+from adapters.openai_api.http_client import BadProxyURL
+
+_UNREACHABLE: Final = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTDOWN})
+
+_HINTS: Final[Mapping[str, str]] = {
+    "dns": "The host name of the model's service cannot be resolved: check OPENAI_BASE_URL.",
+    "refused": "The model's service refuses connections: check the host and port of OPENAI_BASE_URL.",
+    "no route": "There is no route to the model's service: check the host of OPENAI_BASE_URL.",
+    "connect timeout": "The model's service does not accept connections in time: check OPENAI_BASE_URL.",
+    "certificate": "The certificate of the model's service is not trusted: check SSL_CERT_FILE or OPENAI_BASE_URL.",
+    "tls": "A TLS connection to the model's service failed: check whether OPENAI_BASE_URL is http or https.",
+    "proxy": f"The proxy does not connect to the model's service: {CHECK_PROXY}.",
+}
+"""What to tell the client, by cause."""
+
+
+def network_cause(error: BaseException) -> Mapping[str, str | int]:
+    """Return the `cause` of a connection's failure, with what is known about it. No text of the peer is part of it."""
+    # Innermost first: aiohttp's errors are of the same classes as those that they wrap, without their details.
+    links = [inner for link in exception_chain(error) for inner in (link, *_wrapped(link))][::-1]
+    for link in links:
+        if isinstance(link, BadProxyURL):
+            return {"cause": "proxy", "reason": "not the URL of an HTTP proxy"}
+        if isinstance(link, aiohttp.ClientHttpProxyError):
+            return {"cause": "proxy", "proxy_status": link.status}
+    causes = _cause(links)
+    if any(isinstance(link, aiohttp.ClientProxyConnectionError) for link in links):
+        return {"cause": "proxy", "reason": str(causes.get("cause", "not connected"))}
+    return causes
+
+
+def hint(cause: str) -> str | None:
+    """Return the sentence for the client."""
+    return _HINTS.get(cause)
+
+
+def _wrapped(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, aiohttp.ClientConnectorError):
+        yield error.os_error
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        yield error.certificate_error
+
+
+def _cause(links: Iterable[BaseException]) -> Mapping[str, str | int]:
+    for link in links:
+        match link:
+            case ssl.SSLCertVerificationError():
+                return {"cause": "certificate", "reason": link.verify_message or "not trusted"}
+            case ssl.SSLError():
+                return {"cause": "tls", "reason": link.reason or "failed"}
+            case socket.gaierror() | aiohttp.ClientConnectorDNSError():
+                return {"cause": "dns"}
+            case ConnectionRefusedError():
+                return {"cause": "refused"}
+            case ConnectionResetError() | BrokenPipeError() | ConnectionAbortedError():
+                return {"cause": "reset"}
+            case aiohttp.ConnectionTimeoutError():
+                return {"cause": "connect timeout"}
+            case aiohttp.ServerDisconnectedError():
+                return {"cause": "closed"}
+            case OSError(errno=number) if number in _UNREACHABLE:
+                return {"cause": "no route"}
+    if any(isinstance(link, TimeoutError) for link in links):
+        return {"cause": "timeout"}
+    return {}
