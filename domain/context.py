@@ -56,7 +56,7 @@ def estimate_tokens(text: str) -> int:
 def assemble(
     instructions: str, latest_first: Iterable[Exchange], message: str, budget: int, facts: Sequence[str] = ()
 ) -> Sequence[Message]:
-    """Return the messages to send, oldest turn first, within `budget` estimated tokens.
+    """Return the messages to send, oldest turn first, within `budget` estimated tokens. Empty `instructions` send none.
 
     `facts` about the user, best first, are quoted in front of the message and take at most half of the remaining
     budget. They carry the user's authority, never that of the instructions.
@@ -67,7 +67,7 @@ def assemble(
     Raises:
         ContextTooLong: instructions and message alone exceed the budget.
     """
-    left = budget - _cost(instructions) - _cost(message)
+    left = budget - (_cost(instructions) if instructions else 0) - _cost(message)
     if left < 0:
         raise ContextTooLong(f"Instructions and message take about {budget - left} tokens; the limit is {budget}.")
     notes = _notes(facts, left // 2)
@@ -81,7 +81,8 @@ def assemble(
         for exchange in told
         for message in (Message(Role.ASSISTANT, exchange.reply), Message(Role.USER, exchange.user_message))
     ]
-    return [Message(Role.SYSTEM, instructions), *reversed(recent), Message(Role.USER, notes + message)]
+    system = [Message(Role.SYSTEM, instructions)] if instructions else []
+    return [*system, *reversed(recent), Message(Role.USER, notes + message)]
 
 
 def _fitting(latest_first: Iterable[Exchange], budget: int) -> Iterator[Exchange]:

@@ -1,12 +1,14 @@
 """Opening and closing the parts of the service."""
 
+import platform
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
 import structlog
 
 from entrypoints.container import Container
-from entrypoints.version import VERSION
+from entrypoints.settings import Settings
+from entrypoints.version import LIBRARIES, VERSION
 
 
 @asynccontextmanager
@@ -23,6 +25,18 @@ async def lifespan(container: Container) -> AsyncIterator[None]:
         for part in container.parts():
             if isinstance(part, AbstractAsyncContextManager):
                 await stack.enter_async_context(part)
-        log.info("started", version=VERSION)
+        log.info("started", version=VERSION, **_configuration(container.settings()))
         yield
     log.info("stopped")
+
+
+def _configuration(settings: Settings) -> dict[str, str]:
+    """Return the fields of the log line that say which model, stores and versions are in use."""
+    return {
+        "model": settings.openai_model,
+        "model_host": settings.model_host,
+        "history": settings.history_backend,
+        "memory": settings.memory_backend,
+        "python": platform.python_version(),
+        **LIBRARIES,
+    }

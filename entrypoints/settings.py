@@ -1,17 +1,33 @@
 """Settings: the only reader of the environment."""
 
-import difflib
 import ipaddress
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, get_args
 from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from domain.errors import Unusable
+from domain.context import assemble
+from domain.errors import ContextTooLong, Unusable
+from domain.memory import MAX_FACT_CHARS
+from entrypoints.certificates import require_certificates
+from entrypoints.env_file import require_parsable
+from entrypoints.setting_types import (
+    QUOTES,
+    ExpandedPath,
+    Host,
+    Key,
+    ModelURL,
+    Origin,
+    Seconds,
+    VectorStoreURL,
+    WebURL,
+    expanded,
+    trimmed,
+)
 
 SAMPLE_KEYS: Final = frozenset({"your_openai_api_key_here", "your_mem0_api_key"})
 """Placeholders of `.env.example`; each counts as no key."""
@@ -21,7 +37,18 @@ DEFAULT_PROMPT: Final = (
     "and say so when you do not know."
 )
 
-Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
+ESCAPED_CHAR_BYTES: Final = 12
+"""Most bytes of a character in JSON: an escaped surrogate pair, e.g. `\\ud83d\\ude00`."""
+
+BODY_OVERHEAD: Final = 16_000
+"""Bytes of a request body for everything but its text, e.g. the ids."""
+
+MIN_MESSAGE_TOKENS: Final = 30
+"""Tokens of the context budget that the system prompt has to leave for a message."""
+
+PROMPT_TOO_LONG: Final = (
+    "SYSTEM_PROMPT: leaves no room for messages within CONTEXT_TOKENS; shorten the one or raise the other"
+)
 
 
 class Settings(BaseSettings):
@@ -29,10 +56,10 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True)
 
-    openai_api_key: SecretStr | None = Field(
+    openai_api_key: Key | None = Field(
         None, description="OpenAI API key. Not needed with `OPENAI_BASE_URL` or `--local`."
     )
-    openai_base_url: str | None = Field(
+    openai_base_url: ModelURL | None = Field(
         None, description="Base URL of an OpenAI-compatible server, including `/v1`. Empty: OpenAI."
     )
     openai_model: str = Field("gpt-3.5-turbo", min_length=1, description="Model that generates the replies.")
@@ -49,7 +76,7 @@ class Settings(BaseSettings):
     )
     debug: bool = Field(False, description="Log at debug level. Messages and replies are never logged.")
     system_prompt: str = Field(
-        DEFAULT_PROMPT, min_length=1, description="System prompt, sent with every request to the model."
+        DEFAULT_PROMPT, description="System prompt, sent with every request to the model. Empty: none is sent."
     )
     memory_backend: Literal["sql", "mem0", "mem0_platform", "in_memory", "none"] = Field(
         "sql",
@@ -59,10 +86,8 @@ class Settings(BaseSettings):
     memory_recall_timeout: Seconds = Field(
         1, description="Timeout for recalling memories, in seconds; the reply continues without them."
     )
-    mem0_api_key: SecretStr | None = Field(
-        None, description="API key of the Mem0 platform. Required for `mem0_platform`."
-    )
-    mem0_host: str | None = Field(None, description="Base URL of the Mem0 platform. Empty: Mem0's own.")
+    mem0_api_key: Key | None = Field(None, description="API key of the Mem0 platform. Required for `mem0_platform`.")
+    mem0_host: WebURL | None = Field(None, description="Base URL of the Mem0 platform. Empty: Mem0's own.")
     mem0_infer: bool = Field(
         True,
         description="Extract facts with a model. If false, Mem0 stores the user's messages verbatim, except questions.",
@@ -74,17 +99,16 @@ class Settings(BaseSettings):
     mem0_embedding_model: str = Field(
         "text-embedding-3-small", min_length=1, description="Embedding model for `mem0` with the `openai` embedder."
     )
-    mem0_vector_store: SecretStr | None = Field(
+    mem0_vector_store: VectorStoreURL | None = Field(
         None,
         description="Vector store for `mem0`: URL of a PostgreSQL database with pgvector, or of a Qdrant server. "
         "Empty: embedded Qdrant in `DATA_DIR`, for a single process.",
     )
-    mem0_config_file: Path | None = Field(
+    mem0_config_file: ExpandedPath | None = Field(
         None, description="JSON file with further Mem0 configuration; takes precedence over the settings above."
     )
-    host: str = Field(
+    host: Host = Field(
         "127.0.0.1",
-        min_length=1,
         description="Address to listen on. On any address but loopback, every client can read all conversations.",
     )
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free port.")
@@ -94,7 +118,7 @@ class Settings(BaseSettings):
     database_url: str | None = Field(
         None, description="SQLAlchemy URL of the database. Empty: `sqlite:///{DATA_DIR}/chat.db`."
     )
-    data_dir: Path = Field(Path("data"), description="Directory for all files the service writes.")
+    data_dir: ExpandedPath = Field(Path("data"), description="Directory for all files the service writes.")
     context_tokens: int = Field(
         14_000,
         ge=100,
@@ -104,14 +128,17 @@ class Settings(BaseSettings):
     on_disconnect: Literal["cancel", "continue"] = Field(
         "cancel", description="When the last reader of a stream disconnects: `cancel` the reply or `continue` it."
     )
-    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+    cors_origins: Annotated[tuple[Origin, ...], NoDecode] = Field(
         (), description="Comma-separated origins allowed to call the API from a browser."
     )
     max_message_chars: int = Field(
         32_000, ge=1, le=1_000_000, description="Maximum length of a message, in characters."
     )
-    max_body_bytes: int = Field(
-        256_000, ge=1_000, le=16_000_000, description="Maximum size of a request body, in bytes."
+    max_body_bytes: int | None = Field(
+        None,
+        ge=1_000,
+        le=16_000_000,
+        description="Maximum size of a request body, in bytes. Empty: large enough for `MAX_MESSAGE_CHARS`.",
     )
     upstream_connect_timeout: Seconds = Field(5, description="Timeout for connecting to the model's API, in seconds.")
     upstream_first_byte_timeout: Seconds = Field(
@@ -142,43 +169,27 @@ class Settings(BaseSettings):
         "auto", description="Event loop for `serve`: `uvloop`, `asyncio`, or `auto` (uvloop if installed)."
     )
 
-    @field_validator(
-        "openai_api_key",
-        "mem0_api_key",
-        "openai_base_url",
-        "database_url",
-        "mem0_host",
-        "mem0_vector_store",
-        "mem0_config_file",
-        mode="before",
-    )
+    @field_validator("database_url", mode="before")
     @classmethod
-    def _empty_means_none(cls, value: Any) -> Any:
-        plain = value.get_secret_value() if isinstance(value, SecretStr) else value
-        return None if isinstance(plain, str) and (not plain.strip() or plain.strip() in SAMPLE_KEYS) else value
+    def _expand(cls, value: Any) -> Any:
+        scheme, separator, path = value.partition("sqlite:///") if isinstance(value, str) else ("", "", "")
+        return separator + expanded(path) if separator and not scheme else value
 
-    @field_validator("openai_api_key", "mem0_api_key")
+    @field_validator("*", mode="before")
     @classmethod
-    def _fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not all("!" <= character <= "~" for character in value.get_secret_value()):
-            raise ValueError("must be visible ASCII characters")
-        return value
-
-    @field_validator("openai_base_url", "mem0_host")
-    @classmethod
-    def _is_http_url(cls, value: str | None) -> str | None:
-        if value is not None and not _is_web_url(value):
-            raise ValueError("must be an http or https URL")
-        return value
-
-    @field_validator("mem0_vector_store")
-    @classmethod
-    def _is_vector_store(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None:
-            url = value.get_secret_value()
-            if not (url.startswith("postgresql://") or _is_web_url(url)):
-                raise ValueError("must be a postgresql, http or https URL")
-        return value
+    def _tidy(cls, value: Any, info: ValidationInfo) -> Any:
+        """Trim the text of a value. If nothing is left of it, return the default."""
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if not isinstance(text, str):
+            return value
+        trimmed_text = trimmed(text)
+        if info.field_name == "system_prompt":
+            return text if trimmed_text else ""
+        if not trimmed_text or trimmed_text in SAMPLE_KEYS:
+            return cls.model_fields[str(info.field_name)].default
+        if info.field_name != "app_name" and (trimmed_text[0] in QUOTES or trimmed_text[-1] in QUOTES):
+            raise ValueError("must not be in quotation marks")
+        return trimmed_text
 
     @field_validator("database_url")
     @classmethod
@@ -191,14 +202,6 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
-    @field_validator("cors_origins")
-    @classmethod
-    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for origin in value:
-            if origin != "*" and (not _is_web_url(origin) or urlsplit(origin).path):
-                raise ValueError("must be origins such as https://example.com, without a path")
-        return value
 
     @field_validator("event_loop")
     @classmethod
@@ -220,6 +223,31 @@ class Settings(BaseSettings):
             raise ValueError("MEM0_API_KEY: is required when MEMORY_BACKEND is mem0_platform")
         return self
 
+    @model_validator(mode="after")
+    def _has_room_for_messages(self) -> Self:
+        if not self.leaves_room_for_messages:
+            raise ValueError(PROMPT_TOO_LONG)
+        return self
+
+    @property
+    def leaves_room_for_messages(self) -> bool:
+        """Whether the system prompt leaves room for a short message within the context budget."""
+        try:
+            assemble(self.system_prompt, (), "", self.context_tokens - MIN_MESSAGE_TOKENS)
+        except ContextTooLong:
+            return False
+        return True
+
+    @property
+    def body_limit(self) -> int:
+        """Maximum size of a request body, in bytes."""
+        return self.max_body_bytes or self.sufficient_body_bytes
+
+    @property
+    def sufficient_body_bytes(self) -> int:
+        """A limit that no valid request exceeds, even if its client escapes every character."""
+        return ESCAPED_CHAR_BYTES * max(self.max_message_chars, MAX_FACT_CHARS) + BODY_OVERHEAD
+
     @property
     def database(self) -> str:
         """The database URL, or the embedded default."""
@@ -236,12 +264,17 @@ class Settings(BaseSettings):
         return self.openai_api_key is not None or self.openai_base_url is not None
 
     @property
+    def model_host(self) -> str:
+        """Host and port of the model's service, without credentials."""
+        return urlsplit(self.openai_base_url).netloc.rpartition("@")[2] if self.openai_base_url else "api.openai.com"
+
+    @property
     def is_loopback(self) -> bool:
         """Whether only processes on this machine can connect."""
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
-            return self.host == "localhost"
+            return self.host.lower() == "localhost"
 
     def require_model(self) -> None:
         """Raise Unusable unless a model is configured.
@@ -255,40 +288,23 @@ class Settings(BaseSettings):
             )
 
 
-def _is_web_url(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # its message would quote the URL, which may contain a password
-        return False
-
-
 def load_settings() -> Settings:
     """Read the settings from the environment and `.env`.
 
     Raises:
         Unusable: A value is invalid. The message names its variable and does not quote the value.
     """
+    require_parsable(Path(".env"))
+    require_certificates(os.environ.get("SSL_CERT_FILE"))
     try:
         return Settings()
-    except UnicodeDecodeError:
-        raise Unusable(".env: must be a text file in UTF-8") from None
     except ValidationError as error:
         raise Unusable("; ".join(map(_sentence, error.errors(include_input=False, include_url=False)))) from None
 
 
-def unknown_keys(env_file: Path = Path(".env")) -> list[str]:
-    """Return one warning for each key in `env_file` that is not a setting, with the closest match."""
-    if not env_file.is_file():
-        return []
-    known = [name.upper() for name in Settings.model_fields]
-    sentences = []
-    for key in dotenv_values(env_file):
-        if key.upper() not in known:
-            near = difflib.get_close_matches(key.upper(), known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else "."
-            sentences.append(f"{env_file}: {key} is not a setting{hint}")
-    return sentences
+def environment() -> dict[str, str]:
+    """Return the environment variables by their names in upper case."""
+    return {name.upper(): value for name, value in os.environ.items()}
 
 
 def _sentence(error: Any) -> str:

@@ -35,7 +35,7 @@ class ModelService:
         max_error_bytes: int = 64 * 1024,
     ) -> None:
         self._api_key = api_key
-        self._base_url = base_url
+        self._base_url, self._query = _split_query(base_url)
         self._connect_timeout = connect_timeout
         self._idle_timeout = idle_timeout
         self._keep_alive = keep_alive
@@ -64,10 +64,13 @@ class ModelService:
     async def _open(self) -> HttpClient:
         request = await self._through_sdk(httpx2.Response(200))
         if self._http is None:  # else a concurrent call has opened it
-            url = str(request.url.copy_with(userinfo=b""))
+            url = str(request.url.copy_with(userinfo=b"")) + self._query
+            headers = {name: value for name, value in request.headers.items() if name not in _SET_BY_AIOHTTP}
+            if "api-version=" in self._query:  # Azure, which does not accept a key as a bearer token
+                headers["api-key"] = self._api_key
             self._http = HttpClient(
                 url,
-                {name: value for name, value in request.headers.items() if name not in _SET_BY_AIOHTTP},
+                headers,
                 tls_context=self._tls_context,
                 proxy=proxy_for(url),
                 connect_timeout=self._connect_timeout,
@@ -106,6 +109,16 @@ class ModelService:
             stream_cls=openai.AsyncStream[object],
         )
         return transport.requests[0]
+
+
+def _split_query(url: str) -> tuple[str, str]:
+    """Return a URL without its query, and the query with its question mark. The SDK would append paths to the query.
+
+    >>> _split_query("https://host/x?api-version=1")
+    ('https://host/x', '?api-version=1')
+    """
+    base, mark, query = url.partition("#")[0].partition("?")
+    return base, mark + query if query else ""
 
 
 class _Loopback(httpx2.AsyncBaseTransport):

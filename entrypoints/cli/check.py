@@ -1,14 +1,11 @@
 """`smart-chatbot check`: summarize the configuration."""
 
-from urllib.parse import urlsplit
-
 from entrypoints.settings import Settings
 
 
 def summary(settings: Settings) -> str:
     """Return one line each for the model, the stores and the address, without secrets."""
-    provider = urlsplit(settings.openai_base_url).hostname if settings.openai_base_url else "OpenAI"
-    model = f"{settings.openai_model} at {provider}" if settings.has_model else "none; see below"
+    model = f"{settings.openai_model} at {settings.model_host}" if settings.has_model else "none; see below"
     history = settings.database if settings.history_backend == "sql" else "in memory, lost on restart"
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     return (

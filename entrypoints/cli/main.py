@@ -5,7 +5,8 @@ import sys
 from collections.abc import Callable, Sequence
 
 from domain.errors import Unusable
-from entrypoints.settings import Settings, load_settings, unknown_keys
+from entrypoints.settings import Settings, load_settings
+from entrypoints.startup_warnings import startup_warnings
 
 UNUSABLE_STATUS = 3
 """Exit status if the configuration, or a resource that it names, cannot be used."""
@@ -43,7 +44,12 @@ def _parser() -> argparse.ArgumentParser:
     chat.add_argument("--user", default="terminal", help="user id (default: %(default)s)")
     chat.add_argument("--conversation", default="default", help="conversation id (default: %(default)s)")
     command("migrate", _migrate, "create or upgrade the database schema")
-    command("check", _check, "validate the configuration and print a summary")
+    check = command("check", _check, "validate the configuration and print a summary")
+    check.add_argument(
+        "--live",
+        action="store_true",
+        help="also send a request to the model, the embedder and each store; creates or upgrades the database",
+    )
     return parser
 
 
@@ -71,17 +77,21 @@ def _migrate(_parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _check(_parsed: argparse.Namespace) -> int:
+def _check(parsed: argparse.Namespace) -> int:
     from entrypoints.cli.check import summary
 
     settings = _settings()
-    print(summary(settings))
+    print(summary(settings), flush=True)
     settings.require_model()
-    return 0
+    if not parsed.live:
+        return 0
+    from entrypoints.cli.check_live import check_live
+
+    return 0 if check_live(settings) else UNUSABLE_STATUS
 
 
 def _settings() -> Settings:
     settings = load_settings()
-    for sentence in unknown_keys():
+    for sentence in startup_warnings(settings):
         print(f"warning: {sentence}", file=sys.stderr)
     return settings

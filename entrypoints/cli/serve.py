@@ -35,6 +35,8 @@ def serve(settings: Settings, *, local: bool = False) -> bool:
     with ExitStack() as stack:
         if local:
             settings = _with_local_model(settings, stack)
+            if not settings.leaves_room_for_messages:
+                raise Unusable("SYSTEM_PROMPT: leaves no room for messages within the embedded model's context")
         settings.require_model()
         if not settings.is_loopback:
             print(

@@ -22,7 +22,7 @@ class JSONRoute(APIRoute):
 
         async def read_and_handle(request: Request) -> Response:
             body = JSONRequest(request.scope, request.receive)
-            await body.parse(request.app.state.settings.max_body_bytes)
+            await body.parse(request.app.state.settings.body_limit)
             return await handle(body)
 
         return read_and_handle
@@ -71,7 +71,7 @@ class DirectRoute(JSONRoute):
         )
 
     async def _call(self, request: JSONRequest) -> Response:
-        parsed = await request.parse(request.app.state.settings.max_body_bytes)
+        parsed = await request.parse(request.app.state.settings.body_limit)
         body, errors = self._body.validate(parsed, {}, loc=("body",))
         if errors:
             raise RequestValidationError(errors, body=parsed)

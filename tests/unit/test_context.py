@@ -22,6 +22,7 @@ from entrypoints.settings import DEFAULT_PROMPT
 
 texts = st.text(max_size=60)
 replies = st.one_of(st.just(""), texts)
+prompts = st.text(min_size=1, max_size=60)
 turns = st.lists(st.builds(Exchange, texts, replies), max_size=12)
 
 
@@ -41,7 +42,7 @@ def as_messages(latest_first: Sequence[Exchange]) -> Sequence[Message]:
     ]
 
 
-@given(texts, turns, texts, st.integers(0, 400))
+@given(prompts, turns, texts, st.integers(0, 400))
 def test_the_context_never_exceeds_its_budget(
     instructions: str, history: list[Exchange], message: str, spare: int
 ) -> None:
@@ -50,7 +51,7 @@ def test_the_context_never_exceeds_its_budget(
     assert cost(assemble(instructions, history, message, budget)) <= budget
 
 
-@given(texts, turns, texts, st.integers(0, 400))
+@given(prompts, turns, texts, st.integers(0, 400))
 def test_the_context_consists_of_the_instructions_the_latest_whole_turns_and_the_message(
     instructions: str, history: list[Exchange], message: str, spare: int
 ) -> None:
@@ -63,7 +64,7 @@ def test_the_context_consists_of_the_instructions_the_latest_whole_turns_and_the
     assert as_messages(with_reply[: len(recent) // 2]) == recent
 
 
-@given(texts, turns, texts, st.integers(0, 400))
+@given(prompts, turns, texts, st.integers(0, 400))
 def test_user_and_assistant_alternate_after_the_instructions(
     instructions: str, history: list[Exchange], message: str, spare: int
 ) -> None:
@@ -72,7 +73,7 @@ def test_user_and_assistant_alternate_after_the_instructions(
     assert [Role.SYSTEM, *[Role.USER, Role.ASSISTANT] * (len(roles) // 2 - 1), Role.USER] == roles
 
 
-@given(texts, turns, texts, st.integers(0, 400))
+@given(prompts, turns, texts, st.integers(0, 400))
 def test_the_first_omitted_turn_would_exceed_the_budget(
     instructions: str, history: list[Exchange], message: str, spare: int
 ) -> None:
@@ -85,7 +86,7 @@ def test_the_first_omitted_turn_would_exceed_the_budget(
     assert not left_out or cost(context) + cost(as_messages(left_out)) > budget
 
 
-@given(texts, turns, texts, st.integers(0, 400), st.integers(0, 400))
+@given(prompts, turns, texts, st.integers(0, 400), st.integers(0, 400))
 def test_a_larger_budget_only_adds_older_turns(
     instructions: str, history: list[Exchange], message: str, spare: int, more: int
 ) -> None:
@@ -97,7 +98,7 @@ def test_a_larger_budget_only_adds_older_turns(
     assert small == large[len(large) - len(small) :]
 
 
-@given(texts, turns, texts, st.integers(1, 1000))
+@given(prompts, turns, texts, st.integers(1, 1000))
 def test_instructions_and_message_that_exceed_the_budget_are_rejected(
     instructions: str, history: list[Exchange], message: str, short: int
 ) -> None:
@@ -105,7 +106,7 @@ def test_instructions_and_message_that_exceed_the_budget_are_rejected(
         assemble(instructions, history, message, needed(instructions, message) - short)
 
 
-@given(texts, texts)
+@given(prompts, texts)
 def test_instructions_and_message_that_just_fit_are_sent_alone(instructions: str, message: str) -> None:
     expected = [Message(Role.SYSTEM, instructions), Message(Role.USER, message)]
 
@@ -113,14 +114,26 @@ def test_instructions_and_message_that_just_fit_are_sent_alone(instructions: str
 
 
 def test_the_error_states_the_size_and_the_limit() -> None:
-    with pytest.raises(ContextTooLong, match=r"^Instructions and message take about 20 tokens; the limit is 10\.$"):
+    with pytest.raises(ContextTooLong, match=r"^Instructions and message take about 15 tokens; the limit is 10\.$"):
         assemble("", (), "1234567890", 10)
+
+
+@given(turns, texts, st.integers(0, 400))
+def test_empty_instructions_send_no_system_message_and_cost_nothing(
+    history: list[Exchange], message: str, spare: int
+) -> None:
+    budget = cost([Message(Role.USER, message)]) + spare
+    context = assemble("", history, message, budget)
+
+    assert [Role.USER, *[Role.ASSISTANT, Role.USER] * (len(context) // 2)] == [m.role for m in context]
+    assert cost(context) <= budget
+    assert context[-1] == Message(Role.USER, message)
 
 
 def test_turns_without_reply_text_are_omitted_whole() -> None:
     history = [Exchange("And now?", ""), Exchange("Hello", "Hi"), Exchange("Anyone there?", "")]
 
-    recent = assemble("", history, "Well?", 1000)[1:-1]
+    recent = assemble("Be brief.", history, "Well?", 1000)[1:-1]
 
     assert [Message(Role.USER, "Hello"), Message(Role.ASSISTANT, "Hi")] == recent
 
@@ -128,7 +141,7 @@ def test_turns_without_reply_text_are_omitted_whole() -> None:
 def test_turns_older_than_one_that_does_not_fit_are_omitted() -> None:
     history = [Exchange("Two", "2"), Exchange("A long one", "x" * 4000), Exchange("One", "1")]
 
-    recent = assemble("", history, "Three", 1000)[1:-1]
+    recent = assemble("Be brief.", history, "Three", 1000)[1:-1]
 
     assert [Message(Role.USER, "Two"), Message(Role.ASSISTANT, "2")] == recent
 
@@ -136,7 +149,7 @@ def test_turns_older_than_one_that_does_not_fit_are_omitted() -> None:
 def test_at_most_the_latest_fifty_turns_are_sent() -> None:
     history = [Exchange(f"Question {n}", f"Answer {n}") for n in range(MAX_TURNS + 10)]
 
-    recent = assemble("", history, "Next", 1_000_000)[1:-1]
+    recent = assemble("Be brief.", history, "Next", 1_000_000)[1:-1]
 
     assert as_messages(history[:MAX_TURNS]) == recent
 
@@ -177,7 +190,7 @@ def notes(messages: Sequence[Message]) -> list[str]:
     return array
 
 
-@given(texts, turns, texts, st.integers(0, 4000), facts)
+@given(prompts, turns, texts, st.integers(0, 4000), facts)
 def test_a_context_with_facts_never_exceeds_its_budget(
     instructions: str, history: list[Exchange], message: str, spare: int, known: list[str]
 ) -> None:
@@ -186,7 +199,7 @@ def test_a_context_with_facts_never_exceeds_its_budget(
     assert cost(assemble(instructions, history, message, budget, known)) <= budget
 
 
-@given(texts, turns, texts, facts)
+@given(prompts, turns, texts, facts)
 def test_facts_are_omitted_if_the_budget_has_no_room_for_them(
     instructions: str, history: list[Exchange], message: str, known: list[str]
 ) -> None:

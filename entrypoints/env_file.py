@@ -1,0 +1,80 @@
+"""The file `.env`: rejects lines that python-dotenv would skip or cut short, and names unknown keys."""
+
+import difflib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from dotenv import dotenv_values
+from dotenv.parser import Binding, parse_stream
+
+from domain.errors import Unusable
+
+ALIASES: Final = {
+    "OPENAI_API_BASE": "OPENAI_BASE_URL",
+    "OPENAI_API_BASE_URL": "OPENAI_BASE_URL",
+    "OPENAI_API_ENDPOINT": "OPENAI_BASE_URL",
+    "OPENAI_API_HOST": "OPENAI_BASE_URL",
+    "OPENAI_ENDPOINT": "OPENAI_BASE_URL",
+    "AZURE_OPENAI_ENDPOINT": "OPENAI_BASE_URL",
+    "AZURE_OPENAI_API_KEY": "OPENAI_API_KEY",
+}
+"""Names that other programs use for our settings."""
+
+READ_BY_LIBRARIES: Final = frozenset(
+    {"SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"}
+)
+"""Variables that libraries read from the environment, but not from `.env`."""
+
+_UNQUOTED_HASH: Final = re.compile(r"""[^=]*=[^\S\r\n]*((?!['"\s])[^\r\n]*?\s|(?<!=))#""")
+"""A line whose value is not in quotes and holds a # after white space, at which python-dotenv cuts it off."""
+
+_QUOTING: Final = "put a value with quotes, # or line breaks in single quotes"
+
+
+def require_parsable(env_file: Path) -> None:
+    """Check that each line of `env_file` is read as it was meant. A missing file is fine.
+
+    Raises:
+        Unusable: It is not text, a line cannot be parsed, or a system prompt would end at a `#`.
+    """
+    if not env_file.is_file():
+        return
+    try:
+        with env_file.open(encoding="utf-8") as stream:
+            bindings = list(parse_stream(stream))
+    except UnicodeDecodeError:
+        raise Unusable(f"{env_file}: must be a text file in UTF-8") from None
+    except OSError as error:
+        raise Unusable(f"{env_file}: cannot be read: {error.strerror}") from None
+    for binding in bindings:
+        if binding.error or (binding.key is not None and binding.value is None):  # None: there is no =
+            raise Unusable(f"{env_file}: line {_line(binding)} cannot be parsed; {_QUOTING}")
+        if (binding.key or "").upper() == "SYSTEM_PROMPT" and _UNQUOTED_HASH.match(binding.original.string):
+            raise Unusable(f"{env_file}: SYSTEM_PROMPT in line {_line(binding)} would end before its #; {_QUOTING}")
+
+
+def values(env_file: Path) -> dict[str, str]:
+    """Return the keys and values of `env_file`, or nothing if it does not exist."""
+    parsed = dotenv_values(env_file) if env_file.is_file() else {}
+    return {key: value or "" for key, value in parsed.items()}
+
+
+def unknown_key(key: str, known: Iterable[str]) -> str:
+    """Return the sentence that `key` is not a setting, with the closest match.
+
+    >>> unknown_key("OPENAI_API_BASE", ["OPENAI_BASE_URL"])
+    'OPENAI_API_BASE is not a setting; did you mean OPENAI_BASE_URL?'
+    """
+    if key.upper() in READ_BY_LIBRARIES:
+        return f"{key} is not a setting; set it in the environment."
+    near = [ALIASES[key.upper()]] if key.upper() in ALIASES else difflib.get_close_matches(key.upper(), known, n=1)
+    return f"{key} is not a setting" + (f"; did you mean {near[0]}?" if near else ".")
+
+
+def _line(binding: Binding) -> int:
+    """Return the number of a binding's first line. The parser counts the blank lines before as part of it."""
+    text = binding.original.string
+    blank = text[: len(text) - len(text.lstrip())]
+    return binding.original.line + len(re.findall(r"\r\n|\n|\r", blank))

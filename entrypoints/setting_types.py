@@ -1,0 +1,134 @@
+"""Types of settings: each normalizes its value, or rejects it with a message that does not quote it."""
+
+import ipaddress
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Final
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import AfterValidator, Field, SecretStr
+
+QUOTES: Final = "\"'`“”„‟‘’‚‛«»‹›＂＇"
+"""Quotation marks that values are pasted in. A `.env` file may use the first two; they are then not part of a value."""
+
+_INVISIBLE: Final = "\u200b\u2060\ufeff"
+"""Characters without width, which web pages and chat programs leave around copied text."""
+
+_ENDPOINT: Final = re.compile(r"/+(chat/)?completions/*$")
+_HOST_NAME: Final = re.compile(r"[\w-]+(\.[\w-]+)*\.?")
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_ORIGIN: Final = "must be origins such as https://example.com"
+
+
+def trimmed(text: str) -> str:
+    """Return `text` without surrounding white space and characters without width.
+
+    >>> trimmed(" sk-123\\u200b ")
+    'sk-123'
+    """
+    before = None
+    while before != text:
+        before, text = text, text.strip().strip(_INVISIBLE)
+    return text
+
+
+def is_web_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # its message would quote the URL, which may contain a password
+        return False
+    return valid and not re.search(r"\s", url)
+
+
+def without_endpoint(url: str) -> str:
+    """Return the base URL of a model's service. A query stays, e.g. Azure's `api-version`.
+
+    >>> without_endpoint("https://host/v1/chat/completions")
+    'https://host/v1'
+    """
+    parts = urlsplit(url)
+    path = _ENDPOINT.sub("", parts.path)
+    return url if path == parts.path else urlunsplit(parts._replace(path=path))
+
+
+def _web_url(url: str) -> str:
+    if not is_web_url(url):
+        raise ValueError("must be an http or https URL")
+    return url
+
+
+def _vector_store(value: SecretStr) -> SecretStr:
+    url = value.get_secret_value()
+    if not (url.startswith("postgresql://") or is_web_url(url)):
+        raise ValueError("must be a postgresql, http or https URL")
+    return value
+
+
+def _key(value: SecretStr) -> SecretStr:
+    """Return a key that fits into a header."""
+    if not all("!" <= character <= "~" and character not in QUOTES for character in value.get_secret_value()):
+        raise ValueError("must consist of visible ASCII characters, without spaces and quotation marks")
+    return value
+
+
+def _host(host: str) -> str:
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    try:
+        ipaddress.ip_address(bare)
+    except ValueError:
+        if not _HOST_NAME.fullmatch(host):
+            raise ValueError("must be an IP address or a host name, without scheme and port") from None
+    return bare
+
+
+def expanded(path: str) -> str:
+    """Return `path` with `~` and environment variables replaced.
+
+    Raises:
+        ValueError: One of them is not known.
+    """
+    path = os.path.expandvars(os.path.expanduser(path))
+    if path.startswith("~") or "$" in path:
+        raise ValueError("must not contain a variable that is not set, or the home directory of an unknown user")
+    return path
+
+
+def _origin(origin: str) -> str:
+    """Return an origin as browsers send it, in lower case."""
+    if origin in ("*", "null"):
+        return origin
+    if "*" in origin:
+        raise ValueError(f"{_ORIGIN}, without wildcards; only * by itself is one, and stands for every origin")
+    try:
+        parts = urlsplit(origin.lower())
+        scheme, host, port = parts.scheme, parts.hostname or "", parts.port
+    except ValueError:  # its message would quote the origin
+        raise ValueError(_ORIGIN) from None
+    if not host or scheme in ("ftp", "file") or not origin.isascii():
+        raise ValueError(_ORIGIN)
+    if parts.username is not None:
+        raise ValueError(f"{_ORIGIN}, without a user")
+    if parts.path or parts.query or parts.fragment:
+        raise ValueError(f"{_ORIGIN}, without a path")
+    if port is not None and port == _DEFAULT_PORTS.get(scheme):
+        raise ValueError(f"{_ORIGIN}, without the scheme's default port, which browsers leave out")
+    canonical = f"{scheme}://" + (f"[{host}]" if ":" in host else host) + ("" if port is None else f":{port}")
+    if canonical != origin.lower():
+        raise ValueError(_ORIGIN)
+    return canonical
+
+
+def _path(path: Path) -> Path:
+    return Path(expanded(str(path)))
+
+
+Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
+WebURL = Annotated[str, AfterValidator(_web_url)]
+ModelURL = Annotated[WebURL, AfterValidator(without_endpoint)]
+VectorStoreURL = Annotated[SecretStr, AfterValidator(_vector_store)]
+Key = Annotated[SecretStr, AfterValidator(_key)]
+Host = Annotated[str, AfterValidator(_host)]
+ExpandedPath = Annotated[Path, AfterValidator(_path)]
+Origin = Annotated[str, AfterValidator(_origin)]

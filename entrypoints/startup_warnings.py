@@ -1,0 +1,50 @@
+"""Warnings about settings that are valid but do not do what they seem to."""
+
+from pathlib import Path
+from typing import Final
+
+from entrypoints.env_file import ALIASES, unknown_key, values
+from entrypoints.setting_types import trimmed, without_endpoint
+from entrypoints.settings import Settings, environment
+
+_NEEDED_BACKENDS: Final = {
+    "mem0_api_key": ("mem0_platform",),
+    "mem0_host": ("mem0_platform",),
+    "mem0_infer": ("mem0", "mem0_platform"),
+    "mem0_embedder": ("mem0",),
+    "mem0_embedding_model": ("mem0",),
+    "mem0_vector_store": ("mem0",),
+    "mem0_config_file": ("mem0",),
+}
+"""The values of `memory_backend` with which a setting of Mem0's has an effect."""
+
+
+def startup_warnings(settings: Settings, env_file: Path = Path(".env")) -> list[str]:
+    """Return a sentence for each setting that was changed, has no effect or contradicts another."""
+    known = [name.upper() for name in Settings.model_fields]
+    file = values(env_file)
+    variables = environment()
+    given = {name.upper(): value for name, value in file.items()} | variables
+    sentences = [f"{env_file}: {unknown_key(key, known)}" for key in file if key.upper() not in known]
+    for alias, name in ALIASES.items():
+        if variables.get(alias) and not given.get(name):
+            sentences.append(unknown_key(alias, known))
+    base_url = trimmed(given.get("OPENAI_BASE_URL", ""))
+    if base_url and without_endpoint(base_url) != base_url:
+        sentences.append("OPENAI_BASE_URL: the endpoint's path at its end, e.g. /chat/completions, is ignored.")
+    sentences += _without_effect(settings)
+    if settings.body_limit < settings.sufficient_body_bytes:
+        sentences.append(
+            "MAX_BODY_BYTES: a message of MAX_MESSAGE_CHARS characters can exceed it; leave it empty, or set it to "
+            f"{settings.sufficient_body_bytes}."
+        )
+    return sentences
+
+
+def _without_effect(settings: Settings) -> list[str]:
+    names: dict[str, list[str]] = {}
+    for name, backends in _NEEDED_BACKENDS.items():
+        changed = getattr(settings, name) != Settings.model_fields[name].default
+        if changed and settings.memory_backend not in backends:
+            names.setdefault(" or ".join(backends), []).append(name.upper())
+    return [f"{', '.join(ignored)}: ignored unless MEMORY_BACKEND is {needed}." for needed, ignored in names.items()]

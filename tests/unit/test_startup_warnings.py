@@ -1,0 +1,130 @@
+"""Warnings about valid settings that do not do what they seem to."""
+
+from pathlib import Path
+
+import pytest
+
+from entrypoints.settings import Settings, load_settings
+from entrypoints.startup_warnings import startup_warnings
+from tests.harness.isolated_settings import isolate_settings
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    isolate_settings(monkeypatch, tmp_path)
+
+
+@pytest.fixture
+def defaults() -> Settings:
+    return load_settings()
+
+
+@pytest.mark.parametrize(
+    ("given", "base_url"),
+    [
+        ("http://host/v1/chat/completions", "http://host/v1"),
+        (" https://host/v1/chat/completions/ ", "https://host/v1"),
+        ("http://host/v1/completions", "http://host/v1"),
+        ("http://host/chat/completions", "http://host"),
+        (
+            "https://user:canary@host/openai/deployments/x/chat/completions?api-version=2024-10-21",
+            "https://user:canary@host/openai/deployments/x?api-version=2024-10-21",
+        ),
+    ],
+)
+@pytest.mark.parametrize("in_file", [False, True])
+def test_the_endpoint_at_the_end_of_a_base_url_is_ignored_with_a_warning(
+    given: str, base_url: str, in_file: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if in_file:
+        Path(".env").write_text(f"openai_base_url={given}\n")
+    else:
+        monkeypatch.setenv("OPENAI_BASE_URL", given)
+    loaded = load_settings()
+
+    assert loaded.openai_base_url == base_url
+    assert startup_warnings(loaded) == [
+        "OPENAI_BASE_URL: the endpoint's path at its end, e.g. /chat/completions, is ignored."
+    ]
+
+
+@pytest.mark.parametrize("url", ["http://host/v1", "http://host/v1/", "https://host/models", "http://chat/v1?x=/chat"])
+def test_other_base_urls_are_left_as_they_are(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", url)
+    loaded = load_settings()
+
+    assert loaded.openai_base_url == url
+    assert startup_warnings(loaded) == []
+
+
+def test_the_name_of_the_base_url_in_older_programs_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_BASE", "http://canary/v1")
+    warning = "OPENAI_API_BASE is not a setting; did you mean OPENAI_BASE_URL?"
+    assert startup_warnings(load_settings()) == [warning]
+
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://host/v1")
+    assert startup_warnings(load_settings()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "backend", "needed"),
+    [
+        ("MEM0_API_KEY", "m0-canary", "sql", "mem0_platform"),
+        ("MEM0_API_KEY", "m0-canary", "mem0", "mem0_platform"),
+        ("MEM0_HOST", "https://canary", "none", "mem0_platform"),
+        ("MEM0_VECTOR_STORE", "postgresql://canary/x", "sql", "mem0"),
+        ("MEM0_EMBEDDER", "local", "sql", "mem0"),
+        ("MEM0_INFER", "false", "sql", "mem0 or mem0_platform"),
+    ],
+)
+def test_a_setting_of_mem0_without_its_backend_warns(
+    name: str, value: str, backend: str, needed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MEMORY_BACKEND", backend)
+
+    assert startup_warnings(load_settings()) == [f"{name}: ignored unless MEMORY_BACKEND is {needed}."]
+
+
+def test_settings_of_mem0_with_their_backend_do_not_warn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEM0_API_KEY", "m0-canary")
+    monkeypatch.setenv("MEMORY_BACKEND", "mem0_platform")
+
+    assert startup_warnings(load_settings()) == []
+
+
+def test_a_placeholder_does_not_warn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEM0_API_KEY", "your_mem0_api_key")
+
+    assert startup_warnings(load_settings()) == []
+
+
+def test_a_body_limit_that_is_too_small_for_a_message_warns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAX_BODY_BYTES", "256000")
+    loaded = load_settings()
+
+    assert loaded.body_limit == 256_000
+    assert startup_warnings(loaded) == [
+        "MAX_BODY_BYTES: a message of MAX_MESSAGE_CHARS characters can exceed it; leave it empty, or set it to 400000."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "sentence"),
+    [
+        ("OPENAI_MODLE", ".env: OPENAI_MODLE is not a setting; did you mean OPENAI_MODEL?"),
+        ("openai_apikey", ".env: openai_apikey is not a setting; did you mean OPENAI_API_KEY?"),
+        ("HISTORY_BACKENDS", ".env: HISTORY_BACKENDS is not a setting; did you mean HISTORY_BACKEND?"),
+        ("OPENAI_API_BASE", ".env: OPENAI_API_BASE is not a setting; did you mean OPENAI_BASE_URL?"),
+        ("SSL_CERT_FILE", ".env: SSL_CERT_FILE is not a setting; set it in the environment."),
+        ("ZZZ", ".env: ZZZ is not a setting."),
+    ],
+)
+def test_an_unknown_key_in_the_env_file_is_reported_with_the_closest_setting(key: str, sentence: str) -> None:
+    Path(".env").write_text(f"{key}=canary\nPORT=1\n")
+
+    assert startup_warnings(load_settings()) == [sentence]
+
+
+def test_the_defaults_do_not_warn(defaults: Settings) -> None:
+    assert startup_warnings(defaults) == []
