@@ -1,6 +1,7 @@
 """Every documented way to start the service, and the message if it cannot start."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -17,6 +19,7 @@ import pytest
 from tests.harness.commands import run
 from tests.harness.exchange import client_of
 from tests.harness.forks import Forks
+from tests.harness.memory_upstream import MemoryUpstream
 from tests.harness.scripted_upstream import ScriptedUpstream
 from tests.harness.servers import ROOT, service_process
 
@@ -38,8 +41,8 @@ DEBUG=false
 INVALID = {
     "OPENAI_TEMPERATURE": ["hot", "2.1", "-1", "nan"],
     "OPENAI_MAX_TOKENS": ["0", "1.5", "many"],
-    "OPENAI_MODEL": [""],
-    "OPENAI_API_KEY": [f"{SECRET}\nsecond line", f"{SECRET}-ключ"],
+    "OPENAI_MODEL": ['"gpt-4o"'],
+    "OPENAI_API_KEY": [f'"{SECRET}"', f"“{SECRET}”", f"{SECRET}\nsecond line", f"{SECRET}-ключ"],
     "OPENAI_BASE_URL": [f"ftp://{SECRET}@host/v1", f"http://{SECRET}@host:99999/v1", "api.example.com/v1", "http://["],
     "DEBUG": ["perhaps"],
     "PORT": ["65536", "http"],
@@ -52,7 +55,11 @@ INVALID = {
     "MEMORY_RECALL_TIMEOUT": ["0", "nan"],
     "ON_DISCONNECT": ["stop"],
     "DATABASE_URL": [f"postgresql://user:{SECRET}@host/chat", "sqlite://", "chat.db"],
-    "CORS_ORIGINS": ["example.com", "https://example.com/page"],
+    "CORS_ORIGINS": ["example.com", "https://example.com/page", "https://*.example.com", "http://localhost:80"],
+    "HOST": ["http://127.0.0.1", "127.0.0.1:8000"],
+    "DATA_DIR": ["$NO_SUCH_VARIABLE/x"],
+    "SYSTEM_PROMPT": ["Be brief. " * 10_000],
+    "SSL_CERT_FILE": ["no-such-file.pem", "."],
     "SHUTDOWN_GRACE": ["-1"],
     "TURN_TIMEOUT": ["0"],
     "UPSTREAM_MAX_CONNECTIONS": ["0"],
@@ -86,7 +93,7 @@ async def test_check_prints_a_summary(forks: Forks, tmp_path: Path) -> None:
     status, output = await forks.run(tmp_path, "check", OPENAI_BASE_URL=server, OPENAI_MODEL="big-one", PORT="8123")
     assert status == 0
     assert [line.split(maxsplit=1) for line in output.splitlines()] == [
-        ["model", "big-one at models.example"],
+        ["model", "big-one at models.example:81"],
         ["history", "sqlite:///data/chat.db"],
         ["memory", "sql"],
         ["address", "http://127.0.0.1:8123"],
@@ -96,6 +103,68 @@ async def test_check_prints_a_summary(forks: Forks, tmp_path: Path) -> None:
 async def test_check_creates_no_files(forks: Forks, tmp_path: Path) -> None:
     await forks.run(tmp_path, "check", OPENAI_API_KEY=SECRET)
     assert [path.name for path in tmp_path.iterdir() if not path.name.startswith("output")] == []
+
+
+@pytest.mark.parametrize("backend", ["sql", "mem0", "none"])
+async def test_a_live_check_tries_the_model_the_embedder_and_the_stores(
+    backend: str, forks: Forks, tmp_path: Path
+) -> None:
+    async with MemoryUpstream() as upstream:
+        status, output = await forks.run(
+            tmp_path,
+            *("check", "--live"),
+            OPENAI_API_KEY=SECRET,
+            OPENAI_BASE_URL=upstream.base_url,
+            MEMORY_BACKEND=backend,
+        )
+        embeddings = [request for request in upstream.requests if request.path.endswith("/embeddings")]
+    assert status == 0, output
+    results = [line.split(" (")[0].split(maxsplit=1) for line in output.splitlines() if " ok: " in line]
+    assert results == [
+        ["model", "ok: replied"],
+        ["history", "ok: responds"],
+        *([["memory", "ok: responds"]] if backend != "none" else []),
+        *([["embedder", "ok: embedded a query"]] if backend == "mem0" else []),
+    ]
+    assert bool(embeddings) == (backend == "mem0")
+    assert SECRET not in output
+
+
+async def test_a_live_check_reports_each_failure_in_a_line_without_the_key(forks: Forks, tmp_path: Path) -> None:
+    (tmp_path / "chat.db").write_text("Dear diary, " * 100)
+    async with MemoryUpstream() as upstream:
+        upstream.embedding_fault = "401"
+        status, output = await forks.run(
+            tmp_path,
+            *("check", "--live"),
+            OPENAI_API_KEY=SECRET,
+            OPENAI_BASE_URL=upstream.base_url,
+            OPENAI_MODEL="401",
+            MEMORY_BACKEND="mem0",
+            DATABASE_URL="sqlite:///chat.db",
+        )
+    assert status == 3
+    failures = [line.split(maxsplit=1)[0] for line in output.splitlines() if " failed: " in line]
+    assert failures == ["model", "history", "embedder"], output
+    assert "is not an SQLite database" in output
+    assert "openai.AuthenticationError 401" in output
+    assert SECRET not in output
+    assert "Traceback" not in output
+
+
+async def test_the_start_is_logged_with_model_host_stores_and_versions(forks: Forks, tmp_path: Path) -> None:
+    url = f"http://user:{SECRET}@127.0.0.1:9/path/v1?key={SECRET}"
+    async with forks.service(tmp_path, OPENAI_BASE_URL=url, OPENAI_MODEL="big-one", MEMORY_BACKEND="none") as service:
+        output = await service.output()
+    (started,) = [event for line in output.splitlines() if (event := _event(line)).get("event") == "started"]
+    assert {name: started[name] for name in ("model", "model_host", "history", "memory")} == {
+        "model": "big-one",
+        "model_host": "127.0.0.1:9",
+        "history": "sql",
+        "memory": "none",
+    }
+    assert all(started[name] for name in ("version", "python", "openai", "aiohttp", "sqlalchemy"))
+    assert SECRET not in output
 
 
 async def test_migrate_creates_the_tables_and_is_idempotent(forks: Forks, tmp_path: Path) -> None:
@@ -182,6 +251,30 @@ async def test_a_misspelt_key_in_the_env_file_warns_with_the_closest_setting(for
     assert "warning: .env: QUITE_ELSE is not a setting" in output
 
 
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ('SYSTEM_PROMPT="Say "hi" first"', ".env: line 2 cannot be parsed"),
+        ("SYSTEM_PROMPT=Answer in # points", ".env: SYSTEM_PROMPT in line 2 would end before its #"),
+    ],
+)
+@pytest.mark.parametrize("command", [(COMMAND, "serve"), UVICORN])
+async def test_an_env_file_that_would_be_misread_is_rejected(
+    tmp_path: Path, command: tuple[str, ...], line: str, sentence: str
+) -> None:
+    (tmp_path / ".env").write_text(f"OPENAI_API_KEY={SECRET}\n{line}\n")
+    status, output, errors = await run(sys.executable, *command, directory=tmp_path)
+    assert (status, output) == (3, "")
+    assert _sentence(errors).startswith(sentence)
+
+
+async def test_a_certificate_file_that_is_missing_is_reported_in_one_line_by_uvicorn(tmp_path: Path) -> None:
+    environment = {"OPENAI_API_KEY": SECRET, "SSL_CERT_FILE": "no-such-file.pem"}
+    status, _, errors = await run(sys.executable, *UVICORN, directory=tmp_path, **environment)
+    assert status == 3
+    assert _sentence(errors).startswith("SSL_CERT_FILE: ")
+
+
 async def test_listening_beyond_loopback_warns(forks: Forks, tmp_path: Path, taken_port: str) -> None:
     # The port is taken, so that the test does not expose a service to the network.
     _, output = await forks.run(tmp_path, "serve", OPENAI_API_KEY=SECRET, HOST="0.0.0.0", PORT=taken_port)
@@ -254,6 +347,11 @@ async def _health(client: httpx2.AsyncClient) -> int:
         with suppress(httpx2.ConnectError):
             return (await client.get("/api/health")).status_code
         await asyncio.sleep(0.05)
+
+
+def _event(line: str) -> dict[str, Any]:
+    """Return a line of the log as an object, or an empty one for other output."""
+    return dict(json.loads(line)) if line.startswith("{") else {}
 
 
 def _sentence(output: str) -> str:

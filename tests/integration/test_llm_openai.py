@@ -235,6 +235,22 @@ async def test_a_call_sends_its_parameters_and_the_key(upstream: ScriptedUpstrea
     assert (request.path, request.headers["authorization"]) == ("/v1/chat/completions", f"Bearer {KEY}")
 
 
+@pytest.mark.parametrize(
+    ("query", "api_key"), [("", None), ("?", None), ("?x=a%20b&y=/z", None), ("?api-version=2024-10-21", KEY)]
+)
+async def test_a_query_of_the_base_url_stays_behind_the_path_and_azure_gets_its_own_header(
+    query: str, api_key: str | None, upstream: ScriptedUpstream, open_llm: OpenLLM
+) -> None:
+    deployment = upstream.base_url.removesuffix("/v1") + "/openai/deployments/x"
+    llm = open_llm("any", deployment + query)
+    async with llm.reply(MESSAGES) as reply:
+        assert [delta async for deltas in reply for delta in deltas]
+    request = upstream.requests[0]
+
+    assert request.path == "/openai/deployments/x/chat/completions" + (query if len(query) > 1 else "")
+    assert request.headers.get("api-key") == api_key
+
+
 async def test_requests_have_the_headers_of_the_sdk(upstream: ScriptedUpstream, open_llm: OpenLLM) -> None:
     llm = open_llm("ok")
     for _ in range(2):
