@@ -2,12 +2,13 @@
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
 from dotenv import dotenv_values
 from dotenv.parser import Binding, parse_stream
+from dotenv.variables import Variable, parse_variables
 
 from domain.errors import Unusable
 
@@ -33,11 +34,16 @@ _UNQUOTED_HASH: Final = re.compile(r"""[^=]*=[^\S\r\n]*((?!['"\s])[^\r\n]*?\s|(?
 _QUOTING: Final = "put a value with quotes, # or line breaks in single quotes"
 
 
-def require_parsable(env_file: Path) -> None:
+def require_parsable(env_file: Path, known: Container[str], variables: Container[str]) -> None:
     """Check that each line of `env_file` is read as it was meant. A missing file is fine.
 
+    Args:
+        known: The names of settings. Only these are checked for unset variables.
+        variables: The names in the environment, which a value can use as `${NAME}`, like other keys of the file.
+
     Raises:
-        Unusable: It is not text, a line cannot be parsed, or a system prompt would end at a `#`.
+        Unusable: It is not text, a line cannot be parsed or uses a variable that is not set, which python-dotenv would
+            replace with nothing, or a system prompt would end at a `#`.
     """
     if not env_file.is_file():
         return
@@ -48,11 +54,15 @@ def require_parsable(env_file: Path) -> None:
         raise Unusable(f"{env_file}: must be a text file in UTF-8") from None
     except OSError as error:
         raise Unusable(f"{env_file}: cannot be read: {error.strerror}") from None
+    keys = {binding.key for binding in bindings}
     for binding in bindings:
+        name = (binding.key or "").upper()
         if binding.error or (binding.key is not None and binding.value is None):  # None: there is no =
             raise Unusable(f"{env_file}: line {_line(binding)} cannot be parsed; {_QUOTING}")
-        if (binding.key or "").upper() == "SYSTEM_PROMPT" and _UNQUOTED_HASH.match(binding.original.string):
+        if name == "SYSTEM_PROMPT" and _UNQUOTED_HASH.match(binding.original.string):
             raise Unusable(f"{env_file}: SYSTEM_PROMPT in line {_line(binding)} would end before its #; {_QUOTING}")
+        if name in known and any(used not in keys and used not in variables for used in _variables(binding)):
+            raise Unusable(f"{env_file}: {name} in line {_line(binding)} uses a ${{variable}} that is not set")
 
 
 def values(env_file: Path) -> dict[str, str]:
@@ -71,6 +81,13 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
         return f"{key} is not a setting; set it in the environment."
     near = [ALIASES[key.upper()]] if key.upper() in ALIASES else difflib.get_close_matches(key.upper(), known, n=1)
     return f"{key} is not a setting" + (f"; did you mean {near[0]}?" if near else ".")
+
+
+def _variables(binding: Binding) -> Iterator[str]:
+    """Yield the names of the variables without a default in a value."""
+    for atom in parse_variables(binding.value or ""):
+        if isinstance(atom, Variable) and atom.default is None:
+            yield atom.name
 
 
 def _line(binding: Binding) -> int:

@@ -294,7 +294,7 @@ def load_settings() -> Settings:
     Raises:
         Unusable: A value is invalid. The message names its variable and does not quote the value.
     """
-    require_parsable(Path(".env"))
+    require_parsable(Path(".env"), {name.upper() for name in Settings.model_fields}, os.environ)
     require_certificates(os.environ.get("SSL_CERT_FILE"))
     try:
         return Settings()

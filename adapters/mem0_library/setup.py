@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import parse_qsl
 
 from adapters.mem0_import import INSTALL_MEM0, import_mem0
 from adapters.mem0_library.configuration import (
@@ -145,6 +146,8 @@ def _limit_requests(part: Any, section: Mapping[str, Any], timeout: float) -> It
     if section["provider"] == "openai":
         # Repeated because an OPENROUTER_API_KEY in the environment would make Mem0 send everything to OpenRouter.
         options["api_key"] = section["config"].get("api_key")
-        options["base_url"] = section["config"].get("openai_base_url")
+        base_url, _, query = str(section["config"].get("openai_base_url")).partition("?")
+        options["base_url"] = base_url
+        options["default_query"] = dict(parse_qsl(query))  # the client would append paths to a query in its base URL
     part.client = client.with_options(**options)
     yield part.client

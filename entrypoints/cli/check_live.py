@@ -64,13 +64,15 @@ class LiveCheck:
         return True
 
     def _explain(self, error: Exception) -> str:
-        """Describe an error as the log does: without the text of a provider."""
+        """Describe an error as the log does: by its redacted diagnosis, without the text of a provider."""
         match error:
             case Unusable():
                 return str(error)
             case ChatError():
-                cause = error.__cause__
-                return f"{error.detail} ({cause})" if isinstance(cause, ForeignError) else error.detail
+                facts = [f"{name}: {value}" for name, value in getattr(error, "diagnosis", {}).items()]
+                if not facts and isinstance(error.__cause__, ForeignError):
+                    facts = [str(error.__cause__)]
+                return f"{error.detail} ({', '.join(facts)})" if facts else error.detail
             case TimeoutError():
                 return f"No response within {self._timeout:g} seconds."
         return f"Unexpected {type(error).__qualname__}."

@@ -144,10 +144,11 @@ async def test_a_live_check_reports_each_failure_in_a_line_without_the_key(forks
             DATABASE_URL="sqlite:///chat.db",
         )
     assert status == 3
-    failures = [line.split(maxsplit=1)[0] for line in output.splitlines() if " failed: " in line]
-    assert failures == ["model", "history", "embedder"], output
-    assert "is not an SQLite database" in output
-    assert "openai.AuthenticationError 401" in output
+    failures = {line.split()[0]: line for line in output.splitlines() if " failed: " in line}
+    assert list(failures) == ["model", "history", "embedder"], output
+    assert "401" in failures["model"]
+    assert "is not an SQLite database" in failures["history"]
+    assert "401" in failures["embedder"]
     assert SECRET not in output
     assert "Traceback" not in output
 
@@ -266,6 +267,14 @@ async def test_an_env_file_that_would_be_misread_is_rejected(
     status, output, errors = await run(sys.executable, *command, directory=tmp_path)
     assert (status, output) == (3, "")
     assert _sentence(errors).startswith(sentence)
+
+
+async def test_a_system_prompt_that_exceeds_the_context_of_the_embedded_model_is_rejected(
+    forks: Forks, tmp_path: Path
+) -> None:
+    status, output = await forks.run(tmp_path, "serve", "--local", SYSTEM_PROMPT="Be brief. " * 600)
+    assert status == 3
+    assert _sentence(output) == "SYSTEM_PROMPT: leaves no room for messages within the embedded model's context"
 
 
 async def test_a_certificate_file_that_is_missing_is_reported_in_one_line_by_uvicorn(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ class MemoryCall(Call):
         upstream.requests.append(self.request)
         upstream.open += 1
         try:
-            embedding = self.request.path.endswith("/embeddings")
+            embedding = self.request.path.partition("?")[0].endswith("/embeddings")
             name = upstream.embedding_fault if embedding else upstream.extraction_fault
             if name:
                 fault, self.numbers = find(name)

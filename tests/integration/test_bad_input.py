@@ -195,6 +195,13 @@ async def test_a_hundred_thousand_fields_are_accepted_within_the_size_limit() ->
         assert (await send(service, body)).status_code == 200
 
 
+async def test_a_message_of_the_maximum_length_is_accepted_even_if_each_character_is_escaped() -> None:
+    body = json.dumps(HELLO | {"message": "😀" * 32_000}).encode()
+    assert len(body) > 12 * 32_000
+    async with running_service({"llm": ScriptedLLM()}, context_tokens=1_000_000) as service:
+        assert (await send(service, body, "/api/chat/simple")).status_code == 200
+
+
 async def test_a_body_of_an_unsupported_content_type_is_rejected(service: Service) -> None:
     for kind in UNSUPPORTED_TYPES:
         for path in CHAT:

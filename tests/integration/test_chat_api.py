@@ -218,6 +218,13 @@ async def test_the_prompt_contains_instructions_earlier_turns_and_the_message() 
         ]
 
 
+async def test_an_empty_system_prompt_sends_no_system_message() -> None:
+    async with serving(system_prompt="") as (service, llm):
+        await post(service, message="One")
+
+        assert [(message.role.value, message.text) for message in llm.asked[0]] == [("user", "One")]
+
+
 async def test_the_prompt_contains_nothing_of_other_conversations_or_users() -> None:
     async with serving() as (service, llm):
         await post(service, message="One", conversation_id="work")

@@ -42,6 +42,14 @@ async def test_facts_are_extracted_from_a_turn(memory: MemoryMem0, upstream: Mem
     assert {"Has a dog called Bello", "Lives in Vienna"} == set(await facts(memory))
 
 
+async def test_a_query_of_the_base_url_stays_behind_the_path(upstream: MemoryUpstream, tmp_path: Path) -> None:
+    async with open_mem0(tmp_path, upstream, base_url=f"{upstream.base_url}?api-version=1") as memory:
+        await memory.remember(completed("I have a dog."))
+
+    paths = {request.path for request in upstream.requests}
+    assert {"/v1/chat/completions?api-version=1", "/v1/embeddings?api-version=1"} == paths
+
+
 async def test_extraction_gets_both_messages_and_our_instructions(memory: MemoryMem0, upstream: MemoryUpstream) -> None:
     await memory.remember(completed("Yes, exactly.", "So your dog is called Bello."))
 

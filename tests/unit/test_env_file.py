@@ -67,6 +67,26 @@ def test_an_env_file_is_read_as_written(text: str, prompt: str) -> None:
     assert load_settings().system_prompt == prompt
 
 
+@pytest.mark.parametrize("text", ["DATA_DIR=${NO_SUCH_VARIABLE}/canary\n", "SYSTEM_PROMPT='Fill in ${canary}.'\n"])
+def test_a_variable_that_is_not_set_is_rejected_instead_of_left_out(text: str) -> None:
+    Path(".env").write_text(f"\n{text}")
+
+    with pytest.raises(
+        Unusable, match=r"^\.env: (DATA_DIR|SYSTEM_PROMPT) in line 2 uses a \$\{variable\} that is not set$"
+    ):
+        load_settings()
+
+
+def test_variables_of_the_environment_and_of_the_file_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROOT_OF_TEST", "/of-test")
+    Path(".env").write_text(
+        "NAME=bot\nDATA_DIR=${ROOT_OF_TEST}/${NAME}\nAPP_NAME=${NO_SUCH_VARIABLE:-Mine}\nOTHER=${NO_SUCH_VARIABLE}\n"
+    )
+    loaded = load_settings()
+
+    assert (loaded.data_dir, loaded.app_name) == (Path("/of-test/bot"), "Mine")
+
+
 def test_an_unknown_key_in_the_env_file_is_not_an_error() -> None:
     Path(".env").write_text("OPENAI_MODLE=canary\nPORT=1\n")
 
