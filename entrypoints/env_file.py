@@ -18,8 +18,6 @@ ALIASES: Final = {
     "OPENAI_API_ENDPOINT": "OPENAI_BASE_URL",
     "OPENAI_API_HOST": "OPENAI_BASE_URL",
     "OPENAI_ENDPOINT": "OPENAI_BASE_URL",
-    "AZURE_OPENAI_ENDPOINT": "OPENAI_BASE_URL",
-    "AZURE_OPENAI_API_KEY": "OPENAI_API_KEY",
 }
 """Names that other programs use for our settings."""
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 import anyio
 
 from adapters.error_translation import ForeignError
+from application.ports.llm import LLMError
 from domain.context import assemble
 from domain.conversation import UserId
 from domain.errors import ChatError, Unusable
@@ -68,11 +69,12 @@ class LiveCheck:
         match error:
             case Unusable():
                 return str(error)
+            case LLMError(diagnosis=diagnosis) if diagnosis:
+                return f"{error.detail} ({', '.join(f'{name}: {value}' for name, value in diagnosis.items())})"
+            case ChatError(__cause__=ForeignError() as cause):
+                return f"{error.detail} ({cause})"
             case ChatError():
-                facts = [f"{name}: {value}" for name, value in getattr(error, "diagnosis", {}).items()]
-                if not facts and isinstance(error.__cause__, ForeignError):
-                    facts = [str(error.__cause__)]
-                return f"{error.detail} ({', '.join(facts)})" if facts else error.detail
+                return error.detail
             case TimeoutError():
                 return f"No response within {self._timeout:g} seconds."
         return f"Unexpected {type(error).__qualname__}."

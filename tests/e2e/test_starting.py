@@ -133,7 +133,7 @@ async def test_a_live_check_tries_the_model_the_embedder_and_the_stores(
 async def test_a_live_check_reports_each_failure_in_a_line_without_the_key(forks: Forks, tmp_path: Path) -> None:
     (tmp_path / "chat.db").write_text("Dear diary, " * 100)
     async with MemoryUpstream() as upstream:
-        upstream.embedding_fault = "401"
+        upstream.embedding_fault = "status-401"
         status, output = await forks.run(
             tmp_path,
             *("check", "--live"),
