@@ -86,19 +86,19 @@ class LLMOpenAI(LLM):
         await self._service.close()
 
     @asynccontextmanager
-    async def reply(self, messages: Sequence[Message]) -> AsyncIterator[Reply]:
+    async def reply(self, messages: Sequence[Message], max_tokens: int | None = None) -> AsyncIterator[Reply]:
         try:
-            async with self._reply(messages) as reply:
+            async with self._reply(messages, max_tokens) as reply:
                 yield reply
         except LLMError as error:
-            self._diagnostics.complete(error, messages, self._parameters.accepted.parameters())
+            self._diagnostics.complete(error, messages, self._parameters.accepted.parameters(max_tokens))
             raise
 
     @asynccontextmanager
-    async def _reply(self, messages: Sequence[Message]) -> AsyncIterator[Reply]:
+    async def _reply(self, messages: Sequence[Message], max_tokens: int | None) -> AsyncIterator[Reply]:
         await self._acquire_slot()
         try:
-            response = await self._send(messages)
+            response = await self._send(messages, max_tokens)
             try:
                 _require_readable(response)
                 with OpenAIReply(
@@ -129,14 +129,14 @@ class LLMOpenAI(LLM):
             busy.repeatable = True
             raise busy from None
 
-    async def _send(self, messages: Sequence[Message]) -> aiohttp.ClientResponse:
+    async def _send(self, messages: Sequence[Message], max_tokens: int | None) -> aiohttp.ClientResponse:
         """Send the call, again and again without what the model refuses, and remember the form that it accepts."""
         known = form = self._parameters.accepted
         has_system = any(message.role is Role.SYSTEM for message in messages)
         tried = {form}
         failure: LLMError | None = None
         while failure is None:
-            parameters = form.parameters()
+            parameters = form.parameters(max_tokens)
             request = {"model": self._model, "messages": form.prompt(messages), "stream": True, **parameters}
             try:
                 async with asyncio.timeout(self._first_byte_timeout):

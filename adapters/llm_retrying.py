@@ -43,16 +43,16 @@ class RetryingLLM(LLM):
         self._random = random
 
     @asynccontextmanager
-    async def reply(self, messages: Sequence[Message]) -> AsyncIterator[Reply]:
+    async def reply(self, messages: Sequence[Message], max_tokens: int | None = None) -> AsyncIterator[Reply]:
         async with AsyncExitStack() as stack:
-            yield await self._enter_reply(stack, messages)
+            yield await self._enter_reply(stack, messages, max_tokens)
 
-    async def _enter_reply(self, stack: AsyncExitStack, messages: Sequence[Message]) -> Reply:
+    async def _enter_reply(self, stack: AsyncExitStack, messages: Sequence[Message], max_tokens: int | None) -> Reply:
         deadline = anyio.current_time() + self._retry_budget
         attempt = 1
         while True:
             try:
-                return await stack.enter_async_context(self._llm.reply(messages))
+                return await stack.enter_async_context(self._llm.reply(messages, max_tokens))
             except LLMError as error:
                 error.attempts = attempt
                 pause = self._pause(error)

@@ -14,7 +14,9 @@ from application.ports.memory import MemoryLeaked
 from application.ports.turn_observer import (
     AbandonedTurnsEnded,
     BackgroundFailure,
+    ContextWindowExceeded,
     Event,
+    ReplyLimitLowered,
     TurnEnded,
     TurnObserver,
     TurnRejected,
@@ -63,6 +65,19 @@ class TurnObserverStructlog(TurnObserver):
                 self._log.warning("failed", where=where, exc_info=error)
             case AbandonedTurnsEnded(count):
                 self._log.warning("abandoned turns ended", count=count)
+            case ContextWindowExceeded(request, window, budget):
+                self._log.warning(
+                    "prompts shortened to fit the model's context window; check CONTEXT_TOKENS and OPENAI_MAX_TOKENS",
+                    request_tokens=request,
+                    window_tokens=window,
+                    context_tokens=budget,
+                )
+            case ReplyLimitLowered(max_tokens, lowered):
+                self._log.warning(
+                    "reply limit lowered to fit the model's context window; check OPENAI_MAX_TOKENS",
+                    max_tokens=max_tokens,
+                    lowered_to=lowered,
+                )
 
     def _turn_ended(self, event: TurnEnded) -> None:
         turn, error, usage = event.turn, event.error, event.turn.usage

@@ -2,18 +2,19 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Final
 
 from domain.conversation import Exchange, Message, Role, Usage
 from domain.errors import ContextTooLong
+from domain.tokens import MESSAGE_OVERHEAD, estimate_tokens
+
+Estimate = Callable[[str], int]
+"""Estimates the number of tokens of a text, at most one per byte."""
 
 MAX_TURNS: Final = 50
 """Older turns are left out even if the budget has room: they cost tokens and are rarely relevant."""
-
-MESSAGE_OVERHEAD: Final = 5
-"""Tokens per message that chat templates add to its text, for the role and separators."""
 
 MAX_FACTS: Final = 10
 """Maximum number of recalled facts in a prompt."""
@@ -29,34 +30,18 @@ _INVISIBLE: Final = re.compile(
 )
 """Control characters, and invisible characters that change how the surrounding text is read."""
 
-_SMALL: Final = bytes(range(ord("a"), ord("z") + 1))
-_CAPITAL: Final = _SMALL.upper()
-_HIGH: Final = bytes(range(0x80, 0x100))
-
-
-def estimate_tokens(text: str) -> int:
-    """Estimate the number of tokens of `text`, erring on the high side.
-
-    Byte-pair tokenizers learn words: a letter costs little, a capital more, and a digit or punctuation mark is a token
-    of its own. Scripts they know less well cost nearly a token per byte. Weighing the kinds of bytes needs no
-    vocabulary and runs at the speed of `bytes.translate`. The weights are those of the languages that a small
-    vocabulary covers worst, so the estimate is up to twice too high for English. Only keys and other random letters
-    cost more than estimated.
-    """
-    encoded = text.encode()
-    spaces = encoded.count(b" ")
-    without_small = encoded.translate(None, _SMALL)
-    without_letters = without_small.translate(None, _CAPITAL)
-    high = len(without_letters) - len(without_letters.translate(None, _HIGH))
-    small, capital = len(encoded) - len(without_small), len(without_small) - len(without_letters)
-    others = len(without_letters) - spaces - high
-    return (small * 38 + capital * 70 + spaces * 25 + high * 85 + others * 100 + 99) // 100
-
 
 def assemble(
-    instructions: str, latest_first: Iterable[Exchange], message: str, budget: int, facts: Sequence[str] = ()
+    instructions: str,
+    latest_first: Iterable[Exchange],
+    message: str,
+    budget: int,
+    facts: Sequence[str] = (),
+    estimate: Estimate = estimate_tokens,
 ) -> Sequence[Message]:
-    """Return the messages to send, oldest turn first, within `budget` estimated tokens. Empty `instructions` send none.
+    """Return the messages to send, oldest turn first, within `budget` tokens as estimated by `estimate`.
+
+    Empty `instructions` send none.
 
     `facts` about the user, best first, are quoted in front of the message and take at most half of the remaining
     budget. They carry the user's authority, never that of the instructions.
@@ -67,15 +52,15 @@ def assemble(
     Raises:
         ContextTooLong: instructions and message alone exceed the budget.
     """
-    left = budget - (_cost(instructions) if instructions else 0) - _cost(message)
+    left = budget - required_tokens(instructions, message, estimate)
     if left < 0:
         raise ContextTooLong(f"Instructions and message take about {budget - left} tokens; the limit is {budget}.")
-    notes = _notes(facts, left // 2)
-    left -= estimate_tokens(notes)
+    notes = _notes(facts, left // 2, estimate)
+    left -= estimate(notes)
     told = [exchange for exchange in islice(latest_first, MAX_TURNS) if exchange.reply]
     # A text never has more tokens than bytes. If the bytes fit, as in most conversations, no estimate is needed.
     if sum(len(text.encode()) + MESSAGE_OVERHEAD for exchange in told for text in exchange) > left:
-        told = list(_fitting(told, left))
+        told = list(_fitting(told, left, estimate))
     recent = [
         message
         for exchange in told
@@ -85,21 +70,31 @@ def assemble(
     return [*system, *reversed(recent), Message(Role.USER, notes + message)]
 
 
-def _fitting(latest_first: Iterable[Exchange], budget: int) -> Iterator[Exchange]:
+def required_tokens(instructions: str, message: str, estimate: Estimate = estimate_tokens) -> int:
+    """Estimate the tokens of the smallest prompt: the instructions and the message."""
+    return (_cost(instructions, estimate) if instructions else 0) + _cost(message, estimate)
+
+
+def prompt_tokens(prompt: Sequence[Message], estimate: Estimate = estimate_tokens) -> int:
+    """Estimate the tokens of a prompt as sent."""
+    return sum(_cost(message.text, estimate) for message in prompt)
+
+
+def _fitting(latest_first: Iterable[Exchange], budget: int, estimate: Estimate) -> Iterator[Exchange]:
     for exchange in latest_first:
-        budget -= _cost(exchange.user_message) + _cost(exchange.reply)
+        budget -= _cost(exchange.user_message, estimate) + _cost(exchange.reply, estimate)
         if budget < 0:
             return
         yield exchange
 
 
-def _notes(facts: Sequence[str], budget: int) -> str:
+def _notes(facts: Sequence[str], budget: int, estimate: Estimate) -> str:
     """Return the preamble of the message: as many facts as fit, or an empty string."""
     head, foot, comma = f"{NOTES}[", "]\n\n", ", "
-    left = budget - estimate_tokens(head) - estimate_tokens(foot)
+    left = budget - estimate(head) - estimate(foot)
     quoted: list[str] = []
     for fact in facts[:MAX_FACTS]:
-        left -= estimate_tokens(note := _quoted(fact) + comma)
+        left -= estimate(note := _quoted(fact) + comma)
         if left < 0:
             break
         quoted.append(note)
@@ -113,10 +108,10 @@ def _quoted(fact: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("<", "\\u003c").replace("[", "\\u005b")
 
 
-def estimate_usage(prompt: Sequence[Message], reply: str) -> Usage:
+def estimate_usage(prompt: Sequence[Message], reply: str, estimate: Estimate = estimate_tokens) -> Usage:
     """Estimate the usage of a call whose provider reported none."""
-    return Usage(sum(_cost(message.text) for message in prompt), estimate_tokens(reply), estimated=True)
+    return Usage(prompt_tokens(prompt, estimate), estimate(reply), estimated=True)
 
 
-def _cost(text: str) -> int:
-    return estimate_tokens(text) + MESSAGE_OVERHEAD
+def _cost(text: str, estimate: Estimate) -> int:
+    return estimate(text) + MESSAGE_OVERHEAD

@@ -34,6 +34,7 @@ from application.memory.user_lock import UserLock
 from application.ports.history import ConversationHistory
 from application.ports.memory import LongTermMemory
 from application.turns.access import FollowTurn, GetTurn, StopTurn
+from application.turns.context_window import ContextWindow
 from application.turns.generate_reply import GenerateReply
 from application.turns.history import ClearHistory, GetHistory, ListConversations
 from application.turns.runner import TurnRunner
@@ -156,6 +157,9 @@ class Container(containers.DeclarativeContainer):
     user_lock = providers.Singleton(UserLock, memory, history, observer, outbox_worker.provided.wake)
     recall = providers.Singleton(Recall, memory, forgetting, observer)
 
+    window = providers.Singleton(
+        ContextWindow, settings.provided.context_tokens, settings.provided.openai_max_tokens, observer
+    )
     generate_reply = providers.Singleton(
         GenerateReply,
         llm=llm,
@@ -164,7 +168,7 @@ class Container(containers.DeclarativeContainer):
         outbox_worker=outbox_worker,
         observer=observer,
         instructions=settings.provided.system_prompt,
-        context_tokens=settings.provided.context_tokens,
+        window=window,
         deadline=settings.provided.turn_timeout,
     )
     turn_runner = providers.Singleton(TurnRunner, generate_reply, history, observer)
@@ -179,7 +183,7 @@ class Container(containers.DeclarativeContainer):
         now=now,
         new_turn_id=providers.Object(_new_turn_id),
         instructions=settings.provided.system_prompt,
-        context_tokens=settings.provided.context_tokens,
+        window=window,
         max_message_chars=settings.provided.max_message_chars,
     )
     get_history = providers.Singleton(GetHistory, history)

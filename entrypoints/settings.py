@@ -74,7 +74,11 @@ class Settings(BaseSettings):
         max_length=100,
         description="Name shown in API documentation and health checks.",
     )
-    debug: bool = Field(False, description="Log at debug level. Messages and replies are never logged.")
+    debug: bool = Field(
+        False,
+        description="Log at debug level, with parameters and sizes of failed requests. Messages and replies are never "
+        "logged.",
+    )
     system_prompt: str = Field(
         DEFAULT_PROMPT, description="System prompt, sent with every request to the model. Empty: none is sent."
     )

@@ -15,7 +15,8 @@ class IdleTimeout:
     def __init__(self, content: aiohttp.StreamReader, seconds: float) -> None:
         self._content = content
         self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._fires_at = 0.0
         self.bytes_read = 0
         """Counted by the reader: the service is not idle if there are more to read."""
         self.restart(seconds)
@@ -24,7 +25,7 @@ class IdleTimeout:
         """Expect the next data within `seconds` from now."""
         self._seconds = seconds
         self._deadline = self._loop.time() + seconds
-        if self._timer is None or self._timer.when() > self._deadline:
+        if self._timer is None or self._fires_at > self._deadline:
             self._schedule()
 
     def cancel(self) -> None:
@@ -34,7 +35,9 @@ class IdleTimeout:
 
     def _schedule(self) -> None:
         self.cancel()
-        self._timer = self._loop.call_at(self._deadline, self._check)
+        # Kept here, since uvloop returns a handle without a time if that is less than a millisecond away.
+        self._fires_at = self._deadline
+        self._timer = self._loop.call_at(self._fires_at, self._check)
 
     def _check(self) -> None:
         if self._content.total_bytes > self.bytes_read:  # it is the reader that is late

@@ -3,14 +3,14 @@
 import errno
 import socket
 import ssl
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import aiohttp
 
 from adapters.error_translation import exception_chain
 from adapters.openai_api.classification import CHECK_PROXY
-from adapters.openai_api.http_client import BadProxyURL
+from adapters.openai_api.http_client import BadProxyURL, ConnectError
 
 _UNREACHABLE: Final = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTDOWN})
 
@@ -53,7 +53,7 @@ def _wrapped(error: BaseException) -> Iterator[BaseException]:
         yield error.certificate_error
 
 
-def _cause(links: Iterable[BaseException]) -> Mapping[str, str | int]:
+def _cause(links: Sequence[BaseException]) -> Mapping[str, str | int]:
     for link in links:
         match link:
             case ssl.SSLCertVerificationError():
@@ -73,5 +73,6 @@ def _cause(links: Iterable[BaseException]) -> Mapping[str, str | int]:
             case OSError(errno=number) if number in _UNREACHABLE:
                 return {"cause": "no route"}
     if any(isinstance(link, TimeoutError) for link in links):
-        return {"cause": "timeout"}
+        connecting = any(isinstance(link, ConnectError) for link in links)
+        return {"cause": "connect timeout" if connecting else "timeout"}
     return {}

@@ -166,8 +166,8 @@ class LLM(Protocol):
     """Generating replies with a language model."""
 
     @abstractmethod
-    def reply(self, messages: Sequence[Message]) -> AbstractAsyncContextManager[Reply]:
-        """Request the reply to `messages`.
+    def reply(self, messages: Sequence[Message], max_tokens: int | None = None) -> AbstractAsyncContextManager[Reply]:
+        """Request the reply to `messages`, of at most `max_tokens` tokens if that is less than the adapter's own limit.
 
         Entering the context waits until the service has accepted the request and is about to stream. Leaving it in
         any way ends the request and releases its connection immediately. An abandoned request may still be

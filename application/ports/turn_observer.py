@@ -69,6 +69,30 @@ class TurnAccepted:
 
 
 @dataclass(frozen=True, slots=True)
+class ContextWindowExceeded:
+    """The model refused a request as too long; from now on, prompts are made to fit. Observed once per model.
+
+    `request_tokens` is the estimated size of prompt and reply, `window_tokens` what the model accepts, if its service
+    named it, and `context_tokens` the setting.
+    """
+
+    request_tokens: int
+    window_tokens: int | None
+    context_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyLimitLowered:
+    """The setting `max_tokens` leaves no room for the prompt: a reply was limited to `lowered` tokens instead.
+
+    Observed once per model.
+    """
+
+    max_tokens: int
+    lowered: int
+
+
+@dataclass(frozen=True, slots=True)
 class FirstDelta:
     """The first text of the reply arrived, `seconds` after the turn began."""
 
@@ -122,6 +146,8 @@ Event = (
     | TurnRejected
     | MemoriesRecalled
     | TurnAccepted
+    | ContextWindowExceeded
+    | ReplyLimitLowered
     | FirstDelta
     | TurnEnded
     | AbandonedTurnsEnded

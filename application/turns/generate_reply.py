@@ -11,9 +11,10 @@ from application.ports.history import ConversationHistory, HistoryWriteFailed, T
 from application.ports.live_turns import End
 from application.ports.llm import LLM, LLMContextTooLong
 from application.ports.turn_observer import BackgroundFailure, TurnEnded, TurnObserver, Where
+from application.turns.context_window import Attempt, ContextWindow, PromptParts
 from application.turns.running import RunningTurn
-from domain.context import MAX_TURNS, assemble, estimate_usage
-from domain.conversation import Exchange, Message, Turn, TurnStatus, Usage
+from domain.context import MAX_TURNS, estimate_usage
+from domain.conversation import Exchange, Turn, TurnStatus
 from domain.errors import Cancelled, ChatError, ContextTooLong, Failure, InternalError, TurnDeadline
 
 
@@ -30,7 +31,7 @@ class GenerateReply:
     outbox_worker: OutboxWorker
     observer: TurnObserver
     instructions: str
-    context_tokens: int
+    window: ContextWindow
     deadline: float
     """Seconds that a turn may take in total."""
     store_delays: Sequence[float] = (0.0, 0.5, 1.5)
@@ -55,20 +56,16 @@ class GenerateReply:
 
     async def _generate(self, running: RunningTurn) -> str:
         latest, facts = await self._look_up_context(running)
-
-        def context(budget: int) -> Sequence[Message]:
-            return assemble(self.instructions, latest, running.turn.user_message, budget, facts)
-
-        try:
-            return await self._reply(running, context(self.context_tokens))
-        except LLMContextTooLong:
-            if running.reply.deltas:
-                raise  # text that was sent cannot be taken back
-            # The token estimate was too low for this model: retry once with half the budget.
-        try:
-            return await self._reply(running, context(self.context_tokens // 2))
-        except LLMContextTooLong as error:
-            raise ContextTooLong from error
+        parts = PromptParts(self.instructions, latest, running.turn.user_message, facts)
+        attempt: Attempt | None = self.window.first(parts)
+        while attempt is not None:
+            try:
+                return await self._reply(running, attempt)
+            except LLMContextTooLong as error:
+                if running.reply.deltas:
+                    raise  # text that was sent cannot be taken back
+                attempt, refusal = self.window.smaller(parts, attempt, error), error
+        raise ContextTooLong from refusal
 
     async def _look_up_context(self, running: RunningTurn) -> tuple[Sequence[Exchange], Sequence[str]]:
         """Read the latest turns and recall memories, concurrently."""
@@ -90,19 +87,21 @@ class GenerateReply:
             raise failures.exceptions[0] from None
         return latest, facts
 
-    async def _reply(self, running: RunningTurn, messages: Sequence[Message]) -> str:
-        running.prompt = messages
-        async with self.llm.reply(messages) as reply:
-            running.accept()
+    async def _reply(self, running: RunningTurn, attempt: Attempt) -> str:
+        running.prompt = attempt.messages
+        async with self.llm.reply(attempt.messages, attempt.max_tokens) as reply:
+            if not running.accepted:
+                running.accept()
             try:
                 async for deltas in reply:
                     running.append(deltas)
-                return reply.finish_reason
             finally:
                 running.usage, running.notes = reply.usage, reply.notes
+        self.window.accepted(attempt, reply.usage)
+        return reply.finish_reason
 
     async def _end(self, running: RunningTurn, finish_reason: str, error: ChatError | None) -> None:
-        ended = _ended(running, finish_reason, error)
+        ended = self._ended(running, finish_reason, error)
         try:
             stored = await self._store(running, ended)
         except HistoryWriteFailed as unstored:
@@ -119,6 +118,14 @@ class GenerateReply:
         if error is not None:  # kept by the runner; its cause may hold the messages, and has been reported
             error.__traceback__ = error.__cause__ = error.__context__ = None
 
+    def _ended(self, running: RunningTurn, finish_reason: str, error: ChatError | None) -> Turn:
+        reply, usage = str(running.reply), running.usage
+        if usage is None and running.accepted:
+            usage = estimate_usage(running.prompt, reply, self.window.estimate)
+        if error is None:
+            return running.turn.completed(reply, finish_reason, usage)
+        return running.turn.ended_by(error, reply, usage)
+
     async def _store(self, running: RunningTurn, ended: Turn) -> Turn | None:
         """Store the end, and return the turn as stored; None if it was deleted."""
         remember = self.outbox_worker.enabled and running.use_memory and ended.status is TurnStatus.COMPLETED
@@ -133,20 +140,6 @@ class GenerateReply:
                     self.outbox_worker.wake()
                 return stored
         raise HistoryWriteFailed
-
-
-def _ended(running: RunningTurn, finish_reason: str, error: ChatError | None) -> Turn:
-    reply, usage = str(running.reply), _usage(running)
-    if error is None:
-        return running.turn.completed(reply, finish_reason, usage)
-    return running.turn.ended_by(error, reply, usage)
-
-
-def _usage(running: RunningTurn) -> Usage | None:
-    """Return the reported usage, or an estimate if the provider reported none."""
-    if running.usage is not None or not running.accepted:
-        return running.usage
-    return estimate_usage(running.prompt, str(running.reply))
 
 
 def _end_event(stored: Turn, ended: Turn, error: ChatError | None) -> End:

@@ -17,10 +17,10 @@ from application.ports.turn_observer import (
     TurnRejected,
     Where,
 )
+from application.turns.context_window import ContextWindow
 from application.turns.handle import EndedReader, TurnHandle
 from application.turns.runner import TurnRunner
 from application.turns.running import RunningTurn
-from domain.context import assemble
 from domain.conversation import ConversationId, Turn, TurnId, UserId
 from domain.errors import ChatError, Failure, InternalError, MessageTooLong, ServerShuttingDown
 from domain.reply import MAX_REPLY_BYTES
@@ -54,7 +54,7 @@ class SendMessage:
     now: Callable[[], datetime]
     new_turn_id: Callable[[], TurnId]
     instructions: str
-    context_tokens: int
+    window: ContextWindow
     max_message_chars: int
     max_reply_bytes: int = MAX_REPLY_BYTES
     queue_timeout: float = 10.0
@@ -89,7 +89,7 @@ class SendMessage:
             raise MessageTooLong(
                 f"The message has {len(message.text)} characters; the limit is {self.max_message_chars}."
             )
-        assemble(self.instructions, (), message.text, self.context_tokens)
+        self.window.admit(self.instructions, message.text)
 
     async def _begin(self, message: NewMessage, lease: Lease) -> TurnHandle:
         try:

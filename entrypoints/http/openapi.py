@@ -38,6 +38,8 @@ UPSTREAM: Final = (
     llm.LLMUnreachable,
     llm.LLMFailed,
     llm.LLMAuthFailed,
+    llm.LLMQuotaExceeded,
+    llm.LLMContentRefused,
     llm.LLMInvalid,
     llm.LLMDisconnected,
     llm.LLMTruncated,

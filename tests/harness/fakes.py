@@ -40,13 +40,16 @@ class ScriptedLLM(LLM):
         self.scripts = scripts or (ScriptedReply(),)
         self.asked: list[Sequence[Message]] = []
         """The messages of each call."""
+        self.max_tokens: list[int | None] = []
+        """The limit of the reply of each call, if lowered."""
         self.open = 0
         """Number of calls in progress."""
 
     @asynccontextmanager
-    async def reply(self, messages: Sequence[Message]) -> AsyncIterator[Reply]:
+    async def reply(self, messages: Sequence[Message], max_tokens: int | None = None) -> AsyncIterator[Reply]:
         script = self.scripts[min(len(self.asked), len(self.scripts) - 1)]
         self.asked.append(messages)
+        self.max_tokens.append(max_tokens)
         self.open += 1
         try:
             await anyio.lowlevel.checkpoint()

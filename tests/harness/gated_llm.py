@@ -19,9 +19,9 @@ class GatedLLM(LLM):
         self._gate = gate
 
     @asynccontextmanager
-    async def reply(self, messages: Sequence[Message]) -> AsyncIterator[Reply]:
+    async def reply(self, messages: Sequence[Message], max_tokens: int | None = None) -> AsyncIterator[Reply]:
         await self._gate("reply")
-        async with self._llm.reply(messages) as reply:
+        async with self._llm.reply(messages, max_tokens) as reply:
             await self._gate("reply done")
             yield _GatedReply(reply, self._gate)
             await self._gate("leave")

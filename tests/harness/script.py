@@ -26,6 +26,7 @@ from application.ports.turn_observer import (
     TurnRejected,
     Where,
 )
+from application.turns.context_window import ContextWindow
 from application.turns.generate_reply import GenerateReply
 from application.turns.handle import TurnHandle
 from application.turns.runner import TurnRunner
@@ -133,6 +134,7 @@ async def application(
     live_turns: LiveTurns | None = None,
     deadline: float = 60,
     context_tokens: int = 1000,
+    max_tokens: int = 1000,
     max_message_chars: int = 100,
     max_reply_bytes: int = MAX_REPLY_BYTES,
     queue_timeout: float = 10,
@@ -148,8 +150,9 @@ async def application(
     outbox_worker = OutboxWorker(memory, history, observer, lambda: NOW)
     forgetting = Forgetting(memory, history, observer, outbox_worker.wake)
     recall = Recall(memory, forgetting, observer)
+    window = ContextWindow(context_tokens, max_tokens, observer)
     generate = GenerateReply(
-        llm, history, recall, outbox_worker, observer, INSTRUCTIONS, context_tokens, deadline, store_delays
+        llm, history, recall, outbox_worker, observer, INSTRUCTIONS, window, deadline, store_delays
     )
     runner = TurnRunner(generate, history, observer, save_interval=save_interval, lease=lease)
     send = SendMessage(
@@ -161,7 +164,7 @@ async def application(
         now=lambda: NOW,
         new_turn_id=lambda: TurnId(str(uuid4())),
         instructions=INSTRUCTIONS,
-        context_tokens=context_tokens,
+        window=window,
         max_message_chars=max_message_chars,
         max_reply_bytes=max_reply_bytes,
         queue_timeout=queue_timeout,

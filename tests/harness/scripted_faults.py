@@ -1,7 +1,8 @@
 """The faults of the scripted upstream. The name of the model selects one; any other name gets an ordinary reply.
 
 A name may end in numbers: `rst-3` resets the connection after three chunks, `tokens-100-20` sends 100 chunks, one every
-20 ms, `503-1` fails once and then replies, `context-2000` rejects prompts of more than 2,000 characters.
+20 ms, `503-1` fails once and then replies, `context-2000` rejects prompts of more than 2,000 characters,
+`window-4096` prompts that leave no room for the reply in 4,096 tokens.
 """
 
 import asyncio
@@ -125,7 +126,7 @@ async def err(call: "Call") -> None:
     call.begin()
     await call.deltas(call.number(0, 0))
     name = b"event: error\n" if call.request.body["model"].startswith("named") else b""
-    error = {"message": "secret reason of the provider", "type": "server_error", "code": call.upstream.error_code}
+    error = {"message": call.secret_reason, "type": "server_error", "code": call.upstream.error_code}
     call.send(name + b"data: " + json.dumps(error if name else {"error": error}).encode() + b"\n\n")
     call.send(b"")
 
@@ -162,7 +163,7 @@ async def unicode(call: "Call") -> None:
 
 @fault("status")
 async def status(call: "Call") -> None:
-    call.reject(call.number(0, 500), "secret reason of the provider")
+    call.reject(call.number(0, 500), call.secret_reason)
 
 
 @fault("endless-refusal")
@@ -178,7 +179,7 @@ async def endless_refusal(call: "Call") -> None:
 async def failing(call: "Call") -> None:
     if call.numbers and call.times() > call.numbers[0]:
         return await reply(call)
-    return call.reject(int(call.request.body["model"][:3]), "secret reason of the provider")
+    return call.reject(int(call.request.body["model"][:3]), call.secret_reason)
 
 
 @fault("429")
@@ -202,6 +203,29 @@ async def context(call: "Call") -> None:
     return call.reject(
         400, f"Maximum context length is {call.number(0, 0)}; you sent {size}.", "context_length_exceeded", "messages"
     )
+
+
+@fault("window", "terse-window", "uncounted-window")
+async def window(call: "Call") -> None:
+    """A window of so many tokens for prompt and reply. The terse one does not name sizes, the last reports no usage."""
+    from tests.harness.tokenizer import o200k, prompt_size
+
+    body, size = call.request.body, call.number(0, 4096)
+    prompt, limit = prompt_size(body["messages"]), body["max_tokens"]
+    if prompt + limit > size:
+        message = (
+            f"This model's maximum context length is {size} tokens. However, you requested {prompt + limit} tokens "
+            f"({prompt} in the messages, {limit} in the completion). Please reduce the length of the messages."
+        )
+        terse = not body["model"].startswith("window")
+        return call.reject(400, "Too long." if terse else message, "context_length_exceeded", "messages")
+    call.begin()
+    await call.deltas()
+    call.chunk({}, "stop")
+    if not body["model"].startswith("uncounted"):
+        usage = {"prompt_tokens": prompt, "completion_tokens": o200k("".join(call.upstream.texts))}
+        call.send(call.event({"choices": [], "usage": usage}))
+    return call.end(None, usages=0)
 
 
 @fault("refuses-max-tokens", "refuses-temperature", "refuses-usage", "refuses-everything")

@@ -145,6 +145,12 @@ class Call(asyncio.Protocol):
         error = {"message": message, "type": "invalid_request_error", "code": code, "param": param}
         self.respond(status, {"error": error}, **headers)
 
+    @property
+    def secret_reason(self) -> str:
+        """A message for the operator that quotes what it must not: the key and the user."""
+        quoted = [message["content"] for message in self.request.body.get("messages", ())[-1:]]
+        return f"secret reason of the provider: {self.request.headers.get('authorization')} asked {quoted}"
+
     def reset(self) -> None:
         sock: socket.socket = self.transport.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

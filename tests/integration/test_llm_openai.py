@@ -251,6 +251,20 @@ async def test_a_query_of_the_base_url_stays_behind_the_path_and_azure_gets_its_
     assert request.headers.get("api-key") == api_key
 
 
+@pytest.mark.parametrize(("max_tokens", "sent"), [(16, 16), (100, 100), (1_000, 100), (None, 100)])
+@pytest.mark.parametrize(
+    ("model", "name"), [("ok", "max_tokens"), ("refuses-max-tokens", "max_completion_tokens")], ids=["old", "new"]
+)
+async def test_a_call_may_lower_the_limit_of_its_reply(
+    upstream: ScriptedUpstream, open_llm: OpenLLM, model: str, name: str, max_tokens: int | None, sent: int
+) -> None:
+    llm = open_llm(model)
+    async with llm.reply(MESSAGES, max_tokens) as reply:
+        assert [delta async for deltas in reply for delta in deltas]
+    await deltas_of(llm)
+    assert [sent, 100] == [request.body[name] for request in upstream.requests[-2:]]
+
+
 async def test_requests_have_the_headers_of_the_sdk(upstream: ScriptedUpstream, open_llm: OpenLLM) -> None:
     llm = open_llm("ok")
     for _ in range(2):

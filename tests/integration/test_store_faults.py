@@ -294,8 +294,8 @@ class SynchronizedLLM(ScriptedLLM):
         self.end = anyio.Event()
 
     @asynccontextmanager
-    async def reply(self, messages: Sequence[Message]) -> AsyncIterator[Reply]:
-        async with super().reply(messages) as reply:
+    async def reply(self, messages: Sequence[Message], max_tokens: int | None = None) -> AsyncIterator[Reply]:
+        async with super().reply(messages, max_tokens) as reply:
             await self.end.wait()
             yield reply
 

@@ -40,7 +40,10 @@ async def upstream() -> AsyncIterator[ScriptedUpstream]:
 
 @pytest.fixture(autouse=True)
 def log(capsys: pytest.CaptureFixture[str]) -> Iterator[ServiceLog]:
-    """The log. At the end of each test it contains no secret, no message text and no exception."""
+    """The log. At the end of each test it contains no secret, no message text and no exception.
+
+    The upstream quotes the key and the message in whatever it refuses.
+    """
     log = ServiceLog(capsys)
     yield log
     assert [secret for secret in (KEY, MESSAGE, "Traceback") if secret in log.text] == []
@@ -184,7 +187,9 @@ async def test_a_service_that_cannot_be_connected_to_is_unreachable_after_two_at
     assert (response.status_code, response.json()["code"]) == (502, "upstream_unreachable")
     assert response.headers["retry-after"] == "1"
     assert outcome == ("failed", "upstream_unreachable", "")
-    assert [(line["level"], line["attempts"]) for line in log.events("turn failed")] == [("warning", 2)]
+    (line,) = log.events("turn failed")
+    assert (line["level"], line["attempts"]) == ("warning", 2)
+    assert line["cause"] == ("refused" if unreachable is closed_port else "connect timeout")
 
 
 async def test_a_service_that_resets_the_tls_handshake_is_unreachable(
@@ -202,6 +207,20 @@ async def test_a_service_that_resets_the_tls_handshake_is_unreachable(
             outcome = await caller.outcome()
     assert (response.status_code, response.json()["code"]) == (502, "upstream_unreachable")
     assert outcome == ("failed", "upstream_unreachable", "")
+
+
+async def test_the_log_tells_why_the_service_refused(
+    upstream: ScriptedUpstream, tmp_path: Path, log: ServiceLog
+) -> None:
+    async with calling(upstream, "status-418", tmp_path) as caller:
+        response = await caller.post(SIMPLE)
+    (line,) = log.events("turn failed")
+    assert line["http_status"] == 418
+    assert line["host"] == f"127.0.0.1:{upstream.port}"
+    assert line["provider_type"] == "invalid_request_error"
+    assert line["provider_message"].startswith(PROVIDER_TEXT)
+    assert line["detail"] == response.json()["detail"]
+    assert line["request"]["max_tokens"] == 1000
 
 
 @both_endpoints
@@ -241,7 +260,9 @@ async def test_a_redirect_is_not_followed(
     assert (response.status_code, response.json()["code"]) == (502, "upstream_error")
     assert outcome == ("failed", "upstream_error", "")
     assert len(upstream.requests) == 1
-    assert [(line["level"], line["security"]) for line in log.events("turn failed")] == [("error", True)]
+    (line,) = log.events("turn failed")
+    assert (line["level"], line["security"]) == ("error", True)
+    assert line["redirect"] == f"http://127.0.0.1:{target.port}/v1/chat/completions"
 
 
 @pytest.mark.parametrize(("model", "path"), [("500-1", STREAM), ("503-1", SIMPLE), ("429-1", STREAM)])
@@ -402,7 +423,7 @@ async def test_an_empty_reply_is_omitted_from_the_next_prompt(upstream: Scripted
 
 @pytest.mark.row("U25")
 @pytest.mark.parametrize(
-    ("model", "tokens", "estimated"), [("nousage", 7, True), ("twousage", 4, None), ("any", 4, None)]
+    ("model", "tokens", "estimated"), [("nousage", 5, True), ("twousage", 4, None), ("any", 4, None)]
 )
 async def test_usage_is_logged_as_reported_or_as_an_estimate(
     upstream: ScriptedUpstream, tmp_path: Path, log: ServiceLog, model: str, tokens: int, estimated: bool | None

@@ -11,13 +11,14 @@ from domain.context import (
     FACT_CHARS,
     MAX_FACTS,
     MAX_TURNS,
-    MESSAGE_OVERHEAD,
     NOTES,
     assemble,
-    estimate_tokens,
+    prompt_tokens,
+    required_tokens,
 )
 from domain.conversation import Exchange, Message, Role
 from domain.errors import ContextTooLong
+from domain.tokens import MESSAGE_OVERHEAD, estimate_tokens
 from entrypoints.settings import DEFAULT_PROMPT
 
 texts = st.text(max_size=60)
@@ -114,7 +115,7 @@ def test_instructions_and_message_that_just_fit_are_sent_alone(instructions: str
 
 
 def test_the_error_states_the_size_and_the_limit() -> None:
-    with pytest.raises(ContextTooLong, match=r"^Instructions and message take about 15 tokens; the limit is 10\.$"):
+    with pytest.raises(ContextTooLong, match=r"^Instructions and message take about 12 tokens; the limit is 10\.$"):
         assemble("", (), "1234567890", 10)
 
 
@@ -139,7 +140,7 @@ def test_turns_without_reply_text_are_omitted_whole() -> None:
 
 
 def test_turns_older_than_one_that_does_not_fit_are_omitted() -> None:
-    history = [Exchange("Two", "2"), Exchange("A long one", "x" * 4000), Exchange("One", "1")]
+    history = [Exchange("Two", "2"), Exchange("A long one", "x" * 8000), Exchange("One", "1")]
 
     recent = assemble("Be brief.", history, "Three", 1000)[1:-1]
 
@@ -154,24 +155,23 @@ def test_at_most_the_latest_fifty_turns_are_sent() -> None:
     assert as_messages(history[:MAX_TURNS]) == recent
 
 
-@given(texts, texts)
-def test_the_estimate_never_decreases_with_more_text(text: str, more: str) -> None:
-    assert estimate_tokens(text) <= estimate_tokens(text + more)
-
-
-@given(texts, texts)
-def test_the_estimate_of_two_texts_is_that_of_both_together_up_to_rounding(one: str, other: str) -> None:
-    together = estimate_tokens(one + other)
-
-    assert together <= estimate_tokens(one) + estimate_tokens(other) <= together + 1
-
-
-def test_the_estimate_of_an_empty_text_is_zero() -> None:
-    assert estimate_tokens("") == 0
-
-
 def test_the_longest_message_fits_the_default_budget() -> None:
     assert len(assemble(DEFAULT_PROMPT, [], "a" * 32_000, 14_000)) == 2
+
+
+@given(texts, turns, texts, st.integers(0, 4000), st.lists(st.text(max_size=60), max_size=3))
+def test_another_estimate_keeps_to_the_budget_as_well(
+    instructions: str, history: list[Exchange], message: str, spare: int, known: list[str]
+) -> None:
+    budget = required_tokens(instructions, message, len_in_bytes) + spare
+
+    context = assemble(instructions, history, message, budget, known, len_in_bytes)
+
+    assert prompt_tokens(context, len_in_bytes) <= budget
+
+
+def len_in_bytes(text: str) -> int:
+    return len(text.encode())
 
 
 # Facts

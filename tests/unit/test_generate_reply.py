@@ -29,10 +29,11 @@ from domain.errors import (
     TurnNotFound,
     WorkerLost,
 )
+from domain.tokens import estimate_tokens
 from tests.harness.fakes import USAGE, ScriptedLLM, ScriptedReply
 from tests.harness.script import ANN, NO_DELAYS, NOW, FailingHistory, Harness, application, message, read
 
-ESTIMATE = Usage(18, 3, estimated=True)
+ESTIMATE = Usage(15, 2, estimated=True)
 
 HANGS = ScriptedReply(deltas=("Hel",), hangs=True)
 SILENT = ScriptedReply(deltas=(), hangs=True)
@@ -127,8 +128,8 @@ async def test_readers_can_distinguish_a_rejection_from_an_error_after_acceptanc
 async def test_a_bug_fails_the_turn_without_disclosing_details() -> None:
     class Buggy(ScriptedLLM):
         @asynccontextmanager
-        async def reply(self, messages: Sequence[Message]) -> AsyncIterator[Reply]:
-            async with super().reply(messages) as reply:
+        async def reply(self, messages: Sequence[Message], max_tokens: int | None = None) -> AsyncIterator[Reply]:
+            async with super().reply(messages, max_tokens) as reply:
                 if messages:
                     raise KeyError("canary")
                 yield reply
@@ -182,14 +183,14 @@ async def test_the_size_limit_applies_between_deltas_of_one_batch() -> None:
 
     class Burst(ScriptedLLM):
         @asynccontextmanager
-        async def reply(self, messages: Sequence[Message]) -> AsyncIterator[Reply]:
+        async def reply(self, messages: Sequence[Message], max_tokens: int | None = None) -> AsyncIterator[Reply]:
             yield AllAtOnce()
 
     async with application(llm=Burst(), max_reply_bytes=5) as app:
         assert (await app.complete(message())).deltas == ["ab", "cd"]
 
 
-async def test_a_context_that_the_model_rejects_as_too_long_is_retried_with_half_the_budget() -> None:
+async def test_a_context_that_the_model_rejects_as_too_long_is_retried_with_half_of_it() -> None:
     async with application(*[ScriptedReply()] * 6, ScriptedReply(refusal=LLMContextTooLong()), ScriptedReply(),
                       context_tokens=200) as app:  # fmt: skip
         for number in range(6):
@@ -205,13 +206,67 @@ async def test_a_context_that_the_model_rejects_as_too_long_is_retried_with_half
         assert 1 < len(half) - 1 < len(whole) - 1
 
 
-async def test_a_context_that_is_too_long_even_at_half_the_budget_fails_the_turn() -> None:
-    async with application(ScriptedReply(refusal=LLMContextTooLong())) as app:
+async def test_a_turn_fails_if_instructions_and_message_alone_are_too_long() -> None:
+    error = LLMContextTooLong()
+    error.limit, error.prompt_tokens = 1_000, 2_000
+    async with application(*[ScriptedReply()] * 6, ScriptedReply(refusal=error)) as app:
+        for number in range(6):
+            await app.complete(message(f"Question {number}"))
+
         ended = await app.complete(message())
 
+        attempts = [[each.text for each in asked] for asked in app.llm.asked[6:]]
         assert ContextTooLong.code == ended.code
-        assert len(app.llm.asked) == 2
+        assert attempts[-1] == ["Be brief.", "Hello"]
+        assert sorted(map(len, attempts), reverse=True) == [*map(len, attempts)]
+        assert len(set(map(len, attempts))) == len(attempts) > 2
         assert ((t := await app.last_turn()).status, t.reason) == (TurnStatus.FAILED, "context_too_long")
+
+
+async def test_the_limit_of_the_reply_is_lowered_if_the_prompt_fits_without_it() -> None:
+    error = LLMContextTooLong()
+    error.limit, error.prompt_tokens = 1_024, 40
+    async with application(ScriptedReply(refusal=error), ScriptedReply()) as app:
+        ended = await app.complete(message())
+
+        assert End("stop", None, USAGE) == ended.end
+        assert app.llm.asked[0] == app.llm.asked[1]
+        assert app.llm.max_tokens == [None, 984]
+
+
+async def test_a_context_that_is_rejected_within_the_stream_is_retried_as_one_turn() -> None:
+    rejected = ScriptedReply(deltas=(), failure=LLMContextTooLong())
+    async with application(*[ScriptedReply()] * 3, rejected, ScriptedReply()) as app:
+        for number in range(3):
+            await app.complete(message(f"Question {number}"))
+
+        ended = await app.complete(message())
+
+        assert (End("stop", None, USAGE), True) == (ended.end, ended.accepted)
+        assert len([event for event in app.observer.events if isinstance(event, TurnAccepted)]) == 4
+
+
+async def test_a_context_that_is_rejected_after_some_text_ends_the_turn() -> None:
+    error = LLMContextTooLong()
+    async with application(ScriptedReply(deltas=("Hel",), failure=error)) as app:
+        ended = await app.complete(message())
+
+        assert (["Hel"], Failure.of(error)) == (ended.deltas, ended.end.failure)
+        assert len(app.llm.asked) == 1
+
+
+async def test_the_usage_that_a_model_reports_corrects_the_estimate_for_calls_without_it() -> None:
+    text = "A message of some length, so that its count is believed. " * 5
+    counted = ScriptedReply(deltas=(), usage=Usage(250, 4))
+    async with application(*[counted] * 4, ScriptedReply(deltas=(text,), usage=None), max_message_chars=1_000) as app:
+        for _ in range(5):
+            await app.complete(message(text))
+
+        turn = await app.last_turn()
+        assert turn.usage is not None
+        assert turn.usage.estimated
+        assert turn.usage.prompt_tokens == pytest.approx(250, rel=0.1)
+        assert turn.usage.completion_tokens > 1.5 * estimate_tokens(text)
 
 
 async def test_the_context_omits_failed_turns() -> None:

@@ -42,6 +42,7 @@ def proxy_answer(status: int) -> aiohttp.ClientHttpProxyError:
         (aiohttp.ClientConnectorError(KEY, ConnectionRefusedError(111, "x")), {"cause": "refused"}, "OPENAI_BASE_URL"),
         (aiohttp.ClientConnectorDNSError(KEY, socket.gaierror(-2, "x")), {"cause": "dns"}, "OPENAI_BASE_URL"),
         (aiohttp.ClientConnectorError(KEY, OSError(errno.EHOSTUNREACH, "x")), {"cause": "no route"}, "OPENAI_BASE_URL"),
+        (TimeoutError(), {"cause": "connect timeout"}, "OPENAI_BASE_URL"),
         (aiohttp.ConnectionTimeoutError("secret"), {"cause": "connect timeout"}, "OPENAI_BASE_URL"),
         (aiohttp.ClientConnectorCertificateError(KEY, certificate_error("self-signed certificate")),
          {"cause": "certificate", "reason": "self-signed certificate"}, "SSL_CERT_FILE"),

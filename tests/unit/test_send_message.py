@@ -44,9 +44,9 @@ async def test_the_message_is_stored_before_the_model_is_called() -> None:
 
     class RecordingLLM(ScriptedLLM):
         @asynccontextmanager
-        async def reply(self, messages: Sequence[Message]) -> AsyncIterator[Reply]:
+        async def reply(self, messages: Sequence[Message], max_tokens: int | None = None) -> AsyncIterator[Reply]:
             order.append("called")
-            async with super().reply(messages) as reply:
+            async with super().reply(messages, max_tokens) as reply:
                 yield reply
 
     async with application(llm=RecordingLLM(), history=SlowBegin()) as app:

@@ -22,7 +22,15 @@ from application.ports.llm import (
     LLMRedirected,
 )
 from application.ports.memory import MemoryLeaked
-from application.ports.turn_observer import AbandonedTurnsEnded, BackgroundFailure, TurnEnded, TurnRejected, Where
+from application.ports.turn_observer import (
+    AbandonedTurnsEnded,
+    BackgroundFailure,
+    ContextWindowExceeded,
+    ReplyLimitLowered,
+    TurnEnded,
+    TurnRejected,
+    Where,
+)
 from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, Usage, UserId
 from domain.errors import (
     Cancelled,
@@ -208,6 +216,29 @@ def test_a_leaked_memory_is_logged_as_a_security_event(
     observer.observe(BackgroundFailure(Where.CHECKING_OWNER, MemoryLeaked()))
 
     assert ("error", True) == (lines[0]["log_level"], lines[0]["security"])
+
+
+def test_what_was_learned_of_the_context_window_is_logged_with_the_settings_to_check(
+    observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]
+) -> None:
+    observer.observe(ContextWindowExceeded(5_000, 4_096, 14_000))
+    observer.observe(ReplyLimitLowered(1_000, 984))
+
+    assert lines == [
+        {
+            "log_level": "warning",
+            "event": "prompts shortened to fit the model's context window; check CONTEXT_TOKENS and OPENAI_MAX_TOKENS",
+            "request_tokens": 5_000,
+            "window_tokens": 4_096,
+            "context_tokens": 14_000,
+        },
+        {
+            "log_level": "warning",
+            "event": "reply limit lowered to fit the model's context window; check OPENAI_MAX_TOKENS",
+            "max_tokens": 1_000,
+            "lowered_to": 984,
+        },
+    ]
 
 
 def test_estimated_usage_is_marked(observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]) -> None:

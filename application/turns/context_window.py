@@ -1,0 +1,198 @@
+"""ContextWindow: what fits the model, learned from its refusals and from the usage that it reports."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from application.ports.llm import LLMContextTooLong
+from application.ports.turn_observer import ContextWindowExceeded, ReplyLimitLowered, TurnObserver
+from domain.context import assemble, prompt_tokens, required_tokens
+from domain.conversation import Exchange, Message, Usage
+from domain.errors import ContextTooLong
+from domain.tokens import TokenEstimator
+
+TOLERANCE: Final = 2
+"""Ratio of the largest accepted message to the budget. Some texts have half the tokens estimated; the model decides."""
+
+SLACK: Final = 1.1
+"""Ratio by which an estimate may be too low before the model refuses what was made to fit."""
+
+MIN_REPLY_TOKENS: Final = 16
+"""The lowest reply limit that is sent. Services refuse lower ones."""
+
+MIN_WINDOW: Final = 256
+"""Smallest window that is believed, in tokens. No model has a smaller one, but not every number states a window."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptParts:
+    """Everything that a prompt may contain. `facts` come best first."""
+
+    instructions: str
+    latest_first: Sequence[Exchange]
+    message: str
+    facts: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A request to the model. `max_tokens` limits the reply; None leaves it at the setting."""
+
+    messages: Sequence[Message]
+    max_tokens: int | None = None
+    repeated: bool = False
+    """A larger attempt of the same turn was refused."""
+    guessed: bool = False
+    """The reply limit was halved because the service did not say what was too long."""
+    misfit: int = 0
+    """Estimated size of the first attempt, reply included, if that was refused although it was made to fit."""
+
+
+class ContextWindow:
+    """Makes prompts that fit one model. Shared by all turns of the process, so that later ones start with what fits.
+
+    A prompt and the reply share the window. Up to a quarter of it is reserved for the reply; if `max_tokens` is more,
+    the limit of the reply is lowered to what the prompt leaves.
+
+    Args:
+        context_tokens: Budget of a prompt, whatever the model accepts.
+        max_tokens: Limit of a reply, unless an attempt lowers it.
+    """
+
+    def __init__(self, context_tokens: int, max_tokens: int, observer: TurnObserver) -> None:
+        self.estimate = TokenEstimator()
+        self._context_tokens = context_tokens
+        self._max_tokens = max_tokens
+        self._observer = observer
+        self._window: int | None = None
+        """Size that fits, in tokens; None until a request was refused."""
+        self._stated = False
+        """The service named the size."""
+        self._largest_prompt = 0
+        self._largest_request = 0
+        self._reported: set[type] = set()
+
+    def admit(self, instructions: str, message: str) -> None:
+        """Check a message before its turn begins.
+
+        Raises:
+            ContextTooLong: Instructions and message alone exceed the budget, even if they are greatly overestimated.
+        """
+        required = required_tokens(instructions, message, self.estimate)
+        if required > self._context_tokens * TOLERANCE:
+            raise ContextTooLong(
+                f"Instructions and message take about {required} tokens; the limit is {self._context_tokens}."
+            )
+
+    def first(self, parts: PromptParts) -> Attempt:
+        """Return the attempt to begin a turn with.
+
+        Raises:
+            ContextTooLong: See `admit`.
+        """
+        self.admit(parts.instructions, parts.message)
+        return self._within(parts, self._prompt_budget())
+
+    def smaller(self, parts: PromptParts, refused: Attempt, error: LLMContextTooLong) -> Attempt | None:
+        """Return the attempt after `refused`, or None if no smaller one can help.
+
+        Either its messages have half the size at most, or they are the same and the limit of the reply is lower.
+        """
+        prompt = prompt_tokens(refused.messages, self.estimate)
+        max_tokens = refused.max_tokens or self._max_tokens
+        request = prompt + max_tokens
+        made_to_fit = not refused.repeated and self._window is not None and request <= self._window
+        misfit = request if made_to_fit else refused.misfit
+        self._learn_limit(error, request)
+        alone = assemble(parts.instructions, (), parts.message, self._required(parts), estimate=self.estimate)
+        shortest = refused.messages == alone
+        left = _left_for_reply(error, prompt, max_tokens)
+        if left is not None and (shortest or left >= self._reserve(error.limit or left)):
+            attempt = self._lowered(refused.messages, left)
+        elif not shortest:
+            attempt = self._within(parts, min(prompt // 2, self._prompt_budget()))
+            if attempt.messages == refused.messages:  # the estimate of a whole may exceed that of its parts
+                attempt = self._within(parts, 0)
+        elif not refused.guessed and _may_be_the_reply(error, prompt, max_tokens):
+            attempt = replace(self._lowered(refused.messages, max_tokens // 2), guessed=True)
+        else:
+            return None
+        return replace(attempt, repeated=True, misfit=misfit)
+
+    def accepted(self, attempt: Attempt, usage: Usage | None) -> None:
+        """Learn from a reply that is complete, and from the usage reported with it."""
+        texts = [message.text for message in attempt.messages]
+        reported = usage is not None and self.estimate.learn(texts, usage.prompt_tokens)
+        prompt = usage.prompt_tokens if usage and reported else prompt_tokens(attempt.messages, self.estimate)
+        request = prompt + (attempt.max_tokens or self._max_tokens)
+        self._largest_prompt = max(self._largest_prompt, prompt)
+        self._largest_request = max(self._largest_request, request)
+        if self._window is None:
+            if attempt.repeated:
+                self._window = self._largest_request
+        elif attempt.misfit and not reported:  # a reported count corrects the estimate instead
+            self._window, self._stated = (request + attempt.misfit) // 2, False
+        elif prompt > self._window or not self._stated:
+            self._window, self._stated = max(self._window, request), False
+
+    def _prompt_budget(self) -> int:
+        if self._window is None:
+            return self._context_tokens
+        return min(self._context_tokens, int((self._window - self._reserve(self._window)) / SLACK))
+
+    def _reserve(self, window: int) -> int:
+        return min(self._max_tokens, window // 4)
+
+    def _required(self, parts: PromptParts) -> int:
+        return required_tokens(parts.instructions, parts.message, self.estimate)
+
+    def _within(self, parts: PromptParts, budget: int) -> Attempt:
+        """Return an attempt whose prompt is within the budget, or as short as possible."""
+        messages = assemble(
+            parts.instructions,
+            parts.latest_first,
+            parts.message,
+            max(budget, self._required(parts)),
+            parts.facts,
+            self.estimate,
+        )
+        if self._window is None:
+            return Attempt(messages)
+        left = self._window - int(prompt_tokens(messages, self.estimate) * SLACK)
+        if left >= self._max_tokens:
+            return Attempt(messages)
+        return self._lowered(messages, max(left, self._reserve(self._window)))
+
+    def _learn_limit(self, error: LLMContextTooLong, request: int) -> None:
+        plausible = error.limit is not None and error.limit >= max(MIN_WINDOW, self._largest_prompt)
+        if error.limit is not None and plausible and (self._window is None or error.limit < self._window):
+            self._window, self._stated = error.limit, True
+        self._report(ContextWindowExceeded(request, error.limit, self._context_tokens))
+
+    def _lowered(self, messages: Sequence[Message], max_tokens: int) -> Attempt:
+        if max_tokens >= self._max_tokens:
+            return Attempt(messages)
+        self._report(ReplyLimitLowered(self._max_tokens, max_tokens))
+        return Attempt(messages, max_tokens)
+
+    def _report(self, event: ContextWindowExceeded | ReplyLimitLowered) -> None:
+        if type(event) not in self._reported:
+            self._reported.add(type(event))
+            self._observer.observe(event)
+
+
+def _left_for_reply(error: LLMContextTooLong, prompt: int, max_tokens: int) -> int | None:
+    """Return the reply limit that fits beside a prompt that fits by itself; None if it does not, or is unknown."""
+    if error.limit is None:
+        return None
+    counted = int(prompt * SLACK) if error.prompt_tokens is None else error.prompt_tokens
+    left = error.limit - counted
+    return left if MIN_REPLY_TOKENS <= left < max_tokens else None
+
+
+def _may_be_the_reply(error: LLMContextTooLong, prompt: int, max_tokens: int) -> bool:
+    """Whether a lower limit of the reply may help a shortest prompt, as far as the service tells."""
+    if error.limit is not None and error.prompt_tokens is not None and not error.reply_only:
+        return False
+    fits = error.limit is not None and prompt * TOLERANCE + max_tokens <= error.limit
+    return not fits and max_tokens >= 2 * MIN_REPLY_TOKENS and max_tokens * 4 > prompt
