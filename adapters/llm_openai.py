@@ -164,4 +164,4 @@ def _require_readable(response: aiohttp.ClientResponse) -> None:
     if media_type in _PAGES:
         raise errors.wrong_api(None)
     if encoding not in _DECODED:
-        raise LLMInvalid("The model's service sent a reply with an unknown content encoding.")
+        raise LLMInvalid("The model's service responded in an encoding that was not asked for.")

@@ -11,13 +11,13 @@ from adapters.openai_api.delta_cache import DeltaCache
 from adapters.openai_api.finish_reasons import FAILED, UNKNOWN, map_reason
 from adapters.openai_api.json_value import load_json
 from adapters.openai_api.message_text import reasoning_of, text_of
+from adapters.openai_api.numbers import parse_count, parse_number
 from adapters.openai_api.think_block import ThinkBlockFilter
 from application.ports.llm import LLMFailed, LLMInvalid, LLMTruncated
 from domain.conversation import Usage
 
 _NOT_TEXT: Final = re.compile("[\0\ud800-\udfff]")
 _ERROR_KEYS: Final = frozenset({"message", "detail", "details", "msg", "error_message", "error_msg", "errors"})
-_MAX_TOKENS: Final = 10**9
 _NO_INDEX: Final = -1
 _INVALID: Final = object()
 
@@ -68,7 +68,7 @@ class ChunkReader:
             return
         error = chunk.get("error")
         if error or name == b"error":
-            raise errors.from_event(error or chunk, self.status)
+            raise errors.from_event(chunk, self.status)
         choices = chunk.get("choices")
         if choices:
             choice = choices[0] if len(choices) == 1 else _first(choices)
@@ -145,19 +145,19 @@ class ChunkReader:
         """Tell the first choice from others. Some services count the tokens of the only one in its index."""
         if self._index is _NO_INDEX:
             self._index = index
-            self._highest_index = _number(index) or 0
+            self._highest_index = parse_number(index) or 0
             return True
-        number = _number(index)
+        number = parse_number(index)
         if not number:
             return True
         counts = number > self._highest_index
         self._highest_index = number if counts else float("inf")
-        return counts or number == _number(self._index)
+        return counts or number == parse_number(self._index)
 
     def _unusual_text(self, choice: Mapping[str, Any], delta: Mapping[str, Any], *, whole: bool) -> str:
         """Return the text of a choice that is not plain content. `whole`: it may be that of the complete reply."""
         if error := choice.get("error"):
-            raise errors.from_event(error)
+            raise errors.from_event(error, self.status)
         text, reasoning = text_of(delta) or text_of({"content": choice.get("text")}), reasoning_of(delta)
         message = choice.get("message")
         if message and whole and not text:
@@ -184,11 +184,11 @@ class ChunkReader:
             self._other_api = chunk
 
     def _take_usage(self, usage: Mapping[str, Any]) -> None:
-        prompt, completion = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+        prompt, completion = parse_count(usage.get("prompt_tokens")), parse_count(usage.get("completion_tokens"))
         if prompt is not None and completion is not None:
             self.usage = Usage(prompt, completion)
         details = usage.get("completion_tokens_details")
-        if isinstance(details, dict) and _count(details.get("reasoning_tokens")):
+        if isinstance(details, dict) and parse_count(details.get("reasoning_tokens")):
             self._has_reasoning = True
 
 
@@ -203,19 +203,4 @@ def _parse(event: bytes) -> Any:
 
 
 def _first(choices: list[dict[str, Any]]) -> dict[str, Any]:
-    return min(choices, key=lambda choice: _number(choice.get("index")) or 0)
-
-
-def _number(value: object) -> float | None:
-    """Return a number that may have been sent as a string."""
-    if not isinstance(value, (int, float, str)):
-        return None
-    try:
-        return float(value)
-    except ValueError:
-        return None
-
-
-def _count(value: object) -> int | None:
-    number = _number(value)
-    return int(number) if number is not None and 0 <= number <= _MAX_TOKENS else None
+    return min(choices, key=lambda choice: parse_number(choice.get("index")) or 0)

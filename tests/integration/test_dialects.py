@@ -21,24 +21,6 @@ pytestmark = pytest.mark.server
 
 DIALECTS: list[dict[str, Any]] = json.loads((Path(__file__).parents[1] / "dialects.json").read_text("utf-8"))
 
-NOT_YET: frozenset[str] = frozenset(
-    {
-        "413-groq",
-        "p-max-ctx",
-        "w-openai",
-        "w-anthropic",
-        "w-xai",
-        "w-cerebras",
-        "w-pi5677",
-        "w-tgi",
-        "w-kimi",
-        "w-mlx",
-        "w-litellm",
-        "w-dashscope",
-    }
-)
-"""Entries that are expected to fail. One that passes must be removed."""
-
 EVENTS = b'data: {"choices":[{"index":0,"delta":{"content":"Seeded"},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
 SEED = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: %d\r\n\r\n%b" % (len(EVENTS), EVENTS)
 
@@ -101,10 +83,10 @@ class Outcome:
     log: str
 
 
-async def outcome_of(entry: dict[str, Any], log: ServiceLog) -> Outcome:
+async def outcome_of(entry: dict[str, Any], log: ServiceLog, **settings: Any) -> Outcome:
     """Run a turn on each endpoint, against a service that has learned nothing yet."""
     dialect = Dialect(entry)
-    async with RawServer(dialect) as server, running_service(openai_base_url=base_url(server)) as service:
+    async with RawServer(dialect) as server, running_service(openai_base_url=base_url(server), **settings) as service:
 
         async def post(path: str) -> httpx2.Response:
             return await service.client.post(path, json={"user_id": "user", "message": "Hello"})
@@ -172,19 +154,41 @@ def mismatches(outcome: Outcome, expect: dict[str, Any]) -> dict[str, Any]:
     return {name: expected for name, expected in expect.items() if not meets(name, expected)}
 
 
+@pytest.mark.row("U26")
 @pytest.mark.parametrize("entry", [pytest.param(entry, id=entry["name"]) for entry in DIALECTS])
 async def test_a_response_has_the_outcome_that_its_entry_expects(
     entry: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     outcome = await outcome_of(entry, ServiceLog(capsys))
-    unmet = mismatches(outcome, entry["expect"])
-    if entry["name"] in NOT_YET:
-        assert unmet, "the entry passes now: remove it from NOT_YET"
-    else:
-        assert unmet == {}, outcome
+    assert mismatches(outcome, entry["expect"]) == {}, outcome
 
 
 def test_the_file_holds_entries_of_distinct_names() -> None:
     names = {entry["name"] for entry in DIALECTS}
     assert len(names) == len(DIALECTS) == 87
-    assert names >= NOT_YET
+
+
+@pytest.mark.parametrize(
+    ("name", "reasoning", "text"),
+    [
+        ("reasoning", "drop", "Hello"),
+        ("reasoning", "keep", "hmlet meHello"),
+        ("think", "drop", "Hello"),
+        ("think", "keep", "<think>hm</think>Hello"),
+    ],
+)
+async def test_reasoning_is_dropped_or_kept_as_configured(
+    name: str, reasoning: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (entry,) = (entry for entry in DIALECTS if entry["name"] == name)
+    outcome = await outcome_of(entry, ServiceLog(capsys), reasoning=reasoning)
+    assert (outcome.text, outcome.turn["assistant_response"]) == (text, text)
+
+
+async def test_a_reply_that_is_only_reasoning_is_logged_as_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    (entry,) = (entry for entry in DIALECTS if entry["name"] == "gpt5-empty")
+    log = ServiceLog(capsys)
+    await outcome_of(entry, log)
+    assert [(line["level"], line["notes"]) for line in log.events("turn completed")] == [
+        ("warning", ["only reasoning"])
+    ] * 2
