@@ -21,7 +21,11 @@ class ConnectError(Exception):
 
 
 class BadProxyURL(ConnectError):
-    """The environment names a proxy that is not the URL of an HTTP proxy."""
+    """The environment names a proxy that is not the URL of an HTTP proxy. `scheme` is empty if it is no URL at all."""
+
+    def __init__(self, scheme: str = "") -> None:
+        super().__init__()
+        self.scheme = scheme
 
 
 class HttpClient:
@@ -156,7 +160,7 @@ def proxy_for(url: str) -> str | None:
         parts = urlsplit(proxy)
         valid = parts.scheme in _PORTS and parts.hostname and parts.port != 0
     except ValueError:
-        valid = False
+        raise BadProxyURL from None
     if not valid:
-        raise BadProxyURL
+        raise BadProxyURL(parts.scheme)
     return proxy

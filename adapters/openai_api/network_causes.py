@@ -18,7 +18,7 @@ _HINTS: Final[Mapping[str, str]] = {
     "dns": "The host name of the model's service cannot be resolved: check OPENAI_BASE_URL.",
     "refused": "The model's service refuses connections: check the host and port of OPENAI_BASE_URL.",
     "no route": "There is no route to the model's service: check the host of OPENAI_BASE_URL.",
-    "connect timeout": "The model's service does not accept connections in time: check OPENAI_BASE_URL.",
+    "connect timeout": "No connection to the model's service in time: check scheme, host and port of OPENAI_BASE_URL.",
     "certificate": "The certificate of the model's service is not trusted: check SSL_CERT_FILE or OPENAI_BASE_URL.",
     "tls": "A TLS connection to the model's service failed: check whether OPENAI_BASE_URL is http or https.",
     "proxy": f"The proxy does not connect to the model's service: {CHECK_PROXY}.",
@@ -32,7 +32,10 @@ def network_cause(error: BaseException) -> Mapping[str, str | int]:
     links = [inner for link in exception_chain(error) for inner in (link, *_wrapped(link))][::-1]
     for link in links:
         if isinstance(link, BadProxyURL):
-            return {"cause": "proxy", "reason": "not the URL of an HTTP proxy"}
+            problem = (
+                f"scheme {link.scheme} is not supported" if link.scheme not in ("", "http", "https") else "not a URL"
+            )
+            return {"cause": "proxy", "reason": problem}
         if isinstance(link, aiohttp.ClientHttpProxyError):
             return {"cause": "proxy", "proxy_status": link.status}
     causes = _cause(links)

@@ -31,6 +31,8 @@ _ESCAPE: Final = re.compile(
     r"\\u\{([0-9a-f]{1,6})\}|[\\%]u([0-9a-f]{4})|\\U([0-9a-f]{8})|\\x([0-9a-f]{2})|\\([0-3][0-7]{2})|\\([nrtbf\"'/\\])",
     re.I,
 )
+_MAX_ESCAPES: Final = 10
+
 _LETTERS: Final = {"n": "\n", "r": "\r", "t": "\t", "b": " ", "f": " "}
 
 _CREDENTIAL: Final = tuple(
@@ -175,11 +177,13 @@ def _clean(text: str) -> str:
 
 
 def _unescaped(text: str) -> str:
-    """Undo the escapes of JSON, HTML and URLs, also of each other."""
-    for _ in range(5):
+    """Undo the escapes of JSON, HTML and URLs, also of each other. Text that was escaped too often becomes a gap."""
+    for _ in range(_MAX_ESCAPES):
         before, text = text, _ESCAPE.sub(_unescape, unquote(unescape(text), errors="replace"))
         if text == before:
             break
+    else:
+        return GAP
     # Escaped surrogates have become a pair, which is one character.
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 

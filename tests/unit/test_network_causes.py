@@ -51,7 +51,8 @@ def proxy_answer(status: int) -> aiohttp.ClientHttpProxyError:
         (aiohttp.ClientProxyConnectionError(KEY, ConnectionRefusedError(111, "x")),
          {"cause": "proxy", "reason": "refused"}, "NO_PROXY"),
         (proxy_answer(407), {"cause": "proxy", "proxy_status": 407}, "NO_PROXY"),
-        (BadProxyURL(), {"cause": "proxy", "reason": "not the URL of an HTTP proxy"}, "NO_PROXY"),
+        (BadProxyURL(), {"cause": "proxy", "reason": "not a URL"}, "NO_PROXY"),
+        (BadProxyURL("socks5"), {"cause": "proxy", "reason": "scheme socks5 is not supported"}, "NO_PROXY"),
         (aiohttp.ClientConnectorError(KEY, ConnectionResetError(104, "x")), {"cause": "reset"}, ""),
     ],
 )  # fmt: skip

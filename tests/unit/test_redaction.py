@@ -75,12 +75,35 @@ def test_what_surrounds_the_requests_text_is_kept() -> None:
 )  # fmt: skip
 def test_disguised_text_of_the_request_is_removed(disguise: Callable[[str], str]) -> None:
     excerpt = Redactor([TEXT]).excerpt(f"Error: {disguise(TEXT)}")
+    assert GAP in excerpt
     for normalise in (normalised, without_white_space, letters_only):
         assert shared_run(excerpt, TEXT, normalise) is None, excerpt
 
 
+@pytest.mark.parametrize(
+    ("text", "quoted"),
+    [
+        ("कि खि गि घि चि", "कि खि गि घि चि"),
+        ("a, b, c, d, e", "a\u0e34, b\u0e34, c\u0e34, d\u0e34, e"),
+        ("किखिगिघिचिछि", "कि खि गि घि चि छि"),
+        ("a,b,c,d,e,f,", "a\u0e34, b\u0e34, c\u0e34, d\u0e34, e\u0e34, f\u0e34,"),
+        ("abcdefghijkl", "a.b.c.d.e.f\u0e34.g.h.i. j.k.l"),
+        ("\u3164".join("abcdefghijkl"), "abcdefghijkl"),
+        ("".join(f"\\u00{code:x}" for code in range(0x61, 0x6D)), "abcdefghijkl"),
+        ("aéèêëàâùûîïôç", "ae\u0301e\u0300e\u0302e\u0308a\u0300a\u0302u\u0300u\u0302i\u0302i\u0308o\u0302c\u0327"),
+    ],
+)
+def test_text_is_recognised_whichever_side_has_marks_white_space_or_escapes(text: str, quoted: str) -> None:
+    excerpt = Redactor([text]).excerpt(f"<{quoted}>")
+    assert GAP in excerpt
+
+
+def test_text_that_was_escaped_too_often_is_not_quoted() -> None:
+    assert Redactor([TEXT]).excerpt("&" + "amp;" * 20 + "#77;y doctor") == GAP
+
+
 def test_pieces_do_not_form_a_run_once_what_separated_them_is_removed() -> None:
-    excerpt = Redactor(["abcdefghijkl", "0123456789QRST"]).excerpt("abcdef0123456789QRSTghijkl")
+    excerpt = Redactor(["abcdefghijkl", "mnopqrstuvwxyz"]).excerpt("abcdefmnopqrstuvwxyzghijkl")
     assert shared_run(excerpt, "abcdefghijkl", letters_only) is None
 
 
