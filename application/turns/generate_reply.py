@@ -35,7 +35,10 @@ class GenerateReply:
     deadline: float
     """Seconds that a turn may take in total."""
     store_delays: Sequence[float] = (0.0, 0.5, 1.5)
-    """Seconds before each attempt to store the end of a turn. With the store's own timeouts, about 5 s in total."""
+    """Seconds before each attempt to store the end of a turn.
+
+    The store's own timeouts are added to them: an SQLite file that another program has locked makes this about 20 s.
+    """
 
     async def __call__(self, running: RunningTurn) -> None:
         finish_reason = ""
