@@ -17,7 +17,7 @@ from tests.harness.servers import running_service, service_process
 pytestmark = pytest.mark.server
 
 HELLO = {"user_id": "user123", "message": "Hello"}
-BANNER = ("Smart Chatbot listens on ", "  ")
+BANNER = ("Smart Chatbot listens on ", "  ", "warning: MEM0_API_KEY: ignored unless ")
 HOSTILE: Sequence[str] = ("a%0d%0aINJECTED", "%0a{%22INJECTED%22:1}", "%e2%80%a8INJECTED", "%1b[31mINJECTED", "%00")
 CANARIES = [f"canary{number:02}" for number in range(12)]
 
