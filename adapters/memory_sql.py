@@ -17,7 +17,7 @@ from adapters.sql.tables import PLACES_PER_USER, memories, memory_owners
 from application.ports.memory import LongTermMemory, MemoryUnavailable
 from domain.conversation import Turn, UserId
 from domain.errors import MemoryNotFound
-from domain.memory import Memory, MemoryId, Recalled, content_words, rank
+from domain.memory import Memory, MemoryId, Recalled, content_words, index_text, rank
 from domain.paging import Page, page_of, parse_cursor
 
 
@@ -62,9 +62,10 @@ class MemorySQL(LongTermMemory):
 
     async def correct(self, user_id: UserId, memory_id: MemoryId, fact: str | None, importance: float | None) -> Memory:
         key = {"user": user_id, "memory": memory_id}
-        changes = {name: value for name, value in (("fact", fact), ("importance", importance)) if value is not None}
+        changes: dict[str, Any] = {} if importance is None else {"importance": importance}
         full_text = self._database.full_text
         if fact is not None:
+            changes |= {"fact": fact, "words": index_text(fact)}
             await self._erase(lambda connection: _replace_fact(connection, full_text, key, changes))
         elif changes:
             with raised_as(MemoryUnavailable):
@@ -117,6 +118,7 @@ def _store(connection: Connection, memory: Memory) -> None:
         "created_at": memory.created_at,
         "importance": memory.importance,
         "fact": memory.fact,
+        "words": index_text(memory.fact),
     }
     connection.execute(_INSERT, row)
 
@@ -125,11 +127,11 @@ _OWNER: Final = memory_owners.c.user_id == bindparam("user")
 _OF_USER: Final = memories.c.user_id == bindparam("user")
 _FIRST: Final = memory_owners.c.number * PLACES_PER_USER
 _ONE: Final = and_(memories.c.id == bindparam("memory"), _OF_USER)
-_GET: Final = select(memories).where(_ONE)
-_AT_PLACES: Final = select(memories).where(memories.c.place.in_(bindparam("places", expanding=True)), _OF_USER)
+_MEMORY: Final = select(*(column for column in memories.c if column is not memories.c.words))
+_GET: Final = _MEMORY.where(_ONE)
+_AT_PLACES: Final = _MEMORY.where(memories.c.place.in_(bindparam("places", expanding=True)), _OF_USER)
 _PAGE: Final = (
-    select(memories)
-    .join_from(
+    _MEMORY.join_from(
         memory_owners,
         memories,
         and_(memories.c.place >= _FIRST, memories.c.place < _FIRST + bindparam("before")),

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Final, NamedTuple, NewType
 
 from domain.errors import MemoryNotFound
+from domain.words import words
 
 MAX_FACT_CHARS: Final = 2_000
 """Maximum length of a fact, in characters."""
@@ -55,26 +56,24 @@ def parse_memory_id(text: str) -> MemoryId:
     return MemoryId(text)
 
 
-_WORD: Final = re.compile(r"\w+")
-
-_FUNCTION_WORDS: Final = frozenset(
-    _WORD.findall(
-        "a about all am an and any are as at be been but by can could did do does for from had has have he her him his "
-        "how i if in into is it its just let like me my no not of on or our please s she should so some t tell than "
-        "that the their them then there they this to up us was we were what when where which who why will with would "
-        "you your"
-    )
-)
-"""English function words, which say nothing about the subject of a text."""
-
 MAX_SEARCH_WORDS: Final = 32
 """Maximum number of words that a query is searched for."""
 
 
-def content_words(text: str) -> Sequence[str]:
-    """Return the distinct content words of a text in order, in lower case; at most MAX_SEARCH_WORDS."""
-    found = dict.fromkeys(_WORD.findall(text.casefold()))
-    return [word for word in found if word not in _FUNCTION_WORDS][:MAX_SEARCH_WORDS]
+def content_words(query: str) -> Sequence[str]:
+    """Return the distinct words to search for, in the form in which `index_text` has them; at most MAX_SEARCH_WORDS.
+
+    If there are more, words of a single character are left out first.
+    """
+    found = list(dict.fromkeys(words(query)))
+    if len(found) > MAX_SEARCH_WORDS:
+        found = [word for word in found if len(word) > 1]
+    return found[:MAX_SEARCH_WORDS]
+
+
+def index_text(fact: str) -> str:
+    """Return the words by which a fact can be found, separated by spaces."""
+    return " ".join(words(fact))
 
 
 _SENTENCE_END: Final = re.compile("[.!?。！？؟]")

@@ -15,7 +15,11 @@ Hit = tuple[int, int, float, int]
 
 
 class FullText(Protocol):
-    """The full-text index of `tables.memories`. Every method runs in the caller's transaction."""
+    """The full-text index of `tables.memories.words`. Every method runs in the caller's transaction.
+
+    Its texts and the words searched for come from `domain.memory`, which folds case, accents and endings and separates
+    words by spaces. The index may still fold English endings.
+    """
 
     @abstractmethod
     def create_index(self, connection: Connection) -> None:

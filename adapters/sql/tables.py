@@ -171,8 +171,12 @@ memories: Final = Table(
     Column("created_at", Instant, nullable=False),
     Column("importance", Double, nullable=False),
     Column("fact", Text, nullable=False),
+    Column("words", Text, nullable=False, server_default=""),
 )
 """Facts about users. `place` is the user's number × PLACES_PER_USER + the memory's sequence number, so that a user's
-memories are contiguous in the table and in the full-text index. `fact` is the last column, so that the others can be
-read without it.
+memories are contiguous in the table and in the full-text index. The texts are the last columns, so that the others can
+be read without them.
+
+`words` is the fact as the full-text index gets it. It is stored so that exactly this text can be removed from the
+index, even if a later version prepares texts differently.
 """

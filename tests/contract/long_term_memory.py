@@ -333,3 +333,97 @@ class DurableMemoryContract(LongTermMemoryContract):
         async with self.opened(tmp_path) as memory:
             await memory.remember(turn)
             assert once == await list_all(memory, ADA)
+
+
+WORDS_OF_MANY_LANGUAGES = [
+    ("我的狗叫贝罗。", "狗"),
+    ("我的狗叫贝罗。", "我的狗叫什么名字？"),
+    ("我的狗叫贝罗。", "贝罗"),
+    ("我對花生過敏。", "花生"),
+    ("住在维也纳", "我在维也纳住哪里？"),
+    ("私の犬の名前はベロです。", "犬"),
+    ("私の犬の名前はベロです。", "犬は何という名前ですか？"),
+    ("私の犬の名前はベロです。", "ベロ"),
+    ("私の犬の名前はベロです。", "ﾍﾞﾛ"),
+    ("ねこがすきです", "ねこ"),
+    ("アイスコーヒーが好き", "コーヒー"),
+    ("제 개의 이름은 벨로입니다.", "개가 아파요"),
+    ("제 개의 이름은 벨로입니다.", "벨로"),
+    ("강아지를 키웁니다", "제 강아지는 몇 살인가요?"),
+    ("หมาของฉันชื่อเบลโล", "หมา"),
+    ("หมาของฉันชื่อเบลโล", "หมาชื่ออะไร"),
+    ("Мою собаку зовут Белло", "собака"),
+    ("Мою собаку зовут Белло", "Что едят собаки?"),
+    ("живёт в Вене", "Вена"),
+    ("живёт в Вене", "Где он живет?"),
+    ("любит чай", "Какой чай я люблю?"),
+    ("пьёт много чая", "чай"),
+    ("работает врачом", "врач на работе"),
+    ("اسم كلبي بيلو", "ما اسم الكلب؟"),
+    ("يحب القهوة", "قهوة"),
+    ("يَشرَبُ الشّاي", "شاي"),
+    ("मेरे कुत्ते का नाम बेलो है।", "बेलो"),
+    ("has a 🐕", "🐕"),
+    ("likes ☕️ in the morning", "☕"),
+    ("is a 👩🏽‍🚀", "🚀"),
+    ("is from 🇦🇹", "🇦🇹"),
+    ("lives in Zürich", "zurich"),
+    ("lives in Schloßstraße 4", "SCHLOSSSTRASSE"),
+    ("ζει στην ΟΔΟΣ 7", "οδός"),
+    ("ＴＥＡ drinker", "tea"),
+]
+"""Facts and queries that find them: languages without spaces, inflected words, symbols, and spellings."""
+
+OTHER_WORDS = [
+    ("我的狗叫贝罗。", "你的猫呢？"),
+    ("我的狗叫贝罗。", "我的"),
+    ("私の犬の名前はベロです。", "猫です"),
+    ("제 개의 이름은 벨로입니다.", "고양이입니다"),
+    ("หมาของฉันชื่อเบลโล", "ปลา"),
+    ("Мою собаку зовут Белло", "кошка"),
+    ("Мою собаку зовут Белло", "Где мой дом?"),
+    ("اسم كلبي بيلو", "قهوة"),
+    ("is from 🇦🇹", "🇦🇺"),
+    ("likes ☕️", "🫖"),
+    ("has a 🐕️", "☕️"),
+]
+"""Facts and queries that share no word."""
+
+
+class RecallByWordsContract(LongTermMemoryContract):
+    """Run by every LongTermMemory that recalls by words, in addition to its other suites."""
+
+    @pytest.mark.parametrize(("fact", "query"), WORDS_OF_MANY_LANGUAGES)
+    async def test_a_fact_is_recalled_by_its_words_in_any_form(
+        self, memory: LongTermMemory, fact: str, query: str
+    ) -> None:
+        await memory.store(ADA, fact, 0.5)
+
+        assert [fact] == await recalled(memory, ADA, query)
+
+    @pytest.mark.parametrize(("fact", "query"), OTHER_WORDS)
+    async def test_a_fact_is_not_recalled_by_other_words(self, memory: LongTermMemory, fact: str, query: str) -> None:
+        await memory.store(ADA, fact, 0.5)
+
+        assert [] == await recalled(memory, ADA, query)
+
+    async def test_a_fact_that_shares_more_words_comes_first_in_a_language_without_spaces(
+        self, memory: LongTermMemory
+    ) -> None:
+        for fact in ("我的猫叫咪咪。", "我的狗叫贝罗。", "我的妹妹叫安娜。"):
+            await memory.store(ADA, fact, 0.5)
+
+        assert (await recalled(memory, ADA, "我的狗叫什么名字？"))[0] == "我的狗叫贝罗。"
+
+    async def test_a_corrected_fact_is_recalled_by_its_new_words_only(self, memory: LongTermMemory) -> None:
+        stored = await memory.store(ADA, "我的狗叫贝罗。", 0.5)
+        await memory.correct(ADA, stored.id, "Мою кошку зовут Мурка", None)
+
+        assert [] == await recalled(memory, ADA, "狗")
+        assert ["Мою кошку зовут Мурка"] == await recalled(memory, ADA, "кошка")
+
+    async def test_every_word_of_a_long_fact_is_found(self, memory: LongTermMemory) -> None:
+        fact = " ".join(f"word{n}" for n in range(200)) + " 狗"
+        await memory.store(ADA, fact, 0.5)
+
+        assert [[fact], [fact]] == [await recalled(memory, ADA, query) for query in ("word199", "狗")]

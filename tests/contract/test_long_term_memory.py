@@ -14,7 +14,7 @@ from adapters.memory_mem0_platform import MemoryMem0Platform
 from adapters.memory_sql import MemorySQL
 from adapters.sql.sqlite.database import SQLiteDatabase
 from application.ports.memory import LongTermMemory
-from tests.contract.long_term_memory import DurableMemoryContract, LongTermMemoryContract
+from tests.contract.long_term_memory import DurableMemoryContract, LongTermMemoryContract, RecallByWordsContract
 from tests.harness.fakes import LearningMemory
 from tests.harness.mem0_platform import KEY, Lag, Mem0Platform
 from tests.harness.memory_upstream import MemoryUpstream, memory_upstream_in_thread, open_mem0
@@ -28,7 +28,7 @@ def upstream() -> Iterator[MemoryUpstream]:
         yield upstream
 
 
-class TestMemoryInMemory(LongTermMemoryContract):
+class TestMemoryInMemory(RecallByWordsContract):
     @asynccontextmanager
     async def opened(self, directory: Path) -> AsyncIterator[LongTermMemory]:
         yield MemoryInMemory(lambda: datetime.now(UTC))
@@ -46,7 +46,7 @@ class TestGuardedMemory(LongTermMemoryContract):
         yield GuardedMemory(LearningMemory(), Observed(), recall_timeout=60)
 
 
-class TestMemorySQLite(DurableMemoryContract):
+class TestMemorySQLite(RecallByWordsContract, DurableMemoryContract):
     @asynccontextmanager
     async def opened(self, directory: Path) -> AsyncIterator[LongTermMemory]:
         database = SQLiteDatabase(f"sqlite:///{directory}/chat.db")

@@ -27,7 +27,7 @@ from adapters.sql.sqlite.full_text import SEARCH, SQLiteFullText
 from adapters.sql.tables import PLACES_PER_USER, memories, memory_owners
 from application.ports.memory import LongTermMemory, MemoryUnavailable
 from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, UserId
-from domain.memory import MemoryId
+from domain.memory import MemoryId, index_text
 from tests.harness.failing_database import FailingDatabase
 
 ADA, BOB = UserId("ada"), UserId("bob")
@@ -77,7 +77,7 @@ def fill(connection: Connection, users: int, facts: Sequence[str]) -> None:
     owners = [{"number": n, "user_id": f"user{n}", "last_seq": len(facts)} for n in numbers]
     connection.execute(insert(memory_owners), owners)
     for seq, fact in enumerate(facts, start=1):
-        row = {"created_at": NOW, "importance": 0.5, "fact": fact}
+        row = {"created_at": NOW, "importance": 0.5, "fact": fact, "words": index_text(fact)}
         places = [{"place": n * PLACES_PER_USER + seq, "id": f"{n}-{seq}", "user_id": f"user{n}"} for n in numbers]
         connection.execute(insert(memories), [row | place for place in places])
 
@@ -409,6 +409,32 @@ async def test_no_file_contains_words_forgotten_one_by_one(memory: MemorySQL, pa
     assert len(await recalled(memory, BOB, "tea", 200)) == 100
 
 
+HAN_SECRETS = ["饕餮", "貔貅", "魑魅", "魍魉", "狻猊", "睚眦"]
+"""Rare words: each of their characters occurs in no other fact."""
+
+
+async def test_no_file_contains_characters_of_forgotten_facts_in_languages_without_spaces(
+    memory: MemorySQL, database: SQLiteDatabase, path: Path
+) -> None:
+    canary = UserId("canary")
+    for n in range(600):
+        await memory.store(canary, f"我的{HAN_SECRETS[n % 6]}和{HAN_SECRETS[n // 6 % 6]}喝茶", 0.5)
+        await memory.store(BOB, f"我的狗喝茶 {n}", 0.5)
+    characters = sorted(set("".join(HAN_SECRETS)))
+    after_shared_prefix = [word[1] for word in HAN_SECRETS]
+    blocks = text("SELECT block FROM memory_words_data")
+    index = b"".join(await database.read(lambda connection: connection.execute(blocks).scalars().all()))
+    assert [] == [character for character in after_shared_prefix if character.encode() not in index]
+    assert set(characters) == {character for _, character in await asyncio.to_thread(remnants, path, characters)}
+    listed = (await memory.page(canary, 200, None)).items
+    await memory.correct(canary, listed[0].id, "喝茶", None)
+    await memory.forget(canary, listed[1].id)
+    await memory.forget_all(canary)
+
+    assert [] == await asyncio.to_thread(remnants, path, characters)
+    assert len(await recalled(memory, BOB, "狗", 1_000)) == 600
+
+
 async def test_no_file_contains_corrected_words(memory: MemorySQL, path: Path) -> None:
     doomed = [await memory.store(ADA, f"{secret} and tea", 0.5) for secret in SECRETS]
     for item in doomed:
@@ -465,6 +491,62 @@ async def test_migrating_a_database_without_memories_keeps_its_turns(path: Path)
         found = await recalled(memory, ADA, "tea")
 
     assert ("Hello", "Hi", ["likes tea"]) == (turn.user_message, turn.reply, found)
+
+
+FACTS_OF_OLD = ["我的狗叫贝罗。", "Мою собаку зовут Белло", "has two daughters", "lives in Zürich"]
+
+
+def old_database(path: Path) -> None:
+    """Create a database of the previous version with facts of two users."""
+    migrated(path, "0004")
+    with closing(sqlite3.connect(path)) as older:
+        older.execute("INSERT INTO memory_owners VALUES (1, 'ada', 9), (2, 'canary', 9)")
+        rows = [
+            (number * PLACES_PER_USER + seq, f"{number:08}-0000-4000-8000-{seq:012}", user, 0, 0.5, fact)
+            for number, user, facts in ((1, "ada", FACTS_OF_OLD), (2, "canary", ["我的饕餮喝茶 quablorping"]))
+            for seq, fact in enumerate(facts, start=1)
+        ]
+        older.executemany("INSERT INTO memories VALUES (?, ?, ?, ?, ?, ?)", rows)
+        older.commit()
+
+
+async def test_facts_of_an_older_database_are_found_by_their_words_in_any_form(path: Path) -> None:
+    await asyncio.to_thread(old_database, path)
+    async with SQLiteDatabase(f"sqlite:///{path}") as database:
+        memory = MemorySQL(database, lambda: NOW)
+        found = [await recalled(memory, ADA, query) for query in ("狗", "собака", "daughter", "zurich")]
+        listed = [one.fact for one in (await memory.page(ADA, 10, None)).items]
+
+    assert [[fact] for fact in FACTS_OF_OLD] == found
+    assert FACTS_OF_OLD[::-1] == listed
+
+
+async def test_facts_of_an_older_database_are_forgotten_without_a_trace(path: Path) -> None:
+    await asyncio.to_thread(old_database, path)
+    async with SQLiteDatabase(f"sqlite:///{path}") as database:
+        memory = MemorySQL(database, lambda: NOW)
+        assert await memory.forget_all(UserId("canary"))
+        assert ["我的狗叫贝罗。"] == await recalled(memory, ADA, "狗")
+
+        assert [] == await asyncio.to_thread(remnants, path, ["canary", "blorping", "饕", "餮"])
+
+
+def test_the_migration_of_the_index_is_reversible(path: Path) -> None:
+    old_database(path)
+    engine = create_engine(f"sqlite:///{path}")
+    query = "SELECT count(*) FROM memory_words WHERE memory_words MATCH 'daughter'"
+    with engine.begin() as connection:
+        schema = connection.execute(text("SELECT name, sql FROM sqlite_master ORDER BY name")).all()
+        config = Config(attributes={"connection": connection})
+        config.set_main_option("script_location", str(MIGRATIONS))
+        command.upgrade(config, "0005")
+        upgraded = connection.execute(text(query)).scalar()
+        command.downgrade(config, "0004")
+        downgraded = connection.execute(text(query)).scalar()
+        assert schema == connection.execute(text("SELECT name, sql FROM sqlite_master ORDER BY name")).all()
+    engine.dispose()
+
+    assert (1, 1) == (upgraded, downgraded)
 
 
 def test_the_migration_that_adds_memories_is_reversible(path: Path) -> None:

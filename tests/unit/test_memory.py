@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.errors import MemoryNotFound
-from domain.memory import MAX_SEARCH_WORDS, content_words, only_asks_questions, parse_memory_id, rank
+from domain.memory import MAX_SEARCH_WORDS, content_words, index_text, only_asks_questions, parse_memory_id, rank
 
 shares = st.floats(0, 1)
 ages = st.timedeltas(timedelta(0), timedelta(days=10_000))
@@ -33,11 +33,23 @@ def test_words_are_case_folded_and_unique_and_exclude_function_words() -> None:
 
 
 @given(st.text())
-def test_words_are_limited_unique_and_contained_in_the_text(text: str) -> None:
+def test_words_are_limited_unique_and_among_those_that_are_indexed(text: str) -> None:
     found = content_words(text)
 
     assert len(found) == len(set(found)) <= MAX_SEARCH_WORDS
-    assert all(word in text.casefold() for word in found)
+    assert set(found) <= set(index_text(text).split())
+
+
+@given(st.text(st.characters(max_codepoint=127)))
+def test_ascii_words_are_contained_in_the_text(text: str) -> None:
+    assert all(word in text.casefold() for word in content_words(text))
+
+
+def test_of_many_words_those_of_a_single_character_are_left_out_first() -> None:
+    found = content_words("".join(chr(0x4E00 + n) for n in range(100, 140)))
+
+    assert MAX_SEARCH_WORDS == len(found)
+    assert {2} == {len(word) for word in found}
 
 
 @given(shares, shares, ages)

@@ -17,17 +17,20 @@ from domain.conversation import UserId
 INDEX: Final = "memory_words"
 """The index's table; the names of its internal tables begin with this name."""
 
-_REMOVE_OLD: Final = "INSERT INTO memory_words (memory_words, rowid, fact) VALUES ('delete', old.place, old.fact)"
-_ADD_NEW: Final = "INSERT INTO memory_words (rowid, fact) VALUES (new.place, new.fact)"
+_REMOVE_OLD: Final = "INSERT INTO memory_words (memory_words, rowid, words) VALUES ('delete', old.place, old.words)"
+_ADD_NEW: Final = "INSERT INTO memory_words (rowid, words) VALUES (new.place, new.words)"
 
 CREATE_INDEX: Final = (
-    "CREATE VIRTUAL TABLE memory_words USING fts5"
-    "(fact, content = '', columnsize = 0, tokenize = 'porter unicode61 remove_diacritics 2')",
+    "CREATE VIRTUAL TABLE memory_words USING fts5(words, content = '', columnsize = 0, tokenize = 'porter ascii')",
     f"CREATE TRIGGER memory_words_stored AFTER INSERT ON memories BEGIN {_ADD_NEW}; END",
     f"CREATE TRIGGER memory_words_forgotten AFTER DELETE ON memories BEGIN {_REMOVE_OLD}; END",
-    f"CREATE TRIGGER memory_words_corrected AFTER UPDATE OF fact ON memories BEGIN {_REMOVE_OLD}; {_ADD_NEW}; END",
+    f"CREATE TRIGGER memory_words_corrected AFTER UPDATE OF words ON memories BEGIN {_REMOVE_OLD}; {_ADD_NEW}; END",
 )
-"""The index of an empty table `memories`, and the triggers that keep it up to date."""
+"""The index of an empty table `memories`, and the triggers that keep it up to date.
+
+The tokenizer `ascii` takes every character beyond ASCII as part of a word, so the index does not depend on the version
+of Unicode that SQLite knows; `porter` stems English.
+"""
 
 SEARCH: Final = PrecompiledStatement(
     text(
@@ -82,6 +85,4 @@ class SQLiteFullText(FullText):
 
 def _phrase(word: str) -> str:
     """Quote a word, so that FTS5 never takes it for an operator."""
-    quoted = '"' + word.replace('"', '""') + '"'
-    # The index folds single letters only and keeps ß, but case folding has turned ß into ss in the query.
-    return f"{quoted} OR {quoted.replace('ss', 'ß')}" if "ss" in word else quoted
+    return '"' + word.replace('"', '""') + '"'
