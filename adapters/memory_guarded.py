@@ -69,8 +69,8 @@ class GuardedMemory(LongTermMemory):
         recall = self._memory.recall
         try:
             recalled = await self._call(Where.RECALLING, self._recall_timeout, recall, user_id, query, limit)
-        except MemoryUnavailable:
-            self._recalls.fail()
+        except MemoryUnavailable as error:
+            self._recalls.fail(error.detail)
             raise
         except BaseException:
             self._recalls.abandon()
@@ -113,7 +113,10 @@ class GuardedMemory(LongTermMemory):
             self._report(where, error)
             raise
         except Exception as error:  # a timeout, or an exception that the adapter should have translated
-            failure = MemoryUnavailable()
+            timed_out = (
+                f"Long-term memory did not respond within {seconds:g} s." if isinstance(error, TimeoutError) else None
+            )
+            failure = MemoryUnavailable(timed_out)
             failure.__cause__ = error
             self._report(where, failure)
             raise failure from error
@@ -142,24 +145,26 @@ class CircuitBreaker:
         self._cooldown = cooldown
         self._failures = 0
         self._open_until = 0.0
+        self._reason: str | None = None
 
     def begin(self) -> None:
         """Admit a call.
 
         Raises:
-            MemoryUnavailable: the circuit is open.
+            MemoryUnavailable: the circuit is open; `detail` is that of the latest failure.
         """
         now = anyio.current_time()
         if now < self._open_until:
-            raise MemoryUnavailable(retry_after=self._open_until - now)
+            raise MemoryUnavailable(self._reason, retry_after=self._open_until - now)
         if self._failures >= self._max_failures:
             self._open_until = now + self._cooldown  # for all other calls, until this probe has ended
 
     def succeed(self) -> None:
         self._failures, self._open_until = 0, 0.0
 
-    def fail(self) -> None:
+    def fail(self, reason: str | None = None) -> None:
         self._failures += 1
+        self._reason = reason
         if self._failures >= self._max_failures:
             self._open_until = anyio.current_time() + self._cooldown
 

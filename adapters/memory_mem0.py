@@ -6,12 +6,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal, Self, TypeVar
 
+import structlog
+
 from adapters.mem0_library.background_loop import BackgroundLoop, LoopStopped
 from adapters.mem0_library.configuration import Options
 from adapters.mem0_library.memories import Memories
-from adapters.mem0_library.setup import Mem0Runtime, set_up
-from application.ports.memory import LongTermMemory, MemoryUnavailable
+from adapters.mem0_library.setup import Mem0Runtime, PreparedMem0, prepare
+from application.ports.memory import LongTermMemory, MemoryNotReady, MemoryUnavailable
 from domain.conversation import Turn, UserId
+from domain.errors import Unusable
 from domain.memory import Memory, MemoryId, Recalled
 from domain.paging import Page
 
@@ -32,6 +35,10 @@ class MemoryMem0(LongTermMemory):
     of questions only. Embeddings come from `embedding_model` of the same service, or, with `embedder="local"`, from a
     small model in this process. `config_file` is JSON in the form of Mem0's own configuration, which overrides all of
     this; for providers whose client is not OpenAI's, only their own timeouts apply.
+
+    When it is opened, it embeds a test text to learn the dimensions of the embeddings. If that fails, or takes longer
+    than `probe_timeout`, every call raises `MemoryNotReady` with the reason until a later attempt succeeds. Attempts
+    are `retry_delay` apart, then twice as long each time, up to `max_retry_delay`.
 
     Timeouts are in seconds. `recall` and `page` take up to `recall_timeout`, other calls up to `llm_timeout` plus
     twice `embedding_timeout`. `close` waits up to `close_grace` for running calls.
@@ -56,6 +63,9 @@ class MemoryMem0(LongTermMemory):
         embedding_timeout: float = 10,
         recall_timeout: float = 20,
         close_grace: float = 2,
+        probe_timeout: float = 2,
+        retry_delay: float = 2,
+        max_retry_delay: float = 120,
     ) -> None:
         self._options = Options(
             directory=Path(data_dir) / "mem0",
@@ -74,7 +84,14 @@ class MemoryMem0(LongTermMemory):
         self._recall_timeout = recall_timeout
         self._write_timeout = llm_timeout + 2 * embedding_timeout
         self._close_grace = close_grace
+        self._probe_timeout = probe_timeout
+        self._retry_delay = retry_delay
+        self._max_retry_delay = max_retry_delay
         self._loop: BackgroundLoop | None = None
+        self._prepared: PreparedMem0 | None = None
+        self._probing: asyncio.Task[int] | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._not_ready = ""
         self._runtime: Mem0Runtime | None = None
         self._memories: Memories | None = None
 
@@ -86,28 +103,78 @@ class MemoryMem0(LongTermMemory):
         await self.close()
 
     async def open(self) -> None:
-        """Import Mem0, connect to the store, and create missing collections.
+        """Import Mem0, probe the embedder, connect to the store, and create missing collections.
+
+        If the embedder fails or is slow, return nevertheless, and keep trying in the background.
 
         Raises:
-            Unusable: a package is missing, the configuration is invalid, or the store cannot be reached.
+            Unusable: a package is missing, the configuration is invalid, the store cannot be reached, or its vectors
+                have other dimensions.
         """
-        self._loop = BackgroundLoop()
+        self._loop = loop = BackgroundLoop()
         try:
-            self._runtime = await self._loop.run(asyncio.to_thread(set_up, self._options), to_completion=True)
+            self._prepared = await loop.run(asyncio.to_thread(prepare, self._options), to_completion=True)
+            probing = self._start_probe(loop, self._prepared)
+            await asyncio.wait([probing], timeout=self._probe_timeout)
+            if probing.done() and probing.exception() is None:
+                await self._connect(loop, self._prepared, probing.result())
+            else:
+                if not probing.done():
+                    self._log_not_ready(f"The embedding service has not responded within {self._probe_timeout:g} s.")
+                self._connecting = asyncio.create_task(self._keep_connecting(loop, self._prepared, probing))
         except BaseException:
             await self.close()
             raise
+
+    def _start_probe(self, loop: BackgroundLoop, prepared: PreparedMem0) -> "asyncio.Task[int]":
+        self._probing = asyncio.create_task(loop.run(asyncio.to_thread(prepared.probe), to_completion=False))
+        return self._probing
+
+    async def _connect(self, loop: BackgroundLoop, prepared: PreparedMem0, dimensions: int) -> None:
+        def connect() -> None:
+            self._runtime = prepared.connect(dimensions)  # in the thread, so that `close` sees it in any case
+
+        await loop.run(asyncio.to_thread(connect), to_completion=True)
+        assert self._runtime is not None
         self._memories = Memories(self._runtime, self._now, infer=self._infer)
+
+    async def _keep_connecting(
+        self, loop: BackgroundLoop, prepared: PreparedMem0, probing: "asyncio.Task[int]"
+    ) -> None:
+        """Wait for the probe; probe again with exponential backoff until one succeeds, then connect."""
+        delay = self._retry_delay
+        while True:
+            try:
+                return await self._connect(loop, prepared, await probing)
+            except (MemoryNotReady, Unusable) as error:
+                self._log_not_ready(str(error))
+            except LoopStopped:
+                return None
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, self._max_retry_delay)
+            probing = self._start_probe(loop, prepared)
+
+    def _log_not_ready(self, reason: str) -> None:
+        if reason != self._not_ready:
+            self._not_ready = reason
+            structlog.get_logger().warning("memory not ready", reason=reason)
 
     async def close(self) -> None:
         """Wait for running calls and close the store. Idempotent."""
         loop, self._loop, self._memories = self._loop, None, None
+        tasks = [task for task in (self._connecting, self._probing) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._connecting = self._probing = None
         if loop:
             await loop.stop(self._close_runtime, grace=self._close_grace)
 
     def _close_runtime(self) -> None:
         if self._runtime:
             self._runtime.close()
+        elif self._prepared:
+            self._prepared.close()
 
     async def store(self, user_id: UserId, fact: str, importance: float) -> Memory:
         return await self._write(lambda memories: memories.store(user_id, fact, importance))
@@ -141,8 +208,10 @@ class MemoryMem0(LongTermMemory):
         return await self._call(operation, self._write_timeout, to_completion=True)
 
     async def _call(self, operation: Callable[[Memories], Awaitable[T]], seconds: float, *, to_completion: bool) -> T:
-        if self._loop is None or self._memories is None:
+        if self._loop is None:
             raise MemoryUnavailable
+        if self._memories is None:
+            raise MemoryNotReady(self._not_ready)
         try:
             async with asyncio.timeout(seconds):
                 return await self._loop.run(self._translated(operation(self._memories)), to_completion=to_completion)

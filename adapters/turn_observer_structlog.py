@@ -10,7 +10,7 @@ import structlog
 from adapters.error_translation import ForeignError
 from application.ports.history import HistoryError
 from application.ports.llm import LLMAuthFailed, LLMError, LLMRedirected
-from application.ports.memory import MemoryLeaked
+from application.ports.memory import LongTermMemoryError, MemoryLeaked
 from application.ports.turn_observer import (
     AbandonedTurnsEnded,
     BackgroundFailure,
@@ -62,7 +62,12 @@ class TurnObserverStructlog(TurnObserver):
             case BackgroundFailure(where, MemoryLeaked() as error):
                 self._log.error("failed", where=where, security=True, exc_info=error)
             case BackgroundFailure(where, error):
-                self._log.warning("failed", where=where, exc_info=error)
+                self._log.warning(
+                    "failed",
+                    where=where,
+                    **({"detail": error.detail} if isinstance(error, LongTermMemoryError) else {}),
+                    exc_info=error,
+                )
             case AbandonedTurnsEnded(count):
                 self._log.warning("abandoned turns ended", count=count)
             case ContextWindowExceeded(request, window, budget):

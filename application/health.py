@@ -1,13 +1,22 @@
 """Health and readiness of the service."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from application.memory.outbox_worker import OutboxWorker
 from application.memory.recall import Recall
 from application.ports.history import ConversationHistory, HistoryError
 from application.ports.llm import LLMError
-from application.ports.memory import LongTermMemory, LongTermMemoryError
+from application.ports.memory import LongTermMemory, LongTermMemoryError, MemoryNotReady
 from application.ports.memory_outbox import MemoryOutbox, OutboxCounts
 from application.turns.runner import TurnRunner
+
+
+class MemoryProblem(NamedTuple):
+    """Why long-term memory is degraded: a code, and a sentence for the operator."""
+
+    reason: str
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +25,9 @@ class Health:
 
     `llm_failure` is the error of the latest call to the model, if it failed. `outbox` is None if the history cannot be
     read. `failed_recalls` counts the turns that had to do without long-term memory since the start.
+
+    `memory_failure` is the error of the check, `recall_failure` that of the latest recall if several in a row have
+    failed, and `remember_failure` that of the latest attempt to remember a turn if the memory was not ready for it.
     """
 
     history_failure: HistoryError | None
@@ -24,10 +36,25 @@ class Health:
     running_turns: int
     outbox: OutboxCounts | None
     failed_recalls: int
+    failed_extractions: int
+    recall_failure: LongTermMemoryError | HistoryError | None
+    remember_failure: LongTermMemoryError | None
+
+    @property
+    def memory_problem(self) -> MemoryProblem | None:
+        """The most severe problem of long-term memory. Turns that were given up count until they are deleted."""
+        if failure := self.memory_failure or self.remember_failure:
+            reason = "memory_not_ready" if isinstance(failure, MemoryNotReady) else failure.code
+            return MemoryProblem(reason, failure.detail)
+        if self.recall_failure:
+            return MemoryProblem("recalls_failing", self.recall_failure.detail)
+        if self.outbox and self.outbox.dead:
+            return MemoryProblem("turns_given_up", "Turns could not be remembered and were given up; see the log.")
+        return None
 
     @property
     def is_well(self) -> bool:
-        return self.history_failure is None and self.llm_failure is None and self.memory_failure is None
+        return self.history_failure is None and self.llm_failure is None and self.memory_problem is None
 
 
 @dataclass(frozen=True)
@@ -56,6 +83,7 @@ class CheckHealth:
     outbox: MemoryOutbox
     recall: Recall
     runner: TurnRunner
+    outbox_worker: OutboxWorker
 
     async def __call__(self) -> Health:
         history_failure, memory_failure, outbox = None, None, None
@@ -75,4 +103,7 @@ class CheckHealth:
             len(self.runner),
             outbox,
             self.recall.failures,
+            self.outbox_worker.failed_extractions,
+            self.recall.failure,
+            self.outbox_worker.not_ready,
         )

@@ -38,6 +38,8 @@
     │   └── HistoryWriteFailed  history_write_failed
     └── LongTermMemoryError     application/ports/memory.py
         ├── MemoryUnavailable   memory_unavailable
+        │   ├── MemoryNotReady  memory_unavailable
+        │   ├── FactsNotExtracted memory_unavailable
         │   └── MemoryLeaked    memory_unavailable
         ├── MemoryRefused       memory_refused
         └── MemoryDisabled      memory_disabled

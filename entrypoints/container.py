@@ -199,7 +199,7 @@ class Container(containers.DeclarativeContainer):
     forget_memory = providers.Singleton(ForgetMemory, memory, user_lock)
     forget_memories = providers.Singleton(ForgetMemories, forgetting)
     check_readiness = providers.Singleton(CheckReadiness, history, turn_runner)
-    check_health = providers.Singleton(CheckHealth, history, memory, history, recall, turn_runner)
+    check_health = providers.Singleton(CheckHealth, history, memory, history, recall, turn_runner, outbox_worker)
 
     parts = providers.List(
         providers.Selector(settings.provided.database_backend, sql=database, none=providers.Object(None)),

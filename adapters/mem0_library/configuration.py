@@ -12,13 +12,10 @@ from domain.errors import Unusable
 
 OPENAI_URL: Final = "https://api.openai.com/v1"
 
-E5_DIMENSIONS: Final = 384
 E5_THRESHOLD: Final = 0.1
 """Minimum cosine of a match. With the mean removed, nine in ten pairs of unrelated texts are below 0.13, and related
 ones rarely below this (tests/bench/recall.py)."""
 
-DIMENSIONS: Final = {"text-embedding-3-large": 3072}
-DEFAULT_DIMENSIONS: Final = 1536
 THRESHOLD: Final = 0.2
 """Minimum cosine of a match with OpenAI's models; most unrelated texts are below it."""
 
@@ -45,12 +42,10 @@ class Options:
 
 
 def configuration(options: Options) -> dict[str, Any]:
-    """Return Mem0's configuration for these options, without the file."""
-    local = options.embedder == "local"
-    dimensions = E5_DIMENSIONS if local else DIMENSIONS.get(options.embedding_model, DEFAULT_DIMENSIONS)
+    """Return Mem0's configuration for these options, without the file and the dimensions of the embeddings."""
     service = {"api_key": options.api_key, "openai_base_url": options.base_url or OPENAI_URL}
     return {
-        "vector_store": vector_store_section(options.store_url, options.directory, dimensions),
+        "vector_store": vector_store_section(options.store_url, options.directory),
         "llm": {"provider": "openai", "config": {**service, "model": options.model, "temperature": 0.1}},
         "embedder": {"provider": "openai", "config": {**service, "model": options.embedding_model}},
         "custom_instructions": EXTRACTION_PROMPT,

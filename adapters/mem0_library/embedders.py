@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from adapters.mem0_library.swallowed_errors import record_errors
+from application.ports.memory import MemoryNotReady
 
 MAX_QUERY_CHARS: Final = 1_000
 """Characters of a query that are embedded; the rest is ignored."""
@@ -13,24 +14,36 @@ MAX_TEXT_CHARS: Final = 2_000
 """Characters of a stored text that are embedded. Services reject texts that exceed their model's limit."""
 
 
-class TruncatingEmbedder:
-    """Wraps an embedder of Mem0's so that it never gets more of a text than models accept."""
+class CheckedEmbedder:
+    """Wraps an embedder of Mem0's so that it never gets more of a text than models accept, and checks its vectors.
 
-    def __init__(self, embedder: Any) -> None:
+    `dimensions` is the length of the vectors that the store expects.
+    """
+
+    def __init__(self, embedder: Any, dimensions: int) -> None:
         self._embedder = embedder
+        self._dimensions = dimensions
         self.config = embedder.config
 
     def embed(self, text: str, memory_action: str | None = None) -> Any:
         truncated = _truncate(text, memory_action)
         with record_errors([text]):
-            return self._embedder.embed(truncated, memory_action)
+            return self._checked(self._embedder.embed(truncated, memory_action))
 
     def embed_batch(self, texts: Sequence[str], memory_action: str | None = "add") -> Any:
         vectors = self._embedder.embed_batch([_truncate(text, memory_action) for text in texts], memory_action)
         if len(vectors) != len(texts):
             # Mem0 would zip them and drop the rest; after an error it embeds the texts one by one.
             raise ValueError("the number of vectors differs from the number of texts")
-        return vectors
+        return [self._checked(vector) for vector in vectors]
+
+    def _checked(self, vector: Any) -> Any:
+        if len(vector) != self._dimensions:
+            raise MemoryNotReady(
+                f"The embedding model now returns {len(vector)} dimensions instead of {self._dimensions}; "
+                "check MEM0_EMBEDDING_MODEL."
+            )
+        return vector
 
 
 def _truncate(text: str, memory_action: str | None) -> str:

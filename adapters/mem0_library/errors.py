@@ -19,7 +19,7 @@ from mem0 import exceptions as mem0
 from qdrant_client.http import exceptions as qdrant
 
 from adapters.error_translation import exception_chain, foreign_error
-from application.ports.memory import MemoryRefused, MemoryUnavailable
+from application.ports.memory import MemoryNotReady, MemoryRefused, MemoryUnavailable
 from domain.errors import ChatError, MemoryNotFound
 
 ERROR_MAP: Final[Mapping[type[Exception], type[ChatError]]] = {
@@ -28,7 +28,6 @@ ERROR_MAP: Final[Mapping[type[Exception], type[ChatError]]] = {
     mem0.ValidationError: MemoryRefused,
     mem0.MemoryQuotaExceededError: MemoryRefused,
     openai.OpenAIError: MemoryUnavailable,
-    # A wrong key or model name is fixed by the operator, so it is worth trying again.
     openai.BadRequestError: MemoryRefused,
     openai.ConflictError: MemoryUnavailable,
     openai.UnprocessableEntityError: MemoryRefused,
@@ -58,20 +57,81 @@ ERROR_MAP: Final[Mapping[type[Exception], type[ChatError]]] = {
 _WRAPPERS: Final = (mem0.LLMError, mem0.EmbeddingError, mem0.VectorStoreError)
 """Mem0's wrappers around an error of a service, which is their cause."""
 
+_BAD_CREDENTIALS: Final = frozenset({401, 403})
+_NOT_FOUND: Final = 404
 _CONTENT_TOO_LARGE: Final = 413
+_REJECTED: Final = frozenset({400, 422})
+_UNKNOWN_MODEL: Final = frozenset({"model_not_found", "invalid_model", "DeploymentNotFound"})
+"""Codes by which services say that they do not know the model, with a status other than 404."""
 
 
 def translate(error: Exception) -> ChatError:
     """Return the error to raise for an exception of a library. Errors of ours are returned as they are."""
     if isinstance(error, ChatError):
         return error
-    chain = list(exception_chain(error))
-    origin = chain[1] if isinstance(error, _WRAPPERS) and len(chain) > 1 else error
-    failure = mapped_type(type(origin))()
-    if isinstance(origin, openai.APIStatusError) and origin.status_code == _CONTENT_TOO_LARGE:
+    origin = _origin(error)
+    if isinstance(origin, ChatError):
+        return origin
+    failure = misconfiguration(error) or mapped_type(type(origin))()
+    if _status(origin) == _CONTENT_TOO_LARGE:
         failure = MemoryRefused()
     failure.__cause__ = foreign_error(error)
     return failure
+
+
+def misconfiguration(error: Exception) -> MemoryNotReady | None:
+    """Return the error to raise if a service rejected the key or does not know the model, whatever the request."""
+    origin = _origin(error)
+    status = _status(origin)
+    store = isinstance(origin, qdrant.ApiException)
+    service, model, key = (
+        ("The store of the memories", "MEM0_VECTOR_STORE", "MEM0_VECTOR_STORE")
+        if store
+        else ("The model's service", "OPENAI_MODEL", "OPENAI_API_KEY")
+        if isinstance(error, mem0.LLMError)
+        else ("The embedding service", "MEM0_EMBEDDING_MODEL", "OPENAI_API_KEY")
+    )
+    if status in _BAD_CREDENTIALS:
+        return MemoryNotReady(f"{service} rejected the credentials (HTTP {status}); check {key}.")
+    if status == _NOT_FOUND and store:
+        return MemoryNotReady(f"{service} does not know the collection (HTTP {status}); check {model}.")
+    names_model = getattr(origin, "param", None) == "model" or getattr(origin, "code", None) in _UNKNOWN_MODEL
+    if status == _NOT_FOUND or (status in _REJECTED and names_model):
+        return MemoryNotReady(f"{service} does not know the model (HTTP {status}); check {model} and OPENAI_BASE_URL.")
+    return None
+
+
+def probe_failure(error: Exception) -> MemoryNotReady:
+    """Return the error to raise if the embedding of a test text has failed."""
+    origin = _origin(error)
+    status = _status(origin)
+    failure = misconfiguration(error)
+    if failure is None and isinstance(origin, (openai.APITimeoutError, TimeoutError)):
+        failure = MemoryNotReady("The embedding service did not respond in time to a test request.")
+    elif failure is None and isinstance(origin, (openai.APIConnectionError, httpx.TransportError, OSError)):
+        failure = MemoryNotReady("The embedding service cannot be reached; check OPENAI_BASE_URL.")
+    elif failure is None and status is not None:
+        failure = MemoryNotReady(
+            f"The embedding service answered a test request with HTTP {status}; check MEM0_EMBEDDING_MODEL."
+        )
+    failure = failure or MemoryNotReady(
+        "The embedding service answered a test request with something other than a vector; check OPENAI_BASE_URL."
+    )
+    failure.__cause__ = foreign_error(error)
+    return failure
+
+
+def _origin(error: Exception) -> BaseException:
+    """Return the error of a service that Mem0 has wrapped, or the error itself."""
+    chain = list(exception_chain(error))
+    return chain[1] if isinstance(error, _WRAPPERS) and len(chain) > 1 else error
+
+
+def _status(error: BaseException) -> int | None:
+    """Return the HTTP status that caused an error of any of the libraries."""
+    response = getattr(error, "response", None)
+    status = getattr(error, "status_code", None) or getattr(response, "status_code", None)
+    return status if isinstance(status, int) else None
 
 
 def mapped_type(foreign: type[BaseException]) -> type[ChatError]:

@@ -1,7 +1,9 @@
-"""Set up Mem0's `AsyncMemory`: import, configure, connect, and wrap or replace its parts."""
+"""Set up Mem0's `AsyncMemory`: import, configure, probe the embedder, connect, and wrap or replace its parts."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -15,7 +17,8 @@ from adapters.mem0_library.configuration import (
     merge_file,
     validate,
 )
-from adapters.mem0_library.embedders import E5Embedder, TruncatingEmbedder
+from adapters.mem0_library.embedders import CheckedEmbedder, E5Embedder
+from adapters.mem0_library.extraction import CheckedExtraction
 from adapters.mem0_library.parameter_fallback import ParameterFallback
 from adapters.mem0_library.recent_messages import RecentMessages
 from adapters.mem0_library.swallowed_errors import GuardedStore
@@ -51,15 +54,64 @@ class Mem0Runtime:
             client.close()
 
 
-def set_up(options: Options) -> Mem0Runtime:
-    """Import and construct Mem0. Blocks for a second or two.
+@dataclass(frozen=True)
+class PreparedMem0:
+    """Mem0, imported and configured, but not connected: that takes the dimensions of the embeddings."""
+
+    options: Options
+    settings: Mapping[str, Any]
+    config: Any
+    embedder: Any
+    threshold: float
+    clients: Sequence[Any]
+
+    def probe(self) -> int:
+        """Embed a test text and return the number of dimensions. Blocks.
+
+        Raises:
+            MemoryNotReady: the embedder failed; `detail` says how.
+        """
+        from adapters.mem0_library.errors import probe_failure
+
+        try:
+            dimensions = len(self.embedder.embed("test", "add"))
+            if not dimensions:
+                raise ValueError("the vector is empty")
+        except Exception as error:
+            failure = probe_failure(error)
+            raise failure from failure.__cause__
+        return dimensions
+
+    def connect(self, dimensions: int) -> Mem0Runtime:
+        """Connect to the store, and create its collections if they are missing. Blocks.
+
+        Raises:
+            Unusable: the store cannot be reached, or its vectors have other dimensions.
+        """
+        with _explained(self.options):
+            return _connect(self, dimensions)
+
+    def close(self) -> None:
+        for client in self.clients:
+            client.close()
+
+
+def prepare(options: Options) -> PreparedMem0:
+    """Import and configure Mem0. Blocks for a second or two.
 
     Raises:
-        Unusable: a package is missing, the configuration is invalid, or the store cannot be reached.
+        Unusable: a package is missing, or the configuration is invalid.
     """
-    try:
+    with _explained(options):
         options.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return _set_up(options)
+        return _prepare(options)
+
+
+@contextmanager
+def _explained(options: Options) -> Iterator[None]:
+    """Raise `Unusable` with an explanation instead of any other error."""
+    try:
+        yield
     except Unusable:
         raise
     except ImportError as error:
@@ -82,11 +134,10 @@ def _explain(error: Exception, options: Options) -> str:
     return f"Mem0 cannot be set up with this configuration, or cannot reach its store: {type(error).__qualname__}."
 
 
-def _set_up(options: Options) -> Mem0Runtime:
-    mem0 = import_mem0(options.directory.parent)
+def _prepare(options: Options) -> PreparedMem0:
+    import_mem0(options.directory.parent)
     from mem0.memory.telemetry import MEM0_TELEMETRY
-
-    from adapters.mem0_library import errors  # imports Mem0, too
+    from mem0.utils.factory import EmbedderFactory
 
     if MEM0_TELEMETRY:
         raise Unusable("Mem0 was imported before its telemetry could be switched off.")
@@ -94,20 +145,33 @@ def _set_up(options: Options) -> Mem0Runtime:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     ours = configuration(options)
     settings = merge_file(ours, options.config_file) if options.config_file else ours
-    settings["history_db_path"] = ":memory:"  # its database is replaced below
-    share_sqlite_between_threads()
-    memory = mem0.AsyncMemory(validate(settings, options.config_file))
-    memory.db.close()
-    memory.db = recent = RecentMessages()
+    settings["history_db_path"] = ":memory:"  # its database is replaced later
+    config = validate(settings, options.config_file)
     if options.embedder == "local" and settings["embedder"] == ours["embedder"]:
-        memory.embedding_model, threshold = E5Embedder(), E5_THRESHOLD
-    else:
-        threshold = THRESHOLD
-    clients = [
-        *_limit_requests(memory.embedding_model, settings["embedder"], options.embedding_timeout),
-        *_limit_requests(memory.llm, settings["llm"], options.llm_timeout),
-    ]
-    memory.llm = ParameterFallback(memory.llm)
+        return PreparedMem0(options, settings, config, E5Embedder(), E5_THRESHOLD, ())
+    section = config.embedder
+    embedder = EmbedderFactory.create(section.provider, section.config, config.vector_store.config)
+    clients = tuple(_limit_requests(embedder, settings["embedder"], options.embedding_timeout))
+    return PreparedMem0(options, settings, config, embedder, THRESHOLD, clients)
+
+
+def _connect(prepared: PreparedMem0, dimensions: int) -> Mem0Runtime:
+    import mem0
+    from mem0.embeddings.configs import EmbedderConfig
+
+    from adapters.mem0_library import errors  # imports Mem0, too
+
+    options, config, recent = prepared.options, deepcopy(prepared.config), RecentMessages()
+    _set_dimensions(config.vector_store.config, prepared.settings, dimensions)
+    config.embedder = EmbedderConfig(provider="openai", config={"api_key": "unused"})  # replaced by ours
+    share_sqlite_between_threads()
+    memory = mem0.AsyncMemory(config)
+    memory.db.close()
+    memory.db = recent
+    memory.embedding_model.client.close()
+    memory.embedding_model = CheckedEmbedder(prepared.embedder, dimensions)
+    clients = [*prepared.clients, *_limit_requests(memory.llm, prepared.settings["llm"], options.llm_timeout)]
+    memory.llm = CheckedExtraction(ParameterFallback(memory.llm))
     store = Store.of(memory)
     try:
         with ignore_index_warnings():
@@ -117,11 +181,25 @@ def _set_up(options: Options) -> Mem0Runtime:
     except BaseException:
         store.close()
         raise
-    memory.embedding_model = TruncatingEmbedder(memory.embedding_model)
     store.memory = _Parts(memory.vector_store, entities, memory.config, memory.collection_name)
     memory.vector_store = GuardedStore(memory.vector_store, store.lock)
     memory._entity_store = GuardedStore(entities, store.lock)
-    return Mem0Runtime(memory, store, recent, threshold, errors.translate, clients)
+    return Mem0Runtime(memory, store, recent, prepared.threshold, errors.translate, clients)
+
+
+def _set_dimensions(store_config: Any, settings: Mapping[str, Any], dimensions: int) -> None:
+    """Tell a vector store the dimensions of the embeddings.
+
+    Raises:
+        Unusable: the configuration file says otherwise.
+    """
+    stated = (settings["vector_store"].get("config") or {}).get("embedding_model_dims")
+    if stated is not None and stated != dimensions:
+        raise Unusable(
+            f"Mem0's configuration says embedding_model_dims {stated}, and the embedding model returns {dimensions}."
+        )
+    if hasattr(store_config, "embedding_model_dims"):
+        store_config.embedding_model_dims = dimensions
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,13 @@ STATEMENT_TIMEOUT: Final = 20_000
 """Milliseconds that one statement may take in PostgreSQL."""
 
 
-def vector_store_section(store_url: str | None, directory: Path, dimensions: int) -> Mapping[str, Any]:
+def vector_store_section(store_url: str | None, directory: Path) -> Mapping[str, Any]:
     """Return Mem0's section for the store at a URL, or for embedded Qdrant in `directory` if there is no URL.
 
     Raises:
         Unusable: the URL is malformed or of another scheme.
     """
-    common = {"collection_name": COLLECTION, "embedding_model_dims": dimensions}
+    common = {"collection_name": COLLECTION}
     if store_url is None:
         return {"provider": "qdrant", "config": {**common, "path": str(directory / "qdrant"), "on_disk": True}}
     try:

@@ -132,7 +132,8 @@ def _require_dimensions(size: int | None, memory: Any) -> None:
     wanted = memory.config.vector_store.config.embedding_model_dims
     if size is not None and size > 0 and size != wanted:
         raise Unusable(
-            f"The stored memories were embedded by a model with {size} dimensions, and the configured one has {wanted}."
+            f"The stored memories were embedded by a model with {size} dimensions, and the configured one has {wanted}"
+            "; check MEM0_EMBEDDING_MODEL, or use another store or DATA_DIR."
         )
 
 

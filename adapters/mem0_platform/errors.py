@@ -11,14 +11,14 @@ import httpx
 
 from adapters.error_translation import exception_chain, foreign_error
 from adapters.retry_after import parse_retry_after
-from application.ports.memory import MemoryRefused, MemoryUnavailable
+from application.ports.memory import MemoryNotReady, MemoryRefused, MemoryUnavailable
 from domain.errors import ChatError, MemoryNotFound
 
 ERROR_MAP: Final[Mapping[str, type[ChatError]]] = {
     "mem0.exceptions.MemoryError": MemoryUnavailable,
-    "mem0.exceptions.AuthenticationError": MemoryRefused,
-    "mem0.exceptions.ConfigurationError": MemoryRefused,
-    "mem0.exceptions.DependencyError": MemoryRefused,
+    "mem0.exceptions.AuthenticationError": MemoryNotReady,
+    "mem0.exceptions.ConfigurationError": MemoryNotReady,
+    "mem0.exceptions.DependencyError": MemoryNotReady,
     "mem0.exceptions.MemoryQuotaExceededError": MemoryRefused,
     "mem0.exceptions.ValidationError": MemoryRefused,
     "mem0.client.utils.APIError": MemoryUnavailable,
@@ -40,6 +40,9 @@ ABSENT: Final = frozenset({404, 410})
 
 _RETRYABLE: Final = frozenset({408, 425, 429})
 """Statuses below 500 after which the same request may succeed."""
+
+_CHECK: Final = {401: "MEM0_API_KEY", 403: "MEM0_API_KEY", 404: "MEM0_HOST"}
+"""Statuses that reject every request until the operator corrects a setting."""
 
 
 def translate(error: Exception, absent: Collection[int], now: datetime) -> ChatError:
@@ -78,4 +81,6 @@ def _from_response(response: httpx.Response, absent: Collection[int], now: datet
     detail = f"The memory platform answered {status}."
     if status < 400 or status >= 500 or status in _RETRYABLE:
         return MemoryUnavailable(detail, retry_after=parse_retry_after(response.headers, now))
+    if setting := _CHECK.get(status):
+        return MemoryNotReady(f"The memory platform answered {status}; check {setting}.")
     return MemoryRefused(detail)

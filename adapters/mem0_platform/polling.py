@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from application.ports.memory import MemoryLeaked, MemoryUnavailable
+from application.ports.memory import MemoryLeaked, MemoryNotReady, MemoryUnavailable
 
 T = TypeVar("T")
 
@@ -17,7 +17,7 @@ async def poll(look: Callable[[], Awaitable[T | None]], *, first_pause: float = 
     on: the write has been accepted already.
 
     Raises:
-        MemoryRefused, MemoryLeaked: `look` raised it.
+        MemoryRefused, MemoryLeaked, MemoryNotReady: `look` raised it.
     """
     pause = first_pause
     while True:
@@ -25,7 +25,7 @@ async def poll(look: Callable[[], Awaitable[T | None]], *, first_pause: float = 
         try:
             if result := await look():
                 return result
-        except MemoryLeaked:
+        except (MemoryLeaked, MemoryNotReady):
             raise
         except MemoryUnavailable as failure:
             wait = max(pause, failure.retry_after or 0)

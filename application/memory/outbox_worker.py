@@ -2,13 +2,19 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import anyio
 from anyio.abc import TaskGroup
 
-from application.ports.memory import LongTermMemory, LongTermMemoryError, MemoryRefused
+from application.ports.memory import (
+    FactsNotExtracted,
+    LongTermMemory,
+    LongTermMemoryError,
+    MemoryNotReady,
+    MemoryRefused,
+)
 from application.ports.memory_outbox import ForgetUser, MemoryOutbox, OutboxJob, RememberTurn
 from application.ports.turn_observer import BackgroundFailure, TurnObserver, Where
 from domain.retry import RetryPolicy
@@ -19,6 +25,12 @@ REMEMBER_POLICY: Final = RetryPolicy(
     give_up_after=timedelta(hours=24),
     min_attempts=6,
 )
+EXTRACTION_POLICY: Final = RetryPolicy(
+    first_delay=timedelta(minutes=1), max_delay=timedelta(hours=1), give_up_after=timedelta(0), min_attempts=6
+)
+"""For turns from which the model has not extracted facts. Each attempt costs a prompt of some 10,000 tokens, so a turn
+is given up after six attempts, half an hour after it ended."""
+
 FORGET_POLICY: Final = RetryPolicy(first_delay=timedelta(seconds=10), max_delay=timedelta(minutes=5))
 
 
@@ -42,11 +54,17 @@ class OutboxWorker:
         lease: timedelta = timedelta(minutes=5),
         settle_time: timedelta = timedelta(minutes=2),
         remember_policy: RetryPolicy = REMEMBER_POLICY,
+        extraction_policy: RetryPolicy = EXTRACTION_POLICY,
         forget_policy: RetryPolicy = FORGET_POLICY,
         shutdown_timeout: float = 1.0,
     ) -> None:
         self.enabled = memory.extracts_from_turns
         """Whether there is anything to do: a memory that does not extract facts from turns has no use for an outbox."""
+        self.failed_extractions = 0
+        """Number of attempts since the start in which the model did not extract facts from a turn."""
+        self.not_ready: MemoryNotReady | None = None
+        """The error of the latest attempt to remember a turn, if the memory was not ready."""
+        self._not_ready_at = datetime.min.replace(tzinfo=UTC)
         self._memory = memory
         self._outbox = outbox
         self._observer = observer
@@ -56,6 +74,7 @@ class OutboxWorker:
         self._lease = lease
         self._settle_time = settle_time
         self._remember_policy = remember_policy
+        self._extraction_policy = extraction_policy
         self._forget_policy = forget_policy
         self._shutdown_timeout = shutdown_timeout
         self._running = 0
@@ -128,16 +147,25 @@ class OutboxWorker:
         except Exception as error:  # of any kind: it concerns this turn only
             await self._retry_or_give_up(job, error)
         else:
+            self.not_ready = None
             await self._outbox.settle(job)
 
     async def _retry_or_give_up(self, job: RememberTurn, error: Exception) -> None:
-        failures, age = job.attempts + 1, self._now() - job.turn.started_at
-        if isinstance(error, MemoryRefused) or self._remember_policy.gives_up(failures, age):
+        policy, failures, now = self._remember_policy, job.attempts + 1, self._now()
+        self.not_ready = error if isinstance(error, MemoryNotReady) else None
+        if self.not_ready:
+            self._not_ready_at = now
+        if isinstance(error, FactsNotExtracted):
+            self.failed_extractions += 1
+            policy = self._extraction_policy
+        # Attempts in vain because the memory was not ready do not count against the turn.
+        failing_for = now - max(job.turn.started_at, self._not_ready_at)
+        if isinstance(error, MemoryRefused) or (not self.not_ready and policy.gives_up(failures, failing_for)):
             self._report(Where.GIVING_UP_TURN, error)
             await self._outbox.give_up(job, unsettled_for=self._settle_time)
         else:
             retry_after = error.retry_after if isinstance(error, LongTermMemoryError) else None
-            delay = self._remember_policy.delay(failures, retry_after)
+            delay = policy.delay(failures, retry_after)
             await self._outbox.postpone(job, delay, unsettled_for=self._settle_time)
 
     async def _forget(self, job: ForgetUser) -> None:

@@ -29,6 +29,22 @@ class MemoryRefused(LongTermMemoryError):
     title = "Long-term memory refused the request"
 
 
+class MemoryNotReady(MemoryUnavailable):
+    """The memory cannot work as it is configured, or has not been able to work since the start.
+
+    Every request fails until the operator or another service changes something, so no turn is given up because of it.
+    `detail` names the reason, and the setting to check if there is one.
+    """
+
+    title = "Long-term memory is not ready"
+
+
+class FactsNotExtracted(MemoryUnavailable):
+    """The model's reply could not be understood as facts, so the turn has not been remembered."""
+
+    title = "Long-term memory could not extract facts from the turn"
+
+
 class MemoryLeaked(MemoryUnavailable):
     """The store returned another user's memory. The whole result is discarded."""
 

@@ -50,6 +50,8 @@ STATUS: Final[dict[type[ChatError], int]] = {
     history.HistoryUnavailable: 503,
     history.HistoryWriteFailed: 503,
     memory.MemoryUnavailable: 503,
+    memory.MemoryNotReady: 503,
+    memory.FactsNotExtracted: 503,
     memory.MemoryLeaked: 503,
     memory.MemoryRefused: 502,
     memory.MemoryDisabled: 501,

@@ -5,6 +5,7 @@
 It runs in a thread of its own, so tests on different event loops can share it. Faults: scripted_faults.py.
 """
 
+import asyncio
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence, Set
@@ -21,7 +22,7 @@ from tests.harness.scripted_faults import find
 from tests.harness.scripted_upstream import Call, ScriptedUpstream, serving_in_thread
 
 DIMENSIONS = 1536
-"""Of the vectors, as Mem0 expects them of OpenAI's default model."""
+"""Of the vectors, unless a test changes it."""
 
 API_KEY = "sk-of-the-memory"
 
@@ -29,12 +30,12 @@ NEW_MESSAGES = re.compile(r"^## New Messages\n(.*?)\n\n## Observation Date", re.
 USER_LINE = re.compile(r"^user: (.*?)$(?=\n(?:user|assistant): |\n*\Z)", re.DOTALL | re.MULTILINE)
 
 
-def vector(text: str) -> list[float]:
+def vector(text: str, dimensions: int = DIMENSIONS) -> list[float]:
     """Embed a text as a bag of words: the more words two texts share, the higher their cosine. Deterministic."""
-    counts = [0.0] * DIMENSIONS
+    counts = [0.0] * dimensions
     counts[0] = 0.1  # so that a text without words has a direction, too
     for word in content_words(text):
-        counts[1 + crc32(word.encode()) % (DIMENSIONS - 1)] += 1
+        counts[1 + crc32(word.encode()) % (dimensions - 1)] += 1
     length = sqrt(sum(count * count for count in counts))
     return [count / length for count in counts]
 
@@ -51,6 +52,8 @@ class MemoryUpstream(ScriptedUpstream):
     def __init__(self) -> None:
         super().__init__()
         self.embedding_fault = ""
+        self.embedding_delay = 0.0
+        self.dimensions = DIMENSIONS
         self.extraction_fault = ""
         self.extract: Callable[[str], Sequence[str]] = user_messages
         self.refused_parameters: Set[str] = frozenset()
@@ -83,6 +86,7 @@ class MemoryCall(Call):
                 fault, self.numbers = find(name)
                 await fault(self)
             elif embedding:
+                await asyncio.sleep(upstream.embedding_delay)
                 self._embed()
             else:
                 self._extract()
@@ -91,7 +95,9 @@ class MemoryCall(Call):
 
     def _embed(self) -> None:
         texts = self.request.body["input"]
-        data = [{"object": "embedding", "index": n, "embedding": vector(text)} for n, text in enumerate(texts)]
+        dimensions = self.upstream.dimensions
+        vectors = [vector(text, dimensions) for text in texts]
+        data = [{"object": "embedding", "index": n, "embedding": one} for n, one in enumerate(vectors)]
         self.respond(200, {"object": "list", "model": "bag-of-words", "data": data})
 
     def _extract(self) -> None:

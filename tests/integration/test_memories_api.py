@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from adapters.history_in_memory import HistoryInMemory
-from application.ports.memory import MemoryRefused, MemoryUnavailable
+from application.ports.memory import FactsNotExtracted, MemoryNotReady, MemoryRefused, MemoryUnavailable
 from domain.conversation import UserId
 from domain.memory import MAX_FACT_CHARS
 from tests.harness.chat import eventually, post
@@ -389,6 +389,82 @@ async def test_turns_that_are_given_up_are_counted_in_the_detailed_health() -> N
 
         await eventually(dead)
         assert {"pending": 0, "dead": 1, "forgetting": 0, "failed_recalls": 0} == await outbox(service)
+
+
+async def health(service: Service) -> tuple[str, str | None]:
+    """Return the status, and why memory is degraded."""
+    found = (await service.client.get("/api/health/detailed")).json()
+    assert (found["checks"]["memory_detail"] is None) == (found["checks"]["memory_reason"] is None)
+    return found["status"], found["checks"]["memory_reason"]
+
+
+async def test_health_is_degraded_while_turns_are_given_up() -> None:
+    memory = LearningMemory()
+    memory.plans["remember"] = [MemoryRefused()]
+    async with serving(memory) as (service, _):
+        assert ("ok", None) == await health(service)
+        await post(service, "/api/chat/simple")
+
+        async def degraded() -> bool:
+            return await health(service) == ("degraded", "turns_given_up")
+
+        await eventually(degraded)
+        await service.client.delete("/api/chat/history/user123")
+        assert ("ok", None) == await health(service)
+
+
+async def test_health_is_degraded_while_recalls_keep_failing() -> None:
+    memory = LearningMemory()
+    async with serving(memory) as (service, _):
+        memory.plans["recall"] = [MemoryUnavailable("The embedding service is on fire.")] * 3
+        for expected in (("ok", None), ("ok", None), ("degraded", "recalls_failing"), ("ok", None)):
+            await post(service, "/api/chat/simple")
+            assert expected == await health(service)
+
+
+async def test_health_names_the_error_after_the_circuit_breaker_has_opened() -> None:
+    memory = LearningMemory()
+    memory.plans["recall"] = [MemoryUnavailable("The embedding service is on fire.")] * 5
+    async with serving(memory) as (service, _):
+        for _ in range(7):
+            await post(service, "/api/chat/simple")
+        checks = (await service.client.get("/api/health/detailed")).json()["checks"]
+
+    assert ("recalls_failing", "The embedding service is on fire.") == (
+        checks["memory_reason"],
+        checks["memory_detail"],
+    )
+
+
+@pytest.mark.parametrize("method", ["check", "remember"])
+async def test_health_names_why_the_memory_is_not_ready(method: str) -> None:
+    memory = LearningMemory()
+    memory.plans[method] = [MemoryNotReady("Check MEM0_EMBEDDING_MODEL.")] * 100
+    async with serving(memory) as (service, _):
+        await post(service, "/api/chat/simple")
+
+        async def degraded() -> bool:
+            return await health(service) == ("degraded", "memory_not_ready")
+
+        await eventually(degraded)
+        checks = (await service.client.get("/api/health/detailed")).json()["checks"]
+        pending = (await outbox(service))["dead"] == 0
+
+    assert "Check MEM0_EMBEDDING_MODEL." == checks["memory_detail"]
+    assert pending
+
+
+async def test_failed_extractions_are_counted_in_the_detailed_health() -> None:
+    memory = LearningMemory()
+    memory.plans["remember"] = [FactsNotExtracted()]
+    async with serving(memory) as (service, _):
+        await post(service, "/api/chat/simple")
+
+        async def counted() -> bool:
+            found = (await service.client.get("/api/health/detailed")).json()
+            return bool(found["checks"]["failed_extractions"] == 1 and found["memory"]["pending"] == 1)
+
+        await eventually(counted)
 
 
 async def test_storing_a_fact_without_memory_is_not_implemented() -> None:

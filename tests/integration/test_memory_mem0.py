@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from adapters.memory_mem0 import MemoryMem0
-from application.ports.memory import MemoryRefused, MemoryUnavailable
+from application.ports.memory import FactsNotExtracted, MemoryRefused, MemoryUnavailable
 from domain.conversation import UserId
 from domain.memory import MAX_FACT_CHARS
 from tests.harness.mem0_memory import ADA, SECRET, completed, facts
@@ -86,14 +86,47 @@ async def test_without_extraction_only_the_users_message_is_kept(upstream: Memor
 
 
 @pytest.mark.parametrize(
-    "answer",
-    ["", "I am sorry, but I can not.", "[]", "{}", '{"memory": []}', '{"memory": null}', "```json\n{", '["tea"]'],
+    "answer", ['{"memory": []}', '{"memory": null}', '```json\n{"memory": []}\n```', 'Nothing: {"memory": []}']
 )
 async def test_finding_no_facts_is_no_error(memory: MemoryMem0, upstream: MemoryUpstream, answer: str) -> None:
     upstream.answer = answer
     await memory.remember(completed("My dog is called Bello."))
 
     assert [] == await facts(memory)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "",
+        "I am sorry, but I can not.",
+        "[]",
+        "{}",
+        "```json\n{",
+        '["tea"]',
+        '{"memory": [{"id": "0", "text": "Has a dog"}, {"id": "1", "te',
+        '{"memory": "Has a dog"}',
+        '{"memory": ["Has a dog"]}',
+        '{"memory": [{"id": "0", "text": "Has a dog"}, {"id": "1"}]}',
+        '{"facts": ["Has a dog"]}',
+        "[" * 10_000,
+        None,
+    ],
+    ids=lambda answer: repr(answer)[:30],
+)
+async def test_a_reply_that_is_not_a_list_of_facts_is_an_error_until_the_model_recovers(
+    memory: MemoryMem0, upstream: MemoryUpstream, answer: str | None
+) -> None:
+    upstream.answer = [{"type": "text", "text": ""}] if answer is None else answer
+    turn = completed("My dog is called Bello.")
+    with pytest.raises(FactsNotExtracted) as raised:
+        await memory.remember(turn)
+    assert [] == await facts(memory)
+
+    upstream.answer = None
+    await memory.remember(turn)
+    assert ["My dog is called Bello."] == await facts(memory)
+    assert "Has a dog" not in str(raised.value)
 
 
 async def test_long_messages_are_truncated(memory: MemoryMem0, upstream: MemoryUpstream) -> None:

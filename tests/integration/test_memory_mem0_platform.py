@@ -21,7 +21,7 @@ from structlog.testing import capture_logs
 
 from adapters.mem0_import import import_mem0
 from adapters.memory_mem0_platform import MemoryMem0Platform
-from application.ports.memory import MemoryLeaked, MemoryRefused, MemoryUnavailable
+from application.ports.memory import MemoryLeaked, MemoryNotReady, MemoryRefused, MemoryUnavailable
 from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, UserId
 from domain.errors import ChatError, MemoryNotFound, UnknownCursor
 from domain.memory import MAX_FACT_CHARS, MemoryId
@@ -345,7 +345,17 @@ async def test_temporary_faults_make_memory_unavailable(
 
 
 @pytest.mark.parametrize("operation", CALLS)
-@pytest.mark.parametrize("number", [401, 402, 403, 409, 413, 422])
+@pytest.mark.parametrize("number", [401, 403])
+async def test_a_rejected_key_makes_the_memory_not_ready(
+    number: int, operation: str, memory: MemoryMem0Platform, platform: Mem0Platform
+) -> None:
+    platform.plans[operation] = [status(number)]
+    with pytest.raises(MemoryNotReady, match="check MEM0_API_KEY"):
+        await CALLS[operation](memory)
+
+
+@pytest.mark.parametrize("operation", CALLS)
+@pytest.mark.parametrize("number", [402, 409, 413, 422])
 async def test_permanent_faults_refuse_the_request(
     number: int, operation: str, memory: MemoryMem0Platform, platform: Mem0Platform
 ) -> None:
@@ -487,9 +497,12 @@ async def test_polling_honours_retry_after(memories: Memories, platform: Mem0Pla
     assert len(platform.sent("event")) == 1
 
 
-async def test_polling_ends_on_a_refusal(memory: MemoryMem0Platform, platform: Mem0Platform) -> None:
-    platform.plans["event"] = [status(401)]
-    with pytest.raises(MemoryRefused):
+@pytest.mark.parametrize(("number", "error"), [(401, MemoryNotReady), (422, MemoryRefused)])
+async def test_polling_ends_on_a_refusal(
+    memory: MemoryMem0Platform, platform: Mem0Platform, number: int, error: type[Exception]
+) -> None:
+    platform.plans["event"] = [status(number)]
+    with pytest.raises(error):
         await memory.store(ADA, "likes tea", 0.5)
 
 
@@ -854,7 +867,7 @@ async def test_a_platform_that_is_down_on_open_is_used_when_it_is_up(data_dir: P
 
 async def test_a_rejected_key_does_not_prevent_opening(memories: Memories) -> None:
     memory = await memories(api_key="another")
-    with pytest.raises(MemoryRefused):
+    with pytest.raises(MemoryNotReady):
         await memory.recall(ADA, "tea", 3)
 
 

@@ -135,9 +135,11 @@ async def test_a_missing_configuration_file_is_named(upstream: MemoryUpstream, t
 async def test_another_number_of_dimensions_is_rejected_on_open(upstream: MemoryUpstream, tmp_path: Path) -> None:
     async with open_mem0(tmp_path, upstream):
         pass
-    with pytest.raises(Unusable, match="by a model with 1536 dimensions, and the configured one has 3072"):
+    upstream.dimensions = 3072
+    with pytest.raises(Unusable, match="by a model with 1536 dimensions, and the configured one has 3072; check MEM0_"):
         async with open_mem0(tmp_path, upstream, embedding_model="text-embedding-3-large"):
             pass
+    upstream.dimensions = 1536
     async with open_mem0(tmp_path, upstream) as memory:
         await memory.check()
 

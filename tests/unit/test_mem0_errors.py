@@ -16,14 +16,20 @@ from qdrant_client.http import exceptions as qdrant
 
 from adapters.error_translation import ForeignError
 from adapters.mem0_import import import_mem0
-from application.ports.memory import LongTermMemoryError, MemoryRefused, MemoryUnavailable
+from application.ports.memory import (
+    FactsNotExtracted,
+    LongTermMemoryError,
+    MemoryNotReady,
+    MemoryRefused,
+    MemoryUnavailable,
+)
 from domain.errors import MemoryNotFound
 
 with TemporaryDirectory() as directory:
     import_mem0(Path(directory))  # before anything imports Mem0 with its defaults
     from mem0 import exceptions as mem0
 
-    from adapters.mem0_library.errors import ERROR_MAP, mapped_type, translate
+    from adapters.mem0_library.errors import ERROR_MAP, mapped_type, probe_failure, translate
 
 REQUEST = httpx2.Request("POST", "http://127.0.0.1/")
 
@@ -81,6 +87,11 @@ def wrapped(inner: Exception) -> Exception:
     return error
 
 
+def unknown_model() -> openai.APIStatusError:
+    body = {"message": "secret", "code": "model_not_found"}
+    return openai.BadRequestError("secret", response=httpx2.Response(400, request=REQUEST), body=body)
+
+
 @pytest.mark.parametrize(
     ("foreign", "expected"),
     [
@@ -88,7 +99,12 @@ def wrapped(inner: Exception) -> Exception:
         (mem0.ValidationError("secret", "X"), MemoryRefused),
         (mem0.MemoryNotFoundError("secret", "X"), MemoryNotFound),
         (wrapped(status(400)), MemoryRefused),
-        (wrapped(status(401)), MemoryUnavailable),
+        (wrapped(status(401)), MemoryNotReady),
+        (status(403), MemoryNotReady),
+        (status(404), MemoryNotReady),
+        (qdrant.UnexpectedResponse(401, "secret", b"secret", httpx.Headers()), MemoryNotReady),
+        (unknown_model(), MemoryNotReady),
+        (status(402), MemoryUnavailable),
         (wrapped(status(500)), MemoryUnavailable),
         (status(413), MemoryRefused),
         (status(422), MemoryRefused),
@@ -117,3 +133,43 @@ def test_errors_of_ours_are_returned_unchanged() -> None:
     ours = MemoryNotFound()
 
     assert translate(ours) is ours
+
+
+def test_an_error_of_ours_that_mem0_has_wrapped_is_returned() -> None:
+    ours = FactsNotExtracted()
+
+    assert translate(wrapped(ours)) is ours
+
+
+@pytest.mark.parametrize(
+    ("foreign", "settings"),
+    [
+        (status(404), ("MEM0_EMBEDDING_MODEL", "OPENAI_BASE_URL")),
+        (status(401), ("OPENAI_API_KEY",)),
+        (wrapped(status(404)), ("OPENAI_MODEL", "OPENAI_BASE_URL")),
+        (wrapped(status(403)), ("OPENAI_API_KEY",)),
+        (qdrant.UnexpectedResponse(403, "secret", b"secret", httpx.Headers()), ("MEM0_VECTOR_STORE",)),
+    ],
+)
+def test_an_error_of_the_configuration_names_the_setting(foreign: Exception, settings: tuple[str, ...]) -> None:
+    detail = str(translate(foreign))
+
+    assert [] == [setting for setting in settings if setting not in detail]
+
+
+@pytest.mark.parametrize(
+    ("foreign", "words"),
+    [
+        (status(404), "does not know the model (HTTP 404)"),
+        (status(401), "rejected the credentials (HTTP 401)"),
+        (status(500), "HTTP 500"),
+        (openai.APITimeoutError(REQUEST), "did not respond in time"),
+        (openai.APIConnectionError(request=REQUEST), "cannot be reached"),
+        (AttributeError("secret"), "something other than a vector"),
+    ],
+)
+def test_a_failed_probe_is_explained_in_words(foreign: Exception, words: str) -> None:
+    failure = probe_failure(foreign)
+
+    assert words in failure.detail
+    assert "secret" not in f"{failure} {failure.__cause__}"

@@ -11,7 +11,7 @@ import pytest
 from adapters.error_translation import ForeignError
 from adapters.mem0_import import import_mem0
 from adapters.mem0_platform.errors import ABSENT, is_pool_timeout, mapped_type, translate
-from application.ports.memory import MemoryRefused, MemoryUnavailable
+from application.ports.memory import MemoryNotReady, MemoryRefused, MemoryUnavailable
 from domain.errors import ChatError, MemoryNotFound
 
 mem0 = import_mem0(Path(mkdtemp()))
@@ -32,7 +32,7 @@ EXPORTED = [*exceptions_of(mem0.exceptions), *exceptions_of(mem0.client.utils), 
 
 @pytest.mark.parametrize("foreign", EXPORTED, ids=lambda error: f"{error.__module__}.{error.__qualname__}")
 def test_every_exported_exception_is_in_the_map(foreign: type[Exception]) -> None:
-    assert mapped_type(foreign) in (MemoryUnavailable, MemoryRefused)
+    assert mapped_type(foreign) in (MemoryUnavailable, MemoryRefused, MemoryNotReady)
 
 
 def test_the_exported_exceptions_are_found() -> None:
@@ -71,7 +71,15 @@ def refusal(status: int, **headers: str) -> Exception:
     return error
 
 
-@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 405, 409, 410, 413, 414, 422, 451])
+@pytest.mark.parametrize(("status", "setting"), [(401, "MEM0_API_KEY"), (403, "MEM0_API_KEY"), (404, "MEM0_HOST")])
+def test_a_status_that_the_operator_has_to_fix_names_the_setting(status: int, setting: str) -> None:
+    failure = translate(refusal(status), (), NOW)
+
+    assert type(failure) is MemoryNotReady
+    assert failure.detail == f"The memory platform answered {status}; check {setting}."
+
+
+@pytest.mark.parametrize("status", [400, 402, 405, 409, 410, 413, 414, 422, 451])
 def test_permanent_statuses_refuse_the_request(status: int) -> None:
     assert type(translate(refusal(status), (), NOW)) is MemoryRefused
 

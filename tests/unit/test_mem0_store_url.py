@@ -8,11 +8,11 @@ import pytest
 from adapters.mem0_library.store_url import vector_store_section
 from domain.errors import Unusable
 
-COMMON = {"collection_name": "memories", "embedding_model_dims": 64}
+COMMON = {"collection_name": "memories"}
 
 
 def section(url: str | None) -> Mapping[str, object]:
-    return vector_store_section(url, Path("/somewhere"), 64)
+    return vector_store_section(url, Path("/somewhere"))
 
 
 def test_without_a_url_qdrant_is_embedded_in_the_directory() -> None:

@@ -13,10 +13,10 @@ import pytest
 
 from adapters.history_in_memory import HistoryInMemory
 from application.memory.forgetting import Forgetting
-from application.memory.outbox_worker import REMEMBER_POLICY, OutboxWorker
+from application.memory.outbox_worker import EXTRACTION_POLICY, REMEMBER_POLICY, OutboxWorker
 from application.memory.user_lock import UserLock
 from application.ports.history import HistoryUnavailable, TurnBegin, TurnEnd
-from application.ports.memory import MemoryRefused, MemoryUnavailable
+from application.ports.memory import FactsNotExtracted, MemoryNotReady, MemoryRefused, MemoryUnavailable
 from application.ports.memory_outbox import Claim, OutboxCounts, OutboxJob, RememberTurn
 from application.ports.turn_observer import Where
 from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, UserId
@@ -186,6 +186,65 @@ async def test_a_refused_turn_is_given_up_immediately() -> None:
         await script.until_attempted(1)
 
         assert OutboxCounts(0, 1, 0) == await script.outbox.counts()
+        assert [Where.GIVING_UP_TURN] == [where for where, _ in script.observer.failures]
+
+
+async def test_a_turn_is_never_given_up_while_the_memory_is_not_ready() -> None:
+    async with working(Script()) as script:
+        script.memory.plans["remember"] = [MemoryNotReady()] * 100
+        await script.complete()
+        script.worker.wake()
+        for attempt in range(1, 101):
+            await script.until_attempted(attempt)
+            assert script.worker.not_ready is not None
+            await script.move(REMEMBER_POLICY.max_delay)
+        await script.until_empty()
+
+        assert ["I like tea"] == await script.facts()
+        assert script.worker.not_ready is None
+
+
+async def test_attempts_while_the_memory_was_not_ready_do_not_count_against_a_turn() -> None:
+    async with working(Script()) as script:
+        script.memory.plans["remember"] = [MemoryNotReady()] * 30 + [MemoryUnavailable()] * 5
+        await script.complete()
+        script.worker.wake()
+        for attempt in range(1, 36):
+            await script.until_attempted(attempt)
+            await script.move(REMEMBER_POLICY.max_delay)
+        await script.until_empty()
+
+        assert ["I like tea"] == await script.facts()
+
+
+async def test_while_the_memory_is_not_ready_turns_are_repeated_with_exponential_backoff() -> None:
+    async with working(Script()) as script:
+        script.memory.plans["remember"] = [MemoryNotReady()] * 2
+        await script.complete()
+        script.worker.wake()
+        for attempt, delay in ((1, REMEMBER_POLICY.first_delay), (2, 2 * REMEMBER_POLICY.first_delay)):
+            await script.until_attempted(attempt)
+            await script.move(delay - timedelta(milliseconds=1))
+            await script.until_attempted(attempt)
+            assert attempt == script.attempts
+            await script.move(timedelta(milliseconds=1))
+        await script.until_empty()
+
+
+@pytest.mark.row("M12")
+async def test_a_turn_without_extracted_facts_is_repeated_counted_and_at_last_given_up() -> None:
+    async with working(Script()) as script:
+        script.memory.plans["remember"] = [FactsNotExtracted()] * 100
+        await script.complete()
+        script.worker.wake()
+        attempts = 0
+        while (await script.outbox.counts()).pending:
+            attempts += 1
+            await script.until_attempted(attempts)
+            await script.move(EXTRACTION_POLICY.max_delay)
+
+        assert OutboxCounts(0, 1, 0) == await script.outbox.counts()
+        assert EXTRACTION_POLICY.min_attempts == attempts == script.worker.failed_extractions
         assert [Where.GIVING_UP_TURN] == [where for where, _ in script.observer.failures]
 
 

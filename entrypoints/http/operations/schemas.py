@@ -24,6 +24,15 @@ class ChecksView(BaseModel):
     history: Literal["ok", "unavailable"]
     llm: str = Field(description="`ok`, or the error code of the latest call to the model.")
     memory: Literal["ok", "unavailable"]
+    memory_reason: str | None = Field(
+        description="Why memory is degraded: `memory_not_ready`, `memory_unavailable`, `memory_refused`, "
+        "`recalls_failing` (the latest turns ran without memory) or `turns_given_up` (see `memory.dead`); null if it "
+        "is not."
+    )
+    memory_detail: str | None = Field(description="The reason as a sentence for the operator.")
+    failed_extractions: int = Field(
+        description="Attempts since startup in which the model did not extract facts from a turn. They are repeated."
+    )
 
 
 class MemoryWorkView(BaseModel):
@@ -52,6 +61,7 @@ class DetailedHealthView(BaseModel):
 
     @classmethod
     def of(cls, health: Health, *, name: str, version: str, time: datetime, system: SystemView) -> Self:
+        problem = health.memory_problem
         return cls(
             status="ok" if health.is_well else "degraded",
             name=name,
@@ -61,6 +71,9 @@ class DetailedHealthView(BaseModel):
                 history="unavailable" if health.history_failure else "ok",
                 llm=health.llm_failure.code if health.llm_failure else "ok",
                 memory="unavailable" if health.memory_failure else "ok",
+                memory_reason=problem and problem.reason,
+                memory_detail=problem and problem.detail,
+                failed_extractions=health.failed_extractions,
             ),
             running_turns=health.running_turns,
             memory=MemoryWorkView(
