@@ -3,17 +3,29 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
+from adapters.clock import utc_now
+from adapters.history_in_memory import HistoryInMemory
+from adapters.memory_guarded import GuardedMemory
 from adapters.memory_mem0 import MemoryMem0
-from application.ports.memory import MemoryNotReady, MemoryUnavailable
+from application.memory.outbox_worker import OutboxWorker
+from application.ports.history import TurnBegin, TurnEnd
+from application.ports.memory import FactsNotExtracted, MemoryNotReady, MemoryUnavailable
+from application.ports.memory_outbox import OutboxCounts
+from application.ports.turn_observer import Where
+from domain.conversation import TurnStatus
 from domain.errors import Unusable
+from domain.retry import RetryPolicy
 from tests.harness.mem0_memory import ADA, completed, facts
 from tests.harness.memory_upstream import MemoryUpstream, memory_upstream_in_thread, open_mem0
 from tests.harness.postgres import Postgres
+from tests.harness.script import Observed
 from tests.harness.servers import NOBODY
 
 pytestmark = pytest.mark.server
@@ -153,6 +165,30 @@ async def test_a_mismatch_found_after_the_start_is_reported_by_every_call(
             await asyncio.sleep(0.01)
         upstream.dimensions = 1536
         await until_ready(memory)
+
+
+@pytest.mark.row("M12")
+@pytest.mark.parametrize("answer", ["I am sorry, but I cannot.", "{}", '{"memory": [{"id": "0", "te'])
+async def test_a_turn_without_extracted_facts_is_reported_repeated_and_at_last_given_up(
+    upstream: MemoryUpstream, tmp_path: Path, answer: str
+) -> None:
+    upstream.answer = answer
+    history, observer = HistoryInMemory(utc_now), Observed()
+    policy = RetryPolicy(timedelta(0), timedelta(0), give_up_after=timedelta(0), min_attempts=3)
+    async with open_mem0(tmp_path, upstream) as memory:
+        guarded = GuardedMemory(memory, observer, recall_timeout=5)
+        worker = OutboxWorker(guarded, history, observer, utc_now, extraction_policy=policy)
+        ended = completed("My dog is called Bello.")
+        await history.begin(TurnBegin(replace(ended, status=TurnStatus.IN_PROGRESS, reply=""), timedelta(hours=1)))
+        await history.finish(TurnEnd(ended, remember=True))
+        async with worker.opened():
+            while (counts := await history.counts()).pending:
+                await asyncio.sleep(0.01)
+        assert [] == await facts(memory)
+
+    assert (OutboxCounts(0, 1, 0), 3) == (counts, worker.failed_extractions)
+    assert [Where.REMEMBERING_TURN] * 3 + [Where.GIVING_UP_TURN] == [where for where, _ in observer.failures]
+    assert {FactsNotExtracted} == {type(error) for _, error in observer.failures}
 
 
 async def test_dimensions_that_change_later_make_the_memory_not_ready(upstream: MemoryUpstream, tmp_path: Path) -> None:

@@ -231,7 +231,6 @@ async def test_while_the_memory_is_not_ready_turns_are_repeated_with_exponential
         await script.until_empty()
 
 
-@pytest.mark.row("M12")
 async def test_a_turn_without_extracted_facts_is_repeated_counted_and_at_last_given_up() -> None:
     async with working(Script()) as script:
         script.memory.plans["remember"] = [FactsNotExtracted()] * 100
