@@ -113,6 +113,36 @@ async def test_a_conversation_works_with_each_backend(forks: Forks, tmp_path: Pa
         assert [] == await asyncio.to_thread(files_with, tmp_path / "data", b"Bello", b"bello", b"Minka", b"minka")
 
 
+@pytest.mark.row("M11")
+async def test_an_embedder_that_does_not_fit_is_missing_or_slow_is_named(forks: Forks, tmp_path: Path) -> None:
+    async with MemoryUpstream() as upstream, configured("mem0", upstream) as environment:
+        upstream.dimensions = 256
+        async with forks.service(tmp_path, **environment):
+            pass
+        upstream.dimensions = 768
+        code, output = await forks.run(tmp_path, "serve", **environment)
+        assert 3 == code
+        assert "by a model with 256 dimensions, and the configured one has 768; check MEM0_EMBEDDING_MODEL" in output
+
+        upstream.dimensions = 256
+        for fault, delay, reason in (
+            ("status-404", 0.0, "does not know the model (HTTP 404)"),
+            ("", 3.0, "within 2 s"),
+        ):
+            upstream.embedding_fault, upstream.embedding_delay = fault, delay
+            async with forks.service(tmp_path, **environment) as service, client_of(service.url) as client:
+                chat = Chat(client, upstream)
+                await chat.say("My dog is called Bello", "one")
+                found = (await client.get("/api/health/detailed")).json()
+                assert ("degraded", "memory_not_ready") == (found["status"], found["checks"]["memory_reason"])
+                assert reason in found["checks"]["memory_detail"]
+                assert 0 == found["memory"]["dead"]
+                assert reason in await service.output()
+                upstream.embedding_fault, upstream.embedding_delay = "", 0.0
+                await chat.until_settled()
+                assert "Bello" in await chat.say("What is my dog called?", "two")
+
+
 def files_with(folder: Path, *needles: bytes) -> list[Path]:
     """Return the files that contain one of the needles."""
     files = (path for path in folder.rglob("*") if path.is_file())
