@@ -112,15 +112,18 @@ class MemoryMem0(LongTermMemory):
                 have other dimensions.
         """
         self._loop = loop = BackgroundLoop()
+        self._prepared = self._runtime = None
+        self._not_ready = ""
         try:
             self._prepared = await loop.run(asyncio.to_thread(prepare, self._options), to_completion=True)
             probing = self._start_probe(loop, self._prepared)
             await asyncio.wait([probing], timeout=self._probe_timeout)
-            if probing.done() and probing.exception() is None:
+            failure = probing.exception() if probing.done() else None
+            if probing.done() and failure is None:
                 await self._connect(loop, self._prepared, probing.result())
             else:
-                if not probing.done():
-                    self._log_not_ready(f"The embedding service has not responded within {self._probe_timeout:g} s.")
+                slow = f"The embedding service has not responded within {self._probe_timeout:g} s."
+                self._log_not_ready(str(failure or slow))
                 self._connecting = asyncio.create_task(self._keep_connecting(loop, self._prepared, probing))
         except BaseException:
             await self.close()
@@ -145,11 +148,13 @@ class MemoryMem0(LongTermMemory):
         delay = self._retry_delay
         while True:
             try:
-                return await self._connect(loop, prepared, await probing)
+                await self._connect(loop, prepared, await probing)
+                structlog.get_logger().info("memory ready")
+                return
             except (MemoryNotReady, Unusable) as error:
                 self._log_not_ready(str(error))
             except LoopStopped:
-                return None
+                return
             await asyncio.sleep(delay)
             delay = min(2 * delay, self._max_retry_delay)
             probing = self._start_probe(loop, prepared)
