@@ -12,7 +12,7 @@ _UNIT_NAMES: Final = r"(ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hou
 _DURATION: Final = re.compile(rf"(\d+(?:\.\d+)?)\s*{_UNIT_NAMES}(?![a-z])", re.I)
 _COMPACT: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])")
 _WAIT: Final = re.compile(
-    r"\b(?:retry|try again|wait|available)(?: \w+)? (?:in|after|for) ((?:[\d.]+\s*[a-z]+\s*)+)", re.I
+    r"\b(?:retry|try again|wait|available)(?: \w+)? (?:in|after|for) ((?:[\d.]{1,20}\s*[a-z]+\s*)+)", re.I
 )
 
 _RESETS: Final = re.compile(r"x-ratelimit-reset(?:-(?P<of>[a-z-]+))?|ratelimit-reset")

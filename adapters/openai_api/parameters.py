@@ -17,7 +17,7 @@ _ABOUT_SIZE: Final = re.compile(
     r"too (large|high|big|long)|at most|maximum|no more than|(less|greater) than|between|range|exceed|above|[<>]|limit",
     re.I,
 )
-_BELOW: Final = re.compile(r"(?:(?:less|lower|smaller) than|(?<!<)<(?!=)) ?(\d+)", re.I)
+_BELOW: Final = re.compile(r"(?:(?:less|lower|smaller) than|(?<!<)<(?!=)) ?(\d{1,9})(?!\d)", re.I)
 _ABOUT_SYSTEM_ROLE: Final = re.compile(
     r"\b(system|developer)\b.{0,40}\b(roles?|messages?|prompts?|instructions?)\b|\broles?\b.{0,60}\b(system|developer)\b"
     r"|roles must alternate|developer instruction",

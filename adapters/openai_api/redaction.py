@@ -4,9 +4,10 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
-from html import unescape
 from typing import Final
 from urllib.parse import unquote
+
+from adapters.openai_api.html_escapes import unescape
 
 MAX_SHARED_CHARS: Final = 11
 """Length of the longest run of characters that an excerpt may have in common with a request."""
@@ -176,14 +177,17 @@ def _clean(text: str) -> str:
     return text
 
 
-def _unescaped(text: str) -> str:
-    """Undo the escapes of JSON, HTML and URLs, also of each other. Text that was escaped too often becomes a gap."""
+def _unescaped(text: str, too_often: str | None = GAP) -> str:
+    """Undo the escapes of JSON, HTML and URLs, also of each other.
+
+    Text that was escaped too often becomes `too_often`; None: its escapes are undone as often as possible.
+    """
     for _ in range(_MAX_ESCAPES):
         before, text = text, _ESCAPE.sub(_unescape, unquote(unescape(text), errors="replace"))
         if text == before:
             break
     else:
-        return GAP
+        text = text if too_often is None else too_often
     # Escaped surrogates have become a pair, which is one character.
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
@@ -197,5 +201,5 @@ def _unescape(escape: re.Match[str]) -> str:
 
 
 def _unescaped_or_none(text: str) -> str | None:
-    unescaped = _unescaped(text)
+    unescaped = _unescaped(text, too_often=None)
     return unescaped if unescaped != text else None

@@ -5,8 +5,9 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from html import unescape
 from typing import Any, Final, Self
+
+from adapters.openai_api.html_escapes import unescape
 
 _CODE_KEYS: Final = ("code", "error_code", "errorcode", "status_code", "statuscode", "status", "reason", "error")
 _TYPE_KEYS: Final = ("type", "error_type", "__type", "errortype", "kind")
@@ -18,8 +19,13 @@ _MESSAGE_KEYS: Final = (
 _CODE: Final = re.compile(r"[\w.:/-]{1,100}")
 """What tells a code from a sentence; some services have both under the same key."""
 
-_MARKUP: Final = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^<>]{0,1000}>", re.I | re.S)
+_MARKUP: Final = re.compile(r"<(script|style)\b.*?(?:</\1\s*>|\Z)|<[^<>]{0,1000}>", re.I | re.S)
 _MAX_MESSAGES: Final = 5
+_MAX_BODY_CHARS: Final = 64 * 1024
+_MAX_MESSAGE_CHARS: Final = 8 * 1024
+"""Limit of what is searched for the meaning of an error. A body may have a megabyte, and patterns take their time."""
+
+_MAX_NAME_CHARS: Final = 200
 _WORD_BOUNDARY: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
@@ -104,8 +110,10 @@ def _parsed(text: str) -> Any:
 
 
 def _plain(text: str) -> str:
-    """Return the visible text of what may be HTML."""
-    return " ".join(unescape(_MARKUP.sub(" ", text)).split()) if "<" in text else " ".join(text.split())
+    """Return the beginning of the visible text of what may be HTML."""
+    text = text[:_MAX_BODY_CHARS]
+    visible = unescape(_MARKUP.sub(" ", text)) if "<" in text else text
+    return " ".join(visible.split())[:_MAX_MESSAGE_CHARS]
 
 
 def _messages(found: list[tuple[str, Any]]) -> list[str]:
@@ -116,17 +124,17 @@ def _messages(found: list[tuple[str, Any]]) -> list[str]:
                 continue  # what is quoted as JSON was found by its fields
             if key in _MESSAGE_KEYS and text not in messages:
                 messages.append(text)
-        if len(messages) >= _MAX_MESSAGES:
-            break
+                if len(messages) == _MAX_MESSAGES:
+                    return messages
     return messages
 
 
 def _parameters(found: list[tuple[str, Any]]) -> Iterator[str]:
     for key, value in found:
         if key in _PARAM_KEYS and isinstance(value, str):
-            yield value
+            yield value[:_MAX_NAME_CHARS]
         elif key == "loc" and isinstance(value, list):
-            yield ".".join(str(part) for part in value if part not in ("body", "query"))
+            yield ".".join(str(part) for part in value if part not in ("body", "query"))[:_MAX_NAME_CHARS]
 
 
 def _status(status: int | None, codes: Any) -> int | None:

@@ -192,3 +192,13 @@ def test_a_long_message_is_cut() -> None:
     excerpt = Redactor([]).excerpt("word " * 1000)
     assert len(excerpt) <= 300
     assert excerpt.endswith(GAP)
+
+
+def test_a_request_with_an_endless_character_reference_is_redacted() -> None:
+    text = "&#" + "9" * 5000 + "; " + TEXT
+    assert shared_run(Redactor([text]).excerpt(f"Invalid message: {TEXT}"), TEXT) is None
+
+
+def test_text_beside_what_was_escaped_too_often_is_redacted() -> None:
+    text = "%" + "25" * 12 + "20 " + TEXT.replace(" ", "%20")
+    assert shared_run(Redactor([text]).excerpt(f"Invalid: {TEXT}"), TEXT) is None

@@ -1,0 +1,49 @@
+"""Errors as services report them, in hostile bodies."""
+
+import time
+
+import pytest
+
+from adapters.openai_api.errors import from_event
+from adapters.openai_api.parameters import Accepted, adapted
+from adapters.openai_api.refusal import Refusal
+
+SIZE = 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"message": "<script>" * (SIZE // 8)},
+        {"message": "<script>a</script " * (SIZE // 18)},
+        "<html>" + "<style>" * (SIZE // 7),
+        {"type": "rate_limit_error", "message": "retry in " + "1" * SIZE + "z"},
+        {"type": "rate_limit_error", "message": "retry in " + "1s" * (SIZE // 2)},
+        {"errors": [f"{number:x}" for number in range(SIZE // 8)]},
+        {"message": "model " * (SIZE // 6)},
+    ],
+    ids=["script", "unclosed end", "style", "digits", "durations", "list", "words"],
+)
+def test_a_hostile_body_does_not_block_the_event_loop(body: object) -> None:
+    started = time.perf_counter()
+    from_event(body)
+    assert time.perf_counter() - started < 0.7
+
+
+def test_a_hostile_parameter_does_not_block_the_event_loop() -> None:
+    form, refusal = Accepted(0.7, 1000), Refusal.parse({"param": "messages" + "." * 60_000}, 400)
+    started = time.perf_counter()
+    adapted(form, refusal, form.parameters(), has_system=True)
+    assert time.perf_counter() - started < 0.7
+
+
+@pytest.mark.parametrize("prefix", ["&#", "<a> &#", "max_tokens must be less than ", "retry in "])
+def test_a_number_with_thousands_of_digits_is_only_text(prefix: str) -> None:
+    form, refusal = Accepted(0.7, 1000), Refusal.parse({"message": f"{prefix}{'9' * 5000}; wrong max_tokens"}, 400)
+    assert adapted(form, refusal, form.parameters(), has_system=True) == Accepted(
+        0.7, 1000, limit_name="max_completion_tokens"
+    )
+
+
+def test_text_after_an_unclosed_script_is_not_visible() -> None:
+    assert Refusal.parse("<html><h1>Bad gateway</h1><script>var a = 1;", 502).message == "Bad gateway"
