@@ -25,6 +25,9 @@ _ABOUT_SYSTEM_ROLE: Final = re.compile(
 )
 _ROLE: Final = re.compile(r"messages\W*0?\W*role")
 
+MIN_LIMIT: Final = 16
+"""Lowest limit of a reply that is believed, in tokens. A lower number in a refusal is about something else."""
+
 MAX_FORMS: Final = 8
 """Forms of a request per call: more than there are parameters to refuse, so that no service can keep us asking."""
 
@@ -65,8 +68,8 @@ class Accepted:
         instructions, first, *others = prompt
         return [{"role": first["role"], "content": f"{instructions['content']}\n\n{first['content']}"}, *others]
 
-    def without(self, name: str, refusal: Refusal) -> "Accepted":
-        """Return a form without `name` as it was sent: with a lower value, another name, or none."""
+    def without(self, name: str, refusal: Refusal, value: Any) -> "Accepted":
+        """Return a form without `name` as it was sent, with `value`: with a lower value, another name, or none."""
         match name:
             case "temperature":
                 return replace(self, temperature=None)
@@ -74,7 +77,7 @@ class Accepted:
                 return replace(self, usage=False)
             case "role":
                 return replace(self, system_role=False)
-        allowed = _allowed(refusal, self.max_tokens)
+        allowed = _allowed(refusal, value)
         if allowed is not None:
             return replace(self, max_tokens=allowed)
         return replace(self, limit_name="max_completion_tokens" if name == "max_tokens" else None)
@@ -107,7 +110,7 @@ def adapted(accepted: Accepted, refusal: Refusal, sent: Mapping[str, Any], *, ha
     if refusal.status not in (400, 422):
         return None
     name = _rejected(refusal, sent, has_system=has_system and accepted.system_role)
-    return accepted.without(name, refusal) if name else None
+    return accepted.without(name, refusal, sent.get(name)) if name else None
 
 
 def _rejected(refusal: Refusal, sent: Mapping[str, Any], *, has_system: bool) -> str | None:
@@ -132,7 +135,7 @@ def _rejected(refusal: Refusal, sent: Mapping[str, Any], *, has_system: bool) ->
 def _allowed(refusal: Refusal, sent: int) -> int | None:
     """Return the largest limit of a reply that the refusal allows; None if it is not about its size."""
     text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", refusal.message)
-    named = [int(refusal.numbers[key]) for key in ("le", "maximum") if 0 < refusal.numbers.get(key, 0) < sent]
+    named = [int(refusal.numbers[key]) for key in ("le", "maximum") if MIN_LIMIT <= refusal.numbers.get(key, 0) < sent]
     if named:
         return max(named)
     if not _ABOUT_SIZE.search(text):
@@ -140,4 +143,4 @@ def _allowed(refusal: Refusal, sent: int) -> int | None:
     below = {int(number) for number in _BELOW.findall(text)}
     numbers = {int(number) for number in _NUMBER.findall(text)} - {refusal.status}
     allowed = (number - 1 if number in below else number for number in numbers)
-    return max((number for number in allowed if 0 < number < sent), default=None)
+    return max((number for number in allowed if MIN_LIMIT <= number < sent), default=None)

@@ -24,6 +24,10 @@ MIN_WINDOW: Final = 256
 """Smallest window that is believed, in tokens. No model has a smaller one, but not every number states a window."""
 
 
+GROWTH: Final = 1.5
+"""Factor by which a learned window is widened on trial."""
+
+
 @dataclass(frozen=True, slots=True)
 class PromptParts:
     """Everything that a prompt may contain. `facts` come best first."""
@@ -57,9 +61,11 @@ class ContextWindow:
     Args:
         context_tokens: Budget of a prompt, whatever the model accepts.
         max_tokens: Limit of a reply, unless an attempt lowers it.
+        grow_after: Replies in a narrow window after which a wider one is tried, since a refusal may have been an
+            exception, e.g. of another model behind the same name. Doubled each time that the model refuses it.
     """
 
-    def __init__(self, context_tokens: int, max_tokens: int, observer: TurnObserver) -> None:
+    def __init__(self, context_tokens: int, max_tokens: int, observer: TurnObserver, *, grow_after: int = 50) -> None:
         self.estimate = TokenEstimator()
         self._context_tokens = context_tokens
         self._max_tokens = max_tokens
@@ -68,6 +74,11 @@ class ContextWindow:
         """Size that fits, in tokens; None until a request was refused."""
         self._stated = False
         """The service named the size."""
+        self._grow_after = grow_after
+        self._narrow_replies = 0
+        """Replies to requests of more than half the window, since it was learned or widened."""
+        self._on_trial = False
+        """The window was widened, and has not been refused since."""
         self._largest_prompt = 0
         self._largest_request = 0
         self._reported: set[type] = set()
@@ -130,10 +141,26 @@ class ContextWindow:
         if self._window is None:
             if attempt.repeated:
                 self._window = self._largest_request
+        elif attempt.misfit and self._on_trial:
+            self._narrow(self._largest_request)
+            self._stated = False
         elif attempt.misfit and not reported:  # a reported count corrects the estimate instead
-            self._window, self._stated = (request + attempt.misfit) // 2, False
+            self._window, self._stated = min(self._window, (request + attempt.misfit) // 2), False
         elif prompt > self._window or not self._stated:
             self._window, self._stated = max(self._window, request), False
+        if self._window is not None and not attempt.repeated and request > self._window // 2:
+            self._widen(self._window)
+
+    def _widen(self, window: int) -> None:
+        self._narrow_replies += 1
+        if self._narrow_replies >= self._grow_after:
+            self._window, self._on_trial, self._narrow_replies = int(window * GROWTH), True, 0
+
+    def _narrow(self, window: int) -> None:
+        if self._on_trial:
+            self._on_trial = False
+            self._grow_after *= 2
+        self._window, self._narrow_replies = window, 0
 
     def _prompt_budget(self) -> int:
         if self._window is None:
@@ -166,7 +193,8 @@ class ContextWindow:
     def _learn_limit(self, error: LLMContextTooLong, request: int) -> None:
         plausible = error.limit is not None and error.limit >= max(MIN_WINDOW, self._largest_prompt)
         if error.limit is not None and plausible and (self._window is None or error.limit < self._window):
-            self._window, self._stated = error.limit, True
+            self._narrow(error.limit)
+            self._stated = True
         self._report(ContextWindowExceeded(request, error.limit, self._context_tokens))
 
     def _lowered(self, messages: Sequence[Message], max_tokens: int) -> Attempt:

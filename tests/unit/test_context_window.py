@@ -292,3 +292,37 @@ def test_a_longer_prompt_that_is_accepted_widens_the_window(names: bool) -> None
 
     assert accepted is not None
     assert wider.count(accepted) > 2_000
+
+
+@pytest.mark.parametrize("reports_usage", [True, False])
+@pytest.mark.parametrize("limit", [None, 300])
+def test_one_odd_refusal_does_not_limit_the_process_for_good(limit: int | None, reports_usage: bool) -> None:
+    window, model = ContextWindow(4_000, MAX_TOKENS, Observed()), Model(8_000, reports_usage=reports_usage)
+    odd = LLMContextTooLong()
+    odd.limit = limit
+    first = window.first(PromptParts("Be brief.", [], WORDS))
+    second = window.smaller(PromptParts("Be brief.", [], WORDS), first, odd)
+    assert second is not None
+    window.accepted(second, Usage(model.count(second), 10) if reports_usage else None)
+    parts = PromptParts("Be brief.", [Exchange(WORDS * 10, WORDS * 10)] * 40, WORDS)
+    attempts = [model.run(window, parts) for _ in range(600)]
+    last = attempts[-1]
+    assert last is not None
+    assert last.max_tokens is None
+    assert model.count(last) > 2_000
+
+
+@pytest.mark.parametrize("reports_usage", [True, False])
+@pytest.mark.parametrize("names", [True, False])
+def test_looking_for_a_wider_window_costs_a_refused_request_after_ever_more_turns(
+    names: bool, reports_usage: bool
+) -> None:
+    window = ContextWindow(14_000, MAX_TOKENS, Observed())
+    model = Model(4_096, names_window=names, names_prompt=names, reports_usage=reports_usage)
+    parts = PromptParts("Be brief.", [Exchange(WORDS * 40, WORDS * 40)] * 50, WORDS)
+    refused = []
+    for turn in range(1_500):
+        assert model.run(window, parts) is not None
+        refused += [turn] * (len(model.attempts) - 1)
+    assert len([turn for turn in refused if turn < 50]) <= 3
+    assert len([turn for turn in refused if turn >= 50]) <= 8

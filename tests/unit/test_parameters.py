@@ -144,3 +144,12 @@ def test_lessons_of_concurrent_calls_add_up() -> None:
     parameters.learn(FIRST, NO_TEMPERATURE)
     parameters.learn(FIRST, NO_USAGE)
     assert parameters.accepted == Accepted(None, 1000, usage=False)
+
+
+def test_a_small_number_in_a_refusal_does_not_cut_all_later_replies_to_it() -> None:
+    assert after({"error": {"message": "max_tokens exceeds the limit, see section 5"}}) == RENAMED
+
+
+def test_a_limit_is_compared_with_the_one_that_was_sent() -> None:
+    refusal = Refusal.parse({"error": {"message": "max_tokens of 300 is too large; at most 200"}}, 400)
+    assert adapted(FIRST, refusal, FIRST.parameters(300), has_system=True) == Accepted(0.7, 200)
