@@ -1,8 +1,9 @@
 """Tell the operator why a call failed, without credentials and text of the request."""
 
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from adapters.error_translation import ForeignError
 from adapters.openai_api.errors import RefusedByService
@@ -45,7 +46,7 @@ class Diagnostics:
 
     def redactor(self, messages: Sequence[Message]) -> Redactor:
         """Return a redactor for what the service writes in response to these."""
-        secrets = [self._api_key, *_passwords(self._base_url), *_passwords(_proxy(self._base_url))]
+        secrets = [self._api_key, *_credentials(self._base_url), *_credentials(_proxy(self._base_url))]
         return Redactor([message.text for message in messages], secrets)
 
     def _redacted(self, redactor: Redactor, value: str | int) -> str | int:
@@ -76,6 +77,9 @@ def _proxy(url: str) -> str | None:
         return None
 
 
-def _passwords(url: str | None) -> list[str]:
+def _credentials(url: str | None) -> list[str]:
+    """Return the user and the password, also as they are sent in a header, and the values of the query."""
     parts = urlsplit(url or "")
-    return [unquote(part) for part in (parts.username, parts.password) if part]
+    named = [unquote(part) for part in (parts.username, parts.password) if part]
+    encoded = [b64encode(":".join(named).encode()).decode()] if named else []
+    return [*named, *encoded, *(value for name, value in parse_qsl(parts.query) if name != "api-version")]

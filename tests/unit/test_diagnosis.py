@@ -89,3 +89,17 @@ def test_a_request_is_described_by_parameters_and_sizes() -> None:
         "largest_message_chars": 28,
         "max_tokens": 5,
     }
+
+
+@pytest.mark.parametrize(
+    ("url", "quoted"),
+    [
+        ("http://user:pass@example.com/v1", "dXNlcjpwYXNz"),
+        ("http://example.com/v1?code=opaque-word", "opaque-word"),
+    ],
+)
+def test_credentials_in_the_base_url_are_redacted_in_the_forms_that_they_are_sent_in(url: str, quoted: str) -> None:
+    response = httpx2.Response(400, text=f"Rejected Basic {quoted} here", request=REQUEST)
+    error = from_status(openai.APIStatusError("secret", response=response, body=None))
+    Diagnostics(model="m", base_url=url, api_key=KEY).complete(error, MESSAGES, {})
+    assert error.diagnosis["provider_message"] == "Rejected Basic [...] here"
