@@ -91,7 +91,7 @@ class ChunkReader:
         else:
             self._take_chunk_without_choices(chunk)
         usage = chunk.get("usage")
-        if usage:
+        if usage and isinstance(usage, dict):
             self._take_usage(usage)
 
     def _take_unusual(self, name: bytes, event: bytes, value: object, deltas: list[str]) -> None:

@@ -288,6 +288,12 @@ def test_usage_is_read_from_numbers_and_strings(usage: dict[str, Any], expected:
     )
 
 
+@pytest.mark.parametrize("usage", [[10, 4], "14", 14])
+def test_usage_of_an_unknown_shape_does_not_end_the_reply(usage: object) -> None:
+    first = event({"choices": [{"index": 0, "delta": {"content": "Hel"}}], "usage": usage})
+    assert read(first + delta("lo") + end() + DONE) == Read("Hello", "stop")
+
+
 def test_a_connection_that_breaks_after_the_finish_reason_does_not_matter() -> None:
     assert read(delta("Hello") + end(), error=aiohttp.ClientPayloadError()) == HELLO
 
