@@ -57,8 +57,8 @@ class TurnObserverStructlog(TurnObserver):
                 self._turn_ended(event)
             case TurnRejected(user_id, _, error):
                 level = logging.WARNING if isinstance(error, (HistoryError, ContextTooLong)) else logging.INFO
-                user = self._pseudonym(user_id)
-                self._log.log(level, "turn rejected", user=user, reason=error.code, **self._explained(error))
+                fields = {**self._explained(error), "user": self._pseudonym(user_id), "reason": error.code}
+                self._log.log(level, "turn rejected", **fields)
             case BackgroundFailure(where, MemoryLeaked() as error):
                 self._log.error("failed", where=where, security=True, exc_info=error)
             case BackgroundFailure(where, error):
@@ -87,24 +87,23 @@ class TurnObserverStructlog(TurnObserver):
     def _turn_ended(self, event: TurnEnded) -> None:
         turn, error, usage = event.turn, event.error, event.turn.usage
         first = event.first_delta_seconds
-        self._log.log(
-            max(self._level(turn, error), self._level_of_reply(event)),
-            f"turn {turn.status}",
-            turn_id=turn.id,
-            user=self._pseudonym(turn.user_id),
-            reason=turn.reason,
-            seconds=round(event.seconds, 3),
-            first_delta_seconds=None if first is None else round(first, 3),
-            deltas=event.deltas,
-            prompt_tokens=usage and usage.prompt_tokens,
-            completion_tokens=usage and usage.completion_tokens,
-            memories=event.memories,
+        fields = {
+            **(self._explained(error) if error else {}),  # first: no fact about an error may replace a field below
+            "turn_id": turn.id,
+            "user": self._pseudonym(turn.user_id),
+            "reason": turn.reason,
+            "seconds": round(event.seconds, 3),
+            "first_delta_seconds": None if first is None else round(first, 3),
+            "deltas": event.deltas,
+            "prompt_tokens": usage and usage.prompt_tokens,
+            "completion_tokens": usage and usage.completion_tokens,
+            "memories": event.memories,
             **({"notes": list(event.notes)} if event.notes else {}),
             **({"usage_estimated": True} if usage is not None and usage.estimated else {}),
-            **(self._explained(error) if error else {}),
             **({"security": True} if isinstance(error, LLMRedirected) else {}),
             **({"exc_info": error} if isinstance(error, InternalError) else {}),
-        )
+        }
+        self._log.log(max(self._level(turn, error), self._level_of_reply(event)), f"turn {turn.status}", **fields)
 
     def _level_of_reply(self, event: TurnEnded) -> int:
         """Warn of each empty reply, and of what is unusual about others once."""

@@ -35,12 +35,12 @@ def network_cause(error: BaseException) -> Mapping[str, str | int]:
             problem = (
                 f"scheme {link.scheme} is not supported" if link.scheme not in ("", "http", "https") else "not a URL"
             )
-            return {"cause": "proxy", "reason": problem}
+            return {"cause": "proxy", "cause_detail": problem}
         if isinstance(link, aiohttp.ClientHttpProxyError):
             return {"cause": "proxy", "proxy_status": link.status}
     causes = _cause(links)
     if any(isinstance(link, aiohttp.ClientProxyConnectionError) for link in links):
-        return {"cause": "proxy", "reason": str(causes.get("cause", "not connected"))}
+        return {"cause": "proxy", "cause_detail": str(causes.get("cause", "not connected"))}
     return causes
 
 
@@ -60,9 +60,9 @@ def _cause(links: Sequence[BaseException]) -> Mapping[str, str | int]:
     for link in links:
         match link:
             case ssl.SSLCertVerificationError():
-                return {"cause": "certificate", "reason": link.verify_message or "not trusted"}
+                return {"cause": "certificate", "cause_detail": link.verify_message or "not trusted"}
             case ssl.SSLError():
-                return {"cause": "tls", "reason": link.reason or "failed"}
+                return {"cause": "tls", "cause_detail": link.reason or "failed"}
             case socket.gaierror() | aiohttp.ClientConnectorDNSError():
                 return {"cause": "dns"}
             case ConnectionRefusedError():

@@ -209,6 +209,23 @@ async def test_a_service_that_resets_the_tls_handshake_is_unreachable(
     assert outcome == ("failed", "upstream_unreachable", "")
 
 
+async def test_the_log_tells_why_a_tls_connection_failed(
+    upstream: ScriptedUpstream, tmp_path: Path, log: ServiceLog
+) -> None:
+    async def answer_in_plain_text(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+
+    async with await asyncio.start_server(answer_in_plain_text, "127.0.0.1", 0) as server:
+        url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        async with calling(upstream, "any", tmp_path, openai_base_url=url) as caller:
+            response = await caller.post(STREAM)
+    assert "http or https" in response.json()["detail"]
+    (line,) = log.events("turn failed")
+    assert (line["reason"], line["cause"]) == ("upstream_unreachable", "tls")
+    assert line["cause_detail"]
+
+
 async def test_the_log_tells_why_the_service_refused(
     upstream: ScriptedUpstream, tmp_path: Path, log: ServiceLog
 ) -> None:

@@ -147,6 +147,18 @@ def test_the_number_of_attempts_is_logged_if_the_model_failed(
     assert lines[0]["attempts"] == 2
 
 
+def test_facts_about_an_error_replace_no_field_of_the_line(
+    observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]
+) -> None:
+    error = LLMDisconnected()
+    error.diagnosis = {"reason": "self-signed certificate", "user": "canary", "cause": "certificate"}
+    interrupt(observer, error)
+    observer.observe(TurnRejected(BEGUN.user_id, DEFAULT_CONVERSATION, error))
+
+    fields = [(line["reason"], line["user"], line["cause"]) for line in lines]
+    assert fields == [(error.code, "pseudonym of 11", "certificate")] * 2
+
+
 def test_a_redirect_is_marked_as_a_security_event(
     observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]
 ) -> None:
