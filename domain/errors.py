@@ -19,6 +19,7 @@
     ├── LiveTurnsUnavailable    live_turns_unavailable
     ├── LLMError                application/ports/llm.py
     │   ├── LLMUnreachable      upstream_unreachable
+    │   │   └── LLMNotConnectable  upstream_unreachable
     │   ├── LLMTimeout          upstream_timeout
     │   ├── LLMIdle             upstream_idle
     │   ├── LLMRateLimited      upstream_rate_limited

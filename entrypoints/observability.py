@@ -10,6 +10,8 @@ from typing import Any, TextIO, cast
 import structlog
 from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
+from adapters.error_translation import ForeignError
+
 QUIET = ("openai", "httpx2", "httpcore2", "httpx", "httpcore", "aiohttp", "asyncio", "alembic", "sqlalchemy")
 """Libraries whose debug messages contain requests, headers or SQL statements."""
 
@@ -89,6 +91,7 @@ def _chain(error: BaseException) -> list[dict[str, Any]]:
     while link is not None and len(links) < 10:
         frames = traceback.extract_tb(link.__traceback__)
         places = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames[-10:]]
-        links.append({"type": type(link).__qualname__, "at": places})
+        foreign = {"of": str(link)} if isinstance(link, ForeignError) else {}  # class names and numbers only
+        links.append({"type": type(link).__qualname__, **foreign, "at": places})
         link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
     return links

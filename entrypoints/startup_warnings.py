@@ -26,6 +26,8 @@ def startup_warnings(settings: Settings, env_file: Path = Path(".env")) -> list[
     variables = environment()
     given = {name.upper(): value for name, value in file.items()} | variables
     sentences = [f"{env_file}: {unknown_key(key, known)}" for key in file if key.upper() not in known]
+    if env_file.is_dir():  # e.g. made by Docker, when it mounts a file that does not exist
+        sentences.append(f"{env_file}: is a directory, so that no settings are read from it.")
     for alias, name in ALIASES.items():
         if variables.get(alias) and not given.get(name):
             sentences.append(unknown_key(alias, known))

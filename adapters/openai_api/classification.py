@@ -11,12 +11,13 @@ from application.ports.llm import (
     LLMError,
     LLMFailed,
     LLMInvalid,
+    LLMNotConnectable,
     LLMQuotaExceeded,
     LLMRateLimited,
     LLMRedirected,
     LLMRefused,
     LLMTimeout,
-    LLMUnreachable,
+    LLMWrongAPI,
 )
 
 REPEATABLE: Final = frozenset({408, 409, 425, 500, 502, 503, 529})
@@ -31,7 +32,11 @@ _PERMANENT: Final = frozenset({501, 505, 510, 511})
 CHECK_URL: Final = "check OPENAI_BASE_URL, which usually ends in /v1"
 CHECK_MODEL: Final = "check OPENAI_MODEL"
 CHECK_KEY: Final = "check OPENAI_API_KEY"
+NOT_A_CHAT: Final = f"The model's service did not send the reply of a chat: {CHECK_URL}."
 CHECK_PROXY: Final = "check HTTP_PROXY, HTTPS_PROXY and NO_PROXY"
+
+PROXY_AUTH_REQUIRED: Final = 407
+PROXY_REFUSED: Final = f"The proxy refused our credentials: {CHECK_PROXY}."
 
 _NO_CREDIT_CODE: Final = re.compile(
     r"insufficient_(user_)?(quota|balance|credits?|funds)|billing|arrearage|payment_required|exceeded_current_quota"
@@ -90,13 +95,14 @@ _REFUSED_CODE: Final = re.compile(
     r"invalid|bad_request|not_found|unsupported|unprocessable|validation|unknown_parameter"
 )
 
+_SUCCESS_CODES: Final = frozenset({"ok", "success", "healthy", "running", "up", "200"})
 _CLIENT_FAULTS: Final = frozenset({None, 200, 400, 403, 404, 422})
 
 
 def classify(refusal: Refusal, retry_after: float | None = None) -> LLMError:
     """Return the error that `refusal` means. `retry_after` are the seconds that its headers ask to wait."""
-    if refusal.status == 407:
-        return LLMUnreachable(f"The proxy refused our credentials: {CHECK_PROXY}.")
+    if refusal.status == PROXY_AUTH_REQUIRED:
+        return LLMNotConnectable(PROXY_REFUSED)
     if refusal.status == 401:
         return _with_hint(LLMAuthFailed, refusal, CHECK_KEY)
     if too_long := context_error(refusal):
@@ -153,12 +159,16 @@ def _by_status(refusal: Refusal) -> LLMError:
     status = refusal.status
     if status in (404, 405) or (status in (None, 200, 400) and _PATH_TEXT.search(refusal.message)):
         return _with_hint(LLMRefused, refusal, CHECK_URL)
+    if status == 200 and refusal.codes and refusal.codes <= _SUCCESS_CODES:
+        return LLMWrongAPI(NOT_A_CHAT)
     if status is None or status == 200:
-        return _with_hint(LLMRefused if _any(_REFUSED_CODE, refusal) else LLMFailed, refusal, "")
+        is_bare = status == 200 and not refusal.codes and "error" not in refusal.keys
+        kind = LLMRefused if _any(_REFUSED_CODE, refusal) else LLMFailed
+        return _with_hint(kind, refusal, CHECK_URL if is_bare else "")
     if status < 300:
         return _with_hint(LLMInvalid, refusal, "")
     if status < 400:
-        return _with_hint(LLMRedirected, refusal, "check OPENAI_BASE_URL: its scheme, host and path")
+        return _with_hint(LLMRedirected, refusal, "check the scheme, host and path of OPENAI_BASE_URL")
     if status in (408, 504, 524):
         return _with_hint(LLMTimeout, refusal, "")
     if status in _TEMPORARY or (status >= 500 and status not in _PERMANENT):
@@ -170,7 +180,7 @@ def _setting_of(refusal: Refusal) -> str:
     names = {"temperature": "OPENAI_TEMPERATURE", "max_tokens": "OPENAI_MAX_TOKENS"}
     named = (*refusal.parameters, *re.findall(r"\w+", refusal.message))
     setting = next((names[name] for name in named if name in names), None)
-    return f"check {setting}" if setting else "its reason is in the service's log"
+    return f"check {setting}" if setting else "the log of this chatbot has its reason"
 
 
 def _any(pattern: re.Pattern[str], refusal: Refusal) -> bool:

@@ -16,9 +16,9 @@ import httpx2
 import openai
 
 from adapters.error_translation import ForeignError, exception_chain, foreign_error
-from adapters.openai_api.classification import CHECK_URL, REPEATABLE, classify
+from adapters.openai_api.classification import NOT_A_CHAT, REPEATABLE, classify
 from adapters.openai_api.http_client import ConnectError
-from adapters.openai_api.network_causes import hint, network_cause
+from adapters.openai_api.network_causes import hint, is_lasting, network_cause
 from adapters.openai_api.refusal import Refusal
 from adapters.retry_after import find_wait, parse_duration, parse_rate_limit_reset, parse_retry_after
 from application.ports.llm import (
@@ -27,6 +27,7 @@ from application.ports.llm import (
     LLMFailed,
     LLMIdle,
     LLMInvalid,
+    LLMNotConnectable,
     LLMRateLimited,
     LLMRedirected,
     LLMTimeout,
@@ -110,7 +111,10 @@ def from_exception(error: Exception, *, streaming: bool) -> LLMError:
     translation = translation_of(type(_most_reliable(error)))
     cause = network_cause(error)
     kind = translation.streaming if streaming else translation.waiting
-    failure = kind(hint(str(cause.get("cause"))) if kind is LLMUnreachable else None)
+    told = hint(cause) if kind is LLMUnreachable else None
+    if kind is LLMUnreachable and is_lasting(error, cause):
+        kind = LLMNotConnectable
+    failure = kind(told)
     failure.repeatable = translation.repeatable and not streaming
     failure.diagnosis = cause
     failure.__cause__ = foreign_error(error)
@@ -155,7 +159,7 @@ def from_event(error: object, status: int | None = None) -> LLMError:
 
 def wrong_api(body: object) -> LLMWrongAPI:
     """Return the error for a 2xx response with this body, which is not from a chat."""
-    failure = LLMWrongAPI(f"The model's service did not send the reply of a chat: {CHECK_URL}.")
+    failure = LLMWrongAPI(NOT_A_CHAT)
     failure.__cause__ = RefusedByService(None, Refusal.parse(body), {})
     return failure
 

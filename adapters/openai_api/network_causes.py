@@ -9,7 +9,7 @@ from typing import Final
 import aiohttp
 
 from adapters.error_translation import exception_chain
-from adapters.openai_api.classification import CHECK_PROXY
+from adapters.openai_api.classification import CHECK_PROXY, PROXY_AUTH_REQUIRED, PROXY_REFUSED
 from adapters.openai_api.http_client import BadProxyURL, ConnectError
 
 _UNREACHABLE: Final = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTDOWN})
@@ -44,9 +44,15 @@ def network_cause(error: BaseException) -> Mapping[str, str | int]:
     return causes
 
 
-def hint(cause: str) -> str | None:
+def hint(cause: Mapping[str, str | int]) -> str | None:
     """Return the sentence for the client."""
-    return _HINTS.get(cause)
+    return PROXY_REFUSED if cause.get("proxy_status") == PROXY_AUTH_REQUIRED else _HINTS.get(str(cause.get("cause")))
+
+
+def is_lasting(error: BaseException, cause: Mapping[str, str | int]) -> bool:
+    """Whether no connection will succeed before the operator changes something."""
+    is_bad_url = any(isinstance(link, BadProxyURL) for link in exception_chain(error))
+    return is_bad_url or cause.get("cause") == "certificate" or cause.get("proxy_status") == PROXY_AUTH_REQUIRED
 
 
 def _wrapped(error: BaseException) -> Iterator[BaseException]:

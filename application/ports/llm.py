@@ -31,6 +31,12 @@ class LLMUnreachable(LLMError):
     retryable = True
 
 
+class LLMNotConnectable(LLMUnreachable):
+    """The settings rule a connection out, e.g. by a certificate that is not trusted or a proxy's wrong password."""
+
+    retryable = False
+
+
 class LLMTimeout(LLMError):
     """No response within the limit. The request may have been billed."""
 

@@ -32,6 +32,7 @@ STATUS: Final[dict[type[ChatError], int]] = {
     errors.ClientDisconnected: 409,
     errors.ServerShuttingDown: 503,
     llm.LLMUnreachable: 502,
+    llm.LLMNotConnectable: 502,
     llm.LLMTimeout: 504,
     llm.LLMIdle: 504,
     llm.LLMRateLimited: 503,

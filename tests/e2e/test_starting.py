@@ -302,7 +302,7 @@ async def test_a_second_service_on_the_same_data_is_rejected(forks: Forks, tmp_p
     async with forks.service(tmp_path, OPENAI_API_KEY=SECRET):
         status, output = await forks.run(tmp_path, "serve", OPENAI_API_KEY=SECRET)
     assert status == 3
-    assert "SQLite serves one process, several need PostgreSQL." in output
+    assert "stop it, or set another DATA_DIR." in output
     assert "Traceback" not in output
 
 

@@ -459,7 +459,7 @@ async def test_a_full_disk_fails_writes_but_not_reads_until_there_is_room_again(
 
 
 async def test_a_second_database_on_the_file_is_refused(database: SQLiteDatabase, path: Path) -> None:
-    expected = f"Another process uses the database {path}; SQLite serves one process, several need PostgreSQL."
+    expected = f"Another process uses the database {path}; stop it, or set another DATA_DIR."
     with pytest.raises(Unusable, match="^" + re.escape(expected) + "$"):
         await SQLiteDatabase(f"sqlite:///{path}").open()
 
@@ -504,7 +504,8 @@ def test_a_file_that_is_not_a_database_is_refused_and_left_unchanged(path: Path)
     path.parent.mkdir()
     path.write_text("Dear diary, " * 1000)
     before = path.read_bytes()
-    assert refusal(path) == f"The file {path} is not an SQLite database, or its header is damaged."
+    expected = f"The file {path} is not an SQLite database, or its header is damaged; check DATA_DIR or DATABASE_URL."
+    assert expected == refusal(path)
     assert before == path.read_bytes()
 
 
@@ -568,7 +569,7 @@ def test_the_database_of_another_program_is_refused_and_left_unchanged(path: Pat
     with another_program(path) as other:
         other.execute("CREATE TABLE recipes (name TEXT)")
     before = path.read_bytes()
-    assert refusal(path) == f"The file {path} is the database of another program."
+    assert refusal(path) == f"The file {path} is the database of another program; check DATA_DIR or DATABASE_URL."
     assert before == path.read_bytes()
 
 
@@ -581,13 +582,13 @@ def test_a_newer_schema_is_refused_and_left_unchanged(file: Path) -> None:
 
 def test_a_folder_that_cannot_be_created_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file")
-    expected = f"The folder {tmp_path}/data cannot hold a database: File exists."
+    expected = f"The folder {tmp_path}/data cannot hold a database: File exists; check DATA_DIR or DATABASE_URL."
     assert refusal(tmp_path / "data" / "chat.db") == expected
 
 
 def test_a_folder_instead_of_the_file_is_refused(path: Path) -> None:
     path.mkdir(parents=True)
-    assert str(path) in refusal(path)
+    assert refusal(path) == f"The database {path} is a directory; check DATA_DIR or DATABASE_URL."
 
 
 @pytest.mark.parametrize("url", ["", "chat.db", "sqlite://", "sqlite:///:memory:", "postgresql://localhost/chat"])

@@ -13,13 +13,14 @@ import pytest
 import trustme
 
 from adapters.llm_openai import LLMOpenAI
-from application.ports.llm import LLMDisconnected, LLMError, LLMUnreachable
+from application.ports.llm import LLMDisconnected, LLMError, LLMNotConnectable, LLMUnreachable
 from domain.conversation import Message, Role
 from tests.harness.raw_server import Call, Play, RawServer
 
 EVENTS = b'data: {"choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
 STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: %d\r\n\r\n%b" % (len(EVENTS), EVENTS)
 UNREACHABLE = (LLMUnreachable, True)
+NOT_CONNECTABLE = (LLMNotConnectable, True)
 TIMEOUT = 5
 
 OpenLLM = Callable[[str], LLMOpenAI]
@@ -142,14 +143,14 @@ async def test_a_reply_over_tls(open_llm: OpenLLM, server_context: ssl.SSLContex
 @pytest.mark.usefixtures("trusted_authority")
 async def test_a_certificate_for_another_name_is_rejected(open_llm: OpenLLM, server_context: ssl.SSLContext) -> None:
     async with RawServer(respond_to_each, secure=server_context) as server:
-        assert UNREACHABLE == await error_of(open_llm(f"https://127.0.0.1:{server.port}"))
+        assert NOT_CONNECTABLE == await error_of(open_llm(f"https://127.0.0.1:{server.port}"))
         assert [] == server.requests
 
 
 @pytest.mark.usefixtures("trusted_authority")
 async def test_an_unknown_authority_is_rejected(open_llm: OpenLLM) -> None:
     async with RawServer(respond_to_each, secure=server_context_of(trustme.CA())) as server:
-        assert UNREACHABLE == await error_of(open_llm(server.url))
+        assert NOT_CONNECTABLE == await error_of(open_llm(server.url))
         assert [] == server.requests
 
 
@@ -354,9 +355,16 @@ async def test_a_tunnel_that_was_closed_while_idle_is_not_reused(
 
 
 @pytest.mark.usefixtures("trusted_authority")
-@pytest.mark.parametrize("status", [b"407 Proxy Authentication Required", b"502 Bad Gateway", b"302 Found"])
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (b"407 Proxy Authentication Required", NOT_CONNECTABLE),
+        (b"502 Bad Gateway", UNREACHABLE),
+        (b"302 Found", UNREACHABLE),
+    ],
+)
 async def test_a_refused_tunnel_makes_the_service_unreachable(
-    open_llm: OpenLLM, monkeypatch: pytest.MonkeyPatch, status: bytes
+    open_llm: OpenLLM, monkeypatch: pytest.MonkeyPatch, status: bytes, error: tuple[type[LLMError], bool]
 ) -> None:
     sent_on = []
 
@@ -367,7 +375,7 @@ async def test_a_refused_tunnel_makes_the_service_unreachable(
 
     async with RawServer(play) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
-        assert UNREACHABLE == await error_of(open_llm("https://model.test/v1"))
+        assert error == await error_of(open_llm("https://model.test/v1"))
         await proxy.all_closed()
         assert [b""] == sent_on
 
@@ -381,7 +389,7 @@ async def test_a_proxy_that_refuses_a_plain_request_makes_the_service_unreachabl
 
     async with RawServer(play) as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
-        assert (LLMUnreachable, False) == await error_of(open_llm("http://model.test/v1"))
+        assert (LLMNotConnectable, False) == await error_of(open_llm("http://model.test/v1"))
 
 
 async def garbage(call: Call) -> None:
@@ -452,7 +460,7 @@ async def test_a_service_behind_a_proxy_needs_a_certificate(open_llm: OpenLLM, m
     forged = server_context_of(trustme.CA())
     async with RawServer(respond_to_each, secure=forged) as service, RawServer(tunnel_to(service)) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
-        assert UNREACHABLE == await error_of(open_llm("https://model.test/v1"))
+        assert NOT_CONNECTABLE == await error_of(open_llm("https://model.test/v1"))
         await proxy.all_closed()
         assert [] == service.requests
 
@@ -481,7 +489,7 @@ async def test_an_invalid_proxy_makes_the_service_unreachable(
     open_llm: OpenLLM, monkeypatch: pytest.MonkeyPatch, proxy: str
 ) -> None:
     monkeypatch.setenv("ALL_PROXY", proxy)
-    assert UNREACHABLE == await error_of(open_llm("http://model.test/v1"))
+    assert NOT_CONNECTABLE == await error_of(open_llm("http://model.test/v1"))
 
 
 @pytest.mark.parametrize("named", ["socks5://localhost:{port}", "socks5h://localhost:{port}", ":{port}"])
@@ -490,7 +498,7 @@ async def test_nothing_is_sent_to_a_proxy_of_another_kind_or_without_host(
 ) -> None:
     async with RawServer(respond_to_each) as proxy:
         monkeypatch.setenv("ALL_PROXY", named.format(port=proxy.port))
-        assert UNREACHABLE == await error_of(open_llm("http://model.test/v1"))
+        assert NOT_CONNECTABLE == await error_of(open_llm("http://model.test/v1"))
         assert 0 == proxy.connections
 
 

@@ -50,7 +50,13 @@ DOCUMENTED = {
 
 RUN_WHEN_IMPORTED = {"entrypoints.asgi", "entrypoints.cli.__main__", "entrypoints.local_model"}
 
-SHARED = {"upstream_error": 3, "upstream_invalid": 2, "context_too_long": 2, "memory_unavailable": 4}
+SHARED = {
+    "upstream_unreachable": 2,
+    "upstream_error": 3,
+    "upstream_invalid": 2,
+    "context_too_long": 2,
+    "memory_unavailable": 4,
+}
 """Number of errors that share a code because clients need not tell them apart."""
 
 

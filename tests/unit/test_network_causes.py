@@ -50,7 +50,8 @@ def proxy_answer(status: int) -> aiohttp.ClientHttpProxyError:
          {"cause": "tls", "cause_detail": "WRONG_VERSION_NUMBER"}, "http or https"),
         (aiohttp.ClientProxyConnectionError(KEY, ConnectionRefusedError(111, "x")),
          {"cause": "proxy", "cause_detail": "refused"}, "NO_PROXY"),
-        (proxy_answer(407), {"cause": "proxy", "proxy_status": 407}, "NO_PROXY"),
+        (proxy_answer(407), {"cause": "proxy", "proxy_status": 407}, "refused our credentials"),
+        (proxy_answer(502), {"cause": "proxy", "proxy_status": 502}, "NO_PROXY"),
         (BadProxyURL(), {"cause": "proxy", "cause_detail": "not a URL"}, "NO_PROXY"),
         (BadProxyURL("socks5"), {"cause": "proxy", "cause_detail": "scheme socks5 is not supported"}, "NO_PROXY"),
         (aiohttp.ClientConnectorError(KEY, ConnectionResetError(104, "x")), {"cause": "reset"}, ""),
@@ -64,6 +65,23 @@ def test_the_cause_of_a_failed_connection_is_told(error: Exception, cause: dict[
     assert translated.diagnosis == cause
     assert translated.code == "upstream_unreachable"
     assert setting in translated.detail
+
+
+@pytest.mark.parametrize(
+    ("error", "retryable"),
+    [
+        (aiohttp.ClientConnectorCertificateError(KEY, certificate_error("expired")), False),
+        (proxy_answer(407), False),
+        (BadProxyURL("socks5"), False),
+        (proxy_answer(502), True),
+        (aiohttp.ClientConnectorDNSError(KEY, socket.gaierror(-2, "x")), True),
+        (aiohttp.ClientConnectorError(KEY, ConnectionRefusedError(111, "x")), True),
+    ],
+)
+def test_only_a_connection_that_may_succeed_later_is_worth_retrying(error: Exception, retryable: bool) -> None:
+    failed = ConnectError()
+    failed.__cause__ = error
+    assert from_exception(failed, streaming=False).retryable is retryable
 
 
 @pytest.mark.parametrize(

@@ -258,6 +258,7 @@ def test_a_failure_keeps_the_text_so_far(body: bytes, failure: type[LLMError]) -
         (b'[{"error": {"code": 429, "message": "slow down"}}]', LLMRateLimited),
         (b'{"detail": "broken"}', LLMFailed),
         (b'{"status": "ok"}', LLMWrongAPI),
+        (b'{"status": "ok", "message": "The server is running"}', LLMWrongAPI),
         (event({"type": "response.output_text.delta", "delta": "Hello"}) + DONE, LLMWrongAPI),
         (b" <!DOCTYPE html><title>Welcome</title>", LLMWrongAPI),
         (b"Welcome", LLMTruncated),

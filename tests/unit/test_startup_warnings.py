@@ -57,6 +57,12 @@ def test_other_base_urls_are_left_as_they_are(url: str, monkeypatch: pytest.Monk
     assert startup_warnings(loaded) == []
 
 
+def test_a_directory_in_place_of_the_file_is_reported() -> None:
+    Path(".env").mkdir()
+
+    assert startup_warnings(load_settings()) == [".env: is a directory, so that no settings are read from it."]
+
+
 def test_the_name_of_the_base_url_in_older_programs_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_BASE", "http://canary/v1")
     warning = "OPENAI_API_BASE is not a setting; did you mean OPENAI_BASE_URL?"

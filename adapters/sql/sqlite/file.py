@@ -6,8 +6,12 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Final
 
 from domain.errors import Unusable
+
+CHECK: Final = "check DATA_DIR or DATABASE_URL"
+"""The settings that name the file."""
 
 
 @contextmanager
@@ -21,7 +25,7 @@ def exclusive_lock(path: Path) -> Iterator[None]:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise Unusable(f"The folder {path.parent} cannot hold a database: {error.strerror}.") from error
+        raise Unusable(f"The folder {path.parent} cannot hold a database: {error.strerror}; {CHECK}.") from error
     try:
         _lock(lock, path)
         yield
@@ -33,9 +37,7 @@ def _lock(lock: int, path: Path) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        raise Unusable(
-            f"Another process uses the database {path}; SQLite serves one process, several need PostgreSQL."
-        ) from error
+        raise Unusable(f"Another process uses the database {path}; stop it, or set another DATA_DIR.") from error
 
 
 def schema_version(path: Path, max_check_bytes: int) -> str | None:
@@ -51,6 +53,8 @@ def schema_version(path: Path, max_check_bytes: int) -> str | None:
         if not path.exists() or path.stat().st_size == 0:
             _check_for_orphaned_log(path)
             return None
+        if path.is_dir():
+            raise Unusable(f"The database {path} is a directory; {CHECK}.")
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
             if path.stat().st_size <= max_check_bytes:
                 _check_integrity(path, connection)
@@ -59,7 +63,7 @@ def schema_version(path: Path, max_check_bytes: int) -> str | None:
         raise Unusable(f"The database {path} cannot be read: {error.strerror}.") from error
     except sqlite3.Error as error:
         if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
-            raise Unusable(f"The file {path} is not an SQLite database, or its header is damaged.") from error
+            raise Unusable(f"The file {path} is not an SQLite database, or its header is damaged; {CHECK}.") from error
         raise Unusable(f"The database {path} cannot be read: {error}.") from error
 
 
@@ -72,7 +76,7 @@ def create_file(path: Path) -> None:
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:
-        raise Unusable(f"The database {path} cannot be written to: {error.strerror}.") from error
+        raise Unusable(f"The database {path} cannot be written to: {error.strerror}; {CHECK}.") from error
 
 
 def _check_for_orphaned_log(path: Path) -> None:
@@ -92,6 +96,6 @@ def _read_version(path: Path, connection: sqlite3.Connection) -> str | None:
     if not tables:
         return None
     if "alembic_version" not in tables:
-        raise Unusable(f"The file {path} is the database of another program.")
+        raise Unusable(f"The file {path} is the database of another program; {CHECK}.")
     versions = connection.execute("SELECT version_num FROM alembic_version").fetchall()
     return str(versions[0][0]) if versions else ""
