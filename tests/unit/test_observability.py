@@ -1,5 +1,7 @@
 """Logging to a closed pipe."""
 
+import io
+import json
 import logging
 import os
 from collections.abc import Iterator
@@ -9,6 +11,7 @@ from typing import TextIO
 import pytest
 import structlog
 
+from adapters.error_translation import foreign_error
 from entrypoints.observability import configure_logging
 
 
@@ -43,3 +46,18 @@ def test_a_line_that_cannot_be_written_is_dropped(broken_pipe: TextIO) -> None:
 
     structlog.get_logger().info("first")
     structlog.get_logger().info("second")
+
+
+@pytest.mark.usefixtures("restored_logging")
+def test_a_foreign_error_is_logged_with_what_it_stands_for_and_no_other_message() -> None:
+    log = io.StringIO()
+    with redirect_stderr(log):
+        configure_logging(debug=False)
+    error = ValueError("canary")
+    error.__cause__ = foreign_error(ConnectionRefusedError(111, "canary"))
+
+    structlog.get_logger().warning("failed", exc_info=error)
+
+    links = [(link["type"], link.get("of")) for link in json.loads(log.getvalue())["exception"]]
+    assert links == [("ValueError", None), ("ForeignError", "builtins.ConnectionRefusedError [Errno 111]")]
+    assert "canary" not in log.getvalue()
