@@ -131,7 +131,10 @@ def _explain(error: Exception, options: Options) -> str:
         )
     if isinstance(error, OSError) and error.filename:
         return f"Mem0 cannot use {error.filename}: {error.strerror}."
-    return f"Mem0 cannot be set up with this configuration, or cannot reach its store: {type(error).__qualname__}."
+    return (
+        f"Mem0 cannot be set up with this configuration, or cannot reach its store: {type(error).__qualname__}; "
+        "check MEM0_VECTOR_STORE and MEM0_CONFIG_FILE."
+    )
 
 
 def _prepare(options: Options) -> PreparedMem0:

@@ -31,7 +31,7 @@ def vector_store_section(store_url: str | None, directory: Path) -> Mapping[str,
         url = urlsplit(store_url)
         port = url.port
     except ValueError:
-        raise Unusable("The URL of Mem0's store is malformed.") from None
+        raise Unusable("MEM0_VECTOR_STORE is not a valid URL.") from None
     if url.scheme in ("postgresql", "postgres"):
         # Mem0's approximate index finds the nearest vectors of all users, then filters by user, which may leave none.
         # Without it, each user's few vectors are found by the index that `prepare` creates, and compared exactly.
@@ -47,7 +47,7 @@ def vector_store_section(store_url: str | None, directory: Path) -> Mapping[str,
             return {"provider": "qdrant", "config": {**common, **address}}
         server = {"host": host, "port": port, "https": url.scheme == "https"}
         return {"provider": "qdrant", "config": {**common, **server}}
-    raise Unusable("Mem0's store must be a postgresql://, http:// or https:// URL, or empty.")
+    raise Unusable("MEM0_VECTOR_STORE must be a postgresql://, http:// or https:// URL, or empty.")
 
 
 def _with_timeouts(store_url: str) -> str:

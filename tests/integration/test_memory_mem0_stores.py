@@ -155,6 +155,7 @@ async def test_an_unreachable_store_is_explained_without_secrets(
             pass
 
     assert SECRET not in str(error.value)
+    assert "MEM0_VECTOR_STORE" in str(error.value)
 
 
 # Embedders and stores
