@@ -145,10 +145,10 @@ async def test_a_live_check_reports_each_failure_in_a_line_without_the_key(forks
         )
     assert status == 3
     failures = {line.split()[0]: line for line in output.splitlines() if " failed: " in line}
-    assert list(failures) == ["model", "history", "embedder"], output
+    assert list(failures) == ["model", "history", "memory"], output
     assert "401" in failures["model"]
     assert "is not an SQLite database" in failures["history"]
-    assert "401" in failures["embedder"]
+    assert "401" in failures["memory"]
     assert SECRET not in output
     assert "Traceback" not in output
 
