@@ -89,8 +89,10 @@ class ContextWindow:
         Raises:
             ContextTooLong: Instructions and message alone exceed the budget, even if they are greatly overestimated.
         """
-        required = required_tokens(instructions, message, self.estimate)
-        if required > self._context_tokens * TOLERANCE:
+        limit = self._context_tokens * TOLERANCE
+        required = required_tokens(instructions, message)
+        # What was learned may count a long prompt that the service adds by itself, so both must exceed the limit.
+        if required > limit and required_tokens(instructions, message, self.estimate) > limit:
             raise ContextTooLong(
                 f"Instructions and message take about {required} tokens; the limit is {self._context_tokens}."
             )

@@ -231,6 +231,18 @@ def test_a_message_that_is_greatly_overestimated_is_admitted() -> None:
         window.admit("", "1" * 3_000)
 
 
+def test_a_long_message_is_admitted_although_the_service_counts_a_prompt_of_its_own() -> None:
+    window = ContextWindow(8_000, MAX_TOKENS, Observed())
+    attempt = window.first(parts(turns=3))
+    for _ in range(3):
+        counted = sum(window.estimate(message.text) for message in attempt.messages) + 1_000
+        window.accepted(attempt, Usage(counted, 10))
+    message = "one two three four " * 1_700
+    assert window.estimate(message) > 16_000
+
+    window.admit("Be brief.", message)
+
+
 def test_older_turns_are_left_out_before_the_reply_limit_is_lowered_below_a_quarter_of_the_window() -> None:
     model = Model(window=4_096)
 

@@ -9,6 +9,8 @@ from adapters.openai_api.parameters import Accepted, adapted
 from adapters.openai_api.refusal import Refusal
 
 SIZE = 1024 * 1024
+MAX_SECONDS = 3.0
+"""Far above the time taken, 0.2 s. With searches that backtrack, these bodies took more than 8 s."""
 
 
 @pytest.mark.parametrize(
@@ -27,14 +29,14 @@ SIZE = 1024 * 1024
 def test_a_hostile_body_does_not_block_the_event_loop(body: object) -> None:
     started = time.perf_counter()
     from_event(body)
-    assert time.perf_counter() - started < 0.7
+    assert time.perf_counter() - started < MAX_SECONDS
 
 
 def test_a_hostile_parameter_does_not_block_the_event_loop() -> None:
     form, refusal = Accepted(0.7, 1000), Refusal.parse({"param": "messages" + "." * 60_000}, 400)
     started = time.perf_counter()
     adapted(form, refusal, form.parameters(), has_system=True)
-    assert time.perf_counter() - started < 0.7
+    assert time.perf_counter() - started < MAX_SECONDS
 
 
 @pytest.mark.parametrize("prefix", ["&#", "<a> &#", "max_tokens must be less than ", "retry in "])
