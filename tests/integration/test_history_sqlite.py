@@ -459,7 +459,10 @@ async def test_a_full_disk_fails_writes_but_not_reads_until_there_is_room_again(
 
 
 async def test_a_second_database_on_the_file_is_refused(database: SQLiteDatabase, path: Path) -> None:
-    expected = f"Another process uses the database {path}; stop it, or set another DATA_DIR."
+    expected = (
+        f"Another process uses the database {path}; stop it, or set another DATA_DIR. "
+        "SQLite serves one process, and PostgreSQL is not supported yet."
+    )
     with pytest.raises(Unusable, match="^" + re.escape(expected) + "$"):
         await SQLiteDatabase(f"sqlite:///{path}").open()
 

@@ -239,8 +239,9 @@ async def test_the_new_connection_is_not_another_stale_one_of_the_pool(open_llm:
             for _ in range(pooled):
                 tasks.start_soon(deltas_of, llm)
         assert server.connections == pooled
+        sent = len(server.requests)  # more than eight if a slow call found a fast one's connection, and was repeated
         assert ["Hi"] == await deltas_of(llm)
-        assert (server.connections, len(server.requests)) == (pooled + 1, pooled + 2)
+        assert (server.connections, len(server.requests)) == (pooled + 1, sent + 2)
 
 
 @pytest.mark.parametrize("ending", [close, reset])

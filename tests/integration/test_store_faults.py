@@ -436,7 +436,7 @@ def test_a_damaged_database_is_refused_with_one_sentence_and_left_unchanged(tmp_
 
 
 @pytest.mark.row("S11")
-async def test_a_second_service_on_the_same_file_refuses_to_start_and_recommends_postgresql(tmp_path: Path) -> None:
+async def test_a_second_service_on_the_same_file_refuses_to_start_and_says_why(tmp_path: Path) -> None:
     url = url_of(tmp_path / "chat.db")
     async with service_process(directory=tmp_path, OPENAI_API_KEY="sk-canary", DATABASE_URL=url) as first:
         second = await asyncio.to_thread(_start_and_fail, tmp_path)

@@ -37,7 +37,10 @@ def _lock(lock: int, path: Path) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        raise Unusable(f"Another process uses the database {path}; stop it, or set another DATA_DIR.") from error
+        raise Unusable(
+            f"Another process uses the database {path}; stop it, or set another DATA_DIR. "
+            "SQLite serves one process, and PostgreSQL is not supported yet."
+        ) from error
 
 
 def schema_version(path: Path, max_check_bytes: int) -> str | None:
