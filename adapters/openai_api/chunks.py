@@ -12,6 +12,7 @@ from adapters.openai_api.finish_reasons import FAILED, UNKNOWN, map_reason
 from adapters.openai_api.json_value import load_json
 from adapters.openai_api.message_text import reasoning_of, text_of
 from adapters.openai_api.numbers import parse_count, parse_number
+from adapters.openai_api.stream import is_done
 from adapters.openai_api.think_block import ThinkBlockFilter
 from application.ports.llm import LLMFailed, LLMInvalid, LLMTruncated
 from domain.conversation import Usage
@@ -20,6 +21,10 @@ _NOT_TEXT: Final = re.compile("[\0\ud800-\udfff]")
 _ERROR_KEYS: Final = frozenset({"message", "detail", "details", "msg", "error_message", "error_msg", "errors"})
 _NO_INDEX: Final = -1
 _INVALID: Final = object()
+
+
+class EndOfReply(Exception):
+    """The service marked the end of the reply by `[DONE]`."""
 
 
 class ChunkReader:
@@ -55,6 +60,7 @@ class ChunkReader:
         """Read the chunk in an event, and add its text to `deltas`. `chunk`: the event is already parsed.
 
         Raises:
+            EndOfReply: It is the mark of the end.
             LLMInvalid: The event holds no chunk.
             LLMError: It holds an error of the service.
         """
@@ -68,6 +74,7 @@ class ChunkReader:
             return
         error = chunk.get("error")
         if error or name == b"error":
+            self._take_failure(chunk)
             raise errors.from_event(chunk, self.status)
         choices = chunk.get("choices")
         if choices:
@@ -104,10 +111,17 @@ class ChunkReader:
                 self.take(name, event, deltas, chunk)
         elif name == b"error":
             raise errors.from_event(event.decode(errors="replace"), self.status)
+        elif value is _INVALID and is_done(event):
+            raise EndOfReply
         elif value is _INVALID:
             raise LLMInvalid("The model's service sent a chunk that is not JSON.")
         elif value is not None:
             raise TypeError("neither an object nor a list of them")
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the reply has a finish reason that is known and no failure, and no text came after it."""
+        return not self.late_texts and map_reason(self.reason) not in (FAILED, UNKNOWN)
 
     def end(self, deltas: list[str], *, marked: bool) -> str:
         """Return the finish reason, now that nothing follows. `marked`: the service marked the end by other means.
@@ -154,9 +168,17 @@ class ChunkReader:
         self._highest_index = number if counts else float("inf")
         return counts or number == parse_number(self._index)
 
+    def _take_failure(self, chunk: Mapping[str, Any]) -> None:
+        """Take the finish reason in the chunk of an error if it means a failure. It replaces an earlier one."""
+        choices = chunk.get("choices")
+        for choice in choices if isinstance(choices, list) else ():
+            if isinstance(choice, dict) and map_reason(choice.get("finish_reason")) == FAILED:
+                self.reason = choice["finish_reason"]
+
     def _unusual_text(self, choice: Mapping[str, Any], delta: Mapping[str, Any], *, whole: bool) -> str:
         """Return the text of a choice that is not plain content. `whole`: it may be that of the complete reply."""
         if error := choice.get("error"):
+            self._take_failure({"choices": [choice]})
             raise errors.from_event(error, self.status)
         text, reasoning = text_of(delta) or text_of({"content": choice.get("text")}), reasoning_of(delta)
         message = choice.get("message")

@@ -8,10 +8,10 @@ import aiohttp
 
 from adapters.openai_api import errors
 from adapters.openai_api.body import BodyDecoder, Decoder
-from adapters.openai_api.chunks import ChunkReader
+from adapters.openai_api.chunks import ChunkReader, EndOfReply
 from adapters.openai_api.delta_cache import DeltaCache
 from adapters.openai_api.idle_timeout import IdleTimeout
-from application.ports.llm import LLMError, LLMInvalid, Reply
+from application.ports.llm import LLMContentRefused, LLMError, LLMInvalid, Reply
 from domain.conversation import Usage
 from domain.errors import OutputLimit
 
@@ -100,14 +100,13 @@ class OpenAIReply(Reply):
             self._chunks.status = 200
         try:
             for name, event in self._decoder.feed(data) if data else self._decoder.finish():
-                if event == b"[DONE]":
-                    self._end(deltas, marked=True)
-                    return
                 self._chunks.take(name, event, deltas)
+        except EndOfReply:
+            self._end(deltas, marked=True)
         except (LLMInvalid, OutputLimit) as failure:
             self._break_off(failure, deltas)
         except LLMError as failure:
-            self._fail(failure, deltas)
+            self._take_error(failure, deltas)
         except (AttributeError, LookupError, TypeError, ValueError):
             self._break_off(LLMInvalid("The model's service sent a chunk of an unknown shape."), deltas)
         else:
@@ -133,6 +132,14 @@ class OpenAIReply(Reply):
             self._fail(failure, deltas)
         else:
             self._end(deltas, marked=True)
+
+    def _take_error(self, failure: LLMError, deltas: list[str]) -> None:
+        """Fail, unless the reply was complete and the error does not withdraw it. Then it is only noted."""
+        if self._chunks.is_complete and not isinstance(failure, LLMContentRefused):
+            self._chunks.notes.append(f"{failure.code} after the finish reason")
+            self._end(deltas, marked=True)
+        else:
+            self._fail(failure, deltas)
 
     def _fail(self, failure: LLMError | OutputLimit, deltas: list[str]) -> None:
         self._chunks.flush(deltas)

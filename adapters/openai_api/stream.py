@@ -11,6 +11,11 @@ Event = tuple[bytes, bytes]
 _BOM: Final = b"\xef\xbb\xbf"
 
 
+def is_done(data: bytes) -> bool:
+    """Whether the data of an event is the mark of the end, however a service spells it."""
+    return data.strip().upper() == b"[DONE]"
+
+
 class EventDecoder:
     """Decodes a stream of server-sent events, however its bytes are split.
 
@@ -103,6 +108,6 @@ class EventDecoder:
 
 def _is_whole(data: bytes) -> bool:
     try:
-        return data == b"[DONE]" or isinstance(load_json(data), dict)
+        return is_done(data) or isinstance(load_json(data), dict)
     except ValueError:
         return False

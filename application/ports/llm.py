@@ -152,8 +152,9 @@ class Reply(Protocol):
     surrogates, which no store accepts, are replaced or left out. Iteration ends only after the model has finished;
     `finish_reason` is set from then on: `stop`, `length`, `content_filter`, `tool_calls`, or `unknown` if the provider
     does not say why the reply ended or uses a word of its own. `notes` are remarks about an unusual reply for the
-    operator, without any text of the user; they are complete when iteration ends. `usage` is None until the provider
-    has reported it, and can be read even after an error.
+    operator, without any text of the user; they are complete when iteration ends. An error after a finish reason, with
+    no text in between, is such a remark: the reply is complete. `usage` is None until the provider has reported it, and
+    can be read even after an error.
 
     Raises while iterating:
         LLMError: the reply was cut short. Deltas received before stay valid.

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from adapters.openai_api.delta_cache import DeltaCache
 from adapters.openai_api.reply import OpenAIReply
 from application.ports.llm import (
+    LLMContentRefused,
     LLMContextTooLong,
     LLMDisconnected,
     LLMError,
@@ -238,7 +239,16 @@ FAILURES = {
     "detail": (event({"detail": "Internal Server Error"}), LLMFailed),
     "bare JSON": (b'{"error": {"code": 429}}\n', LLMRateLimited),
     "bare JSON without an end of line": (b'{"error": {"code": 429}}', LLMRateLimited),
-    "error after a finish reason": (end("stop") + event({"error": {"code": 429}}), LLMRateLimited),
+    "error that withdraws the reply": (end("stop") + event({"error": {"code": "content_filter"}}), LLMContentRefused),
+    "error that replaces the finish reason": (
+        end("stop") + event({"error": {"code": 429}, "choices": [{"finish_reason": "error", "delta": {}}]}),
+        LLMRateLimited,
+    ),
+    "error in a choice that replaces the finish reason": (
+        end("stop") + choice("error", error={"code": 429}),
+        LLMRateLimited,
+    ),
+    "error after an unknown finish reason": (end("null") + event({"error": {"code": 429}}), LLMRateLimited),
     "not JSON": (b"data: {not json\n\n", LLMInvalid),
     "not a chunk": (b"data: [1]\n\n", LLMInvalid),
     "content of another type": (delta(5), LLMInvalid),
@@ -249,6 +259,44 @@ FAILURES = {
 def test_a_failure_keeps_the_text_so_far(body: bytes, failure: type[LLMError]) -> None:
     assert read(delta("Hel") + body) == Read("Hel", "", failure=failure)
     assert read(delta("Hel"), body) == Read("Hel", "", failure=failure)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        event({"error": {"code": 429, "message": "slow down"}}),
+        event({"error": {"code": 502, "message": "Provider disconnected"}, "choices": []}),
+        event({"error": {"message": "usage callback failed"}, "choices": [{"finish_reason": "stop", "delta": {}}]}),
+        choice("stop", error={"code": 500}),
+        b"event: error\ndata: broken\n\n",
+        b'{"error": {"code": 429}}\n',
+    ],
+)
+@pytest.mark.parametrize("reply", [delta("Hello", "stop"), delta("Hello") + end("stop")])
+def test_an_error_after_the_finish_reason_is_noted_and_does_not_fail_the_complete_reply(
+    reply: bytes, error: bytes
+) -> None:
+    result = read(reply + error + DONE)
+    assert result == read(reply, error)
+    (note,) = result.notes
+    assert note.endswith(" after the finish reason")
+    assert (result.text, result.finish_reason, result.failure) == ("Hello", "stop", None)
+
+
+def test_an_error_is_a_failure_if_finish_reasons_do_not_mark_the_end() -> None:
+    body = delta("Hel", "stop") + delta("lo", "stop") + event({"error": {"code": 429}})
+    assert read(body) == Read("Hello", "", failure=LLMRateLimited)
+
+
+@pytest.mark.parametrize(
+    "mark", ["data: [DONE]", "data:[DONE]", "data: [DONE] ", "data: [DONE]\t ", "data:  [DONE]", "data: [done]"]
+)
+@pytest.mark.parametrize("line_end", ["\n\n", "\r\n\r\n", "\n", ""])
+def test_the_mark_of_the_end_may_have_white_space_and_any_case(mark: str, line_end: str) -> None:
+    done = (mark + line_end).encode()
+    assert read(delta("Hello") + done) == Read("Hello", "unknown", notes=("no finish reason",))
+    assert read(delta("Hello"), done) == Read("Hello", "unknown", notes=("no finish reason",))
+    assert read(delta("Hello") + end() + done) == HELLO
 
 
 @pytest.mark.parametrize(
