@@ -16,7 +16,7 @@ import httpx2
 import openai
 
 from adapters.error_translation import ForeignError, exception_chain, foreign_error
-from adapters.openai_api.classification import NOT_A_CHAT, REPEATABLE, classify
+from adapters.openai_api.classification import NOT_A_CHAT, classify, is_repeatable
 from adapters.openai_api.http_client import ConnectError
 from adapters.openai_api.network_causes import hint, is_lasting, network_cause
 from adapters.openai_api.refusal import Refusal
@@ -28,7 +28,6 @@ from application.ports.llm import (
     LLMIdle,
     LLMInvalid,
     LLMNotConnectable,
-    LLMRateLimited,
     LLMRedirected,
     LLMTimeout,
     LLMUnreachable,
@@ -128,17 +127,20 @@ def translation_of(foreign: type[BaseException]) -> Translation:
 
 def from_status(error: openai.APIStatusError) -> LLMError:
     """Translate a response whose status is not 2xx."""
-    status, headers = error.status_code, error.response.headers
+    status, headers, url = error.status_code, error.response.headers, str(error.request.url)
     refusal = refusal_of(error)
     now = datetime.now(UTC)
     retry_after = parse_retry_after(headers, now)
     failure = classify(refusal, retry_after)
-    if retry_after is None and status == 429:
-        retry_after = _wait_in_body(refusal) or parse_rate_limit_reset(headers, now)
+    facts = response_facts(status, headers, url)
+    if retry_after is None and failure.retryable:
+        retry_after = _wait_in_body(refusal)
+        if retry_after is None and status == 429:
+            retry_after = parse_rate_limit_reset(headers, now)
     failure.retry_after = retry_after
     if type(failure) in (LLMFailed, LLMTimeout):
-        failure.repeatable = status in REPEATABLE
-    failure.__cause__ = RefusedByService(error, refusal, response_facts(status, headers, str(error.request.url)))
+        failure.repeatable = is_repeatable(refusal)
+    failure.__cause__ = RefusedByService(error, refusal, facts)
     return failure
 
 
@@ -152,7 +154,7 @@ def from_event(error: object, status: int | None = None) -> LLMError:
     refusal = Refusal.parse(error, status)
     failure = classify(refusal)
     failure.repeatable = False
-    failure.retry_after = _wait_in_body(refusal) if isinstance(failure, LLMRateLimited) else None
+    failure.retry_after = _wait_in_body(refusal) if failure.retryable else None
     failure.__cause__ = RefusedByService(None, refusal, {})
     return failure
 

@@ -16,8 +16,31 @@ _MESSAGE_KEYS: Final = (
     *("message", "msg", "error_msg", "status_msg", "errormessage", "error_message"),
     *("error", "detail", "title", "description", "errors"),
 )
+_ENVELOPES: Final = frozenset({"body", "request", "data", "payload", "query", "json"})
+"""Names of the whole request, in the paths of its fields."""
+
 _CODE: Final = re.compile(r"[\w.:/-]{1,100}")
 """What tells a code from a sentence; some services have both under the same key."""
+
+PROMPT_FIELDS: Final = frozenset(
+    {
+        "messages",
+        "message",
+        "prompt",
+        "prompts",
+        "input",
+        "inputs",
+        "content",
+        "contents",
+        "text",
+        "system",
+        "conversation",
+    }
+)
+"""Fields of a request that hold its text, in any dialect."""
+
+_NOTHING: Final = frozenset({"", "none", "null"})
+"""Names that stand for none. LiteLLM writes Python's `None` as text."""
 
 _MARKUP: Final = re.compile(r"<(script|style)\b.*?(?:</\1\s*>|\Z)|<[^<>]{0,1000}>", re.I | re.S)
 _MAX_MESSAGES: Final = 5
@@ -57,6 +80,16 @@ class Refusal:
     keys: frozenset[str] = frozenset()
     is_page: bool = False
 
+    @property
+    def named_fields(self) -> frozenset[str]:
+        """The first names in `parameters`: those of fields of the request, in lower case."""
+        paths = (re.findall(r"[a-z]\w*", path.lower()) for path in self.parameters)
+        return frozenset(next((name for name in names if name not in _ENVELOPES), "") for names in paths) - {""}
+
+    def may_concern(self, fields: frozenset[str]) -> bool:
+        """Whether it names one of `fields`, or no field at all."""
+        return not self.named_fields or not fields.isdisjoint(self.named_fields)
+
     @classmethod
     def parse(cls, body: object, status: int | None = None) -> Self:
         """Read the error in `body`: parsed JSON of any shape, or text that may be JSON or HTML.
@@ -73,7 +106,9 @@ class Refusal:
         found = list(_fields(body))
         codes = [_text(value) for key, value in found if key in _CODE_KEYS and _is_code(value)]
         types = [_text(value) for key, value in found if key in _TYPE_KEYS and _is_code(value)]
-        types = [name for name in types if name != "error"]  # of Anthropic's envelope
+        types = [
+            name for name in types if name.lower() not in ("error", *_NOTHING)
+        ]  # the former of Anthropic's envelope
         return cls(
             _status(status, codes),
             code=next((code for code in codes if not code.isdigit()), next(iter(codes), "")),
@@ -131,7 +166,7 @@ def _messages(found: list[tuple[str, Any]]) -> list[str]:
 
 def _parameters(found: list[tuple[str, Any]]) -> Iterator[str]:
     for key, value in found:
-        if key in _PARAM_KEYS and isinstance(value, str):
+        if key in _PARAM_KEYS and isinstance(value, str) and value.lower() not in _NOTHING:
             yield value[:_MAX_NAME_CHARS]
         elif key == "loc" and isinstance(value, list):
             yield ".".join(str(part) for part in value if part not in ("body", "query"))[:_MAX_NAME_CHARS]

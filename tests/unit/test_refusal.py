@@ -47,5 +47,29 @@ def test_a_number_with_thousands_of_digits_is_only_text(prefix: str) -> None:
     )
 
 
+def test_none_as_a_text_is_no_name() -> None:
+    body = {"error": {"message": "Unsupported value: 'temperature'", "type": "None", "param": "None", "code": "400"}}
+    refusal, form = Refusal.parse(body, 400), Accepted(0.7, 1000)
+    assert (refusal.type, refusal.parameters, refusal.codes) == ("", (), frozenset({"400"}))
+    assert adapted(form, refusal, form.parameters(), has_system=True) == Accepted(None, 1000)
+
+
+@pytest.mark.parametrize(
+    ("body", "fields"),
+    [
+        ({"param": "messages[3].content"}, {"messages"}),
+        ({"param": "/messages/0/content"}, {"messages"}),
+        ({"param": "messages[2] assistant content must contain at least one part"}, {"messages"}),
+        ({"detail": [{"loc": ["body", "messages", 0, "content"]}, {"loc": ["body", "Model"]}]}, {"messages", "model"}),
+        ({"details": [{"fieldViolations": [{"field": "contents[0].parts"}]}]}, {"contents"}),
+        ({"param": "422"}, set()),
+        ({"param": "body"}, set()),
+        ({"param": None}, set()),
+    ],
+)
+def test_the_fields_of_the_request_are_read_from_paths_in_any_notation(body: object, fields: set[str]) -> None:
+    assert Refusal.parse(body, 400).named_fields == fields
+
+
 def test_text_after_an_unclosed_script_is_not_visible() -> None:
     assert Refusal.parse("<html><h1>Bad gateway</h1><script>var a = 1;", 502).message == "Bad gateway"
