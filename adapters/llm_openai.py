@@ -149,7 +149,8 @@ class LLMOpenAI(LLM):
                         form, failure = next_form, None
                         tried.add(form)
             except errors.FOREIGN_ERRORS as error:
-                failure = errors.from_exception(error, streaming=False)
+                may_lack_tls = self._service.may_lack_tls
+                failure = errors.from_exception(error, streaming=False, may_lack_tls=may_lack_tls)
             else:
                 if form is not known:
                     self._parameters.learn(known, form)

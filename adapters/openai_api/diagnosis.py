@@ -7,8 +7,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from adapters.error_translation import ForeignError
 from adapters.openai_api.errors import RefusedByService
-from adapters.openai_api.http_client import BadProxyURL, proxy_for
 from adapters.openai_api.redaction import Redactor
+from adapters.proxies import BadProxyURL, proxy_for
 from application.ports.llm import LLMError
 from domain.conversation import Message
 

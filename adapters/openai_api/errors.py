@@ -20,6 +20,7 @@ from adapters.openai_api.classification import NOT_A_CHAT, classify, is_repeatab
 from adapters.openai_api.http_client import ConnectError
 from adapters.openai_api.network_causes import hint, is_lasting, network_cause
 from adapters.openai_api.refusal import Refusal
+from adapters.proxies import BadProxyURL
 from adapters.retry_after import find_wait, parse_duration, parse_rate_limit_reset, parse_retry_after
 from application.ports.llm import (
     LLMDisconnected,
@@ -54,6 +55,7 @@ REDIRECTED: Final = Translation(LLMRedirected, LLMRedirected)
 FAILED: Final = Translation(LLMFailed, LLMFailed)
 
 ERROR_MAP: Final[Mapping[type[Exception], Translation]] = {
+    BadProxyURL: NOT_CONNECTED,
     ConnectError: NOT_CONNECTED,
     aiohttp.ClientConnectorError: NOT_CONNECTED,
     aiohttp.ClientHttpProxyError: NOT_CONNECTED,
@@ -105,15 +107,14 @@ _LIBRARIES: Final = ("adapters", "aiohttp", "httpx2", "openai")
 """Top-level packages whose errors decide over others in the same chain, the most reliable first."""
 
 
-def from_exception(error: Exception, *, streaming: bool) -> LLMError:
-    """Translate an exception of a library."""
+def from_exception(error: Exception, *, streaming: bool, may_lack_tls: bool = False) -> LLMError:
+    """Translate an exception of a library. `may_lack_tls`: the request was sent to the service without TLS."""
     translation = translation_of(type(_most_reliable(error)))
     cause = network_cause(error)
     kind = translation.streaming if streaming else translation.waiting
-    told = hint(cause) if kind is LLMUnreachable else None
-    if kind is LLMUnreachable and is_lasting(error, cause):
+    if not streaming and is_lasting(error, cause):
         kind = LLMNotConnectable
-    failure = kind(told)
+    failure = kind(None if streaming else hint(error, cause, may_lack_tls=may_lack_tls))
     failure.repeatable = translation.repeatable and not streaming
     failure.diagnosis = cause
     failure.__cause__ = foreign_error(error)

@@ -5,27 +5,16 @@ import ssl
 from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any, Final
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.request import getproxies
 from weakref import WeakSet
 
 import aiohttp
 import httpx2
 from aiohttp.connector import Connection
 
-_PORTS: Final = {"http": 80, "https": 443}
-
 
 class ConnectError(Exception):
     """There is no connection to the service, so nothing was sent."""
-
-
-class BadProxyURL(ConnectError):
-    """The environment names a proxy that is not the URL of an HTTP proxy. `scheme` is empty if it is no URL at all."""
-
-    def __init__(self, scheme: str = "") -> None:
-        super().__init__()
-        self.scheme = scheme
 
 
 class HttpClient:
@@ -137,30 +126,3 @@ def tls_context(url: str) -> ssl.SSLContext | None:
     """
     encrypted = any(each.lower().startswith("https:") for each in (url, *getproxies().values()))
     return httpx2.create_ssl_context() if encrypted else None
-
-
-def proxy_for(url: str) -> str | None:
-    """Return the proxy that `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` name for `url`.
-
-    aiohttp's own `trust_env` looks at each request, in a thread, knows no `ALL_PROXY`, and refuses to send our
-    credentials if `~/.netrc` has others.
-
-    Raises:
-        BadProxyURL: It is not the URL of an HTTP proxy.
-    """
-    target, proxies = urlsplit(url), getproxies()
-    host = target.hostname or ""
-    if proxy_bypass(host) or proxy_bypass(f"{host}:{target.port or _PORTS.get(target.scheme)}"):
-        return None
-    named = proxies.get(target.scheme) or proxies.get("all")
-    if not named:
-        return None
-    proxy = named if "://" in named else f"http://{named}"
-    try:
-        parts = urlsplit(proxy)
-        valid = parts.scheme in _PORTS and parts.hostname and parts.port != 0
-    except ValueError:
-        raise BadProxyURL from None
-    if not valid:
-        raise BadProxyURL(parts.scheme)
-    return proxy

@@ -7,12 +7,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import aiohttp
+import aiohttp.http_exceptions
 
 from adapters.error_translation import exception_chain
-from adapters.openai_api.classification import CHECK_PROXY, PROXY_AUTH_REQUIRED, PROXY_REFUSED
-from adapters.openai_api.http_client import BadProxyURL, ConnectError
+from adapters.openai_api.classification import CHECK_PROXY, CHECK_SCHEME, PROXY_AUTH_REQUIRED, PROXY_REFUSED
+from adapters.openai_api.http_client import ConnectError
+from adapters.openai_api.tls_failures import NO_TLS, REJECTED, lasting_failure
+from adapters.proxies import BadProxyURL
+
+_TLS_ALERT: Final = "b'\\x15"
+"""The beginning of a TLS alert, as aiohttp quotes what it received instead of a status line."""
 
 _UNREACHABLE: Final = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTDOWN})
+
+_TLS_REQUIRED: Final = "required"
+"""Detail of the failure of a request without TLS to a service that requires it."""
 
 _HINTS: Final[Mapping[str, str]] = {
     "dns": "The host name of the model's service cannot be resolved: check OPENAI_BASE_URL.",
@@ -20,16 +29,24 @@ _HINTS: Final[Mapping[str, str]] = {
     "no route": "There is no route to the model's service: check the host of OPENAI_BASE_URL.",
     "connect timeout": "No connection to the model's service in time: check scheme, host and port of OPENAI_BASE_URL.",
     "certificate": "The certificate of the model's service is not trusted: check SSL_CERT_FILE or OPENAI_BASE_URL.",
-    "tls": "A TLS connection to the model's service failed: check whether OPENAI_BASE_URL is http or https.",
+    "tls": "The TLS connection to the model's service failed.",
     "proxy": f"The proxy does not connect to the model's service: {CHECK_PROXY}.",
 }
 """What to tell the client, by cause."""
 
+_TLS_HINTS: Final[Mapping[str | None, str]] = {
+    _TLS_REQUIRED: f"The model's service, or the proxy, requires TLS: {CHECK_SCHEME}.",
+    NO_TLS: f"The model's service does not use TLS: {CHECK_SCHEME}.",
+    REJECTED: "The model's service and this chatbot do not agree on a TLS connection: check the host of "
+    "OPENAI_BASE_URL, and which versions of TLS and which certificates the service accepts.",
+}
+
+_CLOSED_HINT: Final = f"The model's service closed the connection without a response: {CHECK_SCHEME}."
+
 
 def network_cause(error: BaseException) -> Mapping[str, str | int]:
     """Return the `cause` of a connection's failure, with what is known about it. No text of the peer is part of it."""
-    # Innermost first: aiohttp's errors are of the same classes as those that they wrap, without their details.
-    links = [inner for link in exception_chain(error) for inner in (link, *_wrapped(link))][::-1]
+    links = _links(error)
     for link in links:
         if isinstance(link, BadProxyURL):
             problem = (
@@ -44,15 +61,44 @@ def network_cause(error: BaseException) -> Mapping[str, str | int]:
     return causes
 
 
-def hint(cause: Mapping[str, str | int]) -> str | None:
-    """Return the sentence for the client."""
-    return PROXY_REFUSED if cause.get("proxy_status") == PROXY_AUTH_REQUIRED else _HINTS.get(str(cause.get("cause")))
+def hint(error: BaseException, cause: Mapping[str, str | int], *, may_lack_tls: bool = False) -> str | None:
+    """Return the sentence for the client. `may_lack_tls`: the request was sent to the service without TLS."""
+    if cause.get("proxy_status") == PROXY_AUTH_REQUIRED:
+        return PROXY_REFUSED
+    name = str(cause.get("cause"))
+    if name in ("closed", "reset") and not isinstance(error, ConnectError):
+        return _CLOSED_HINT if may_lack_tls else None
+    return (_TLS_HINTS.get(_lasting_tls_failure(error)) if name == "tls" else None) or _HINTS.get(name)
 
 
 def is_lasting(error: BaseException, cause: Mapping[str, str | int]) -> bool:
     """Whether no connection will succeed before the operator changes something."""
-    is_bad_url = any(isinstance(link, BadProxyURL) for link in exception_chain(error))
-    return is_bad_url or cause.get("cause") == "certificate" or cause.get("proxy_status") == PROXY_AUTH_REQUIRED
+    if cause.get("proxy_status") == PROXY_AUTH_REQUIRED or _lasting_tls_failure(error) is not None:
+        return True
+    return any(isinstance(link, (BadProxyURL, ssl.SSLCertVerificationError)) for link in _links(error))
+
+
+def _lasting_tls_failure(error: BaseException) -> str | None:
+    for link in _links(error):
+        if isinstance(link, ssl.SSLError):
+            return lasting_failure(_reason(link))
+        if _requires_tls(link):
+            return _TLS_REQUIRED
+    return None
+
+
+def _reason(error: ssl.SSLError) -> str:
+    return getattr(error, "reason", None) or ""  # Python leaves it out if OpenSSL gave none
+
+
+def _requires_tls(link: BaseException) -> bool:
+    """Whether the peer sent a TLS alert instead of a status line."""
+    return isinstance(link, aiohttp.http_exceptions.BadStatusLine) and _TLS_ALERT in link.message
+
+
+def _links(error: BaseException) -> Sequence[BaseException]:
+    """Return the errors in a chain, innermost first: aiohttp's are of the classes that they wrap, without details."""
+    return [inner for link in exception_chain(error) for inner in (link, *_wrapped(link))][::-1]
 
 
 def _wrapped(error: BaseException) -> Iterator[BaseException]:
@@ -68,7 +114,10 @@ def _cause(links: Sequence[BaseException]) -> Mapping[str, str | int]:
             case ssl.SSLCertVerificationError():
                 return {"cause": "certificate", "cause_detail": link.verify_message or "not trusted"}
             case ssl.SSLError():
-                return {"cause": "tls", "cause_detail": link.reason or "failed"}
+                # In words: a long constant looks like a credential, and would be redacted.
+                return {"cause": "tls", "cause_detail": (_reason(link) or "failed").replace("_", " ").lower()}
+            case _ if _requires_tls(link):
+                return {"cause": "tls", "cause_detail": _TLS_REQUIRED}
             case socket.gaierror() | aiohttp.ClientConnectorDNSError():
                 return {"cause": "dns"}
             case ConnectionRefusedError():

@@ -6,7 +6,8 @@ import aiohttp
 import httpx2
 import openai
 
-from adapters.openai_api.http_client import HttpClient, proxy_for, tls_context
+from adapters.openai_api.http_client import HttpClient, tls_context
+from adapters.proxies import proxy_for
 
 _STREAM: Final[bool] = True
 """Makes the SDK return the response before its body has arrived, as the class that it is cast to."""
@@ -42,6 +43,8 @@ class ModelService:
         self._max_error_bytes = max_error_bytes
         self._tls_context = tls_context(base_url)
         self._http: HttpClient | None = None
+        self.may_lack_tls = False
+        """Requests are sent to the service, not to a proxy, without TLS, and it has not responded to any yet."""
 
     async def send(self, content: bytes) -> aiohttp.ClientResponse:
         """Send a request with this body; return when the head of a 2xx response has arrived.
@@ -52,6 +55,7 @@ class ModelService:
         """
         http = self._http or await self._open()
         response = await http.post(content)
+        self.may_lack_tls = False
         if not 200 <= response.status < 300:
             await self._raise_status_error(response)
         return response
@@ -68,11 +72,13 @@ class ModelService:
             headers = {name: value for name, value in request.headers.items() if name not in _SET_BY_AIOHTTP}
             if "api-version=" in self._query:  # Azure, which does not accept a key as a bearer token
                 headers["api-key"] = self._api_key
+            proxy = proxy_for(url)
+            self.may_lack_tls = url.startswith("http:") and proxy is None
             self._http = HttpClient(
                 url,
                 headers,
                 tls_context=self._tls_context,
-                proxy=proxy_for(url),
+                proxy=proxy,
                 connect_timeout=self._connect_timeout,
                 keep_alive=self._keep_alive,
             )

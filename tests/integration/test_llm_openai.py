@@ -148,7 +148,7 @@ async def test_a_failed_handshake_is_repeatable(open_llm: OpenLLM) -> None:
 
         async def hang_up(stream: anyio.abc.SocketStream) -> None:
             await stream.receive()
-            await stream.send(b"no TLS here\r\n")
+            await stream.send(b"\x15\x03\x03\x00\x02\x02\x50")  # the alert "internal error"
             await stream.aclose()
 
         tasks.start_soon(listener.serve, hang_up)

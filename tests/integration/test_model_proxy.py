@@ -161,7 +161,7 @@ async def test_a_service_without_tls_is_rejected(open_llm: OpenLLM) -> None:
         await call.left()
 
     async with RawServer(play) as server:
-        assert UNREACHABLE == await error_of(open_llm(f"https://localhost:{server.port}"))
+        assert NOT_CONNECTABLE == await error_of(open_llm(f"https://localhost:{server.port}"))
 
 
 @pytest.mark.usefixtures("trusted_authority")
@@ -443,15 +443,27 @@ async def no_tls(call: Call) -> None:
 
 
 @pytest.mark.usefixtures("trusted_authority")
-@pytest.mark.parametrize("play", [nothing, an_end, an_end_within_tls, no_tls])
+@pytest.mark.parametrize(
+    ("play", "error"),
+    [
+        (nothing, UNREACHABLE),
+        (an_end, UNREACHABLE),
+        (an_end_within_tls, UNREACHABLE),
+        (no_tls, NOT_CONNECTABLE),
+    ],
+)
 async def test_a_tls_proxy_that_fails_makes_the_service_unreachable(
-    open_llm: OpenLLM, server_context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch, play: Play
+    open_llm: OpenLLM,
+    server_context: ssl.SSLContext,
+    monkeypatch: pytest.MonkeyPatch,
+    play: Play,
+    error: tuple[type[LLMError], bool],
 ) -> None:
     # asyncio reports a failed TLS handshake within TLS to the loop's exception handler as well.
     asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
     async with RawServer(play, secure=server_context) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
-        assert UNREACHABLE == await error_of(open_llm("https://model.test/v1"))
+        assert error == await error_of(open_llm("https://model.test/v1"))
         await proxy.all_closed()
 
 

@@ -12,8 +12,9 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from adapters.openai_api.errors import from_exception
-from adapters.openai_api.http_client import BadProxyURL, ConnectError
+from adapters.openai_api.http_client import ConnectError
 from adapters.openai_api.network_causes import network_cause
+from adapters.proxies import BadProxyURL
 
 KEY = ConnectionKey("example.com", 443, True, True, None, None, None)
 
@@ -47,7 +48,7 @@ def proxy_answer(status: int) -> aiohttp.ClientHttpProxyError:
         (aiohttp.ClientConnectorCertificateError(KEY, certificate_error("self-signed certificate")),
          {"cause": "certificate", "cause_detail": "self-signed certificate"}, "SSL_CERT_FILE"),
         (aiohttp.ClientConnectorSSLError(KEY, tls_error("WRONG_VERSION_NUMBER")),
-         {"cause": "tls", "cause_detail": "WRONG_VERSION_NUMBER"}, "http or https"),
+         {"cause": "tls", "cause_detail": "wrong version number"}, "http or https"),
         (aiohttp.ClientProxyConnectionError(KEY, ConnectionRefusedError(111, "x")),
          {"cause": "proxy", "cause_detail": "refused"}, "NO_PROXY"),
         (proxy_answer(407), {"cause": "proxy", "proxy_status": 407}, "refused our credentials"),
