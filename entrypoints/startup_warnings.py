@@ -1,8 +1,11 @@
 """Warnings about settings that are valid but do not do what they seem to."""
 
+import ipaddress
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
+from adapters.proxies import BadProxyURL, proxy_for
 from entrypoints.env_file import ALIASES, unknown_key, values
 from entrypoints.setting_types import trimmed, without_endpoint
 from entrypoints.settings import Settings, environment
@@ -34,6 +37,7 @@ def startup_warnings(settings: Settings, env_file: Path = Path(".env")) -> list[
     base_url = trimmed(given.get("OPENAI_BASE_URL", ""))
     if base_url and without_endpoint(base_url) != base_url:
         sentences.append("OPENAI_BASE_URL: the endpoint's path at its end, e.g. /chat/completions, is ignored.")
+    sentences += local_model_behind_proxy(settings)
     sentences += _without_effect(settings)
     if settings.body_limit < settings.sufficient_body_bytes:
         sentences.append(
@@ -41,6 +45,34 @@ def startup_warnings(settings: Settings, env_file: Path = Path(".env")) -> list[
             f"{settings.sufficient_body_bytes}."
         )
     return sentences
+
+
+def local_model_behind_proxy(settings: Settings) -> list[str]:
+    """Return a sentence if a proxy receives the requests to a model's service that is on this machine or network."""
+    url = settings.openai_base_url or ""
+    host = urlsplit(url).hostname or ""
+    place = _place(host)
+    try:
+        proxy = proxy_for(url) if place else None
+    except BadProxyURL:
+        return []  # each request fails, and says why
+    if proxy is None:
+        return []
+    name = urlsplit(proxy).netloc.rpartition("@")[2]
+    return [f"OPENAI_BASE_URL: requests to {host} {place} go through the proxy {name}; add {host} to NO_PROXY."]
+
+
+def _place(host: str) -> str:
+    """Return where a host is if it is not on the Internet; empty if it may be. Names are not resolved."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return "on this machine"
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return "on this network" if host and "." not in host else ""
+    if address.is_loopback or address.is_unspecified:
+        return "on this machine"
+    return "on this network" if address.is_private or address.is_link_local else ""
 
 
 def _without_effect(settings: Settings) -> list[str]:

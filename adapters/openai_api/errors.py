@@ -19,6 +19,7 @@ from adapters.error_translation import ForeignError, exception_chain, foreign_er
 from adapters.openai_api.classification import NOT_A_CHAT, classify, is_repeatable
 from adapters.openai_api.http_client import ConnectError
 from adapters.openai_api.network_causes import hint, is_lasting, network_cause
+from adapters.openai_api.proxy_answers import proxy_answer
 from adapters.openai_api.refusal import Refusal
 from adapters.proxies import BadProxyURL
 from adapters.retry_after import find_wait, parse_duration, parse_rate_limit_reset, parse_retry_after
@@ -134,6 +135,9 @@ def from_status(error: openai.APIStatusError) -> LLMError:
     retry_after = parse_retry_after(headers, now)
     failure = classify(refusal, retry_after)
     facts = response_facts(status, headers, url)
+    if proxy := proxy_answer(refusal, headers, url):
+        failure = type(failure)(proxy.detail)
+        facts |= {"cause": "proxy", "cause_detail": proxy.cause_detail}
     if retry_after is None and failure.retryable:
         retry_after = _wait_in_body(refusal)
         if retry_after is None and status == 429:

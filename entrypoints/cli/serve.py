@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from domain.errors import Unusable
 from entrypoints.settings import Settings
+from entrypoints.startup_warnings import local_model_behind_proxy
 
 LOCAL_MODEL_NOTICE = """\
 Using the embedded model: a toy with 135 million parameters for trying things out. Expect fluent nonsense.
@@ -35,6 +36,8 @@ def serve(settings: Settings, *, local: bool = False) -> bool:
     with ExitStack() as stack:
         if local:
             settings = _with_local_model(settings, stack)
+            for sentence in local_model_behind_proxy(settings):
+                print(f"warning: {sentence}", file=sys.stderr)
             if not settings.leaves_room_for_messages:
                 raise Unusable("SYSTEM_PROMPT: leaves no room for messages within the embedded model's context")
         settings.require_model()

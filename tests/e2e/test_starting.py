@@ -277,6 +277,17 @@ async def test_a_system_prompt_that_exceeds_the_context_of_the_embedded_model_is
     assert _sentence(output) == "SYSTEM_PROMPT: leaves no room for messages within the embedded model's context"
 
 
+async def test_a_proxy_for_requests_to_the_embedded_model_is_reported(forks: Forks, tmp_path: Path) -> None:
+    _, output = await forks.run(
+        tmp_path, "serve", "--local", SYSTEM_PROMPT="Be brief. " * 600, HTTP_PROXY="http://us:canary@proxy.test:3128"
+    )
+    assert output.startswith(
+        "warning: OPENAI_BASE_URL: requests to 127.0.0.1 on this machine go through the proxy proxy.test:3128; "
+        "add 127.0.0.1 to NO_PROXY."
+    )
+    assert "canary" not in output
+
+
 async def test_a_certificate_file_that_is_missing_is_reported_in_one_line_by_uvicorn(tmp_path: Path) -> None:
     environment = {"OPENAI_API_KEY": SECRET, "SSL_CERT_FILE": "no-such-file.pem"}
     status, _, errors = await run(sys.executable, *UVICORN, directory=tmp_path, **environment)

@@ -392,6 +392,83 @@ async def test_a_proxy_that_refuses_a_plain_request_makes_the_service_unreachabl
         assert (LLMNotConnectable, False) == await error_of(open_llm("http://model.test/v1"))
 
 
+SQUID_PAGE = b"<html><head><title>ERROR: The requested URL could not be retrieved</title></head></html>"
+
+
+def answer_of_proxy(status: str, headers: str, body: bytes) -> Play:
+    async def play(call: Call) -> None:
+        await call.request()
+        await call.send(f"HTTP/1.1 {status}\r\n{headers}Connection: close\r\n\r\n".encode() + body)
+
+    return play
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "body", "code", "detail", "cause_detail"),
+    [
+        ("502 Bad Gateway", "Content-Type: text/html\r\n", SQUID_PAGE, "upstream_error",
+         "The model's service, or the proxy before it, answered 502", "may have answered instead of the service"),
+        ("504 Gateway Timeout", "", b"", "upstream_timeout",
+         "The model's service, or the proxy before it, answered 504", "may have answered instead of the service"),
+        ("503 Service Unavailable", "X-Squid-Error: ERR_DNS_FAIL 0\r\n", SQUID_PAGE, "upstream_error",
+         "The proxy answered 503 instead", "answered instead of the service: ERR_DNS_FAIL 0"),
+        ("403 Forbidden", "X-Squid-Error: ERR_ACCESS_DENIED 0\r\n", SQUID_PAGE, "upstream_error",
+         "The proxy answered 403 instead", "answered instead of the service: ERR_ACCESS_DENIED 0"),
+        ("502 Bad Gateway", "Proxy-Status: squid; error=connection_refused\r\n", b'{"message": "no"}', "upstream_error",
+         "The proxy answered 502 instead", "answered instead of the service: squid; error=connection_refused"),
+    ],
+)  # fmt: skip
+async def test_a_page_instead_of_an_api_may_be_from_the_proxy(
+    open_llm: OpenLLM,
+    monkeypatch: pytest.MonkeyPatch,
+    status: str,
+    headers: str,
+    body: bytes,
+    code: str,
+    detail: str,
+    cause_detail: str,
+) -> None:
+    async with RawServer(answer_of_proxy(status, headers, body)) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        with pytest.raises(LLMError) as raised:
+            await deltas_of(open_llm("http://model.test/v1"))
+    error = raised.value
+    assert error.code == code
+    assert error.detail.startswith(detail)
+    assert "check HTTP_PROXY, HTTPS_PROXY and NO_PROXY" in error.detail
+    assert (error.diagnosis["cause"], error.diagnosis["cause_detail"]) == ("proxy", cause_detail)
+    assert error.diagnosis["proxy"] == f"localhost:{proxy.port}"
+
+
+ERROR_OF_AN_API = b'{"error": {"message": "overloaded", "type": "server_error"}}'
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "body"),
+    [
+        ("503 Service Unavailable", "Via: 1.1 squid\r\nContent-Type: application/json\r\n", ERROR_OF_AN_API),
+        ("404 Not Found", "Via: 1.1 squid\r\n", b"404 page not found"),
+    ],
+)
+async def test_the_answer_of_an_api_behind_a_proxy_is_the_services(
+    open_llm: OpenLLM, monkeypatch: pytest.MonkeyPatch, status: str, headers: str, body: bytes
+) -> None:
+    async with RawServer(answer_of_proxy(status, headers, body)) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        with pytest.raises(LLMError) as raised:
+            await deltas_of(open_llm("http://model.test/v1"))
+    assert "cause" not in raised.value.diagnosis
+    assert "PROXY" not in raised.value.detail
+
+
+async def test_a_page_without_a_proxy_is_the_services(open_llm: OpenLLM) -> None:
+    async with RawServer(answer_of_proxy("502 Bad Gateway", "", SQUID_PAGE)) as server:
+        with pytest.raises(LLMError) as raised:
+            await deltas_of(open_llm(server.url))
+    assert "cause" not in raised.value.diagnosis
+    assert "PROXY" not in raised.value.detail
+
+
 async def garbage(call: Call) -> None:
     await call.request()
     await call.send(b"SSH-2.0-OpenSSH_9.9\r\n")

@@ -14,6 +14,13 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     isolate_settings(monkeypatch, tmp_path)
 
 
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
 @pytest.fixture
 def defaults() -> Settings:
     return load_settings()
@@ -130,6 +137,50 @@ def test_an_unknown_key_in_the_env_file_is_reported_with_the_closest_setting(key
     Path(".env").write_text(f"{key}=canary\nPORT=1\n")
 
     assert startup_warnings(load_settings()) == [sentence]
+
+
+@pytest.mark.parametrize(
+    ("host", "place"),
+    [
+        ("localhost", "localhost on this machine"),
+        ("127.0.0.1", "127.0.0.1 on this machine"),
+        ("[::1]", "::1 on this machine"),
+        ("192.168.1.7", "192.168.1.7 on this network"),
+        ("[fd00::7]", "fd00::7 on this network"),
+        ("ollama", "ollama on this network"),
+    ],
+)
+def test_a_local_model_behind_a_proxy_warns(host: str, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", f"http://{host}:11434/v1")
+    monkeypatch.setenv("HTTP_PROXY", "http://us:canary@proxy.test:3128")
+
+    assert startup_warnings(load_settings()) == [
+        f"OPENAI_BASE_URL: requests to {place} go through the proxy proxy.test:3128; "
+        f"add {place.partition(' ')[0]} to NO_PROXY."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("url", "variables"),
+    [
+        ("http://localhost:11434/v1", {}),
+        ("http://localhost:11434/v1", {"HTTPS_PROXY": "http://proxy.test:3128"}),
+        ("http://localhost:11434/v1", {"HTTP_PROXY": "http://proxy.test:3128", "NO_PROXY": "localhost"}),
+        ("http://[::1]:11434/v1", {"HTTP_PROXY": "http://proxy.test:3128", "NO_PROXY": "::1"}),
+        ("http://localhost:11434/v1", {"HTTP_PROXY": "socks5://proxy.test:3128"}),
+        ("https://api.model.test/v1", {"HTTPS_PROXY": "http://proxy.test:3128"}),
+        ("https://8.8.8.8/v1", {"HTTPS_PROXY": "http://proxy.test:3128"}),
+        ("", {"HTTPS_PROXY": "http://proxy.test:3128"}),
+    ],
+)
+def test_other_models_and_proxies_do_not_warn(
+    url: str, variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", url)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    assert startup_warnings(load_settings()) == []
 
 
 def test_the_defaults_do_not_warn(defaults: Settings) -> None:
