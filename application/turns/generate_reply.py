@@ -7,7 +7,7 @@ import anyio
 
 from application.memory.outbox_worker import OutboxWorker
 from application.memory.recall import Recall
-from application.ports.history import ConversationHistory, HistoryWriteFailed, TurnEnd
+from application.ports.history import ConversationHistory, HistoryUnavailable, HistoryWriteFailed, TurnEnd
 from application.ports.live_turns import End
 from application.ports.llm import LLM, LLMContextTooLong
 from application.ports.turn_observer import BackgroundFailure, TurnEnded, TurnObserver, Where
@@ -35,10 +35,9 @@ class GenerateReply:
     deadline: float
     """Seconds that a turn may take in total."""
     store_delays: Sequence[float] = (0.0, 0.5, 1.5)
-    """Seconds before each attempt to store the end of a turn.
-
-    The store's own timeouts are added to them: an SQLite file that another program has locked makes this about 20 s.
-    """
+    """Seconds before each attempt to store the end of a turn."""
+    store_timeout: float = 5.0
+    """Seconds that all attempts together may take, the store's own timeouts included."""
 
     async def __call__(self, running: RunningTurn) -> None:
         finish_reason = ""
@@ -132,16 +131,21 @@ class GenerateReply:
     async def _store(self, running: RunningTurn, ended: Turn) -> Turn | None:
         """Store the end, and return the turn as stored; None if it was deleted."""
         remember = self.outbox_worker.enabled and running.use_memory and ended.status is TurnStatus.COMPLETED
-        for delay in self.store_delays:
-            await anyio.sleep(delay)
-            try:
-                stored = await self.history.finish(TurnEnd(ended, remember=remember))
-            except Exception as error:  # of any kind: the readers have to be told
-                self.observer.observe(BackgroundFailure(Where.STORING_END, error))
-            else:
-                if remember:
-                    self.outbox_worker.wake()
-                return stored
+        running.limit_storing(self.store_timeout)
+        with running.storing:
+            for delay in self.store_delays:
+                await anyio.sleep(delay)
+                try:
+                    stored = await self.history.finish(TurnEnd(ended, remember=remember))
+                except Exception as error:  # of any kind: the readers have to be told
+                    self.observer.observe(BackgroundFailure(Where.STORING_END, error))
+                else:
+                    if remember:
+                        self.outbox_worker.wake()
+                    return stored
+        if running.storing.cancelled_caught:
+            slow = HistoryUnavailable("The store did not accept the end of the turn in time.")
+            self.observer.observe(BackgroundFailure(Where.STORING_END, slow))
         raise HistoryWriteFailed
 
 

@@ -43,6 +43,7 @@ class TurnRunner:
         self._unstored: dict[TurnId, Turn] = {}
         self._idle = anyio.Event()
         self._tasks: TaskGroup | None = None
+        self._drain_storing = 1.0
         self.draining = False
         """Turns are no longer accepted, because the service is shutting down."""
         self.llm_failure: LLMError | None = None
@@ -70,17 +71,24 @@ class TurnRunner:
         assert self._tasks is not None, "turns run while the runner is open"
         self._running[running.turn.id] = running
         if self.draining:  # it began while the drain was under way, which stopped only the turns it found
-            running.stop(ServerShuttingDown())
+            self._stop(running)
         self._tasks.start_soon(self._run, running)
 
-    async def drain(self, grace: float) -> None:
-        """Stop accepting turns, wait up to `grace` seconds, stop the rest; return when all have ended."""
-        self.draining = True
+    async def drain(self, grace: float, *, storing: float = 1.0) -> None:
+        """Stop accepting turns, wait up to `grace` seconds, stop the rest; return when all have ended.
+
+        From then on, storing an end may take `storing` seconds. An end that was not stored is found as abandoned.
+        """
+        self.draining, self._drain_storing = True, storing
         with anyio.move_on_after(grace):
             await self._until_idle()
         for running in list(self._running.values()):
-            running.stop(ServerShuttingDown())
+            self._stop(running)
         await self._until_idle()
+
+    def _stop(self, running: RunningTurn) -> None:
+        running.stop(ServerShuttingDown())
+        running.limit_storing(self._drain_storing)
 
     async def _until_idle(self) -> None:
         while self._running:

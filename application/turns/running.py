@@ -40,6 +40,8 @@ class RunningTurn:
         self.interruption: Interruption | None = None
         """The first request to end the turn."""
         self.scope = anyio.CancelScope()
+        self.storing = anyio.CancelScope(shield=True)
+        """Contains the attempts to store the end. Its deadline is set by `limit_storing`."""
         self.started_at = anyio.current_time()
         self.accepted = False
         self.first_delta_at: float | None = None
@@ -67,6 +69,10 @@ class RunningTurn:
         if self.interruption is None:
             self.interruption = interruption
             self.scope.cancel()
+
+    def limit_storing(self, seconds: float) -> None:
+        """Let storing the end take at most so long from now, unless less time is left already."""
+        self.storing.deadline = min(self.storing.deadline, anyio.current_time() + seconds)
 
     def accept(self) -> None:
         """The model has started to answer."""

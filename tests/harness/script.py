@@ -139,6 +139,7 @@ async def application(
     max_reply_bytes: int = MAX_REPLY_BYTES,
     queue_timeout: float = 10,
     store_delays: Sequence[float] = (0.0, 0.5, 1.5),
+    store_timeout: float = 5.0,
     save_interval: float = 1.0,
     lease: timedelta = timedelta(seconds=15),
 ) -> AsyncIterator[Harness]:
@@ -152,7 +153,7 @@ async def application(
     recall = Recall(memory, forgetting, observer)
     window = ContextWindow(context_tokens, max_tokens, observer)
     generate = GenerateReply(
-        llm, history, recall, outbox_worker, observer, INSTRUCTIONS, window, deadline, store_delays
+        llm, history, recall, outbox_worker, observer, INSTRUCTIONS, window, deadline, store_delays, store_timeout
     )
     runner = TurnRunner(generate, history, observer, save_interval=save_interval, lease=lease)
     send = SendMessage(
@@ -237,3 +238,11 @@ class FailingHistory(HistoryInMemory):
     async def save_progress(self, replies: Mapping[TurnId, str], lease: timedelta) -> None:
         await self._before("save_progress")
         await super().save_progress(replies, lease)
+
+
+class HangingHistory(HistoryInMemory):
+    """Never stores an end."""
+
+    async def finish(self, end: TurnEnd) -> Turn | None:
+        await anyio.sleep(3600)
+        return await super().finish(end)

@@ -31,7 +31,17 @@ from domain.errors import (
 )
 from domain.tokens import estimate_tokens
 from tests.harness.fakes import USAGE, ScriptedLLM, ScriptedReply
-from tests.harness.script import ANN, NO_DELAYS, NOW, FailingHistory, Harness, application, message, read
+from tests.harness.script import (
+    ANN,
+    NO_DELAYS,
+    NOW,
+    FailingHistory,
+    HangingHistory,
+    Harness,
+    application,
+    message,
+    read,
+)
 
 ESTIMATE = Usage(15, 2, estimated=True)
 
@@ -309,6 +319,14 @@ async def test_an_end_that_cannot_be_stored_is_reported_as_an_error() -> None:
 
         assert HistoryWriteFailed.code == ended.code
         assert (await app.last_turn()).status == TurnStatus.IN_PROGRESS
+
+
+async def test_storing_an_end_is_given_up_when_the_store_does_not_respond() -> None:
+    async with application(history=HangingHistory(), store_timeout=0.02) as app:
+        ended = await app.complete(message())
+
+    assert HistoryWriteFailed.code == ended.code
+    assert [Where.STORING_END] == [where for where, _ in app.observer.failures]
 
 
 async def test_a_turn_that_is_deleted_while_it_runs_ends_as_cancelled_and_is_not_stored() -> None:

@@ -16,7 +16,17 @@ from application.turns.handle import TurnHandle
 from domain.conversation import ConversationId, Turn, TurnId, TurnStatus
 from domain.errors import WorkerLost
 from tests.harness.fakes import USAGE, ScriptedReply
-from tests.harness.script import ANN, NO_DELAYS, NOW, FailingHistory, application, message, read, until
+from tests.harness.script import (
+    ANN,
+    NO_DELAYS,
+    NOW,
+    FailingHistory,
+    HangingHistory,
+    application,
+    message,
+    read,
+    until,
+)
 
 SAVES_OFTEN: Any = {"save_interval": 0.005, "store_delays": NO_DELAYS}
 """Options that save progress every few milliseconds."""
@@ -123,6 +133,27 @@ async def test_turns_that_exceed_the_grace_period_are_interrupted_with_their_tex
         stored = await app.stored(handle.turn.id)
         expected = ("Hello", TurnStatus.INTERRUPTED, "server_shutting_down")
         assert expected == (stored.reply, stored.status, stored.reason)
+
+
+async def test_a_drain_bounds_the_time_to_store_the_ends_of_turns() -> None:
+    async with application(HANGS, history=HangingHistory(), store_timeout=3600) as app:
+        handle = await app.send(message())
+        await app.until_replied(handle, 2)
+        with anyio.fail_after(10):
+            await app.runner.drain(grace=0, storing=0.02)
+
+        assert "history_write_failed" == (await read(handle)).code
+
+
+async def test_a_drain_bounds_the_time_of_a_turn_whose_end_is_being_stored() -> None:
+    async with application(history=HangingHistory(), store_timeout=3600) as app:
+        handle = await app.send(message())
+        await app.until_replied(handle, 4)
+        await anyio.sleep(0.02)
+        with anyio.fail_after(10):
+            await app.runner.drain(grace=0, storing=0.02)
+
+        assert "history_write_failed" == (await read(handle)).code
 
 
 async def test_a_drain_without_turns_returns_immediately() -> None:
