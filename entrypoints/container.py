@@ -42,6 +42,7 @@ from application.turns.send_message import SendMessage
 from domain.conversation import TurnId
 from entrypoints.observability import pseudonym
 from entrypoints.settings import Settings
+from entrypoints.shutdown import Shutdown
 
 if TYPE_CHECKING:
     from adapters.llm_openai import LLMOpenAI
@@ -120,6 +121,7 @@ def _new_turn_id() -> TurnId:
 
 class Container(containers.DeclarativeContainer):
     settings = providers.Dependency(instance_of=Settings)
+    shutdown = providers.Singleton(Shutdown, settings.provided.shutdown_grace)
 
     upstream = providers.Singleton(_openai, settings)
     llm = providers.Singleton(RetryingLLM, upstream)

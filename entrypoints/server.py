@@ -2,30 +2,32 @@
 
 import asyncio
 import gc
-import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
 from entrypoints.drain import Drain
+from entrypoints.shutdown import Shutdown
+from entrypoints.signals import signals_handled
 
 
 class DrainingServer(uvicorn.Server):
     """Serves until told to stop, then drains running turns before it closes the listener.
 
-    SIGTERM keeps the listener open, so that `/readyz` can report 503, and gives running turns their grace period.
-    SIGINT or a second signal cancels them immediately. Plain uvicorn closes the listener first, waits for streams
-    without a limit, and exits with the signal's status.
+    The first signal keeps the listener open, so that `/readyz` can report 503, and gives running turns their grace
+    period. A second one cancels them immediately. Plain uvicorn closes the listener first, waits for streams without
+    a limit, and exits with the signal's status. Until the server has started, signals are handled as before.
 
     `on_started` is called with the server's URL. `keep_alive` is how many seconds an idle connection stays open.
-    `close_timeout` is how many seconds open responses get to finish after the last turn has ended.
+    `close_timeout` is how many seconds open responses get to finish after the last turn has ended, if there is time.
     """
 
     def __init__(
-        self, app: FastAPI, on_started: Callable[[str], None], *, keep_alive: int = 75, close_timeout: int = 1
+        self, app: FastAPI, on_started: Callable[[str], None], *, keep_alive: int = 75, close_timeout: float = 1
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -38,27 +40,40 @@ class DrainingServer(uvicorn.Server):
                 log_level="warning",  # the command line prints the address
                 server_header=False,
                 timeout_keep_alive=keep_alive,
-                timeout_graceful_shutdown=close_timeout,
             )
         )
         self._drain: Drain = app.state.drain
+        self._shutdown: Shutdown = app.state.container.shutdown()
+        self._close_timeout = close_timeout
         self._on_started = on_started
         self._stopping: set[asyncio.Task[None]] = set()
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._signals = ExitStack()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle signals from the moment that `startup` has set."""
+        with self._signals:
+            yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         if self.started:
+            self._handle_signals(asyncio.get_running_loop())
             _tune_garbage_collector()
             host, port, *_ = self.servers[0].sockets[0].getsockname()
             self._on_started(f"http://{f'[{host}]' if ':' in host else host}:{port}")
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self._loop is None:
-            self.should_exit = True
-        else:
-            self._loop.call_soon_threadsafe(self._stop, sig == signal.SIGINT or bool(self._stopping))
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        timeout = min(self._close_timeout, self._shutdown.share())
+        self.config.timeout_graceful_shutdown = timeout  # type: ignore[assignment]  # fractions work, too
+        await super().shutdown(sockets)
+
+    def _handle_signals(self, loop: asyncio.AbstractEventLoop) -> None:
+        def on_signal(number: int, frame: FrameType | None) -> None:
+            loop.call_soon_threadsafe(self._stop, self._shutdown.signalled())
+
+        self._shutdown.watch()
+        self._signals.enter_context(signals_handled(on_signal))
 
     def _stop(self, at_once: bool) -> None:
         self._stopping.add(asyncio.ensure_future(self._drain_and_exit(at_once)))

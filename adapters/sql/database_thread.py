@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
+from adapters.daemon_threads import run_in_daemon_thread
 from adapters.sql.database import DatabaseClosed, Statements
 
 T = TypeVar("T")
@@ -87,7 +88,7 @@ class DatabaseThread(ABC):
             self._queue_batch()  # before setting `_closed`: the thread ends when it finds that and an empty queue
             self._closed = True
             self._batches.put([])  # wakes the thread
-        await asyncio.to_thread(self._thread.join)
+        await run_in_daemon_thread(self._thread.join, name="database-close")  # the writer may wait for a lock
 
     @abstractmethod
     def run_jobs(self, jobs: Sequence[Job]) -> None:

@@ -1,6 +1,15 @@
-"""`python -m entrypoints.cli` is the command `smart-chatbot`."""
+"""The command `smart-chatbot`, also as `python -m entrypoints.cli`. Handles signals before it imports the rest."""
 
-from entrypoints.cli.main import main
+from entrypoints.signals import exit_on_signals
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    exit_on_signals()
+    from entrypoints.cli.main import main
+
+    main()
+
 
 if __name__ == "__main__":
     main()

@@ -1,6 +1,7 @@
 """The command `smart-chatbot`: parse the arguments and run the subcommand."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -67,7 +68,11 @@ def _serve(parsed: argparse.Namespace) -> int:
 def _chat(parsed: argparse.Namespace) -> int:
     from entrypoints.cli.chat import TerminalChat
 
-    return TerminalChat(parsed.url, parsed.user, parsed.conversation).run()
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C stops a reply
+        return TerminalChat(parsed.url, parsed.user, parsed.conversation).run()
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
 
 
 def _migrate(_parsed: argparse.Namespace) -> int:

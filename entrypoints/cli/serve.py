@@ -4,12 +4,16 @@ import gc
 import socket
 import sys
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
 from domain.errors import Unusable
 from entrypoints.settings import Settings
 from entrypoints.startup_warnings import local_model_behind_proxy
+
+if TYPE_CHECKING:
+    from entrypoints.shutdown import Shutdown
 
 LOCAL_MODEL_NOTICE = """\
 Using the embedded model: a toy with 135 million parameters for trying things out. Expect fluent nonsense.
@@ -27,6 +31,8 @@ BANNER = """\
 
 def serve(settings: Settings, *, local: bool = False) -> bool:
     """Serve until a signal stops the process; return whether the service started.
+
+    Does not return, but ends the process with status 1, if something did not close in time.
 
     `local` starts the embedded model and replies with it.
 
@@ -47,7 +53,9 @@ def serve(settings: Settings, *, local: bool = False) -> bool:
                 "conversations.",
                 file=sys.stderr,
             )
-        return _run_server(settings, LOCAL_MODEL_NOTICE if local else "")
+        started, shutdown = _run_server(settings, LOCAL_MODEL_NOTICE if local else "")
+    shutdown.exit_if_hung()
+    return started
 
 
 def _with_local_model(settings: Settings, stack: ExitStack) -> Settings:
@@ -68,7 +76,7 @@ def _with_local_model(settings: Settings, stack: ExitStack) -> Settings:
     )
 
 
-def _run_server(settings: Settings, notice: str) -> bool:
+def _run_server(settings: Settings, notice: str) -> "tuple[bool, Shutdown]":
     def greet(address: str) -> None:
         print(BANNER.format(name=settings.app_name, address=address) + notice, flush=True)
 
@@ -77,9 +85,10 @@ def _run_server(settings: Settings, notice: str) -> bool:
         from entrypoints.http.app import create_app
         from entrypoints.server import DrainingServer
 
-        server = DrainingServer(create_app(settings), greet)
+        app = create_app(settings)
+        server = DrainingServer(app, greet)
         server.run([listener])
-    return server.started
+    return server.started, app.state.container.shutdown()
 
 
 def _listen(settings: Settings, backlog: int = 2048) -> socket.socket:

@@ -25,7 +25,7 @@ def create_app(settings: Settings, container: Container | None = None, *, chain_
     """Create the service as an ASGI application.
 
     Pass a `container` to replace parts of the service. With `chain_signals` the application drains running turns on
-    SIGTERM and SIGINT itself, for servers that do not know about turns, e.g. plain uvicorn.
+    SIGTERM, SIGINT and SIGHUP itself, for servers that do not know about turns, e.g. plain uvicorn.
     """
     configure_logging(debug=settings.debug)
     container = container or Container(settings=settings)
@@ -40,7 +40,7 @@ def create_app(settings: Settings, container: Container | None = None, *, chain_
     )
     app.state.settings = settings
     app.state.container = container
-    app.state.drain = Drain(container.turn_runner(), settings.shutdown_grace)
+    app.state.drain = Drain(container.turn_runner(), container.shutdown())
     app.state.chain_signals = chain_signals
     for module in (chat, turns, history, memories, health):
         app.include_router(module.router)

@@ -4,6 +4,7 @@ import itertools
 import re
 import secrets
 import sys
+from asyncio import CancelledError
 from contextlib import suppress
 from typing import Final
 
@@ -74,6 +75,9 @@ class RequestContext:
                 if status:
                     raise  # the server then aborts the connection: a truncated response must not look complete
                 await internal_error(request_id)(scope, receive, send_with_headers)
+            except CancelledError:  # by the server, which closes its connections at the end of a shutdown
+                if not status:
+                    await chat_problem(request_id, ServerShuttingDown())(scope, receive, send_with_headers)
             finally:
                 # The template of the path, because the path itself contains user ids.
                 route = scope.get("route")

@@ -106,7 +106,7 @@ def app_with(
     app = FastAPI(dependencies=app_level, **arguments)
     app.state.settings = settings
     app.state.container = container
-    app.state.drain = Drain(container.turn_runner(), 0)
+    app.state.drain = Drain(container.turn_runner(), container.shutdown())
     parent = APIRouter(dependencies=parent_level)
     parent.include_router(router)
     app.include_router(parent, dependencies=include_level)

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
+import anyio
 import pytest
 from dependency_injector import providers
 
@@ -12,6 +13,7 @@ from domain.errors import Unusable
 from entrypoints.container import Container
 from entrypoints.lifespan import lifespan
 from entrypoints.settings import Settings
+from entrypoints.shutdown import Shutdown
 
 NO_MODEL = "http://127.0.0.1:9/v1"
 
@@ -23,14 +25,19 @@ class Parts:
         self.events: list[str] = []
 
     @asynccontextmanager
-    async def part(self, name: str, unusable: str | None = None) -> AsyncIterator[None]:
+    async def part(self, name: str, unusable: str | None = None, *, hangs: bool = False) -> AsyncIterator[None]:
         if unusable:
             raise Unusable(unusable)
         self.events.append(f"{name} opened")
         try:
             yield
         finally:
-            self.events.append(f"{name} closed")
+            try:
+                await anyio.sleep(3600 if hangs else 0)
+                self.events.append(f"{name} closed")
+            except anyio.get_cancelled_exc_class():
+                self.events.append(f"{name} cancelled")
+                raise
 
 
 def container_with(*parts: Any) -> Container:
@@ -92,6 +99,17 @@ def test_the_outbox_worker_and_then_the_turn_runner_are_opened_last() -> None:
     assert ["OutboxWorker.opened", "TurnRunner.opened"] == [
         part.gen.__qualname__ for part in (outbox_worker, turn_runner)
     ]
+
+
+async def test_a_part_that_does_not_close_in_time_is_cancelled_and_the_others_are_closed() -> None:
+    parts = Parts()
+    container = container_with(parts.part("database"), parts.part("memory", hangs=True), parts.part("turns"))
+    container.shutdown.override(providers.Object(Shutdown(0, margin=0.5)))
+    async with lifespan(container):
+        pass
+
+    assert parts.events[-3:] == ["turns closed", "memory cancelled", "database closed"]
+    assert container.shutdown().hung == ["Parts.part"]
 
 
 async def test_an_adapter_that_replaces_another_is_opened() -> None:

@@ -1,6 +1,5 @@
 """SQLite: one thread writes, another reads, and one process owns the file."""
 
-import asyncio
 import sqlite3
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -10,6 +9,7 @@ from typing import TypeVar
 from sqlalchemy import Engine, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from adapters.daemon_threads import run_in_daemon_thread
 from adapters.sql.database import Database, DatabaseClosed, Statements
 from adapters.sql.full_text import FullText
 from adapters.sql.schema import HEAD, create, upgrade
@@ -62,7 +62,7 @@ class SQLiteDatabase(Database):
         self._writer: Writer | None = None
 
     async def open(self) -> None:
-        engine = await asyncio.to_thread(self._lock_and_prepare)
+        engine = await run_in_daemon_thread(self._lock_and_prepare, name="sqlite-open")
         self._writer = Writer(
             engine,
             "sqlite-writer",
