@@ -6,13 +6,18 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
+from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
 
 from entrypoints.drain import Drain
+from entrypoints.file_descriptors import ignore_failed_accepts, warn_if_exhausted
 from entrypoints.shutdown import Shutdown
 from entrypoints.signals import signals_handled
+
+TICKS_PER_SECOND: Final = 10
+"""Of uvicorn's main loop."""
 
 
 class DrainingServer(uvicorn.Server):
@@ -58,10 +63,17 @@ class DrainingServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            self._handle_signals(asyncio.get_running_loop())
+            loop = asyncio.get_running_loop()
+            loop.set_exception_handler(ignore_failed_accepts)
+            self._handle_signals(loop)
             _tune_garbage_collector()
             host, port, *_ = self.servers[0].sockets[0].getsockname()
             self._on_started(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % TICKS_PER_SECOND == 0:
+            warn_if_exhausted(self.servers[0].sockets[0].fileno())
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         timeout = min(self._close_timeout, self._shutdown.share())
