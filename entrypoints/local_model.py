@@ -2,19 +2,20 @@
 
 It runs in a child process, because stopping the engine in-process holds the GIL and waits without a timeout for
 pending requests, while a process can always be killed. The child exits when its standard input closes, so it ends
-with its parent even if that is killed. See docs/adr/0005.
+with its parent even if that is killed. If it ends by itself, it is started again. See docs/adr/0005.
 """
 
 import os
 import secrets
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from threading import Timer
+from threading import Event, Lock, Thread, Timer
 from typing import Any, Final
 
 from domain.errors import Unusable
@@ -54,37 +55,123 @@ class LocalModel:
 def local_model(start_timeout: float = 60) -> Iterator[LocalModel]:
     """Run the embedded model while the context is open. `start_timeout` is in seconds.
 
+    If its process dies, it is started again at the same address, see `_Supervisor`.
+
     Raises:
         Unusable: The engine or the model is not installed, or does not run on this machine.
     """
     missing = [command for package, command in _INSTALL_COMMANDS.items() if find_spec(package) is None]
     if missing:
         raise Unusable(f"The embedded model is not installed; run: {' && '.join(missing)}")
-    api_key = secrets.token_urlsafe()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "entrypoints.local_model"],
-        cwd=Path(__file__).parents[1],  # so that `entrypoints` is this package, not another one of that name
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,  # keeps Ctrl-C from stopping the model before the service has drained
-    )
+    supervisor = _Supervisor(secrets.token_urlsafe(), start_timeout)
     try:
-        yield LocalModel(_address(process, api_key, start_timeout) + "/v1", api_key)
+        yield LocalModel(supervisor.start() + "/v1", supervisor.api_key)
     finally:
-        process.kill()  # safe: the child has no state to save
-        process.communicate()
+        supervisor.stop()
 
 
-def _address(process: "subprocess.Popen[str]", api_key: str, timeout: float) -> str:
-    """Send the child its API key and return the URL that it reports."""
+class _Supervisor:
+    """Starts the child process, and a new one at the same address if it dies.
+
+    The first restart is immediate, later ones wait twice as long as the one before, up to `max_delay` seconds. After
+    `max_failures` in a row, each less than `healthy` seconds after the start, it gives up.
+    """
+
+    def __init__(
+        self,
+        api_key: str,
+        start_timeout: float,
+        *,
+        max_delay: float = 8,
+        max_failures: int = 5,
+        healthy: float = 60,
+    ) -> None:
+        self.api_key = api_key
+        self._start_timeout = start_timeout
+        self._max_delay = max_delay
+        self._max_failures = max_failures
+        self._healthy = healthy
+        self._process: subprocess.Popen[str] | None = None
+        self._lock = Lock()  # held to start or stop the process, so that none is started after `stop`
+        self._stopping = Event()
+        self._thread = Thread(target=self._watch, name="local-model", daemon=True)
+
+    def start(self) -> str:
+        """Start the process and return its URL.
+
+        Raises:
+            Unusable: It did not start.
+        """
+        url = self._launch(0)
+        self._port = int(url.rpartition(":")[2])
+        self._thread.start()
+        return url
+
+    def stop(self) -> None:
+        with self._lock:
+            self._stopping.set()
+            if self._process is not None:
+                self._process.kill()  # safe: the child has no state to save
+        if self._thread.ident is not None:
+            self._thread.join()
+        if self._process is not None:
+            self._process.communicate()
+
+    def _launch(self, port: int) -> str:
+        """Start a process that listens on `port`, 0 for any; return its URL."""
+        with self._lock:
+            if self._stopping.is_set():
+                raise Unusable("The embedded model is being stopped.")
+            self._process = process = subprocess.Popen(
+                [sys.executable, "-m", "entrypoints.local_model"],
+                cwd=Path(__file__).parents[1],  # so that `entrypoints` is this package, not another one of that name
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                start_new_session=True,  # keeps Ctrl-C from stopping the model before the service has drained
+            )
+        return _address(process, self.api_key, port, self._start_timeout)
+
+    def _watch(self) -> None:
+        import structlog  # here, so that the child process does not load it
+
+        log = structlog.get_logger()
+        failures, delay, started_at = 0, 0.0, time.monotonic()
+        while True:
+            assert self._process is not None
+            status = self._process.wait()
+            if self._stopping.is_set():
+                return
+            self._process.communicate()  # closes its pipes
+            if time.monotonic() - started_at > self._healthy:
+                failures, delay = 0, 0.0
+            failures += 1
+            if failures > self._max_failures:
+                log.error("embedded model given up", status=status, failures=failures)
+                return
+            log.warning("embedded model died", status=status, restart_in_seconds=delay)
+            if self._stopping.wait(delay):
+                return
+            delay, started_at = min(max(2 * delay, 0.5), self._max_delay), time.monotonic()
+            try:
+                self._launch(self._port)
+            except Unusable as error:
+                if not self._stopping.is_set():
+                    log.warning("embedded model not restarted", reason=str(error))
+                self._process.kill()
+            else:
+                log.info("embedded model restarted")
+
+
+def _address(process: "subprocess.Popen[str]", api_key: str, port: int, timeout: float) -> str:
+    """Send the child its API key and port, and return the URL that it reports."""
     assert process.stdin is not None
     assert process.stdout is not None
     kill_timer = Timer(timeout, process.kill)
     kill_timer.start()
     try:
-        process.stdin.write(f"{api_key}\n")
+        process.stdin.write(f"{api_key} {port}\n")
         process.stdin.flush()
         outcome, _, detail = process.stdout.readline().strip().partition(" ")
     except BrokenPipeError:
@@ -97,10 +184,10 @@ def _address(process: "subprocess.Popen[str]", api_key: str, timeout: float) -> 
 
 
 def _serve() -> None:
-    """Child process: read the API key, report the server's URL, and exit when standard input closes."""
-    api_key = sys.stdin.readline().strip()
+    """Child process: read the API key and the port, report the server's URL, and exit when standard input closes."""
+    api_key, port = sys.stdin.readline().split()
     try:
-        server = _start_server(api_key)  # runs until it is garbage-collected
+        server = _start_server(api_key, int(port))  # runs until it is garbage-collected
         outcome = "listening", server.listening_address
     except Exception as error:
         outcome = "failed", " ".join(str(error).split())
@@ -110,7 +197,7 @@ def _serve() -> None:
     os._exit(0)  # a normal exit would wait for pending requests
 
 
-def _start_server(api_key: str) -> Any:
+def _start_server(api_key: str, port: int) -> Any:
     import xllamacpp  # type: ignore[import-untyped]  # ships no type hints
 
     package = find_spec(_MODEL_PACKAGE)  # located only: importing it requires `llm`
@@ -123,7 +210,7 @@ def _start_server(api_key: str) -> Any:
     parameters.n_ctx = SLOTS * SLOT_TOKENS
     parameters.cpuparams.n_threads = min(os.cpu_count() or 1, 4)  # a model this small gains nothing from more
     parameters.hostnames = ["127.0.0.1"]
-    parameters.port = 0
+    parameters.port = port
     parameters.api_keys = [api_key]
     parameters.cors_origins = ""
     parameters.ui = False

@@ -1,5 +1,6 @@
 """The embedded model: start, reply, stop, and error messages."""
 
+import json
 import subprocess
 import sys
 import time
@@ -37,6 +38,25 @@ from entrypoints.local_model import local_model
 with local_model():
     print(psutil.Process().children()[0].pid, flush=True)
     sys.stdin.read()
+"""
+
+
+DIES_AGAIN_AND_AGAIN = """
+import os, signal, threading
+import psutil, structlog
+from entrypoints.local_model import _Supervisor
+
+structlog.configure(
+    processors=[structlog.processors.add_log_level, structlog.processors.JSONRenderer()],
+    wrapper_class=structlog.make_filtering_bound_logger(0),
+)
+supervisor = _Supervisor("key", 60, max_delay=0.1, max_failures=2)
+supervisor.start()
+while supervisor._thread.is_alive():
+    for child in psutil.Process().children():
+        child.kill()
+    supervisor._thread.join(0.05)
+supervisor.stop()
 """
 
 
@@ -135,6 +155,24 @@ def test_it_ends_with_the_service_even_if_that_is_killed() -> None:
         service.kill()
 
     assert ended_within(10, server)
+
+
+def test_it_is_given_up_after_several_deaths_in_a_row() -> None:
+    result = run_python("-c", DIES_AGAIN_AND_AGAIN)
+
+    events = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [event["level"] for event in events if event["event"] == "embedded model died"] == ["warning"] * 2
+    assert (events[-1]["level"], events[-1]["event"]) == ("error", "embedded model given up")
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_it_is_not_restarted_after_a_stop() -> None:
+    before = children()
+    with local_model():
+        (started,) = set(children()) - set(before)
+        started.kill()
+
+    assert children() == before
 
 
 def test_missing_packages_are_reported_with_the_install_command() -> None:
