@@ -1,11 +1,13 @@
 """Logging: one line per event, as JSON unless stderr is a terminal; without messages, replies or secrets."""
 
 import hashlib
+import json
 import logging
+import select
 import sys
 import traceback
 from contextlib import suppress
-from typing import Any, TextIO, cast
+from typing import Any, Final, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
@@ -15,11 +17,15 @@ from adapters.error_translation import ForeignError
 QUIET = ("openai", "httpx2", "httpcore2", "httpx", "httpcore", "aiohttp", "asyncio", "alembic", "sqlalchemy")
 """Libraries whose debug messages contain requests, headers or SQL statements."""
 
+PIECE: Final = select.PIPE_BUF // 4
+"""Characters that a pipe takes without blocking if it is ready: at most four bytes each."""
+
 
 def configure_logging(*, debug: bool) -> None:
     """Log to stderr in one format, both structlog events and records of the standard library's logging."""
     level = logging.DEBUG if debug else logging.INFO
     on_terminal = sys.stderr.isatty()
+    writer = _LossyWriter(sys.stderr)
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -33,14 +39,14 @@ def configure_logging(*, debug: bool) -> None:
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _LossyWriter(sys.stderr))),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, writer)),
         cache_logger_on_first_use=True,
     )
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(writer)
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers = [handler]
@@ -55,18 +61,40 @@ def configure_logging(*, debug: bool) -> None:
 
 
 class _LossyWriter:
-    """Drops output that cannot be written, so that the service survives a closed log pipe."""
+    """Drops output that cannot be written at once: a log pipe that is full or closed must not stop the service.
+
+    The number of dropped lines is logged before the next line that can be written.
+    """
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
+        self._dropped = 0
+        self._poll: select.poll | None = None
+        with suppress(OSError, ValueError):  # e.g. a file in memory, which never blocks
+            descriptor = file.fileno()
+            self._poll = select.poll()
+            self._poll.register(descriptor, select.POLLOUT)
 
     def write(self, text: str) -> None:
         with suppress(OSError, ValueError):
-            self._file.write(text)
+            if self._dropped:
+                notice = {"event": "log lines dropped", "count": self._dropped, "level": "warning"}
+                if self._wrote(json.dumps(notice) + "\n"):
+                    self._dropped = 0
+            if self._dropped or not self._wrote(text):
+                self._dropped += 1
 
     def flush(self) -> None:
-        with suppress(OSError, ValueError):
+        """Do nothing: nothing is buffered."""
+
+    def _wrote(self, text: str) -> bool:
+        """Write the text in pieces, unless the reader is too slow for one of them."""
+        for start in range(0, len(text), PIECE):
+            if self._poll is not None and not self._poll.poll(0):
+                return False
+            self._file.write(text[start : start + PIECE])
             self._file.flush()
+        return True
 
 
 def pseudonym(identity: str) -> str:

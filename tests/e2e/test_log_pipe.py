@@ -1,38 +1,80 @@
-"""A service whose log pipe is closed."""
+"""A service whose log pipe is closed or full."""
 
 import asyncio
+import fcntl
+import json
 import os
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import httpx2
+import pytest
 
 from tests.harness.scripted_upstream import ScriptedUpstream
 from tests.harness.servers import clean_environment
 
 
+@pytest.mark.row("P15")
 async def test_the_service_survives_a_closed_log_pipe(tmp_path: Path) -> None:
+    async with _service(tmp_path) as (client, reading):
+        os.close(reading)
+        assert await _chat(client) == [200, 200, 200]
+        assert (await client.get("/readyz")).status_code == 200
+
+
+@pytest.mark.row("P15")
+async def test_the_service_drops_and_counts_lines_while_the_log_pipe_is_full(tmp_path: Path) -> None:
+    async with _service(tmp_path) as (client, reading):
+        fcntl.fcntl(reading, fcntl.F_SETPIPE_SZ, 4096)
+        dropped = [await _chat(client) for _ in range(10)]
+        os.set_blocking(reading, False)
+        seen = _read_all(reading)
+        assert dropped == [[200, 200, 200]] * 10
+        await _chat(client)
+        seen += _read_all(reading)
+        os.close(reading)
+    lines = [json.loads(line) for line in seen.splitlines() if line.startswith(b"{") and line.endswith(b"}")]
+    notices = [line for line in lines if line["event"] == "log lines dropped"]
+    logged = [line for line in lines if line["event"] == "request"]
+    assert len(notices) == 1
+    assert len(logged) < 33 <= len(logged) + notices[0]["count"]
+
+
+@asynccontextmanager
+async def _service(directory: Path) -> AsyncIterator[tuple[httpx2.AsyncClient, int]]:
+    """Start a service that logs to a pipe; yield a client and the pipe's reading end."""
     reading, writing = os.pipe()
     async with ScriptedUpstream() as upstream:
         environment = clean_environment(
-            PORT="0", OPENAI_BASE_URL=upstream.base_url, OPENAI_MODEL="any", DATA_DIR=str(tmp_path)
+            PORT="0", OPENAI_BASE_URL=upstream.base_url, OPENAI_MODEL="any", DATA_DIR=str(directory)
         )
         service = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "entrypoints.cli", "serve",
             env=environment, stdout=asyncio.subprocess.PIPE, stderr=writing,
         )  # fmt: skip
+        os.close(writing)
         try:
             assert service.stdout is not None
             banner = (await asyncio.wait_for(service.stdout.readline(), 60)).decode()
-            os.close(writing)
-            os.close(reading)
-            url = banner.split()[-1]
-            async with httpx2.AsyncClient(base_url=url, timeout=30) as client:
-                body = {"user_id": "user123", "message": "Hello"}
-                replies = await asyncio.gather(*(client.post("/api/chat/simple", json=body) for _ in range(3)))
-                ready = await client.get("/readyz")
+            async with httpx2.AsyncClient(base_url=banner.split()[-1], timeout=30) as client:
+                yield client, reading
         finally:
             service.kill()
             await service.wait()
-    assert [200, 200, 200] == [reply.status_code for reply in replies]
-    assert ready.status_code == 200
+
+
+async def _chat(client: httpx2.AsyncClient) -> list[int]:
+    """Send three messages at a time and return the statuses."""
+    body = {"user_id": "user123", "message": "Hello"}
+    replies = await asyncio.gather(*(client.post("/api/chat/simple", json=body) for _ in range(3)))
+    return [reply.status_code for reply in replies]
+
+
+def _read_all(reading: int) -> bytes:
+    seen = b""
+    with suppress(BlockingIOError):
+        while chunk := os.read(reading, 65536):
+            seen += chunk
+    return seen
