@@ -1,6 +1,6 @@
 """Maps every error to a problem response: the table of statuses, and FastAPI's exception handlers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
@@ -161,13 +161,21 @@ async def _on_refused_turn(request: Request, refused: Exception) -> Response:
 
 async def _on_request_problem(request: Request, found: Exception) -> Response:
     assert isinstance(found, RequestProblem)
-    return problem(_request_id(request), found.status, found.code, found.title, found.detail, errors=found.errors)
+    reasons = [f"{error['pointer']}: {error['detail']}" for error in found.errors]
+    return _rejected(request, found, {"errors": reasons} if reasons else {"detail": found.detail})
 
 
 async def _on_validation_error(request: Request, invalid: Exception) -> Response:
     assert isinstance(invalid, RequestValidationError)
     fields = [{"pointer": _pointer(error["loc"]), "detail": _detail(error["msg"])} for error in invalid.errors()]
-    return await _on_request_problem(request, invalid_requests(422, fields))
+    kinds = [f"{_pointer(error['loc'])}: {_kind(error)}" for error in invalid.errors()]
+    return _rejected(request, invalid_requests(422, fields), {"errors": kinds})
+
+
+def _rejected(request: Request, found: RequestProblem, log: Mapping[str, Any]) -> Response:
+    return problem(
+        _request_id(request), found.status, found.code, found.title, found.detail, errors=found.errors, log=log
+    )
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
@@ -214,6 +222,11 @@ def _pointer(location: Sequence[Any]) -> str:
 def _detail(message: str) -> str:
     message = message.removeprefix("Value error, ")
     return message[0].lower() + message[1:]
+
+
+def _kind(error: Mapping[str, Any]) -> str:
+    """Return what is wrong with a field, for the log: pydantic's name for it, or our own sentence."""
+    return _detail(error["msg"]) if error["type"] == "value_error" else str(error["type"])
 
 
 def _allowed_methods(request: Request, error: HTTPException) -> str:

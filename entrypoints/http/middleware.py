@@ -26,7 +26,7 @@ _SERVED_WHILE_DRAINING: Final = frozenset({"/livez", "/readyz", "/api/health", "
 
 
 class RequestContext:
-    """Assigns each request an id, logs its outcome, and turns unexpected exceptions into a 500."""
+    """Assigns each request an id, logs its outcome in one line, and turns unexpected exceptions into a 500."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -86,6 +86,7 @@ class RequestContext:
                     method=scope["method"],
                     path=getattr(route, "path", None),
                     status=status,
+                    **scope["state"].get("problem", {}),
                     seconds=round(anyio.current_time() - started_at, 4),
                 )
 

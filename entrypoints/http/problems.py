@@ -1,12 +1,13 @@
 """Problem details (RFC 9457): the response to every failed request."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
 from pydantic import BaseModel, Field
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from domain.conversation import TurnId
 
@@ -31,6 +32,20 @@ class ProblemView(BaseModel):
     errors: list[FieldProblem] | None = Field(None, description="For `invalid_request`: each invalid field.")
 
 
+class ProblemResponse(Response):
+    """A response that leaves `log`, the fields that tell why the request failed, for the log line of the request."""
+
+    media_type = "application/problem+json"
+
+    def __init__(self, body: Mapping[str, Any], headers: Mapping[str, str], log: Mapping[str, Any]) -> None:
+        super().__init__(orjson.dumps(body), body["status"], headers)
+        self._log = log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"]["problem"] = self._log
+        await super().__call__(scope, receive, send)
+
+
 def problem(
     request_id: str,
     status: int,
@@ -43,8 +58,13 @@ def problem(
     turn_id: TurnId | None = None,
     history: str | None = None,
     errors: Sequence[dict[str, str]] = (),
+    log: Mapping[str, Any] | None = None,
 ) -> Response:
-    """Build the response for a problem. `retry_after` is in seconds; retryable problems default to one second."""
+    """Build the response for a problem, and add its code and `log` to the log line of the request.
+
+    `retry_after` is in seconds; retryable problems default to one second. `log` must not contain anything of the
+    request.
+    """
     body: dict[str, Any] = {
         "type": f"urn:problem-type:smart-chatbot:{code}",
         "title": title,
@@ -66,4 +86,4 @@ def problem(
         headers["Retry-After"] = str(math.ceil(retry_after or 1))
     if code in ("server_shutting_down", "body_too_large"):
         headers["Connection"] = "close"
-    return Response(orjson.dumps(body), status, headers, "application/problem+json")
+    return ProblemResponse(body, headers, {"reason": code, **(log or {})})

@@ -2,7 +2,7 @@
 
 import json
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,95 @@ async def test_a_request_is_logged_once_with_the_template_of_its_path(capsys: py
 
     logged = [(record["method"], record["path"], record["status"], record["level"]) for record in requests]
     assert logged == [("GET", "/api/chat/history/{user_id}", 200, "info"), ("GET", None, 404, "info")]
+
+
+JSON = {"Content-Type": "application/json"}
+
+REJECTED: Mapping[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "too large": (
+        {"json": HELLO | {"message": "canary" * 1_000}},
+        {"status": 413, "reason": "body_too_large", "detail": "The limit is 2000 bytes."},
+    ),
+    "no JSON": (
+        {"content": '{"canary', "headers": JSON},
+        {"status": 400, "reason": "malformed_json"},
+    ),
+    "another content type": (
+        {"content": "canary", "headers": {"Content-Type": "text/canary"}},
+        {"status": 415, "reason": "unsupported_media_type", "detail": "Send application/json."},
+    ),
+    "invalid fields": (
+        {"json": {"user_id": "*canary", "on_disconnect": "canary", "memory": "canary", "canary": 1}},
+        {
+            "status": 422,
+            "reason": "invalid_request",
+            "errors": [
+                "#/user_id: must be 1 to 128 characters, start with an ASCII letter or digit, "
+                "and contain only letters, digits and . _ : @ | + = ~ -",
+                "#/message: missing",
+                "#/on_disconnect: literal_error",
+                "#/memory: bool_type",
+            ],
+        },
+    ),
+    "no object": (
+        {"json": ["canary"]},
+        {"status": 422, "reason": "invalid_request", "errors": ["#: model_attributes_type"]},
+    ),
+    "too long a message": ({"json": HELLO | {"message": "canary" * 20}}, {"status": 413, "reason": "message_too_long"}),
+}
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/api/chat/simple"])
+@pytest.mark.parametrize(("request_body", "logged"), REJECTED.values(), ids=REJECTED)
+async def test_the_line_of_a_rejected_request_tells_the_reason_without_quoting_it(
+    path: str, request_body: dict[str, Any], logged: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with running_service({"llm": ScriptedLLM()}, max_body_bytes=2_000, max_message_chars=100) as service:
+        response = await service.client.post(path, **request_body)
+    output = capsys.readouterr().err
+    lines = [line for line in records(output) if line["event"] == "request"]
+
+    assert [(path, "info")] == [(line["path"], line["level"]) for line in lines]
+    assert {**lines[0], **logged} == lines[0]
+    assert logged["reason"] == response.json()["code"]
+    assert "canary" not in output
+
+
+async def test_a_message_that_the_application_rejects_has_one_line_besides_that_of_its_request(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async with running_service({"llm": ScriptedLLM()}, max_message_chars=100) as service:
+        await service.client.post("/api/chat", json=HELLO | {"message": "x" * 101})
+        await service.client.post("/api/chat", json=HELLO | {"user_id": "*"})
+    lines = [(line["event"], line["reason"]) for line in records(capsys.readouterr().err) if "reason" in line]
+
+    assert lines == [
+        ("turn rejected", "message_too_long"),
+        ("request", "message_too_long"),
+        ("request", "invalid_request"),
+    ]
+
+
+async def test_requests_without_a_route_have_a_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    async with running_service({"llm": ScriptedLLM()}) as service:
+        await service.client.post("/api/canary", json=HELLO)
+        await service.client.get("/api/chat")
+        await service.client.get("/livez")
+    output = capsys.readouterr().err
+    requests = [record for record in records(output) if record["event"] == "request"]
+
+    assert [record.get("reason") for record in requests] == ["not_found", "method_not_allowed", None]
+    assert "canary" not in output
+
+
+async def test_a_request_that_comes_during_the_shutdown_has_a_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    async with running_service({"llm": ScriptedLLM()}) as service:
+        service.container.turn_runner().draining = True
+        await service.client.post("/api/chat", json=HELLO)
+    requests = [record for record in records(capsys.readouterr().err) if record["event"] == "request"]
+
+    assert [(record["status"], record["reason"]) for record in requests] == [(503, "server_shutting_down")]
 
 
 async def test_an_unexpected_exception_is_logged_without_its_message(
