@@ -29,5 +29,7 @@ def _describe(error: BaseException) -> str:
     name = f"{type(error).__module__}.{type(error).__qualname__}"
     if isinstance(error, OSError) and error.errno:
         return f"{name} [Errno {error.errno}]"
+    if code := getattr(error, "sqlite_errorname", None):  # e.g. SQLITE_FULL
+        return f"{name} {code}"
     status = getattr(error, "status_code", None)
     return f"{name} {status}" if isinstance(status, int) else name

@@ -112,14 +112,13 @@ class GuardedMemory(LongTermMemory):
         except LongTermMemoryError as error:
             self._report(where, error)
             raise
-        except Exception as error:  # a timeout, or an exception that the adapter should have translated
-            timed_out = (
-                f"Long-term memory did not respond within {seconds:g} s." if isinstance(error, TimeoutError) else None
-            )
-            failure = MemoryUnavailable(timed_out)
-            failure.__cause__ = error
+        except TimeoutError:
+            failure = MemoryUnavailable(f"Long-term memory did not respond within {seconds:g} s.")
             self._report(where, failure)
-            raise failure from error
+            raise failure from None
+        except Exception as bug:  # that the adapter should have translated
+            self._report(where, bug)
+            raise MemoryUnavailable from bug
 
     def _owned(self, user_id: UserId, memories: Sequence[Memory]) -> Sequence[Memory]:
         """Return the memories if all belong to the user; otherwise distrust the store for a while."""
@@ -130,7 +129,7 @@ class GuardedMemory(LongTermMemory):
             raise leak
         return memories
 
-    def _report(self, where: Where, error: LongTermMemoryError) -> None:
+    def _report(self, where: Where, error: Exception) -> None:
         self._observer.observe(BackgroundFailure(where, error))
 
 

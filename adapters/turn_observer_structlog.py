@@ -7,10 +7,10 @@ from typing import Any
 
 import structlog
 
-from adapters.error_translation import ForeignError
+from adapters.error_translation import ForeignError, foreign_error
 from application.ports.history import HistoryError
 from application.ports.llm import LLMAuthFailed, LLMError, LLMRedirected
-from application.ports.memory import LongTermMemoryError, MemoryLeaked
+from application.ports.memory import MemoryLeaked
 from application.ports.turn_observer import (
     AbandonedTurnsEnded,
     BackgroundFailure,
@@ -26,7 +26,7 @@ from domain.errors import ChatError, ContextTooLong, InternalError
 
 
 class TurnObserverStructlog(TurnObserver):
-    """Logs ids, codes, figures and diagnoses, never what was said.
+    """Logs ids, codes, figures and diagnoses, never what was said. Tracebacks are logged of unexpected exceptions only.
 
     `pseudonym` replaces a user's id with one that may appear in a log. Rejected credentials are logged as an error
     once per `auth_error_interval` seconds, and as a warning in between: every turn fails until the operator reacts.
@@ -60,14 +60,11 @@ class TurnObserverStructlog(TurnObserver):
                 fields = {**self._explained(error), "user": self._pseudonym(user_id), "reason": error.code}
                 self._log.log(level, "turn rejected", **fields)
             case BackgroundFailure(where, MemoryLeaked() as error):
-                self._log.error("failed", where=where, security=True, exc_info=error)
-            case BackgroundFailure(where, error):
-                self._log.warning(
-                    "failed",
-                    where=where,
-                    **({"detail": error.detail} if isinstance(error, LongTermMemoryError) else {}),
-                    exc_info=error,
-                )
+                self._log.error("failed", **self._explained(error), where=where, security=True)
+            case BackgroundFailure(where, ChatError() as error) if not isinstance(error, InternalError):
+                self._log.warning("failed", **self._explained(error), where=where, reason=error.code)
+            case BackgroundFailure(where, bug):
+                self._log.warning("failed", where=where, exc_info=bug)
             case AbandonedTurnsEnded(count):
                 self._log.warning("abandoned turns ended", count=count)
             case ContextWindowExceeded(request, window, budget):
@@ -121,8 +118,9 @@ class TurnObserverStructlog(TurnObserver):
             fields |= {"attempts": llm_error.attempts, **llm_error.diagnosis}
             if self._debug and llm_error.request:
                 fields["request"] = llm_error.request
-        elif isinstance(error.__cause__, ForeignError):
-            fields["cause"] = str(error.__cause__)
+        elif error.__cause__ and not isinstance(error, InternalError):  # whose exception is logged
+            cause = error.__cause__
+            fields["cause"] = str(cause if isinstance(cause, ForeignError) else foreign_error(cause))
         return fields
 
     def _level(self, turn: Turn, error: ChatError | None) -> int:

@@ -1,5 +1,8 @@
 """Error causes that name foreign exceptions without quoting their messages."""
 
+import sqlite3
+from contextlib import closing
+
 import pytest
 
 from adapters.error_translation import ForeignError, exception_chain, foreign_error
@@ -36,6 +39,13 @@ def test_the_cause_contains_class_names_and_numbers_but_no_message() -> None:
 def test_the_cause_contains_the_status_and_the_given_details() -> None:
     expected = f"{__name__}.StatusError 404 model_not_found model"
     assert expected == str(foreign_error(StatusError("secret"), "model_not_found", "model"))
+
+
+def test_an_error_of_sqlite_is_named() -> None:
+    with closing(sqlite3.connect(":memory:")) as connection, pytest.raises(sqlite3.Error) as raised:
+        connection.execute("SELECT secret")
+
+    assert str(foreign_error(raised.value)).startswith("sqlite3.OperationalError SQLITE_ERROR")
 
 
 @pytest.mark.parametrize(("hide", "expected"), [(False, [ValueError, KeyError]), (True, [ValueError])])

@@ -194,7 +194,7 @@ async def test_an_untranslated_exception_becomes_memory_unavailable() -> None:
         await guard.recall(ADA, "tea", 10)
 
     assert isinstance(failure.value.__cause__, KeyError)
-    assert ["recalling memories"] == [where for where, _ in observer.failures]
+    assert [("recalling memories", KeyError)] == [(where, type(error)) for where, error in observer.failures]
 
 
 class Leaking(LearningMemory):

@@ -1,5 +1,6 @@
 """Log lines about turns: levels and figures, without messages, replies or user ids."""
 
+import sqlite3
 from collections.abc import Iterator, MutableMapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -184,9 +185,28 @@ def test_a_background_failure_is_a_warning_with_the_failed_operation(
     observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]
 ) -> None:
     error = HistoryUnavailable()
+    error.__cause__ = sqlite3.OperationalError("canary")
     observer.observe(BackgroundFailure(Where.SAVING_PROGRESS, error))
 
-    assert lines == [{"log_level": "warning", "event": "failed", "where": "saving the text so far", "exc_info": error}]
+    assert lines == [
+        {
+            "log_level": "warning",
+            "event": "failed",
+            "where": "saving the text so far",
+            "reason": "history_unavailable",
+            "detail": "The history is unavailable.",
+            "cause": "sqlite3.OperationalError",
+        }
+    ]
+
+
+@pytest.mark.parametrize("bug", [KeyError(), InternalError()], ids=repr)
+def test_an_unexpected_exception_in_the_background_is_logged_with_its_traceback(
+    bug: Exception, observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]
+) -> None:
+    observer.observe(BackgroundFailure(Where.RECALLING, bug))
+
+    assert lines == [{"log_level": "warning", "event": "failed", "where": "recalling memories", "exc_info": bug}]
 
 
 def test_an_empty_reply_is_a_warning(observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]) -> None:
@@ -227,7 +247,9 @@ def test_a_leaked_memory_is_logged_as_a_security_event(
 ) -> None:
     observer.observe(BackgroundFailure(Where.CHECKING_OWNER, MemoryLeaked()))
 
-    assert ("error", True) == (lines[0]["log_level"], lines[0]["security"])
+    assert ("error", True, MemoryLeaked().detail) == tuple(
+        lines[0][name] for name in ("log_level", "security", "detail")
+    )
 
 
 def test_what_was_learned_of_the_context_window_is_logged_with_the_settings_to_check(
