@@ -98,7 +98,8 @@ class MemoryMem0Platform(LongTermMemory):
         except LongTermMemoryError as error:
             failure = error
         except TimeoutError:
-            failure = MemoryUnavailable()
+            limit = self._connect_timeout
+            failure = MemoryUnavailable(f"The memory platform has not responded within {limit:g} s; check MEM0_HOST.")
         except BaseException:
             await self.close()
             raise

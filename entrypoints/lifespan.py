@@ -51,6 +51,7 @@ def _configuration(settings: Settings) -> dict[str, str]:
         "model_host": settings.model_host,
         "history": settings.history_backend,
         "memory": settings.memory_backend,
+        **({"memory_host": settings.memory_host} if settings.memory_host else {}),
         "python": platform.python_version(),
         **LIBRARIES,
     }

@@ -270,7 +270,14 @@ class Settings(BaseSettings):
     @property
     def model_host(self) -> str:
         """Host and port of the model's service, without credentials."""
-        return urlsplit(self.openai_base_url).netloc.rpartition("@")[2] if self.openai_base_url else "api.openai.com"
+        return _host_of(self.openai_base_url) if self.openai_base_url else "api.openai.com"
+
+    @property
+    def memory_host(self) -> str | None:
+        """Host and port of Mem0's platform, without credentials; None for other memories."""
+        if self.memory_backend != "mem0_platform":
+            return None
+        return _host_of(self.mem0_host) if self.mem0_host else "api.mem0.ai"
 
     @property
     def is_loopback(self) -> bool:
@@ -309,6 +316,10 @@ def load_settings() -> Settings:
 def environment() -> dict[str, str]:
     """Return the environment variables by their names in upper case."""
     return {name.upper(): value for name, value in os.environ.items()}
+
+
+def _host_of(url: str) -> str:
+    return urlsplit(url).netloc.rpartition("@")[2]
 
 
 def _sentence(error: Any) -> str:

@@ -10,17 +10,23 @@ from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import httpx
 import structlog
 
 from adapters.daemon_threads import run_in_daemon_thread
+from adapters.error_translation import foreign_error
 from adapters.mem0_import import import_mem0
 from adapters.mem0_platform import errors
+from adapters.mem0_platform.hints import NOT_BUILT
 from adapters.mem0_platform.size_limit import SizeLimit
-from domain.errors import ChatError
+from adapters.proxies import BadProxyURL, proxy_for
+from application.ports.memory import MemoryNotReady
+from domain.errors import ChatError, Unusable
+
+_PUBLIC_URL: Final = "https://api.mem0.ai"
 
 Request = Callable[[Any], Awaitable[Any]]
 """Sends one request with mem0's client, and returns the decoded body."""
@@ -50,6 +56,7 @@ class PlatformClient:
     ) -> None:
         self._api_key = api_key
         self._host = host
+        self._url = host or _PUBLIC_URL
         self._data_dir = data_dir
         self._now = now
         self._timeout = httpx.Timeout(request_timeout, connect=connect_timeout, pool=pool_timeout)
@@ -68,7 +75,7 @@ class PlatformClient:
 
         Raises:
             Unusable: mem0ai is not installed, or its directory cannot be created.
-            MemoryUnavailable, MemoryRefused: the client cannot be built; the next request tries again.
+            MemoryUnavailable: the client cannot be built; the next request tries again.
         """
         # In the executor, whose threads are joined at exit: an import may crash if the interpreter ends during it.
         await asyncio.to_thread(import_mem0, self._data_dir)
@@ -98,7 +105,7 @@ class PlatformClient:
             async with asyncio.timeout(self._request_timeout):
                 body = await request(client)
         except Exception as error:
-            failure = errors.translate(error, absent, self._now())
+            failure = errors.translate(error, absent, self._now(), proxied=_is_proxied(self._url))
             self._watch_pool(client, timed_out=errors.is_pool_timeout(error))
         else:
             self._watch_pool(client, timed_out=False)
@@ -153,8 +160,13 @@ class PlatformClient:
         try:
             async with asyncio.timeout(self._build_timeout):
                 self._client = await run_in_daemon_thread(self._new_client, name="mem0")
-        except Exception as error:
+        except Unusable:
+            raise
+        except TimeoutError as error:
             failure = errors.translate(error, (), self._now())
+        except Exception as error:
+            failure = MemoryNotReady(NOT_BUILT)
+            failure.__cause__ = foreign_error(error)
         else:
             return
         raise failure
@@ -172,13 +184,20 @@ class PlatformClient:
                 self.org_id = self.project_id = "unknown"
 
         http = httpx.AsyncClient(
-            verify=_tls_context(self._host or "https:"),
+            verify=_tls_context(self._url),
             timeout=self._timeout,
             limits=self._limits,
             headers={"Accept-Encoding": "identity"},  # for the size limit
             event_hooks={"response": [self._size_limit]},
         )
         return Client(api_key=self._api_key, host=self._host, client=http)
+
+
+def _is_proxied(url: str) -> bool:
+    try:
+        return proxy_for(url) is not None
+    except BadProxyURL:
+        return True
 
 
 def _tls_context(url: str) -> ssl.SSLContext:

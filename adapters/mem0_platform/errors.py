@@ -3,13 +3,15 @@
 No text from the platform gets into our errors or their causes: it may repeat the key or quote users.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from json import JSONDecodeError
 from typing import Final
 
 import httpx
 
 from adapters.error_translation import exception_chain, foreign_error
+from adapters.mem0_platform.hints import connection_failure
 from adapters.retry_after import parse_retry_after
 from application.ports.memory import MemoryNotReady, MemoryRefused, MemoryUnavailable
 from domain.errors import ChatError, MemoryNotFound
@@ -41,14 +43,15 @@ ABSENT: Final = frozenset({404, 410})
 _RETRYABLE: Final = frozenset({408, 425, 429})
 """Statuses below 500 after which the same request may succeed."""
 
-_CHECK: Final = {401: "MEM0_API_KEY", 403: "MEM0_API_KEY", 404: "MEM0_HOST"}
+_CHECK: Final = {401: "MEM0_API_KEY", 403: "MEM0_API_KEY", 404: "MEM0_HOST", 407: "HTTP_PROXY"}
 """Statuses that reject every request until the operator corrects a setting."""
 
 
-def translate(error: Exception, absent: Collection[int], now: datetime) -> ChatError:
+def translate(error: Exception, absent: Collection[int], now: datetime, *, proxied: bool = False) -> ChatError:
     """Return the error to raise for an exception of a library.
 
-    Statuses in `absent` become `MemoryNotFound`. `now` is needed for a `Retry-After` that is a date.
+    Statuses in `absent` become `MemoryNotFound`. `now` is needed for a `Retry-After` that is a date. `proxied` tells
+    whether requests go through a proxy.
 
     Raises:
         Exception: `error` itself, if the map has no entry for it.
@@ -56,9 +59,15 @@ def translate(error: Exception, absent: Collection[int], now: datetime) -> ChatE
     mapped = mapped_type(type(error))
     if mapped is None:
         raise error
-    chain = exception_chain(error)
+    chain = list(exception_chain(error))
     response = next((link.response for link in chain if isinstance(link, httpx.HTTPStatusError)), None)
-    failure = mapped() if response is None else _from_response(response, absent, now)
+    failure: ChatError
+    if response is not None:
+        failure = _from_response(response, absent, now)
+    elif is_pool_timeout(error):
+        failure = mapped()
+    else:
+        failure = connection_failure(error, proxied=proxied) or mapped(_detail(chain))
     failure.__cause__ = foreign_error(error)
     return failure
 
@@ -74,11 +83,21 @@ def is_pool_timeout(error: Exception) -> bool:
     return any(isinstance(link, httpx.PoolTimeout) for link in exception_chain(error))
 
 
+def _detail(chain: Sequence[BaseException]) -> str | None:
+    if any(isinstance(link, (TimeoutError, httpx.TimeoutException)) for link in chain):
+        return "The memory platform did not respond in time; check MEM0_HOST if this lasts."
+    if any(isinstance(link, JSONDecodeError | UnicodeDecodeError) for link in chain):
+        return "The memory platform's response is not JSON; check MEM0_HOST."
+    return None
+
+
 def _from_response(response: httpx.Response, absent: Collection[int], now: datetime) -> ChatError:
     status = response.status_code
     if status in absent:
         return MemoryNotFound()
-    detail = f"The memory platform answered {status}."
+    detail = f"The memory platform answered {status}" + (
+        "; check MEM0_HOST." if response.has_redirect_location else "."
+    )
     if status < 400 or status >= 500 or status in _RETRYABLE:
         return MemoryUnavailable(detail, retry_after=parse_retry_after(response.headers, now))
     if setting := _CHECK.get(status):

@@ -109,4 +109,4 @@ def _time(value: object) -> datetime:
 
 
 def _invalid() -> MemoryUnavailable:
-    return MemoryUnavailable("The memory platform's response is invalid.")
+    return MemoryUnavailable("The memory platform's response is invalid; check MEM0_HOST if this lasts.")

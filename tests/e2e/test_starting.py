@@ -153,6 +153,28 @@ async def test_a_live_check_reports_each_failure_in_a_line_without_the_key(forks
     assert "Traceback" not in output
 
 
+async def test_a_platform_for_memories_that_refuses_connections_is_named_with_its_setting(
+    forks: Forks, tmp_path: Path
+) -> None:
+    async with MemoryUpstream() as upstream:
+        status, output = await forks.run(
+            tmp_path,
+            *("check", "--live"),
+            OPENAI_BASE_URL=upstream.base_url,
+            MEMORY_BACKEND="mem0_platform",
+            MEM0_API_KEY=SECRET,
+            MEM0_HOST=f"http://user:{SECRET}@127.0.0.1:9",
+        )
+    lines = [line.split(" (")[0].split(maxsplit=1) for line in output.splitlines()]
+    assert status == 3
+    assert ["memory", "mem0_platform at 127.0.0.1:9"] in lines
+    assert [
+        "memory",
+        "failed: The memory platform refuses connections; check the host and port of MEM0_HOST.",
+    ] in lines
+    assert SECRET not in output
+
+
 async def test_the_start_is_logged_with_model_host_stores_and_versions(forks: Forks, tmp_path: Path) -> None:
     url = f"http://user:{SECRET}@127.0.0.1:9/path/v1?key={SECRET}"
     async with forks.service(tmp_path, OPENAI_BASE_URL=url, OPENAI_MODEL="big-one", MEMORY_BACKEND="none") as service:
