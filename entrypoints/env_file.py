@@ -13,6 +13,9 @@ from dotenv.variables import Variable, parse_variables
 from domain.errors import Unusable
 
 ALIASES: Final = {
+    "MEM0_API_URL": "MEM0_HOST",
+    "MEM0_BASE_URL": "MEM0_HOST",
+    "MEM0_URL": "MEM0_HOST",
     "OPENAI_API_BASE": "OPENAI_BASE_URL",
     "OPENAI_API_BASE_URL": "OPENAI_BASE_URL",
     "OPENAI_API_ENDPOINT": "OPENAI_BASE_URL",
@@ -29,6 +32,9 @@ READ_BY_LIBRARIES: Final = frozenset(
 _UNQUOTED_HASH: Final = re.compile(r"""[^=]*=[^\S\r\n]*((?!['"\s])[^\r\n]*?\s|(?<!=))#""")
 """A line whose value is not in quotes and holds a # after white space, at which python-dotenv cuts it off."""
 
+_EXPORT: Final = re.compile(r"\s*export[^\S\r\n]+\w+[^\S\r\n]*(#|$)", re.MULTILINE)
+"""A line that marks a variable for export without setting it, as in files for a shell."""
+
 _QUOTING: Final = "put a value with quotes, # or line breaks in single quotes"
 
 
@@ -41,7 +47,7 @@ def require_parsable(env_file: Path, known: Container[str], variables: Container
 
     Raises:
         Unusable: It is not text, a line cannot be parsed or uses a variable that is not set, which python-dotenv would
-            replace with nothing, or a system prompt would end at a `#`.
+            replace with nothing, a line would unset an earlier one, or a system prompt would end at a `#`.
     """
     if not env_file.is_file():
         return
@@ -52,12 +58,17 @@ def require_parsable(env_file: Path, known: Container[str], variables: Container
         raise Unusable(f"{env_file}: must be a text file in UTF-8") from None
     except OSError as error:
         raise Unusable(f"{env_file}: cannot be read: {error.strerror}") from None
-    keys = {binding.key for binding in bindings}
+    keys = {binding.key for binding in bindings if binding.value is not None}
+    given: set[str] = set()
     for binding in bindings:
         name = (binding.key or "").upper()
-        if binding.error or (binding.key is not None and binding.value is None):  # None: there is no =
+        if binding.error or (binding.value is None and binding.key is not None and not _EXPORT.match(_text(binding))):
             raise Unusable(f"{env_file}: line {_line(binding)} cannot be parsed; {_QUOTING}")
-        if name == "SYSTEM_PROMPT" and _UNQUOTED_HASH.match(binding.original.string):
+        if binding.value is None and name in given:  # python-dotenv would drop the value, unlike a shell
+            raise Unusable(f"{env_file}: line {_line(binding)} would unset {name}; remove it")
+        if binding.value is not None:
+            given.add(name)
+        if name == "SYSTEM_PROMPT" and _UNQUOTED_HASH.match(_text(binding)):
             raise Unusable(f"{env_file}: SYSTEM_PROMPT in line {_line(binding)} would end before its #; {_QUOTING}")
         if name in known and any(used not in keys and used not in variables for used in _variables(binding)):
             raise Unusable(f"{env_file}: {name} in line {_line(binding)} uses a ${{variable}} that is not set")
@@ -66,7 +77,7 @@ def require_parsable(env_file: Path, known: Container[str], variables: Container
 def values(env_file: Path) -> dict[str, str]:
     """Return the keys and values of `env_file`, or nothing if it does not exist."""
     parsed = dotenv_values(env_file) if env_file.is_file() else {}
-    return {key: value or "" for key, value in parsed.items()}
+    return {key: value for key, value in parsed.items() if value is not None}
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
@@ -86,6 +97,10 @@ def _variables(binding: Binding) -> Iterator[str]:
     for atom in parse_variables(binding.value or ""):
         if isinstance(atom, Variable) and atom.default is None:
             yield atom.name
+
+
+def _text(binding: Binding) -> str:
+    return binding.original.string
 
 
 def _line(binding: Binding) -> int:

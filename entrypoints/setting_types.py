@@ -16,6 +16,9 @@ _INVISIBLE: Final = "\u200b\u2060\ufeff"
 """Characters without width, which web pages and chat programs leave around copied text."""
 
 _ENDPOINT: Final = re.compile(r"/+(chat/)?completions/*$")
+_VARIABLE: Final = re.compile(r"\$(?:[A-Za-z_]\w*|\{[^}]*\})", re.ASCII)
+"""A variable in a path. Any other $ is literal."""
+
 _HOST_NAME: Final = re.compile(r"[\w-]+(\.[\w-]+)*\.?")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _ORIGIN: Final = "must be origins such as https://example.com"
@@ -89,8 +92,9 @@ def expanded(path: str) -> str:
     Raises:
         ValueError: One of them is not known.
     """
+    unset = any(os.path.expandvars(variable) == variable for variable in _VARIABLE.findall(path))
     path = os.path.expandvars(os.path.expanduser(path))
-    if path.startswith("~") or "$" in path:
+    if path.startswith("~") or unset:
         raise ValueError("must not contain a variable that is not set, or the home directory of an unknown user")
     return path
 

@@ -191,7 +191,7 @@ class Settings(BaseSettings):
             return text if trimmed_text else ""
         if not trimmed_text or trimmed_text in SAMPLE_KEYS:
             return cls.model_fields[str(info.field_name)].default
-        if info.field_name != "app_name" and (trimmed_text[0] in QUOTES or trimmed_text[-1] in QUOTES):
+        if info.field_name != "app_name" and trimmed_text[0] in QUOTES and trimmed_text[-1] in QUOTES:
             raise ValueError("must not be in quotation marks")
         return trimmed_text
 

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from adapters.proxies import BadProxyURL, proxy_for
 from entrypoints.env_file import ALIASES, unknown_key, values
+from entrypoints.environment_names import misspelt
 from entrypoints.setting_types import trimmed, without_endpoint
 from entrypoints.settings import Settings, environment
 
@@ -34,6 +35,9 @@ def startup_warnings(settings: Settings, env_file: Path = Path(".env")) -> list[
     for alias, name in ALIASES.items():
         if variables.get(alias) and not given.get(name):
             sentences.append(unknown_key(alias, known))
+    in_file = {key.upper() for key in file}
+    unknown = [name for name, value in variables.items() if value and name not in {*known, *in_file, *ALIASES}]
+    sentences += [unknown_key(name, known) for name in misspelt(unknown, known)]
     base_url = trimmed(given.get("OPENAI_BASE_URL", ""))
     if base_url and without_endpoint(base_url) != base_url:
         sentences.append("OPENAI_BASE_URL: the endpoint's path at its end, e.g. /chat/completions, is ignored.")

@@ -9,9 +9,4 @@ def summary(settings: Settings) -> str:
     history = settings.database if settings.history_backend == "sql" else "in memory, lost on restart"
     memory = settings.memory_backend + (f" at {settings.memory_host}" if settings.memory_host else "")
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return (
-        f"model     {model}\n"
-        f"history   {history}\n"
-        f"memory    {memory}\n"
-        f"address   http://{host}:{settings.port}"
-    )
+    return f"model     {model}\nhistory   {history}\nmemory    {memory}\naddress   http://{host}:{settings.port}"

@@ -5,11 +5,13 @@ from pathlib import Path
 import pytest
 
 from entrypoints.env_file import ALIASES
-from entrypoints.settings import Settings
+from entrypoints.environment_names import misspelt
+from entrypoints.settings import Settings, environment
 
 
 def isolate_settings(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
-    """Remove all settings from the environment, and work in `directory`, which has no `.env`."""
-    for name in (*Settings.model_fields, *ALIASES, "SSL_CERT_FILE"):
-        monkeypatch.delenv(name.upper(), raising=False)
+    """Remove all settings and what resembles one from the environment, and work in `directory`, without `.env`."""
+    names = [name.upper() for name in Settings.model_fields]
+    for name in (*names, *ALIASES, "SSL_CERT_FILE", *misspelt(environment(), names)):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(directory)

@@ -67,12 +67,35 @@ def test_an_env_file_is_read_as_written(text: str, prompt: str) -> None:
     assert load_settings().system_prompt == prompt
 
 
-@pytest.mark.parametrize("text", ["DATA_DIR=${NO_SUCH_VARIABLE}/canary\n", "SYSTEM_PROMPT='Fill in ${canary}.'\n"])
+@pytest.mark.parametrize("line", ["export PORT", "  export  PORT  ", "export PORT # for the shell", "export OTHER"])
+def test_an_export_without_a_value_has_no_effect(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").write_text(f"{line}\nPORT=1\nAPP_NAME=Mine\n")
+    loaded = load_settings()
+
+    assert (loaded.port, loaded.app_name) == (1, "Mine")
+    assert startup_warnings(loaded) == []
+
+
+def test_an_export_that_would_unset_a_setting_is_rejected() -> None:
+    Path(".env").write_text("PORT=1\nexport PORT\n")
+
+    with pytest.raises(Unusable, match=r"^\.env: line 2 would unset PORT; remove it$"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "export OTHER\nDATA_DIR=${OTHER}/canary\n",
+        "DATA_DIR=${NO_SUCH_VARIABLE}/canary\n",
+        "SYSTEM_PROMPT='Fill in ${canary}.'\n",
+    ],
+)
 def test_a_variable_that_is_not_set_is_rejected_instead_of_left_out(text: str) -> None:
     Path(".env").write_text(f"\n{text}")
 
     with pytest.raises(
-        Unusable, match=r"^\.env: (DATA_DIR|SYSTEM_PROMPT) in line 2 uses a \$\{variable\} that is not set$"
+        Unusable, match=r"^\.env: (DATA_DIR|SYSTEM_PROMPT) in line [23] uses a \$\{variable\} that is not set$"
     ):
         load_settings()
 

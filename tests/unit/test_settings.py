@@ -76,7 +76,10 @@ INVALID = [
     ("OPENAI_API_KEY", '"sk-canary"', "must not be in quotation marks"),
     ("OPENAI_API_KEY", "'sk-canary'", "must not be in quotation marks"),
     ("OPENAI_API_KEY", "“sk-canary”", "must not be in quotation marks"),
-    ("OPENAI_API_KEY", "sk-canary”", "must not be in quotation marks"),
+    ("OPENAI_API_KEY", '“sk-canary"', "must not be in quotation marks"),
+    ("OPENAI_API_KEY", "sk-canary”", "without spaces and quotation marks"),
+    ("OPENAI_API_KEY", "sk-canary'", "without spaces and quotation marks"),
+    ("OPENAI_MODEL", "'", "must not be in quotation marks"),
     ("OPENAI_API_KEY", 'sk-"canary', "without spaces and quotation marks"),
     ("OPENAI_API_KEY", "Bearer sk-canary", "without spaces and quotation marks"),
     ("MEM0_API_KEY", "„m0-canary“", "must not be in quotation marks"),
@@ -293,6 +296,11 @@ def test_origins_are_comma_separated(monkeypatch: pytest.MonkeyPatch) -> None:
         ("DATABASE_URL", "sqlite:///$HOME/chat.db", "sqlite:////ann/chat.db"),
         ("DATA_DIR", "~/x", Path("/ann/x")),
         ("DATA_DIR", "$HOME/x", Path("/ann/x")),
+        ("DATA_DIR", "/cost$/$5/a$ b$", Path("/cost$/$5/a$ b$")),
+        ("DATA_DIR", "$WITH_DOLLAR/x", Path("/a$b/x")),
+        ("DATA_DIR", "/the boss'", Path("/the boss'")),
+        ("OPENAI_MODEL", "boss'", "boss'"),
+        ("SYSTEM_PROMPT", "Say 'hi'", "Say 'hi'"),
         ("DATA_DIR", "${HOME}/x ", Path("/ann/x")),
         ("MEM0_CONFIG_FILE", "~/mem0.json", Path("/ann/mem0.json")),
         ("EVENT_LOOP", "asyncio ", "asyncio"),
@@ -303,6 +311,7 @@ def test_a_value_is_trimmed_and_its_home_directory_and_variables_are_expanded(
     name: str, value: str, kept: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", "/ann")
+    monkeypatch.setenv("WITH_DOLLAR", "/a$b")
     monkeypatch.setenv(name, value)
 
     assert getattr(load_settings(), name.lower()) == kept

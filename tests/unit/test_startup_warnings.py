@@ -183,5 +183,69 @@ def test_other_models_and_proxies_do_not_warn(
     assert startup_warnings(load_settings()) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        ("OPENAI_MODLE", "OPENAI_MODEL"),
+        ("openai_modle", "OPENAI_MODEL"),
+        ("OPNEAI_API_KEY", "OPENAI_API_KEY"),
+        ("OPENAI_APIKEY", "OPENAI_API_KEY"),
+        ("OPENAI_KEY", "OPENAI_API_KEY"),
+        ("OPENAI_MODEL_NAME", "OPENAI_MODEL"),
+        ("MEMROY_BACKEND", "MEMORY_BACKEND"),
+        ("MEMO_API_KEY", "MEM0_API_KEY"),
+        ("MEM0_URL", "MEM0_HOST"),
+        ("HISTORY_BACKENDS", "HISTORY_BACKEND"),
+        ("DATABSE_URL", "DATABASE_URL"),
+        ("DATADIR", "DATA_DIR"),
+        ("CORS_ORIGIN", "CORS_ORIGINS"),
+        ("SYSTEMPROMPT", "SYSTEM_PROMPT"),
+        ("UPSTREAM_TIMEOUT", "UPSTREAM_IDLE_TIMEOUT"),
+        ("DEBUGG", "DEBUG"),
+    ],
+)
+def test_a_misspelt_variable_of_the_environment_is_reported_without_its_value(
+    name: str, setting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "canary")
+
+    assert startup_warnings(load_settings()) == [f"{name.upper()} is not a setting; did you mean {setting}?"]
+
+
+def test_a_misspelt_name_in_both_places_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").write_text("OPENAI_MODLE=canary\n")
+    monkeypatch.setenv("OPENAI_MODLE", "canary")
+
+    assert startup_warnings(load_settings()) == [".env: OPENAI_MODLE is not a setting; did you mean OPENAI_MODEL?"]
+
+
+OF_OTHERS = [
+    "PATH", "HOME", "HOSTNAME", "HOSTTYPE", "USER", "PWD", "OLDPWD", "SHELL", "SHLVL", "TERM", "LANG", "LC_ALL", "TZ",
+    "EDITOR", "PAGER", "DISPLAY", "MAIL", "LOGNAME", "TMPDIR", "DEBUGINFOD_URLS", "DEBIAN_FRONTEND", "HISTFILE",
+    "HISTSIZE", "HISTCONTROL", "MEMORY_LIMIT", "MEMORY_PRESSURE_WATCH", "HISTORY_FILE", "OPENAI_ORG_ID",
+    "OPENAI_ORGANIZATION", "OPENAI_PROJECT", "OPENAI_LOG", "OPENAI_API_VERSION", "MEM0_TELEMETRY", "MEM0_DIR",
+    "GENAI_API_KEY", "XAI_API_KEY", "GEMINI_API_KEY", "ANTHROPIC_API_KEY", "AZURE_OPENAI_API_KEY", "MISTRAL_API_KEY",
+    "MEM0_SERVICE_HOST", "MEM0_SERVICE_PORT", "MEM0_PORT", "MEM0_PORT_8000_TCP", "MEM0_PORT_8000_TCP_ADDR",
+    "OPENAI_SERVICE_PORT_HTTP", "UPSTREAM_BRANCH", "UPSTREAM_REPOSITORY", "UPSTREAM_HOST", "PORTS", "HOSTS", "POST",
+    "APP_HOME", "APP_MODE", "APP_ENV", "APP_KEY", "IDLE_TIMEOUT", "DATABASE_NAME", "DATABASE_PORT", "RUN_TIMEOUT",
+    "PGDATA", "PGHOST", "PGPORT", "DOCKER_HOST", "KUBERNETES_PORT", "REASON", "VIRTUAL_ENV", "PYTHONPATH",
+    "PYTHON_VERSION", "UV_CACHE_DIR", "PIP_INDEX_URL", "CI", "GITHUB_TOKEN", "XDG_DATA_DIRS", "XDG_DATA_HOME",
+    "INVOCATION_ID",
+]  # fmt: skip
+
+
+def test_variables_of_other_programs_do_not_warn(defaults: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in OF_OTHERS:
+        monkeypatch.setenv(name, "canary")
+
+    assert startup_warnings(defaults) == []
+
+
+def test_an_empty_variable_does_not_warn(defaults: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_MODLE", "")
+
+    assert startup_warnings(defaults) == []
+
+
 def test_the_defaults_do_not_warn(defaults: Settings) -> None:
     assert startup_warnings(defaults) == []
