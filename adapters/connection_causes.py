@@ -13,16 +13,16 @@ _NO_ROUTE: Final = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETD
 _BY_CLASS: Final = {
     "ProxyError": "proxy",
     "ConnectTimeout": "connect timeout",
-    "RemoteProtocolError": "broken",
-    "ReadError": "broken",
-    "WriteError": "broken",
-    "CloseError": "broken",
+    "RemoteProtocolError": "connection broken",
+    "ReadError": "connection broken",
+    "WriteError": "connection broken",
+    "CloseError": "connection broken",
 }
 """Causes by the names of classes, which httpx and httpx2 share."""
 
 
 def connection_cause(error: BaseException) -> str | None:
-    """Return `certificate`, `tls`, `dns`, `refused`, `no route`, `proxy`, `connect timeout` or `broken`.
+    """Return `certificate`, `tls`, `dns`, `refused`, `no route`, `proxy`, `connect timeout` or `connection broken`.
 
     None if `error` was not caused by a connection.
     """

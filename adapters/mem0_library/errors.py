@@ -18,6 +18,7 @@ import pydantic
 from mem0 import exceptions as mem0
 from qdrant_client.http import exceptions as qdrant
 
+from adapters.connection_causes import connection_cause
 from adapters.error_translation import exception_chain, foreign_error
 from application.ports.memory import MemoryNotReady, MemoryRefused, MemoryUnavailable
 from domain.errors import ChatError, MemoryNotFound
@@ -57,6 +58,8 @@ ERROR_MAP: Final[Mapping[type[Exception], type[ChatError]]] = {
 _WRAPPERS: Final = (mem0.LLMError, mem0.EmbeddingError, mem0.VectorStoreError)
 """Mem0's wrappers around an error of a service, which is their cause."""
 
+_STORE_ERRORS: Final = (qdrant.ApiException, psycopg.Error, psycopg_pool.PoolTimeout)
+
 _BAD_CREDENTIALS: Final = frozenset({401, 403})
 _NOT_FOUND: Final = 404
 _CONTENT_TOO_LARGE: Final = 413
@@ -72,11 +75,39 @@ def translate(error: Exception) -> ChatError:
     origin = _origin(error)
     if isinstance(origin, ChatError):
         return origin
-    failure = misconfiguration(error) or mapped_type(type(origin))()
+    failure = misconfiguration(error) or _temporary(error) or mapped_type(type(origin))()
     if _status(origin) == _CONTENT_TOO_LARGE:
         failure = MemoryRefused()
     failure.__cause__ = foreign_error(error)
     return failure
+
+
+def _temporary(error: Exception) -> MemoryUnavailable | None:
+    """Return the error to raise if a service failed or could not be reached, which may be temporary."""
+    origin = _origin(error)
+    service, _, _, address = _names(error)
+    status = _status(origin)
+    if not isinstance(error, mem0.LLMError) and not isinstance(origin, (openai.OpenAIError, *_STORE_ERRORS)):
+        return None
+    if mapped_type(type(origin)) is not MemoryUnavailable:
+        return None
+    if status is not None:
+        return MemoryUnavailable(f"{service} answered with HTTP {status}.")
+    if cause := connection_cause(origin):
+        return MemoryUnavailable(f"{service} cannot be reached ({cause}); check {address}.")
+    if isinstance(origin, (openai.APITimeoutError, psycopg_pool.PoolTimeout)):
+        return MemoryUnavailable(f"{service} did not respond in time; check {address} if this lasts.")
+    return MemoryUnavailable(f"{service} failed; check {address} if this lasts.")
+
+
+def _names(error: Exception) -> tuple[str, str, str, str]:
+    """Return a name for the service that raised an error, and the settings of its model or data, key and address."""
+    origin = _origin(error)
+    if isinstance(origin, _STORE_ERRORS):
+        return "The store of the memories", "MEM0_VECTOR_STORE", "MEM0_VECTOR_STORE", "MEM0_VECTOR_STORE"
+    if isinstance(error, mem0.LLMError):
+        return "The model's service", "OPENAI_MODEL", "OPENAI_API_KEY", "OPENAI_BASE_URL"
+    return "The embedding service", "MEM0_EMBEDDING_MODEL", "OPENAI_API_KEY", "OPENAI_BASE_URL"
 
 
 def misconfiguration(error: Exception) -> MemoryNotReady | None:
@@ -84,13 +115,7 @@ def misconfiguration(error: Exception) -> MemoryNotReady | None:
     origin = _origin(error)
     status = _status(origin)
     store = isinstance(origin, qdrant.ApiException)
-    service, model, key = (
-        ("The store of the memories", "MEM0_VECTOR_STORE", "MEM0_VECTOR_STORE")
-        if store
-        else ("The model's service", "OPENAI_MODEL", "OPENAI_API_KEY")
-        if isinstance(error, mem0.LLMError)
-        else ("The embedding service", "MEM0_EMBEDDING_MODEL", "OPENAI_API_KEY")
-    )
+    service, model, key, _ = _names(error)
     if status in _BAD_CREDENTIALS:
         return MemoryNotReady(f"{service} rejected the credentials (HTTP {status}); check {key}.")
     if status == _NOT_FOUND and store:
@@ -109,7 +134,9 @@ def probe_failure(error: Exception) -> MemoryNotReady:
     if failure is None and isinstance(origin, (openai.APITimeoutError, TimeoutError)):
         failure = MemoryNotReady("The embedding service did not respond in time to a test request.")
     elif failure is None and isinstance(origin, (openai.APIConnectionError, httpx.TransportError, OSError)):
-        failure = MemoryNotReady("The embedding service cannot be reached; check OPENAI_BASE_URL.")
+        cause = connection_cause(origin)
+        reason = f" ({cause})" if cause else ""
+        failure = MemoryNotReady(f"The embedding service cannot be reached{reason}; check OPENAI_BASE_URL.")
     elif failure is None and status is not None:
         failure = MemoryNotReady(
             f"The embedding service answered a test request with HTTP {status}; check MEM0_EMBEDDING_MODEL."

@@ -19,7 +19,7 @@ _HINTS: Final[Mapping[str, str]] = {
     "connect timeout": "No connection to the memory platform in time; check the host and port of MEM0_HOST.",
     "certificate": "The certificate of the memory platform is not trusted; check SSL_CERT_FILE or MEM0_HOST.",
     "tls": "A TLS connection to the memory platform failed; check whether MEM0_HOST is http or https.",
-    "broken": "The memory platform broke the connection; check whether MEM0_HOST is http or https.",
+    "connection broken": "The memory platform broke the connection; check whether MEM0_HOST is http or https.",
     "proxy": _PROXY,
 }
 """By cause."""

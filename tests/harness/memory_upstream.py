@@ -59,6 +59,8 @@ class MemoryUpstream(ScriptedUpstream):
         self.refused_parameters: Set[str] = frozenset()
         self.answer: Any = None
         """Text that the model replies with instead of well-formed facts; None for facts."""
+        self.response: tuple[str, bytes] | None = None
+        """Content type and body of the response to a request for facts, instead of a chat completion."""
 
     def _accept(self) -> Call:
         self._calls.append(MemoryCall(self))
@@ -103,6 +105,10 @@ class MemoryCall(Call):
     def _extract(self) -> None:
         for parameter in self.upstream.refused_parameters & set(self.request.body):
             return self.reject(400, f"Unsupported parameter: {parameter}", "unsupported_parameter", parameter)
+        if self.upstream.response:
+            kind, body = self.upstream.response
+            self.head(200, kind, content_length=str(len(body)))
+            return self.transport.write(body)
         prompt = self.request.body["messages"][-1]["content"]
         facts = [{"id": str(n), "text": text} for n, text in enumerate(self.upstream.extract(prompt))]
         content = json.dumps({"memory": facts}) if self.upstream.answer is None else self.upstream.answer

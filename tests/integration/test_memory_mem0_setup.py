@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from adapters.clock import utc_now
+from adapters.error_translation import ForeignError
 from adapters.history_in_memory import HistoryInMemory
 from adapters.memory_guarded import GuardedMemory
 from adapters.memory_mem0 import MemoryMem0
@@ -97,7 +98,7 @@ async def test_other_dimensions_in_the_configuration_file_are_rejected(
         ("status-400", "HTTP 400; check MEM0_EMBEDDING_MODEL"),
         ("status-500", "HTTP 500"),
         ("html", "something other than a vector"),
-        ("closehead", "cannot be reached; check OPENAI_BASE_URL"),
+        ("closehead", "cannot be reached (connection broken); check OPENAI_BASE_URL"),
     ],
 )
 async def test_an_embedder_that_fails_at_the_start_is_explained_and_tried_again(
@@ -187,6 +188,56 @@ async def test_a_turn_without_extracted_facts_is_reported_repeated_and_at_last_g
     assert (OutboxCounts(0, 1, 0), 3) == (counts, worker.failed_extractions)
     assert [Where.REMEMBERING_TURN] * 3 + [Where.GIVING_UP_TURN] == [where for where, _ in observer.failures]
     assert {FactsNotExtracted} == {type(error) for _, error in observer.failures}
+
+
+CHUNKS = b'data: {"choices": [{"index": 0, "delta": {"content": "canary"}}]}\n\ndata: [DONE]\n\n'
+
+UNREADABLE: Mapping[str, tuple[str, bytes]] = {
+    "a stream": ("text/event-stream", CHUNKS),
+    "a stream as JSON": ("application/json", CHUNKS),
+    "a web page": ("text/html", b"<html>canary</html>"),
+    "text": ("text/plain", b"canary"),
+    "nothing": ("application/json", b""),
+    "half": ("application/json", b'{"choices": [{"message": {"content": "canary'),
+    "another encoding": ("application/json", b"\xff\xfe{"),
+    "a message without choices": ("application/json", b'{"message": {"content": "canary"}, "done": true}'),
+    "an error": ("application/json", b'{"error": {"message": "canary"}}'),
+    "no choices": ("application/json", b'{"choices": []}'),
+    "no message": ("application/json", b'{"choices": [{"message": null}]}'),
+    "a list": ("application/json", b"[1]"),
+    "null": ("application/json", b"null"),
+    "endless nesting": ("application/json", b"[" * 100_000),
+}
+
+
+@pytest.mark.parametrize("response", UNREADABLE.values(), ids=UNREADABLE)
+async def test_a_response_that_is_no_chat_completion_counts_as_a_failed_extraction(
+    upstream: MemoryUpstream, tmp_path: Path, response: tuple[str, bytes]
+) -> None:
+    upstream.response = response
+    async with open_mem0(tmp_path, upstream) as memory:
+        ended = completed("My dog is called Bello.")
+        with pytest.raises(FactsNotExtracted) as raised:
+            await memory.remember(ended)
+        upstream.response = None
+        await memory.remember(ended)
+        assert ["My dog is called Bello."] == await facts(memory)
+
+    assert "something other than a chat completion" in raised.value.detail
+    assert isinstance(raised.value.__cause__, ForeignError)
+    assert "canary" not in f"{raised.value} {raised.value.__cause__}"
+
+
+@pytest.mark.parametrize("fault", ["status-429", "status-500", "closehead", "status-401"])
+async def test_a_model_that_fails_does_not_count_as_a_failed_extraction(
+    upstream: MemoryUpstream, tmp_path: Path, fault: str
+) -> None:
+    upstream.extraction_fault = fault
+    async with open_mem0(tmp_path, upstream) as memory:
+        with pytest.raises(MemoryUnavailable) as raised:
+            await memory.remember(completed("My dog is called Bello."))
+
+    assert not isinstance(raised.value, FactsNotExtracted)
 
 
 async def test_dimensions_that_change_later_make_the_memory_not_ready(upstream: MemoryUpstream, tmp_path: Path) -> None:

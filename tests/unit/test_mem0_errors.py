@@ -129,6 +129,40 @@ def test_an_exception_is_translated(foreign: Exception, expected: type[Exception
     assert "secret" not in f"{failure} {failure.__cause__}"
 
 
+def unreachable() -> openai.APIConnectionError:
+    error = openai.APIConnectionError(request=REQUEST)
+    error.__cause__ = ConnectionRefusedError(111, "secret")
+    return error
+
+
+@pytest.mark.parametrize(
+    ("foreign", "detail"),
+    [
+        (wrapped(unreachable()), "The model's service cannot be reached (refused); check OPENAI_BASE_URL."),
+        (unreachable(), "The embedding service cannot be reached (refused); check OPENAI_BASE_URL."),
+        (wrapped(status(500)), "The model's service answered with HTTP 500."),
+        (status(429), "The embedding service answered with HTTP 429."),
+        (
+            wrapped(openai.APITimeoutError(REQUEST)),
+            "The model's service did not respond in time; check OPENAI_BASE_URL",
+        ),
+        (
+            qdrant.ResponseHandlingException(ConnectionRefusedError(111, "secret")),
+            "The store of the memories cannot be reached (refused); check MEM0_VECTOR_STORE.",
+        ),
+        (
+            psycopg.OperationalError("secret"),
+            "The store of the memories failed; check MEM0_VECTOR_STORE if this lasts.",
+        ),
+    ],
+)
+def test_a_temporary_failure_names_the_service_and_the_setting(foreign: Exception, detail: str) -> None:
+    failure = translate(foreign)
+
+    assert type(failure) is MemoryUnavailable
+    assert failure.detail.startswith(detail)
+
+
 def test_errors_of_ours_are_returned_unchanged() -> None:
     ours = MemoryNotFound()
 
