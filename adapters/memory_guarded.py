@@ -113,7 +113,8 @@ class GuardedMemory(LongTermMemory):
             self._report(where, error)
             raise
         except TimeoutError:
-            failure = MemoryUnavailable(f"Long-term memory did not respond within {seconds:g} s.")
+            setting = " (MEMORY_RECALL_TIMEOUT)" if where in (Where.RECALLING, Where.CHECKING_MEMORY) else ""
+            failure = MemoryUnavailable(f"Long-term memory did not respond within {seconds:g} s{setting}.")
             self._report(where, failure)
             raise failure from None
         except Exception as bug:  # that the adapter should have translated

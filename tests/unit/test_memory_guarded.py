@@ -35,7 +35,7 @@ async def test_a_recall_times_out() -> None:
     memory = LearningMemory()
     memory.gate = anyio.Event()
     guard, observer = guarded(memory, recall_timeout=0.01)
-    with pytest.raises(MemoryUnavailable):
+    with pytest.raises(MemoryUnavailable, match=r"did not respond within 0\.01 s \(MEMORY_RECALL_TIMEOUT\)\.$"):
         await guard.recall(ADA, "tea", 10)
 
     assert ["recalling memories"] == [where for where, _ in observer.failures]
@@ -254,5 +254,5 @@ async def test_every_call_has_a_time_limit(limit: str) -> None:
     memory.held[ADA] = anyio.Event()
     guard, _ = guarded(memory, **{limit: 0.01})
     turn = Turn(TurnId("t"), ADA, DEFAULT_CONVERSATION, datetime.now(UTC), "Hello").completed("Hi", "stop")
-    with pytest.raises(MemoryUnavailable), anyio.fail_after(10):
+    with pytest.raises(MemoryUnavailable, match=r"within 0\.01 s\.$"), anyio.fail_after(10):
         await (guard.remember(turn) if limit == "remember_timeout" else guard.store(ADA, "likes tea", 0.5))
