@@ -98,4 +98,6 @@ def _listen(settings: Settings, backlog: int = 2048) -> socket.socket:
         return socket.create_server((settings.host, settings.port), family=family, backlog=backlog)
     except OSError as error:
         cause = str(error.strerror).partition(" (")[0]
-        raise Unusable(f"Cannot listen on {settings.host}, port {settings.port}: {cause}.") from None
+        raise Unusable(
+            f"Cannot listen on {settings.host}, port {settings.port}: {cause}; check HOST and PORT."
+        ) from None

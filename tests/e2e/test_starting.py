@@ -326,7 +326,7 @@ async def test_listening_beyond_loopback_warns(forks: Forks, tmp_path: Path, tak
 async def test_a_taken_port_is_reported_in_one_line(forks: Forks, tmp_path: Path, taken_port: str) -> None:
     status, output = await forks.run(tmp_path, "serve", OPENAI_API_KEY=SECRET, PORT=taken_port)
     assert status == 3
-    assert output == f"Cannot listen on 127.0.0.1, port {taken_port}: Address already in use.\n"
+    assert output == f"Cannot listen on 127.0.0.1, port {taken_port}: Address already in use; check HOST and PORT.\n"
     assert "Traceback" not in output
 
 
