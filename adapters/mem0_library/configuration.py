@@ -64,11 +64,11 @@ def merge_file(ours: Mapping[str, Any], file: Path) -> dict[str, Any]:
     try:
         theirs = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise Unusable(f"Mem0's configuration {file} cannot be read: {error.strerror}.") from None
+        raise Unusable(f"MEM0_CONFIG_FILE: Mem0's configuration {file} cannot be read: {error.strerror}.") from None
     except ValueError:
-        raise Unusable(f"Mem0's configuration {file} is not JSON.") from None
+        raise Unusable(f"MEM0_CONFIG_FILE: Mem0's configuration {file} is not JSON.") from None
     if not isinstance(theirs, dict):
-        raise Unusable(f"Mem0's configuration {file} must be an object.")
+        raise Unusable(f"MEM0_CONFIG_FILE: Mem0's configuration {file} must be an object.")
     result = deepcopy(dict(ours))
     for name, value in theirs.items():
         our_section = result.get(name)
@@ -90,7 +90,7 @@ def validate(settings: Mapping[str, Any], file: Path | None) -> Any:
     from mem0.configs.base import MemoryConfig
     from pydantic import ValidationError
 
-    source = f"Mem0's configuration {file}" if file else "Mem0's configuration"
+    source = f"MEM0_CONFIG_FILE: Mem0's configuration {file}" if file else "Mem0's configuration"
     unknown = set(settings) - set(MemoryConfig.model_fields)
     if unknown:
         raise Unusable(f"{source} has sections that Mem0 does not know: {', '.join(sorted(unknown))}.")
