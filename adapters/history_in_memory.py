@@ -145,6 +145,9 @@ class HistoryInMemory(ConversationHistory, MemoryOutbox):
     async def check(self) -> None:
         await asyncio.sleep(0)
 
+    async def probe_write(self) -> None:
+        await asyncio.sleep(0)
+
     async def claim(self, limit: int, lease: timedelta) -> Sequence[OutboxJob]:
         await asyncio.sleep(0)
         now = self._now()

@@ -69,6 +69,9 @@ class ObservedHistory(ConversationHistory, MemoryOutbox):
     async def check(self) -> None:
         await self._call("check", self._store.check())
 
+    async def probe_write(self) -> None:
+        await self._call("probe_write", self._store.probe_write())
+
     async def claim(self, limit: int, lease: timedelta) -> Sequence[OutboxJob]:
         return await self._call("claim", self._store.claim(limit, lease))
 

@@ -1,6 +1,7 @@
 """Turns and the memory outbox in a relational database."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
@@ -8,10 +9,10 @@ from sqlalchemy import Connection
 from adapters.clock import utc_now
 from adapters.sql import outbox_statements as outbox
 from adapters.sql import turn_statements as turns
-from adapters.sql.database import Database, Statements, T
-from adapters.sql.errors import raised_as
+from adapters.sql.database import Database, DatabaseLost, Statements, T
+from adapters.sql.errors import DATABASE_ERRORS
 from adapters.sql.turn_rows import turn_of
-from application.ports.history import ConversationHistory, HistoryUnavailable, TurnBegin, TurnEnd
+from application.ports.history import ConversationHistory, HistoryLost, HistoryUnavailable, TurnBegin, TurnEnd
 from application.ports.memory_outbox import (
     Claim,
     ForgetUser,
@@ -82,11 +83,17 @@ class HistorySQL(ConversationHistory, MemoryOutbox):
         return page_of(((row.last_seq, turns.conversation_of(row)) for row in rows), limit)
 
     async def clear(self, user_id: UserId, conversation_id: ConversationId | None) -> int:
-        with raised_as(HistoryUnavailable):
+        with self._database_errors():
             return await self._database.erase(lambda connection: turns.clear(connection, user_id, conversation_id))
 
     async def check(self) -> None:
+        with self._database_errors():
+            await self._database.check()
         await self._read(lambda connection: connection.execute(turns.CHECK).all())
+
+    async def probe_write(self) -> None:
+        with self._database_errors():
+            await self._database.write(turns.probe_write, patient=False)
 
     async def claim(self, limit: int, lease: timedelta) -> Sequence[OutboxJob]:
         now = self._now()
@@ -131,9 +138,18 @@ class HistorySQL(ConversationHistory, MemoryOutbox):
         return await self._read(outbox.counts)
 
     async def _read(self, statements: Statements[T]) -> T:
-        with raised_as(HistoryUnavailable):
+        with self._database_errors():
             return await self._database.read(statements)
 
     async def _write(self, statements: Statements[T]) -> T:
-        with raised_as(HistoryUnavailable):
+        with self._database_errors():
             return await self._database.write(statements)
+
+    @contextmanager
+    def _database_errors(self) -> Iterator[None]:
+        """Raise the port's errors from any database error raised in the block."""
+        try:
+            yield
+        except DATABASE_ERRORS as error:
+            kind = HistoryLost if isinstance(error, DatabaseLost) else HistoryUnavailable
+            raise kind(retry_after=1.0, explanation=self._database.explain(error)) from error

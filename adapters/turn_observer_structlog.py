@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 
 from adapters.error_translation import ForeignError, foreign_error
-from application.ports.history import HistoryError
+from application.ports.history import HistoryError, HistoryLost, HistoryUnavailable
 from application.ports.llm import LLMAuthFailed, LLMError, LLMRedirected
 from application.ports.memory import MemoryLeaked
 from application.ports.turn_observer import (
@@ -17,9 +17,12 @@ from application.ports.turn_observer import (
     ContextWindowExceeded,
     Event,
     ReplyLimitLowered,
+    StoreFailing,
+    StoreRecovered,
     TurnEnded,
     TurnObserver,
     TurnRejected,
+    Where,
 )
 from domain.conversation import Turn, TurnStatus, UserId
 from domain.errors import ChatError, ContextTooLong, InternalError
@@ -30,6 +33,7 @@ class TurnObserverStructlog(TurnObserver):
 
     `pseudonym` replaces a user's id with one that may appear in a log. Rejected credentials are logged as an error
     once per `auth_error_interval` seconds, and as a warning in between: every turn fails until the operator reacts.
+    Background failures of the history are warnings once per `history_warning_interval` seconds for each activity.
     With `debug`, lines about failed calls to the model include the parameters and sizes of the request.
     """
 
@@ -39,17 +43,20 @@ class TurnObserverStructlog(TurnObserver):
         *,
         debug: bool = False,
         auth_error_interval: float = 60,
+        history_warning_interval: float = 60,
         clock: Callable[[], float] = time.monotonic,
         max_known_notes: int = 100,
     ) -> None:
         self._pseudonym = pseudonym
         self._debug = debug
         self._auth_error_interval = auth_error_interval
+        self._history_warning_interval = history_warning_interval
         self._log = structlog.get_logger()
         self._clock = clock
         self._max_known_notes = max_known_notes
         self._known_notes: set[str] = set()
         self._last_auth_error = -auth_error_interval
+        self._last_history_warnings: dict[Where, float] = {}
 
     def observe(self, event: Event) -> None:
         match event:
@@ -61,10 +68,19 @@ class TurnObserverStructlog(TurnObserver):
                 self._log.log(level, "turn rejected", **fields)
             case BackgroundFailure(where, MemoryLeaked() as error):
                 self._log.error("failed", **self._explained(error), where=where, security=True)
+            case BackgroundFailure(where, HistoryUnavailable() as error) if error.explanation:
+                level, detail = self._level_of_history_failure(where), error.explanation
+                self._log.log(level, "failed", where=where, reason=error.code, detail=detail)
             case BackgroundFailure(where, ChatError() as error) if not isinstance(error, InternalError):
                 self._log.warning("failed", **self._explained(error), where=where, reason=error.code)
             case BackgroundFailure(where, bug):
                 self._log.warning("failed", where=where, exc_info=bug)
+            case StoreFailing(error, seconds):
+                level = logging.ERROR if isinstance(error, HistoryLost) else logging.WARNING
+                detail = error.explanation or error.detail
+                self._log.log(level, "history unavailable", detail=detail, seconds=round(seconds, 1))
+            case StoreRecovered(seconds):
+                self._log.info("history available again", seconds=round(seconds, 1))
             case AbandonedTurnsEnded(count):
                 self._log.warning("abandoned turns ended", count=count)
             case ContextWindowExceeded(request, window, budget):
@@ -102,6 +118,13 @@ class TurnObserverStructlog(TurnObserver):
         }
         self._log.log(max(self._level(turn, error), self._level_of_reply(event)), f"turn {turn.status}", **fields)
 
+    def _level_of_history_failure(self, where: Where) -> int:
+        now, last = self._clock(), self._last_history_warnings.get(where)
+        if last is not None and now - last < self._history_warning_interval:
+            return logging.DEBUG
+        self._last_history_warnings[where] = now
+        return logging.WARNING
+
     def _level_of_reply(self, event: TurnEnded) -> int:
         """Warn of each empty reply, and of what is unusual about others once."""
         empty = event.turn.status is TurnStatus.COMPLETED and not event.turn.reply
@@ -121,6 +144,8 @@ class TurnObserverStructlog(TurnObserver):
         elif error.__cause__ and not isinstance(error, InternalError):  # whose exception is logged
             cause = error.__cause__
             fields["cause"] = str(cause if isinstance(cause, ForeignError) else foreign_error(cause))
+        elif isinstance(error, HistoryUnavailable) and error.explanation:
+            fields["cause"] = error.explanation
         return fields
 
     def _level(self, turn: Turn, error: ChatError | None) -> int:

@@ -5,10 +5,11 @@ from typing import NamedTuple
 
 from application.memory.outbox_worker import OutboxWorker
 from application.memory.recall import Recall
-from application.ports.history import ConversationHistory, HistoryError
+from application.ports.history import ConversationHistory, HistoryError, HistoryUnavailable
 from application.ports.llm import LLMError
 from application.ports.memory import LongTermMemory, LongTermMemoryError, MemoryNotReady
 from application.ports.memory_outbox import MemoryOutbox, OutboxCounts
+from application.store_watch import StoreWatch
 from application.turns.runner import TurnRunner
 
 
@@ -26,11 +27,13 @@ class Health:
     `llm_failure` is the error of the latest call to the model, if it failed. `outbox` is None if the history cannot be
     read. `failed_recalls` counts the turns that had to do without long-term memory since the start.
 
+    `history_failure` is the error of the last write or, if that succeeded, of the check.
+
     `memory_failure` is the error of the check, `recall_failure` that of the latest recall if several in a row have
     failed, and `remember_failure` that of the latest attempt to remember a turn if the memory was not ready for it.
     """
 
-    history_failure: HistoryError | None
+    history_failure: HistoryUnavailable | None
     llm_failure: LLMError | None
     memory_failure: LongTermMemoryError | None
     running_turns: int
@@ -59,13 +62,17 @@ class Health:
 
 @dataclass(frozen=True)
 class CheckReadiness:
-    """Return whether turns can begin. That takes the history; a chat does without long-term memory."""
+    """Return whether turns can begin.
+
+    That takes a history that responds and whose last write succeeded. A chat does without long-term memory.
+    """
 
     history: ConversationHistory
     runner: TurnRunner
+    store_watch: StoreWatch
 
     async def __call__(self) -> bool:
-        if self.runner.draining:
+        if self.runner.draining or self.store_watch.failure:
             return False
         try:
             await self.history.check()
@@ -84,14 +91,16 @@ class CheckHealth:
     recall: Recall
     runner: TurnRunner
     outbox_worker: OutboxWorker
+    store_watch: StoreWatch
 
     async def __call__(self) -> Health:
-        history_failure, memory_failure, outbox = None, None, None
+        history_failure, memory_failure, outbox = self.store_watch.failure, None, None
         try:
-            await self.history.check()
+            if history_failure is None:
+                await self.history.check()
             outbox = await self.outbox.counts()
-        except HistoryError as error:
-            history_failure = error
+        except HistoryUnavailable as error:
+            history_failure = history_failure or error
         try:
             await self.memory.check()
         except LongTermMemoryError as error:

@@ -36,6 +36,7 @@
     │   └── LLMContextTooLong   context_too_long
     ├── HistoryError            application/ports/history.py
     │   ├── HistoryUnavailable  history_unavailable
+    │   │   └── HistoryLost     history_unavailable
     │   └── HistoryWriteFailed  history_write_failed
     └── LongTermMemoryError     application/ports/memory.py
         ├── MemoryUnavailable   memory_unavailable
@@ -184,3 +185,7 @@ class ServerShuttingDown(Interruption):
 
 class Unusable(Exception):
     """Something that is configured cannot be used; the message is one sentence for the operator, without secrets."""
+
+
+class TemporarilyUnusable(Unusable):
+    """The reason can pass without a change of the configuration, e.g. a full disk: trying again later can succeed."""

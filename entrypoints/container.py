@@ -33,6 +33,7 @@ from application.memory.recall import Recall
 from application.memory.user_lock import UserLock
 from application.ports.history import ConversationHistory
 from application.ports.memory import LongTermMemory
+from application.store_watch import StoreWatch
 from application.turns.access import FollowTurn, GetTurn, StopTurn
 from application.turns.context_window import ContextWindow
 from application.turns.generate_reply import GenerateReply
@@ -139,7 +140,10 @@ class Container(containers.DeclarativeContainer):
         sql=providers.Singleton(_sql_store, database, now),
         in_memory=providers.Singleton(HistoryInMemory, now),
     )
-    history = providers.Singleton(ObservedHistory, store, observer)
+    store_watch = providers.Singleton(StoreWatch, store, observer)
+    history = providers.Singleton(
+        ObservedHistory, store, providers.Singleton(TurnObserverGroup, providers.List(observer, store_watch))
+    )
     live_turns = providers.Singleton(LiveTurnsInProcess)
     leases = providers.Singleton(ConversationLeasesInProcess)
 
@@ -200,8 +204,10 @@ class Container(containers.DeclarativeContainer):
     correct_memory = providers.Singleton(CorrectMemory, memory, user_lock)
     forget_memory = providers.Singleton(ForgetMemory, memory, user_lock)
     forget_memories = providers.Singleton(ForgetMemories, forgetting)
-    check_readiness = providers.Singleton(CheckReadiness, history, turn_runner)
-    check_health = providers.Singleton(CheckHealth, history, memory, history, recall, turn_runner, outbox_worker)
+    check_readiness = providers.Singleton(CheckReadiness, history, turn_runner, store_watch)
+    check_health = providers.Singleton(
+        CheckHealth, history, memory, history, recall, turn_runner, outbox_worker, store_watch
+    )
 
     parts = providers.List(
         providers.Selector(settings.provided.database_backend, sql=database, none=providers.Object(None)),
@@ -212,5 +218,6 @@ class Container(containers.DeclarativeContainer):
         unguarded_memory,
         outbox_worker.provided.opened.call(),
         turn_runner.provided.opened.call(),
+        store_watch.provided.opened.call(),
     )
     """The lifespan opens those that are async context managers, in this order."""

@@ -19,11 +19,15 @@ class DatabaseClosed(Exception):
     """The database is not open."""
 
 
+class DatabaseLost(Exception):
+    """The database is no longer the one that was opened; the message is one sentence for the operator."""
+
+
 class Database(Protocol):
     """A relational database with the tables of `tables.py`. `async with database:` opens and closes it.
 
-    `read`, `write` and `erase` raise `errors.DATABASE_ERRORS`, and let errors of the statements themselves pass. In
-    either case nothing has been written.
+    `check`, `read`, `write` and `erase` raise `errors.DATABASE_ERRORS`, and let errors of the statements themselves
+    pass. In either case nothing has been written.
     """
 
     full_text: FullText
@@ -41,6 +45,7 @@ class Database(Protocol):
         """Create or migrate the schema if necessary, then start accepting statements.
 
         Raises:
+            TemporarilyUnusable: the database cannot be used now, e.g. because the disk is full.
             Unusable: the database cannot be used; it has not been changed.
         """
         ...
@@ -60,13 +65,26 @@ class Database(Protocol):
         ...
 
     @abstractmethod
+    async def check(self) -> None:
+        """Return if the database responds and is still the one that was opened."""
+        ...
+
+    @abstractmethod
+    def explain(self, error: Exception) -> str:
+        """Return why the database raised `error`, as a sentence for the operator without values of statements."""
+        ...
+
+    @abstractmethod
     async def read(self, statements: Statements[T]) -> T:
         """Run one query. It sees every write that has returned."""
         ...
 
     @abstractmethod
-    async def write(self, statements: Statements[T]) -> T:
-        """Run the statements in one transaction, which is durable on return. Runs even if the caller is cancelled."""
+    async def write(self, statements: Statements[T], *, patient: bool = True) -> T:
+        """Run the statements in one transaction, which is durable on return. Runs even if the caller is cancelled.
+
+        Unless `patient`, do not wait for another program's lock: writes that are requested meanwhile would wait, too.
+        """
         ...
 
     @abstractmethod

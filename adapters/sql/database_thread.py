@@ -19,15 +19,19 @@ T = TypeVar("T")
 class Job:
     """Statements to run, and the future of the caller that awaits their result.
 
-    `erasing` marks statements whose deleted rows must also leave the database's files.
+    `erasing` marks statements whose deleted rows must also leave the database's files, and `patient` those that wait
+    for another program's lock.
     """
 
-    __slots__ = ("erasing", "error", "future", "result", "settled", "statements")
+    __slots__ = ("erasing", "error", "future", "patient", "result", "settled", "statements")
 
-    def __init__(self, statements: Statements[Any], future: "asyncio.Future[Any]", erasing: bool) -> None:
+    def __init__(
+        self, statements: Statements[Any], future: "asyncio.Future[Any]", erasing: bool, patient: bool
+    ) -> None:
         self.statements = statements
         self.future = future
         self.erasing = erasing
+        self.patient = patient
         self.settled = False
         self.result: Any = None
         self.error: Exception | None = None
@@ -62,7 +66,7 @@ class DatabaseThread(ABC):
         self._closed = False
         self._thread.start()
 
-    async def run(self, statements: Statements[T], *, erasing: bool = False) -> T:
+    async def run(self, statements: Statements[T], *, erasing: bool = False, patient: bool = True) -> T:
         """Run the statements on the thread and return their result. They run even if the caller is cancelled.
 
         Raises:
@@ -72,7 +76,7 @@ class DatabaseThread(ABC):
         """
         if self._closed:
             raise DatabaseClosed
-        job = Job(statements, self._loop.create_future(), erasing)
+        job = Job(statements, self._loop.create_future(), erasing, patient)
         self._next_batch.append(job)
         if len(self._next_batch) == 1:  # batch all requests of this loop iteration: waking the thread is expensive
             self._loop.call_soon(self._queue_batch)

@@ -136,6 +136,9 @@ memory_users: Final = Table(
 forget the user is due; null if the user is not to be forgotten.
 """
 
+PROBE_WRITE: Final = ("INSERT INTO users (id, last_seq) VALUES ('', 0)", "DELETE FROM users WHERE id = ''")
+"""A write that changes nothing: no user has an empty id. An update to the same values would not reach the disk."""
+
 RELEASE_LEASES: Final = (
     "UPDATE turns SET lease_expires_at = 0 WHERE status = 'in_progress'",
     "UPDATE memory_users SET claim = NULL, claim_expires_at = 0, unsettled_until ="

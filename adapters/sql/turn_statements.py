@@ -7,7 +7,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, bindparam, case, delete, exists, insert, select, text, update
 
 from adapters.sql.compiled import PrecompiledStatement
-from adapters.sql.tables import CONTEXT_TURNS, RUNNING_TURNS, Instant, conversations, turns, users
+from adapters.sql.tables import CONTEXT_TURNS, PROBE_WRITE, RUNNING_TURNS, Instant, conversations, turns, users
 from adapters.sql.turn_rows import end_values, turn_of
 from application.ports.history import TurnBegin, TurnEnd
 from domain.conversation import Conversation, ConversationId, Turn, TurnId, TurnStatus, UserId
@@ -135,6 +135,11 @@ CONVERSATIONS: Final = (
     .limit(bindparam("rows"))
 )
 CHECK: Final = select(users.c.id).limit(1)
+
+
+def probe_write(connection: Connection) -> None:
+    for statement in PROBE_WRITE:
+        connection.execute(text(statement)).close()
 
 
 def conversation_of(row: Row[*tuple[Any, ...]]) -> Conversation:

@@ -16,11 +16,23 @@ class HistoryError(ChatError):
 
 
 class HistoryUnavailable(HistoryError):
-    """Nothing was read or written; the same call may succeed later."""
+    """Nothing was read or written; the same call may succeed later.
+
+    `explanation` tells the operator why, in one sentence without secrets and users' text, e.g. "The disk is full."; it
+    is empty if nothing is known. Clients see `detail` only.
+    """
 
     code = "history_unavailable"
     title = "The history is unavailable"
     retryable = True
+
+    def __init__(self, detail: str | None = None, *, retry_after: float | None = None, explanation: str = "") -> None:
+        super().__init__(detail, retry_after=retry_after)
+        self.explanation = explanation
+
+
+class HistoryLost(HistoryUnavailable):
+    """The store's data was removed or replaced while it was in use: a write would be lost. Needs the operator."""
 
 
 class HistoryWriteFailed(HistoryError):
@@ -161,5 +173,18 @@ class ConversationHistory(Protocol):
 
     @abstractmethod
     async def check(self) -> None:
-        """Return if the store responds."""
+        """Return if the store responds.
+
+        Raises:
+            HistoryLost: its data was removed or replaced.
+        """
+        ...
+
+    @abstractmethod
+    async def probe_write(self) -> None:
+        """Return if the store accepts writes, found out by a small durable write that changes nothing visible.
+
+        Raises:
+            HistoryLost: its data was removed or replaced.
+        """
         ...

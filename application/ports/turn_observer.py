@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from application.ports.history import HistoryUnavailable
 from domain.conversation import ConversationId, Turn, UserId
 from domain.errors import ChatError
 
@@ -134,6 +135,24 @@ class StoreCalled:
 
 
 @dataclass(frozen=True, slots=True)
+class StoreFailing:
+    """The store has been failing for `seconds`. Observed when it begins and repeatedly while it lasts.
+
+    `error` explains why. A `HistoryLost` is observed once.
+    """
+
+    error: HistoryUnavailable
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRecovered:
+    """The store accepts writes again, after `seconds`."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class BackgroundFailure:
     """Something failed without failing a request; the application carries on."""
 
@@ -152,6 +171,8 @@ Event = (
     | TurnEnded
     | AbandonedTurnsEnded
     | StoreCalled
+    | StoreFailing
+    | StoreRecovered
     | BackgroundFailure
 )
 

@@ -49,6 +49,7 @@ STATUS: Final[dict[type[ChatError], int]] = {
     llm.LLMContextTooLong: 413,
     live_turns.LiveTurnsUnavailable: 503,
     history.HistoryUnavailable: 503,
+    history.HistoryLost: 503,
     history.HistoryWriteFailed: 503,
     memory.MemoryUnavailable: 503,
     memory.MemoryNotReady: 503,

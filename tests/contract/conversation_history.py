@@ -449,6 +449,26 @@ class ConversationHistoryContract(Suite[ConversationHistory]):
     async def test_the_check_of_a_working_store_succeeds(self, history: ConversationHistory) -> None:
         await history.check()
 
+    async def test_a_write_probe_of_an_empty_store_succeeds_each_time(self, history: ConversationHistory) -> None:
+        for _ in range(3):
+            await history.probe_write()
+        assert list((await history.page(ADA, None, 10, None)).items) == []
+
+    async def test_a_write_probe_changes_nothing_visible(self, history: ConversationHistory) -> None:
+        finished, running = await complete_several(history, 2), new_turn()
+        await begin(history, running)
+        conversations = (await history.conversations(ADA, 10, None)).items
+        await history.probe_write()
+        assert [*finished, running] == list((await history.page(ADA, None, 10, None)).items)
+        assert conversations == (await history.conversations(ADA, 10, None)).items
+        assert await history.finish_abandoned() == 0
+
+    async def test_write_probes_at_the_same_time_succeed(self, history: ConversationHistory) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(5):
+                tasks.create_task(history.probe_write())
+        await history.check()
+
     @given(texts=st.lists(st.tuples(TEXTS, TEXTS), min_size=100, max_size=150))
     @settings(
         max_examples=50,

@@ -19,6 +19,8 @@ from application.ports.turn_observer import (
     MemoriesRecalled,
     ReplyLimitLowered,
     StoreCalled,
+    StoreFailing,
+    StoreRecovered,
     TurnAccepted,
     TurnBegun,
     TurnEnded,
@@ -72,6 +74,8 @@ class TurnObserverContract(Suite[TurnObserver]):
             AbandonedTurnsEnded(2),
             StoreCalled("begin", 0.001, None),
             StoreCalled("begin", 5.0, HistoryUnavailable()),
+            StoreFailing(HistoryUnavailable(explanation="The disk is full."), 0.0),
+            StoreRecovered(5.0),
         ],
         ids=lambda event: type(event).__name__,
     )

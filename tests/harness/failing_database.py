@@ -20,10 +20,16 @@ class FailingDatabase(Database):
     def migrate(self) -> None:
         raise self.error
 
+    async def check(self) -> None:
+        raise self.error
+
+    def explain(self, error: Exception) -> str:
+        return f"The database failed: {type(error).__qualname__}."
+
     async def read(self, statements: Statements[T]) -> T:
         raise self.error
 
-    async def write(self, statements: Statements[T]) -> T:
+    async def write(self, statements: Statements[T], *, patient: bool = True) -> T:
         raise self.error
 
     async def erase(self, statements: Statements[int]) -> int:

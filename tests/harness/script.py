@@ -235,6 +235,18 @@ class FailingHistory(HistoryInMemory):
         await self._before("latest")
         return await super().latest(user_id, conversation_id, limit)
 
+    async def finish_abandoned(self) -> int:
+        await self._before("finish_abandoned")
+        return await super().finish_abandoned()
+
+    async def check(self) -> None:
+        await self._before("check")
+        await super().check()
+
+    async def probe_write(self) -> None:
+        await self._before("probe_write")
+        await super().probe_write()
+
     async def save_progress(self, replies: Mapping[TurnId, str], lease: timedelta) -> None:
         await self._before("save_progress")
         await super().save_progress(replies, lease)

@@ -773,6 +773,7 @@ CALLS: list[Callable[[HistorySQL], Awaitable[object]]] = [
     lambda history: history.conversations(ADA, 10, None),
     lambda history: history.clear(ADA, None),
     lambda history: history.check(),
+    lambda history: history.probe_write(),
 ]
 
 

@@ -1,21 +1,25 @@
 """The database behind the SQL adapters: choosing its dialect, opening it, and the errors that it raises."""
 
 import asyncio
+import errno
+import os
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, insert, select, text
 from sqlalchemy.exc import DBAPIError
 
-from adapters.sql.database import DatabaseClosed
+from adapters.sql.database import DatabaseClosed, DatabaseLost
 from adapters.sql.databases import database_at
 from adapters.sql.errors import DATABASE_ERRORS
 from adapters.sql.sqlite.database import SQLiteDatabase
 from adapters.sql.tables import users
-from domain.errors import Unusable
+from domain.errors import TemporarilyUnusable, Unusable
+from tests.harness.locked_database import locked_by_another_process
 
 
 @pytest.fixture
@@ -95,6 +99,182 @@ async def test_a_failing_release_refuses_the_database_and_unlocks_it(url: str, m
 
     async with database_at(url):
         pass
+
+
+# A file that is removed or replaced
+
+
+async def add_user(database: SQLiteDatabase, name: str) -> None:
+    await database.write(lambda connection: connection.execute(insert(users).values(id=name, last_seq=1)).close())
+
+
+async def names(database: SQLiteDatabase) -> list[str]:
+    return await database.read(lambda connection: list(connection.execute(select(users.c.id)).scalars()))
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def replace(path: Path) -> None:
+    """Replace the file by a copy, as a restored backup does."""
+    copy = path.with_name("copy.db")
+    copy.write_bytes(path.read_bytes())
+    copy.replace(path)
+
+
+def replace_by_a_directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("change", [remove, replace, replace_by_a_directory])
+async def test_a_file_that_was_removed_or_replaced_is_detected_before_anything_is_written(
+    url: str, tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "chat.db"
+    async with SQLiteDatabase(url) as database:
+        await add_user(database, "ada")
+        await database.check()
+        await asyncio.to_thread(change, path)
+        content = path.read_bytes() if path.is_file() else b""
+        for call in (database.check, lambda: add_user(database, "bob"), lambda: database.erase(lambda _: 0)):
+            with pytest.raises(DatabaseLost) as lost:
+                await call()
+        assert (path.read_bytes() if path.is_file() else b"") == content
+        assert await names(database) == ["ada"]
+
+    assert str(lost.value) == f"The database file {path} was removed or replaced; restart the service."
+    assert database.explain(lost.value) == str(lost.value)
+
+
+async def test_a_connection_is_not_opened_again_on_another_file(url: str, tmp_path: Path) -> None:
+    def fail(_: Connection) -> None:
+        raise sqlite3.OperationalError("broken")
+
+    async with SQLiteDatabase(url) as database:
+        await database.check()
+        with pytest.raises(DBAPIError):
+            await database.read(fail)  # which closes the connection
+        await asyncio.to_thread(remove, tmp_path / "chat.db")
+        with pytest.raises(DatabaseLost):
+            await names(database)
+
+    assert not (tmp_path / "chat.db").exists()
+
+
+async def test_a_file_that_comes_back_is_used_again(url: str, tmp_path: Path) -> None:
+    path, away = tmp_path / "chat.db", tmp_path / "away.db"
+    async with SQLiteDatabase(url) as database:
+        await add_user(database, "ada")
+        path.rename(away)
+        with pytest.raises(DatabaseLost):
+            await add_user(database, "bob")
+        away.rename(path)
+        await database.check()
+        await add_user(database, "eve")
+
+    async with SQLiteDatabase(url) as database:
+        assert await names(database) == ["ada", "eve"]
+
+
+async def test_an_impatient_write_does_not_wait_for_another_programs_lock_and_a_later_one_does(
+    url: str, tmp_path: Path
+) -> None:
+    async with SQLiteDatabase(url, busy_timeout=60) as database:
+        await database.write(lambda connection: None, patient=False)
+        async with locked_by_another_process(tmp_path / "chat.db"):
+            with pytest.raises(DBAPIError, match="locked"):
+                await asyncio.wait_for(database.write(lambda connection: None, patient=False), 30)
+            waiting = asyncio.create_task(add_user(database, "ada"))
+            assert await asyncio.wait([waiting], timeout=0.2) == (set(), {waiting})
+        await waiting
+        await database.write(lambda connection: None, patient=False)
+        async with locked_by_another_process(tmp_path / "chat.db"):
+            waiting = asyncio.create_task(add_user(database, "bob"))
+            assert await asyncio.wait([waiting], timeout=0.2) == (set(), {waiting})
+        await waiting
+
+
+# Reasons for failures
+
+
+def unusable_with(code: int) -> sqlite3.Error:
+    error = sqlite3.OperationalError("canary")
+    error.sqlite_errorcode, error.sqlite_errorname = code, "SQLITE_CANARY"
+    return error
+
+
+EXPLANATIONS = {
+    sqlite3.SQLITE_FULL: "its disk is full",
+    sqlite3.SQLITE_IOERR_SHMSIZE: "its disk is full",
+    sqlite3.SQLITE_BUSY: "another program has locked it",
+    sqlite3.SQLITE_BUSY_SNAPSHOT: "another program has locked it",
+    sqlite3.SQLITE_IOERR_WRITE: "its disk reports an I/O error",
+    sqlite3.SQLITE_READONLY: "it is read-only",
+    sqlite3.SQLITE_CORRUPT: "its file is damaged",
+    sqlite3.SQLITE_MISUSE: "SQLITE_CANARY",
+}
+
+
+@pytest.mark.parametrize("code", EXPLANATIONS)
+async def test_an_error_is_explained_in_a_sentence(url: str, code: int) -> None:
+    def fail(_: Connection) -> None:
+        raise unusable_with(code)
+
+    async with SQLiteDatabase(url) as database:
+        with pytest.raises(DBAPIError) as raised:
+            await database.write(fail)
+
+    assert database.explain(raised.value) == f"The database cannot be used: {EXPLANATIONS[code]}."
+
+
+def test_errors_without_a_code_are_explained_by_their_type(url: str) -> None:
+    database = SQLiteDatabase(url)
+
+    assert database.explain(DatabaseClosed()) == "The database is not open."
+    assert database.explain(RuntimeError("canary")) == "The database cannot be used: unexpected RuntimeError."
+
+
+async def test_a_database_that_another_program_has_locked_is_temporarily_unusable(url: str, tmp_path: Path) -> None:
+    database = SQLiteDatabase(url, open_timeout=0.01)
+    await asyncio.to_thread(database.migrate)
+    async with locked_by_another_process(tmp_path / "chat.db"):
+        with pytest.raises(TemporarilyUnusable, match=r"chat\.db cannot be used: another program has locked it\.$"):
+            await database.open()
+
+    async with database:
+        await add_user(database, "ada")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EMFILE])
+async def test_a_file_that_cannot_be_created_for_a_passing_reason_is_temporarily_unusable(
+    url: str, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("adapters.sql.sqlite.file.os.open", fail)
+        with pytest.raises(TemporarilyUnusable, match=os.strerror(number)):
+            await SQLiteDatabase(url).open()
+
+    async with SQLiteDatabase(url):
+        pass
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOTDIR])
+async def test_a_file_that_cannot_be_created_for_a_lasting_reason_is_unusable(
+    url: str, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("adapters.sql.sqlite.file.os.open", fail)
+    with pytest.raises(Unusable, match=os.strerror(number)) as unusable:
+        await SQLiteDatabase(url).open()
+
+    assert not isinstance(unusable.value, TemporarilyUnusable)
 
 
 # Errors

@@ -25,6 +25,7 @@ from tests.harness.chat_stream import ChatStream
 from tests.harness.failing_history import FailNext, GatedHistory
 from tests.harness.fakes import ScriptedLLM, ScriptedReply
 from tests.harness.leaks import PeakMemory, assert_no_turn_left
+from tests.harness.locked_database import locked_by_another_process
 from tests.harness.servers import Service, clean_environment, running_service, service_process
 
 pytestmark = pytest.mark.server
@@ -187,32 +188,6 @@ async def test_failing_to_save_progress_does_not_affect_the_reply() -> None:
     assert gate.calls["save_progress"] > 0
     assert reported(STREAM, response) == "done"
     assert (turn["status"], turn["assistant_response"]) == ("completed", REPLY)
-
-
-LOCKING_PROGRAM = """
-import sqlite3, sys
-connection = sqlite3.connect(sys.argv[1], isolation_level=None)
-connection.execute("BEGIN EXCLUSIVE")
-print("locked", flush=True)
-sys.stdin.read()
-"""
-
-
-@asynccontextmanager
-async def locked_by_another_process(path: Path) -> AsyncIterator[None]:
-    """Lock the database from another process."""
-    pipe = asyncio.subprocess.PIPE
-    locker = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", LOCKING_PROGRAM, str(path), stdin=pipe, stdout=pipe
-    )
-    assert locker.stdin is not None
-    assert locker.stdout is not None
-    try:
-        assert await locker.stdout.readline() == b"locked\n"
-        yield
-    finally:
-        locker.stdin.close()
-        await locker.wait()
 
 
 @pytest.mark.row("S1", "S4")

@@ -56,6 +56,7 @@ SHARED = {
     "upstream_invalid": 2,
     "context_too_long": 2,
     "memory_unavailable": 4,
+    "history_unavailable": 2,
 }
 """Number of errors that share a code because clients need not tell them apart."""
 

@@ -88,16 +88,16 @@ async def test_a_part_that_is_not_a_context_manager_has_nothing_to_open() -> Non
     ],
 )
 def test_only_configured_adapters_are_opened(chosen: dict[str, Any], opened: list[str]) -> None:
-    *adapters, _outbox_worker, _turn_runner = Container(settings=settings(**chosen)).parts()
+    *adapters, _outbox_worker, _turn_runner, _store_watch = Container(settings=settings(**chosen)).parts()
 
     assert opened == [type(part).__name__ for part in adapters if isinstance(part, AbstractAsyncContextManager)]
 
 
-def test_the_outbox_worker_and_then_the_turn_runner_are_opened_last() -> None:
-    *_, outbox_worker, turn_runner = Container(settings=settings()).parts()
+def test_the_outbox_worker_the_turn_runner_and_the_store_watch_are_opened_last() -> None:
+    *_, outbox_worker, turn_runner, store_watch = Container(settings=settings()).parts()
 
-    assert ["OutboxWorker.opened", "TurnRunner.opened"] == [
-        part.gen.__qualname__ for part in (outbox_worker, turn_runner)
+    assert ["OutboxWorker.opened", "TurnRunner.opened", "StoreWatch.opened"] == [
+        part.gen.__qualname__ for part in (outbox_worker, turn_runner, store_watch)
     ]
 
 

@@ -12,7 +12,7 @@ from structlog.testing import LogCapture
 
 from adapters.error_translation import ForeignError
 from adapters.turn_observer_structlog import TurnObserverStructlog
-from application.ports.history import HistoryUnavailable, HistoryWriteFailed
+from application.ports.history import HistoryLost, HistoryUnavailable, HistoryWriteFailed
 from application.ports.llm import (
     LLMAuthFailed,
     LLMContentRefused,
@@ -28,6 +28,8 @@ from application.ports.turn_observer import (
     BackgroundFailure,
     ContextWindowExceeded,
     ReplyLimitLowered,
+    StoreFailing,
+    StoreRecovered,
     TurnEnded,
     TurnRejected,
     Where,
@@ -207,6 +209,54 @@ def test_an_unexpected_exception_in_the_background_is_logged_with_its_traceback(
     observer.observe(BackgroundFailure(Where.RECALLING, bug))
 
     assert lines == [{"log_level": "warning", "event": "failed", "where": "recalling memories", "exc_info": bug}]
+
+
+def test_a_background_failure_of_the_history_is_logged_with_its_explanation_instead_of_a_traceback(
+    observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]
+) -> None:
+    observer.observe(BackgroundFailure(Where.SAVING_PROGRESS, HistoryUnavailable(explanation="The disk is full.")))
+
+    assert [(line["log_level"], line["detail"]) for line in lines] == [("warning", "The disk is full.")]
+    assert "exc_info" not in lines[0]
+
+
+def test_repeated_failures_of_the_history_are_warnings_once_a_minute_for_each_activity(
+    lines: list[MutableMapping[str, Any]],
+) -> None:
+    saving, storing = Where.SAVING_PROGRESS, Where.STORING_END
+    times = {0: saving, 1: saving, 2: storing, 59: saving, 61: saving, 61.5: storing, 63: storing}
+    observer = TurnObserverStructlog(str, clock=iter(times).__next__)
+    for where in times.values():
+        observer.observe(BackgroundFailure(where, HistoryUnavailable(explanation="The disk is full.")))
+
+    assert [line["where"] for line in lines if line["log_level"] == "warning"] == [saving, storing, saving, storing]
+
+
+def test_a_failing_store_is_a_warning_and_its_recovery_is_not(
+    observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]
+) -> None:
+    observer.observe(StoreFailing(HistoryUnavailable(explanation="The disk is full."), 0.0))
+    observer.observe(StoreRecovered(61.04))
+
+    assert lines == [
+        {"log_level": "warning", "event": "history unavailable", "detail": "The disk is full.", "seconds": 0.0},
+        {"log_level": "info", "event": "history available again", "seconds": 61.0},
+    ]
+
+
+def test_a_lost_store_is_an_error(observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]) -> None:
+    observer.observe(StoreFailing(HistoryLost(explanation="The file was removed."), 0.0))
+
+    assert [(line["log_level"], line["detail"]) for line in lines] == [("error", "The file was removed.")]
+
+
+def test_a_rejection_explains_why_the_history_is_unavailable(
+    observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]
+) -> None:
+    error = HistoryUnavailable(explanation="The disk is full.")
+    observer.observe(TurnRejected(UserId("11"), DEFAULT_CONVERSATION, error))
+
+    assert lines[0]["cause"] == "The disk is full."
 
 
 def test_an_empty_reply_is_a_warning(observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]) -> None:

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeVar
 
-from sqlalchemy import Engine, make_url, text
+from sqlalchemy import Connection, event, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from adapters.daemon_threads import run_in_daemon_thread
@@ -14,10 +14,11 @@ from adapters.sql.database import Database, DatabaseClosed, Statements
 from adapters.sql.full_text import FullText
 from adapters.sql.schema import HEAD, create, upgrade
 from adapters.sql.sqlite.engine import BEGIN, driver, make_engine
-from adapters.sql.sqlite.file import create_file, exclusive_lock, schema_version
+from adapters.sql.sqlite.errors import explain, unusable
+from adapters.sql.sqlite.file import OpenedFile, create_file, exclusive_lock, schema_version
 from adapters.sql.sqlite.full_text import SQLiteFullText
 from adapters.sql.sqlite.threads import Reader, Writer
-from adapters.sql.tables import RELEASE_LEASES
+from adapters.sql.tables import PROBE_WRITE, RELEASE_LEASES
 from domain.errors import Unusable
 
 T = TypeVar("T")
@@ -32,6 +33,7 @@ class SQLiteDatabase(Database):
         url: SQLAlchemy URL with the file's path.
         full_text: by default FTS5 with its own defaults.
         busy_timeout: seconds that a write waits for another program that has locked the file.
+        open_timeout: seconds that opening waits for it. Shorter, because opening is repeated and a stop must not wait.
         checkpoint_timeout: seconds that the writer waits for other programs' readers after an erasure, in order to
             empty the write-ahead log at once.
         max_vacuum_bytes: up to this size the file is rewritten after an erasure, at 10 ms per megabyte. SQLite
@@ -47,6 +49,7 @@ class SQLiteDatabase(Database):
         *,
         full_text: FullText | None = None,
         busy_timeout: float = 5.0,
+        open_timeout: float = 1.0,
         checkpoint_timeout: float = 0.25,
         max_vacuum_bytes: int = 16 * 2**20,
         max_check_bytes: int = 64 * 2**20,
@@ -54,18 +57,23 @@ class SQLiteDatabase(Database):
         self.full_text = full_text or SQLiteFullText()
         self._url = url
         self._busy_timeout = busy_timeout
+        self._open_timeout = open_timeout
         self._checkpoint_timeout = checkpoint_timeout
         self._max_vacuum_bytes = max_vacuum_bytes
         self._max_check_bytes = max_check_bytes
         self._lock = ExitStack()
+        self._file: OpenedFile | None = None
         self._reader: Reader | None = None
         self._writer: Writer | None = None
 
     async def open(self) -> None:
-        engine = await run_in_daemon_thread(self._lock_and_prepare, name="sqlite-open")
+        self._file = file = await run_in_daemon_thread(self._lock_and_prepare, name="sqlite-open")
+        engine = make_engine(file.path, self._busy_timeout)
+        event.listen(engine, "do_connect", lambda *_: file.check())  # do not create or open another file
         self._writer = Writer(
             engine,
             "sqlite-writer",
+            file,
             busy_timeout=self._busy_timeout,
             checkpoint_timeout=self._checkpoint_timeout,
             max_vacuum_bytes=self._max_vacuum_bytes,
@@ -82,38 +90,53 @@ class SQLiteDatabase(Database):
     def migrate(self) -> None:
         path = _path(self._url)
         with exclusive_lock(path):
-            self._prepare(path)
+            self._prepare(path, self._busy_timeout)
+
+    async def check(self) -> None:
+        file = self._file
+
+        def check(connection: Connection) -> None:
+            assert file is not None
+            file.check()
+            connection.execute(text("SELECT 1")).close()
+
+        await self.read(check)
+
+    def explain(self, error: Exception) -> str:
+        return explain(error)
 
     async def read(self, statements: Statements[T]) -> T:
         if self._reader is None:
             raise DatabaseClosed
         return await self._reader.run(statements)
 
-    async def write(self, statements: Statements[T]) -> T:
+    async def write(self, statements: Statements[T], *, patient: bool = True) -> T:
         if self._writer is None:
             raise DatabaseClosed
-        return await self._writer.run(statements)
+        return await self._writer.run(statements, patient=patient)
 
     async def erase(self, statements: Statements[int]) -> int:
         if self._writer is None:
             raise DatabaseClosed
         return await self._writer.run(statements, erasing=True)
 
-    def _lock_and_prepare(self) -> Engine:
+    def _lock_and_prepare(self) -> OpenedFile:
         path = _path(self._url)
         with ExitStack() as stack:
             stack.enter_context(exclusive_lock(path))
-            engine = self._prepare(path, RELEASE_LEASES)  # the lock is ours, so any lease belongs to a dead process
+            # The lock is ours, so any lease belongs to a dead process. The probe fails if the disk is full.
+            self._prepare(path, self._open_timeout, (*RELEASE_LEASES, *PROBE_WRITE))
+            file = stack.enter_context(OpenedFile(path))
             self._lock = stack.pop_all()
-        return engine
+        return file
 
-    def _prepare(self, path: Path, statements: Sequence[str] = ()) -> Engine:
+    def _prepare(self, path: Path, busy_timeout: float, statements: Sequence[str] = ()) -> None:
         """Check the file, bring its schema up to date and run the statements, all in one transaction."""
         version = schema_version(path, self._max_check_bytes)
         create_file(path)
-        engine = make_engine(path, self._busy_timeout)
         if version == HEAD and not statements:
-            return engine
+            return
+        engine = make_engine(path, busy_timeout)
         try:
             with engine.connect() as connection, connection.begin():
                 driver(connection).execute(BEGIN)
@@ -124,8 +147,8 @@ class SQLiteDatabase(Database):
                 for statement in statements:
                     connection.execute(text(statement))
         except (SQLAlchemyError, sqlite3.Error) as error:
-            raise Unusable(f"The schema of the database {path} cannot be brought up to date: {error}.") from error
-        return engine
+            sentence = f"The schema of the database {path} cannot be brought up to date: {error}."
+            raise unusable(path, error, sentence) from error
 
 
 def _path(url: str) -> Path:

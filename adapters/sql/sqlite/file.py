@@ -6,8 +6,10 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
+from adapters.sql.database import DatabaseLost
+from adapters.sql.sqlite.errors import unusable
 from domain.errors import Unusable
 
 CHECK: Final = "check DATA_DIR or DATABASE_URL"
@@ -25,7 +27,8 @@ def exclusive_lock(path: Path) -> Iterator[None]:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise Unusable(f"The folder {path.parent} cannot hold a database: {error.strerror}; {CHECK}.") from error
+        sentence = f"The folder {path.parent} cannot hold a database: {error.strerror}; {CHECK}."
+        raise unusable(path, error, sentence) from error
     try:
         _lock(lock, path)
         yield
@@ -58,16 +61,16 @@ def schema_version(path: Path, max_check_bytes: int) -> str | None:
             return None
         if path.is_dir():
             raise Unusable(f"The database {path} is a directory; {CHECK}.")
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=1)) as connection:
             if path.stat().st_size <= max_check_bytes:
                 _check_integrity(path, connection)
             return _read_version(path, connection)
     except OSError as error:
-        raise Unusable(f"The database {path} cannot be read: {error.strerror}.") from error
+        raise unusable(path, error, f"The database {path} cannot be read: {error.strerror}.") from error
     except sqlite3.Error as error:
         if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
             raise Unusable(f"The file {path} is not an SQLite database, or its header is damaged; {CHECK}.") from error
-        raise Unusable(f"The database {path} cannot be read: {error}.") from error
+        raise unusable(path, error, f"The database {path} cannot be read: {error}.") from error
 
 
 def create_file(path: Path) -> None:
@@ -79,7 +82,45 @@ def create_file(path: Path) -> None:
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:
-        raise Unusable(f"The database {path} cannot be written to: {error.strerror}; {CHECK}.") from error
+        sentence = f"The database {path} cannot be written to: {error.strerror}; {CHECK}."
+        raise unusable(path, error, sentence) from error
+
+
+class OpenedFile:
+    """Tells whether the path still names the file that was there when this context was entered.
+
+    Holds the file open meanwhile, so that its inode is not reused. SQLite's connections have to be closed first:
+    closing any descriptor of the file releases the process's locks on it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor = -1
+        self._opened: os.stat_result | None = None
+
+    def __enter__(self) -> Self:
+        self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        self._opened = os.fstat(self._descriptor)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
+
+    def check(self) -> None:
+        """Blocks, for microseconds on a local disk.
+
+        Raises:
+            DatabaseLost: the path names another file, or none.
+        """
+        assert self._opened is not None
+        try:
+            same = os.path.samestat(os.stat(self.path), self._opened)
+        except (FileNotFoundError, NotADirectoryError):
+            same = False
+        except OSError:
+            return  # says nothing about the file; if the disk fails, SQLite reports it
+        if not same:
+            raise DatabaseLost(f"The database file {self.path} was removed or replaced; restart the service.")
 
 
 def _check_for_orphaned_log(path: Path) -> None:

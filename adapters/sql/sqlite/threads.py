@@ -4,8 +4,10 @@ from collections.abc import Sequence
 
 from sqlalchemy import Engine
 
+from adapters.sql.database import DatabaseLost
 from adapters.sql.database_thread import DatabaseThread, Job
 from adapters.sql.sqlite.engine import BEGIN, driver, set_busy_timeout
+from adapters.sql.sqlite.file import OpenedFile
 
 
 class Reader(DatabaseThread):
@@ -15,17 +17,30 @@ class Reader(DatabaseThread):
         for job in jobs:
             try:
                 job.succeed(job.statements(self.connection))
+            except DatabaseLost as lost:  # the connection still reads the file that was opened
+                job.fail(lost)
             except Exception as error:
                 self.disconnect()
                 job.fail(error)
 
 
 class Writer(DatabaseThread):
-    """Commits each batch in one transaction (group commit). See `SQLiteDatabase` for the parameters."""
+    """Commits each batch in one transaction (group commit). See `SQLiteDatabase` for the parameters.
+
+    If `file` was removed or replaced, nothing is written: it would be lost with the connection.
+    """
 
     def __init__(
-        self, engine: Engine, name: str, *, busy_timeout: float, checkpoint_timeout: float, max_vacuum_bytes: int
+        self,
+        engine: Engine,
+        name: str,
+        file: OpenedFile,
+        *,
+        busy_timeout: float,
+        checkpoint_timeout: float,
+        max_vacuum_bytes: int,
     ) -> None:
+        self._file = file
         self._busy_timeout = busy_timeout
         self._checkpoint_timeout = checkpoint_timeout
         self._max_vacuum_bytes = max_vacuum_bytes
@@ -33,9 +48,20 @@ class Writer(DatabaseThread):
         super().__init__(engine, name)
 
     def run_jobs(self, jobs: Sequence[Job]) -> None:
+        try:
+            self._file.check()
+        except DatabaseLost as lost:  # keep the connection, in case the file comes back
+            for job in jobs:
+                job.fail(lost)
+            return
+        impatient = not any(job.patient for job in jobs)
+        if impatient:
+            set_busy_timeout(self.connection, 0)
         if not self._commit(jobs):
             for job in jobs:
                 self._commit([job])
+        if impatient:
+            set_busy_timeout(self.connection, self._busy_timeout)
         if any(job.erasing and job.result for job in jobs):
             self._log_dirty = True
             self._vacuum()

@@ -27,7 +27,12 @@ async def livez() -> StatusView:
 @router.get(
     "/readyz",
     summary="Readiness check",
-    responses={503: {"description": "History unavailable, or service shutting down.", "model": StatusView}},
+    responses={
+        503: {
+            "description": "History unavailable, its last write failed, or service shutting down.",
+            "model": StatusView,
+        }
+    },
 )
 async def readyz(check: CheckReadinessDep) -> JSONResponse:
     ready = await check()

@@ -22,6 +22,9 @@ class HealthView(BaseModel):
 
 class ChecksView(BaseModel):
     history: Literal["ok", "unavailable"]
+    history_detail: str | None = Field(
+        description="Why turns cannot be stored, as a sentence for the operator; null if they can."
+    )
     llm: str = Field(description="`ok`, or the error code of the latest call to the model.")
     memory: Literal["ok", "unavailable"]
     memory_reason: str | None = Field(
@@ -61,14 +64,15 @@ class DetailedHealthView(BaseModel):
 
     @classmethod
     def of(cls, health: Health, *, name: str, version: str, time: datetime, system: SystemView) -> Self:
-        problem = health.memory_problem
+        problem, failure = health.memory_problem, health.history_failure
         return cls(
             status="ok" if health.is_well else "degraded",
             name=name,
             version=version,
             time=time,
             checks=ChecksView(
-                history="unavailable" if health.history_failure else "ok",
+                history="unavailable" if failure else "ok",
+                history_detail=failure and (failure.explanation or failure.detail),
                 llm=health.llm_failure.code if health.llm_failure else "ok",
                 memory="unavailable" if health.memory_failure else "ok",
                 memory_reason=problem and problem.reason,
