@@ -13,6 +13,7 @@ from entrypoints.settings import Settings
 from entrypoints.startup_warnings import local_model_behind_proxy
 
 if TYPE_CHECKING:
+    from entrypoints.lifespan import Lifespan
     from entrypoints.shutdown import Shutdown
 
 LOCAL_MODEL_NOTICE = """\
@@ -37,7 +38,8 @@ def serve(settings: Settings, *, local: bool = False) -> bool:
     `local` starts the embedded model and replies with it.
 
     Raises:
-        Unusable: No model is configured, the embedded model cannot run, or the address is unavailable.
+        Unusable: No model is configured, the embedded model cannot run, the address is unavailable, or a store that the
+            service waited for cannot be used.
     """
     with ExitStack() as stack:
         if local:
@@ -53,9 +55,11 @@ def serve(settings: Settings, *, local: bool = False) -> bool:
                 "conversations.",
                 file=sys.stderr,
             )
-        started, shutdown = _run_server(settings, LOCAL_MODEL_NOTICE if local else "")
+        started, lifespan, shutdown = _run_server(settings, LOCAL_MODEL_NOTICE if local else "")
+    if isinstance(lifespan.failure, Unusable):
+        raise lifespan.failure
     shutdown.exit_if_hung()
-    return started
+    return started and lifespan.failure is None
 
 
 def _with_local_model(settings: Settings, stack: ExitStack) -> Settings:
@@ -76,7 +80,7 @@ def _with_local_model(settings: Settings, stack: ExitStack) -> Settings:
     )
 
 
-def _run_server(settings: Settings, notice: str) -> "tuple[bool, Shutdown]":
+def _run_server(settings: Settings, notice: str) -> "tuple[bool, Lifespan, Shutdown]":
     def greet(address: str) -> None:
         print(BANNER.format(name=settings.app_name, address=address) + notice, flush=True)
 
@@ -88,7 +92,7 @@ def _run_server(settings: Settings, notice: str) -> "tuple[bool, Shutdown]":
         app = create_app(settings)
         server = DrainingServer(app, greet)
         server.run([listener])
-    return server.started, app.state.container.shutdown()
+    return server.started, app.state.lifespan, app.state.container.shutdown()
 
 
 def _listen(settings: Settings, backlog: int = 2048) -> socket.socket:

@@ -11,11 +11,11 @@ from starlette.middleware.cors import CORSMiddleware
 from entrypoints.container import Container
 from entrypoints.drain import Drain
 from entrypoints.http.errors import add_error_handlers
-from entrypoints.http.middleware import DrainGate, RequestContext
+from entrypoints.http.middleware import Gate, RequestContext
 from entrypoints.http.native import chat, history, memories, turns
 from entrypoints.http.openapi import document
 from entrypoints.http.operations import health
-from entrypoints.lifespan import lifespan
+from entrypoints.lifespan import Lifespan
 from entrypoints.observability import configure_logging
 from entrypoints.settings import Settings
 from entrypoints.version import VERSION
@@ -40,12 +40,13 @@ def create_app(settings: Settings, container: Container | None = None, *, chain_
     )
     app.state.settings = settings
     app.state.container = container
+    app.state.lifespan = Lifespan(container)
     app.state.drain = Drain(container.turn_runner(), container.shutdown())
     app.state.chain_signals = chain_signals
     for module in (chat, turns, history, memories, health):
         app.include_router(module.router)
     add_error_handlers(app)
-    app.add_middleware(DrainGate)
+    app.add_middleware(Gate)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -62,6 +63,6 @@ def create_app(settings: Settings, container: Container | None = None, *, chain_
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.started_at = anyio.current_time()
-    async with lifespan(app.state.container):
+    async with app.state.lifespan:
         with app.state.drain.on_signals() if app.state.chain_signals else nullcontext():
             yield

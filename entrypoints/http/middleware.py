@@ -1,4 +1,4 @@
-"""Middleware for every request: id, log line, security headers, and the gate that closes while draining."""
+"""Middleware for every request: id, log line, security headers, and the gate that closes at start and shutdown."""
 
 import itertools
 import re
@@ -10,10 +10,11 @@ from typing import Final
 
 import anyio
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders, State
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from domain.errors import ServerShuttingDown, Unusable
+from application.ports.history import HistoryUnavailable
+from domain.errors import ChatError, ServerShuttingDown, Unusable
 from entrypoints.http.errors import chat_problem, internal_error
 
 _SAFE_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
@@ -22,7 +23,7 @@ _PROCESS: Final = secrets.token_hex(8)
 _numbers: Final = itertools.count(1)
 """Generated request ids: a random prefix per process and a counter. They must be unique, not secret."""
 
-_SERVED_WHILE_DRAINING: Final = frozenset({"/livez", "/readyz", "/api/health", "/api/health/detailed"})
+_ALWAYS_SERVED: Final = frozenset({"/livez", "/readyz", "/api/health", "/api/health/detailed"})
 
 
 class RequestContext:
@@ -91,16 +92,27 @@ class RequestContext:
                 )
 
 
-class DrainGate:
-    """Rejects requests while the service drains, except health checks."""
+class Gate:
+    """Rejects requests while the service waits for its stores or drains, except health checks.
 
-    def __init__(self, app: ASGIApp) -> None:
+    `retry_after` is how many seconds a client should wait for the stores.
+    """
+
+    def __init__(self, app: ASGIApp, *, retry_after: float = 5) -> None:
         self._app = app
+        self._retry_after = retry_after
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        served = scope["type"] != "http" or scope["path"] in _SERVED_WHILE_DRAINING
-        if not served and scope["app"].state.drain.draining:
-            response = chat_problem(scope["state"]["request_id"], ServerShuttingDown())
+        rejection = None
+        if scope["type"] == "http" and scope["path"] not in _ALWAYS_SERVED:
+            rejection = self._rejection(scope["app"].state)
+        if rejection is not None:
+            response = chat_problem(scope["state"]["request_id"], rejection)
             await response(scope, receive, send)
             return
         await self._app(scope, receive, send)
+
+    def _rejection(self, state: State) -> ChatError | None:
+        if state.drain.draining:
+            return ServerShuttingDown()
+        return HistoryUnavailable(retry_after=self._retry_after) if state.lifespan.waiting else None
