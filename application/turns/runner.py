@@ -7,11 +7,12 @@ from datetime import timedelta
 import anyio
 from anyio.abc import TaskGroup
 
-from application.ports.history import ConversationHistory, HistoryWriteFailed, TurnEnd
+from application.ports.history import ConversationHistory, HistoryWriteFailed
 from application.ports.llm import LLMContentRefused, LLMContextTooLong, LLMError
 from application.ports.turn_observer import AbandonedTurnsEnded, BackgroundFailure, TurnObserver, Where
 from application.turns.running import RunningTurn
-from domain.conversation import Turn, TurnId
+from application.turns.unstored_ends import UnstoredEnds
+from domain.conversation import TurnId
 from domain.errors import ServerShuttingDown
 
 
@@ -19,8 +20,7 @@ class TurnRunner:
     """Runs turns, saves their text as it grows, and ends them all at shutdown.
 
     Running turns are leased in the history for `lease` and renewed at a third of it. Turns whose worker died are ended
-    when it is opened, and every `lease` from then on. At most `max_unstored` ends that the store did not
-    accept are kept to be stored later; others are found as abandoned.
+    when it is opened, and every `lease` from then on. Ends that the store did not accept are stored later.
     """
 
     def __init__(
@@ -31,16 +31,14 @@ class TurnRunner:
         *,
         save_interval: float = 1.0,
         lease: timedelta = timedelta(seconds=15),
-        max_unstored: int = 1_000,
     ) -> None:
         self.lease = lease
         self._generate = generate
         self._history = history
         self._observer = observer
         self._save_interval = save_interval
-        self._max_unstored = max_unstored
         self._running: dict[TurnId, RunningTurn] = {}
-        self._unstored: dict[TurnId, Turn] = {}
+        self._unstored = UnstoredEnds(history, observer)
         self._idle = anyio.Event()
         self._tasks: TaskGroup | None = None
         self._drain_storing = 1.0
@@ -57,8 +55,8 @@ class TurnRunner:
     async def opened(self) -> AsyncIterator[None]:
         """Run turns while the context is open. Exiting it ends those that still run."""
         async with anyio.create_task_group() as self._tasks:
-            await self._end_abandoned()
-            self._tasks.start_soon(self._save_forever)
+            swept = await self._try(Where.ENDING_ABANDONED_TURNS, self._end_abandoned())
+            self._tasks.start_soon(self._save_forever, self.lease.total_seconds() if swept else 0)
             try:
                 yield
             finally:
@@ -107,7 +105,8 @@ class TurnRunner:
         finally:
             del self._running[running.turn.id]
             self._note_llm_result(running)
-            self._keep_unstored(running)
+            if isinstance(running.failure, HistoryWriteFailed):
+                self._unstored.add(running.turn)
             with anyio.CancelScope(shield=True):
                 await running.release_lease()
             if not self._running:
@@ -121,22 +120,16 @@ class TurnRunner:
         elif running.accepted:
             self.llm_failure = None
 
-    def _keep_unstored(self, running: RunningTurn) -> None:
-        if isinstance(running.failure, HistoryWriteFailed):
-            self._unstored[running.turn.id] = running.turn
-            if len(self._unstored) > self._max_unstored:
-                del self._unstored[next(iter(self._unstored))]
-
-    async def _save_forever(self) -> None:
-        next_sweep = anyio.current_time() + self.lease.total_seconds()
+    async def _save_forever(self, first_sweep: float) -> None:
+        next_sweep = anyio.current_time() + first_sweep
         while True:
             await anyio.sleep(self._save_interval)
             sweeps = anyio.current_time() >= next_sweep
             # Before sweeping, all leases are renewed: after an outage our own turns must not look abandoned.
             saved = await self._try(Where.SAVING_PROGRESS, self._save_progress(renew_all=sweeps))
             # Nor may a sweep precede an end that is still to be stored: the text saved last would stand for the reply.
-            stored = await self._try(Where.STORING_END, self._store_ends())
-            if sweeps and saved and stored:
+            await self._try(Where.STORING_END, self._unstored.store())
+            if sweeps and saved and not self._unstored:
                 next_sweep = anyio.current_time() + self.lease.total_seconds()
                 await self._try(Where.ENDING_ABANDONED_TURNS, self._end_abandoned())
 
@@ -161,15 +154,6 @@ class TurnRunner:
             await self._history.save_progress({id: str(running.reply) for id, running in due.items()}, self.lease)
             for id, running in due.items():
                 running.saved, running.renewed_at = counts[id], now
-
-    async def _store_ends(self) -> None:
-        for turn in list(self._unstored.values()):
-            # Moved to the end first: the round stops at the first failure, so that a slow store delays nothing else,
-            # and the next round starts with another turn.
-            self._unstored.pop(turn.id, None)
-            self._unstored[turn.id] = turn
-            await self._history.finish(TurnEnd(turn))
-            self._unstored.pop(turn.id, None)
 
     async def _end_abandoned(self) -> None:
         if count := await self._history.finish_abandoned():

@@ -388,3 +388,23 @@ async def test_turns_whose_end_is_still_to_be_stored_are_not_taken_for_abandoned
 
         turns = (await history.page(ANN, None, 10, None)).items
         assert [("Hello, world!", "history_write_failed")] * 2 == [(turn.reply, turn.reason) for turn in turns]
+
+
+async def test_an_end_that_is_never_stored_does_not_keep_abandoned_turns_from_being_ended() -> None:
+    class DamagedRow(FailingHistory):
+        async def finish(self, end: TurnEnd) -> Turn | None:
+            raise ValueError("a damaged row")
+
+    history = DamagedRow()
+    often: Any = {"save_interval": 0.005, "store_delays": NO_DELAYS, "lease": timedelta(seconds=0.01)}
+    async with application(history=history, **often) as app:
+        assert "history_write_failed" == (await app.complete(message())).code
+        sweeps = history.calls.count("finish_abandoned")
+        await until(lambda: history.calls.count("finish_abandoned") > sweeps + 1)
+
+
+async def test_abandoned_turns_are_ended_soon_after_a_start_at_which_the_store_failed() -> None:
+    history = FailingHistory({"finish_abandoned": [HistoryUnavailable()]})
+    async with application(history=history, save_interval=0.005, lease=timedelta(hours=1)) as app:
+        assert [Where.ENDING_ABANDONED_TURNS] == [where for where, _ in app.observer.failures]
+        await until(lambda: history.calls.count("finish_abandoned") == 2)
