@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Sequence
 from types import TracebackType
 
-from application.ports.live_turns import Batch, End, EventLog, LiveTurns, LiveTurnsUnavailable, Reader, Stop
+from application.ports.live_turns import DELETED, Batch, End, EventLog, LiveTurns, LiveTurnsUnavailable, Reader, Stop
 from domain.conversation import ConversationId, Turn, TurnId, UserId
 from domain.errors import Cancelled, ClientDisconnected, Failure, Interruption, StreamExpired
 
@@ -38,22 +38,31 @@ class _Log(EventLog):
         self._wake()
 
     def append(self, deltas: Sequence[str]) -> None:
-        self.deltas += deltas
-        self._wake()
+        if not self.discarded:
+            self.deltas += deltas
+            self._wake()
 
     async def close(self, end: End) -> None:
         self.stop = _already_ended  # releases the running turn, which the log would otherwise keep in memory
         self._close(end)
+
+    def discard(self) -> None:
+        """Drop the text, and make `DELETED` the end."""
+        self.discarded = True
+        self.deltas = [""] * len(self.deltas)  # keeps the numbers, not the text
+        if self.end is not None:
+            self.end = DELETED
 
     def abandon(self) -> None:
         if self.end is None:
             self._close(End(None, Failure.of(LiveTurnsUnavailable())))
 
     def _close(self, end: End) -> None:
-        self.end = end
+        self.end = DELETED if self.discarded else end
         self.ended_at = asyncio.get_running_loop().time()
         self._wake()
-        self._live_turns.retain(self)
+        if not self.discarded:
+            self._live_turns.retain(self)
 
     async def wait_for_end(self) -> None:
         while self.end is None:
@@ -192,8 +201,7 @@ class LiveTurnsInProcess(LiveTurns):
         for log in list(self._logs.values()):
             if log.user_id == user_id and conversation_id in (None, log.conversation_id):
                 del self._logs[log.turn_id]
-                log.discarded = True
-                log.deltas = [""] * len(log.deltas)  # keeps the numbers, not the text
+                log.discard()
                 log.stop(Cancelled())
 
     def retain(self, log: _Log) -> None:

@@ -3,10 +3,10 @@
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from domain.conversation import ConversationId, Turn, TurnId, Usage, UserId
-from domain.errors import ChatError, Failure, Interruption
+from domain.errors import Cancelled, ChatError, Failure, Interruption
 
 Stop = Callable[[Interruption], None]
 """Ends a running turn. Called on the event loop, any number of times; never blocks."""
@@ -29,6 +29,10 @@ class End(NamedTuple):
     finish_reason: str | None
     failure: Failure | None
     usage: Usage | None = None
+
+
+DELETED: Final = End(None, Failure.of(Cancelled("The turn was deleted.")))
+"""The end of a log that was discarded, even if the turn had ended otherwise: its readers may lack some of the text."""
 
 
 class Batch(NamedTuple):
@@ -57,7 +61,7 @@ class Reader(AbstractAsyncContextManager["Reader"], Protocol):
         """Return the events appended since the last call, or wait up to `wait` seconds for the next one.
 
         Returns None if nothing was appended in time. Returns the end again if called after the end. If the turn's log
-        was discarded, only the end is returned.
+        was discarded, only `DELETED` is returned, once the turn has ended.
 
         Raises:
             LiveTurnsUnavailable: the log cannot be read.
@@ -139,6 +143,6 @@ class LiveTurns(Protocol):
     async def discard(self, user_id: UserId, conversation_id: ConversationId | None) -> None:
         """Delete the logs of one conversation, or of all if none is given. Running turns are stopped.
 
-        No reader can join a discarded log; readers already present receive nothing more but its end.
+        No reader can join a discarded log; readers already present receive nothing more but `DELETED` as its end.
         """
         ...

@@ -111,7 +111,7 @@ class GenerateReply:
             stored = ended.ended_by(error, ended.reply, ended.usage)
         else:
             if stored is None:
-                error = Cancelled("The turn was deleted while it was running.")
+                error = Cancelled("The turn was deleted.")
                 stored = ended.ended_by(error, ended.reply, ended.usage)
         running.turn, running.failure = stored, error
         await running.release_lease()

@@ -11,7 +11,7 @@ from uuid import uuid4
 import anyio
 import pytest
 
-from application.ports.live_turns import Batch, End, EventLog, LiveTurns, LiveTurnsUnavailable, Reader
+from application.ports.live_turns import DELETED, Batch, End, EventLog, LiveTurns, LiveTurnsUnavailable, Reader
 from domain.conversation import DEFAULT_CONVERSATION, ConversationId, Turn, TurnId, UserId
 from domain.errors import Cancelled, ClientDisconnected, Failure, Interruption, OutputLimit, StreamExpired
 from tests.contract.suite import Suite
@@ -403,7 +403,7 @@ class LiveTurnsContract(Suite[LiveTurns]):
             await live.discard(ANN, None)
             await running.log.close(CUT)
 
-            assert Batch(3, (), False, CUT) == await reader.next(LONG)
+            assert Batch(3, (), False, DELETED) == await reader.next(LONG)
 
     async def test_a_slow_reader_receives_only_the_end_after_a_discard(self, live: LiveTurns) -> None:
         running = await begin(live)
@@ -413,7 +413,44 @@ class LiveTurnsContract(Suite[LiveTurns]):
             await live.discard(ANN, None)
             await running.log.close(CUT)
 
-            assert Batch(3, (), False, CUT) == await reader.next(LONG)
+            assert Batch(3, (), False, DELETED) == await reader.next(LONG)
+
+    async def test_text_appended_after_a_discard_reaches_no_reader(self, live: LiveTurns) -> None:
+        running = await begin(live)
+        async with await live.join(running.id, ANN) as early, await live.join(running.id, ANN, after=3) as ahead:
+            running.log.append(["a", "b"])
+            await early.next(LONG)
+            reading = asyncio.create_task(early.next(LONG))
+            await run_other_tasks()
+
+            await live.discard(ANN, None)
+            running.log.append(["c", "d"])
+            await run_other_tasks()
+            assert not reading.done()
+            await running.log.close(CUT)
+
+            assert Batch(3, (), False, DELETED) == await reading
+            assert Batch(3, (), False, DELETED) == await ahead.next(LONG)
+
+    async def test_a_turn_discarded_before_it_is_closed_as_complete_ends_as_deleted(self, live: LiveTurns) -> None:
+        running = await begin(live)
+        async with await live.join(running.id, ANN) as reader:
+            running.log.append(["a"])
+
+            await live.discard(ANN, None)
+            await running.log.close(STOP)
+
+            assert Batch(2, (), False, DELETED) == await reader.next(LONG)
+
+    async def test_a_reader_of_a_finished_log_that_is_discarded_receives_only_its_end(self, live: LiveTurns) -> None:
+        running = await begin(live)
+        async with await live.join(running.id, ANN) as reader:
+            running.log.append(["a", "b"])
+            await running.log.close(STOP)
+
+            await live.discard(ANN, None)
+
+            assert Batch(3, (), False, DELETED) == await reader.next(LONG)
 
     @pytest.mark.parametrize(
         ("conversation", "discarded"),

@@ -1,6 +1,7 @@
 """Limits of LiveTurnsInProcess on the age and size of event logs."""
 
 import asyncio
+import weakref
 
 import pytest
 
@@ -8,6 +9,10 @@ from adapters.live_turns_in_process import LiveTurnsInProcess
 from application.ports.live_turns import Batch
 from domain.errors import StreamExpired
 from tests.contract.live_turns import ANN, LONG, STOP, begin, read_to_end
+
+
+class WeakText(str):
+    """A text that can be referenced weakly."""
 
 
 async def test_a_finished_log_expires_after_its_retention() -> None:
@@ -53,6 +58,18 @@ async def test_a_log_with_too_much_text_keeps_its_readers_but_rejects_new_ones()
         with pytest.raises(StreamExpired):
             await live.join(running.id, ANN)
         assert Batch(1, ["x" * 1001], False, None) == await reader.next(LONG)
+
+
+async def test_the_text_of_a_discarded_log_is_not_kept() -> None:
+    live = LiveTurnsInProcess(max_retained_bytes=0)
+    running, text = await begin(live), WeakText("secret")
+    text_is_kept = weakref.ref(text)
+    async with await live.join(running.id, ANN):
+        await live.discard(ANN, None)
+        running.log.append([text])
+        del text
+
+        assert text_is_kept() is None
 
 
 async def test_the_oldest_finished_logs_are_dropped_when_their_total_size_exceeds_the_limit() -> None:
