@@ -176,6 +176,18 @@ async def test_events_up_to_a_future_event_number_are_skipped() -> None:
             assert second.events == first.events[first.events.index(b"id: 16\n") :]
 
 
+@pytest.mark.parametrize("after", [3, 4, 5, 999])
+async def test_a_running_turn_that_ends_before_a_future_event_number_is_followed_to_its_end(after: int) -> None:
+    async with serving(HANGS) as (service, _), streaming(service) as first:
+        await first.until(b'"lo"')
+        async with streaming(service, f"/api/chat/turns/{first.turn_id}/stream?after={after}") as second:
+            await service.client.post(f"/api/chat/turns/{first.turn_id}/stop")
+            await first.until(b"[DONE]")
+            await second.until(b"[DONE]")
+
+            assert second.events == first.events[first.events.index(b"id: 3\n") :]
+
+
 async def test_a_turn_continues_while_one_of_its_readers_is_connected() -> None:
     reply = ScriptedReply(deltas=("a",) * 30, pause=0.01)
     async with serving(reply) as (service, _), AsyncExitStack() as first_stream:

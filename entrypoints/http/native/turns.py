@@ -54,12 +54,14 @@ async def follow_turn(
     except StreamExpired as expired:
         history = f"/api/chat/history/{quote(turn.user_id)}?conversation_id={quote(turn.conversation_id)}"
         raise RefusedTurn(Failure.of(expired), turn.id, history) from expired
-    wire = NativeWire(turn.id, seen)
     async with closing_on_error(handle):
         start = await handle.next(0)
-    if start is not None and start.end is not None and not wire.encode(start):
-        async with handle:
-            return Response(status_code=204)
+    wire = NativeWire(turn.id)  # the end of a running turn is new to every client, whatever number it has seen
+    if start is not None and start.end is not None:
+        wire = NativeWire(turn.id, seen)
+        if not wire.encode(start):
+            async with handle:
+                return Response(status_code=204)
     return EventStream(handle, wire, idle_interval=settings.comment_interval, start=start)
 
 

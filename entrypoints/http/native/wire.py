@@ -21,7 +21,7 @@ _HEADERS: Final = {
 
 
 class NativeWire(Wire):
-    """Sends the events numbered above `after`."""
+    """Sends the deltas of each batch, and those events of the end that are numbered above `after`."""
 
     # A comment line without the usual blank line: some client libraries take any blank line for the end of an event,
     # and would fail on one without data.
