@@ -1,7 +1,7 @@
 """Maps every error to a problem response: the table of statuses, and FastAPI's exception handlers."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -80,6 +80,7 @@ class RequestProblem(Exception):
     title: str
     detail: str
     errors: Sequence[dict[str, str]] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def malformed_json(detail: str) -> RequestProblem:
@@ -98,6 +99,13 @@ def invalid_requests(status: int, errors: Sequence[dict[str, str]]) -> RequestPr
 
 def unsupported_media_type() -> RequestProblem:
     return RequestProblem(415, "unsupported_media_type", "Unsupported media type", "Send application/json.")
+
+
+def unsupported_content_coding() -> RequestProblem:
+    detail = "Send the body uncompressed, without Content-Encoding."
+    return RequestProblem(
+        415, "unsupported_media_type", "Unsupported media type", detail, headers={"Accept-Encoding": "identity"}
+    )
 
 
 def body_too_large(limit: int) -> RequestProblem:
@@ -163,7 +171,9 @@ async def _on_refused_turn(request: Request, refused: Exception) -> Response:
 async def _on_request_problem(request: Request, found: Exception) -> Response:
     assert isinstance(found, RequestProblem)
     reasons = [f"{error['pointer']}: {error['detail']}" for error in found.errors]
-    return _rejected(request, found, {"errors": reasons} if reasons else {"detail": found.detail})
+    response = _rejected(request, found, {"errors": reasons} if reasons else {"detail": found.detail})
+    response.headers.update(found.headers)
+    return response
 
 
 async def _on_validation_error(request: Request, invalid: Exception) -> Response:

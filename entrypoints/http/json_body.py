@@ -9,7 +9,13 @@ import anyio
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from entrypoints.http.errors import ClientGone, body_too_large, malformed_json, unsupported_media_type
+from entrypoints.http.errors import (
+    ClientGone,
+    body_too_large,
+    malformed_json,
+    unsupported_content_coding,
+    unsupported_media_type,
+)
 
 _JSON_TYPE: Final = re.compile(r"application/(?:[\w.!#$&^-]+\+)?json\s*(?:;|$)", re.IGNORECASE)
 
@@ -24,11 +30,13 @@ class JSONRequest(Request):
         client that is still sending might not read the 413.
 
         Raises:
-            RequestProblem: The body has another content type, is too large, or is not JSON.
+            RequestProblem: The body has another content type, is compressed, is too large, or is not JSON.
             ClientGone: The client disconnected before the end of the body.
         """
         if not _JSON_TYPE.match(self.headers.get("content-type", "")):
             raise unsupported_media_type()
+        if any(coding not in ("", "identity") for coding in self._content_codings()):
+            raise unsupported_content_coding()
         declared = self.headers.get("content-length", "")
         if declared.isdecimal() and int(declared) > 2 * limit:
             raise body_too_large(limit)
@@ -52,6 +60,10 @@ class JSONRequest(Request):
         self._body = b"".join(chunks)
         self._json = parse_json(self._body)
         return self._json
+
+    def _content_codings(self) -> list[str]:
+        values = ",".join(self.headers.getlist("content-encoding"))
+        return [coding.strip().lower() for coding in values.split(",")]
 
 
 def parse_json(body: bytes) -> Any:

@@ -1,6 +1,7 @@
 """Invalid requests: the problem locates the error and does not quote the input."""
 
 import asyncio
+import gzip
 import json
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -218,6 +219,29 @@ async def test_variants_of_the_json_content_type_are_accepted(service: Service) 
     responses = [await send(service, encoded(HELLO), "/api/chat/simple", **{"Content-Type": kind}) for kind in kinds]
 
     assert [response.status_code for response in responses] == [200] * 4
+
+
+@pytest.mark.parametrize("codings", [["gzip"], ["GZIP"], ["br, identity"], ["identity", "zstd"], ["unknown"]])
+async def test_a_compressed_body_is_rejected_with_the_accepted_coding(codings: list[str], service: Service) -> None:
+    headers = [("Content-Type", "application/json"), *(("Content-Encoding", coding) for coding in codings)]
+    for path in CHAT:
+        response = await service.client.post(path, content=gzip.compress(encoded(HELLO)), headers=headers)
+
+        assert_problem(response, 415, "unsupported_media_type")
+        assert response.headers["Accept-Encoding"] == "identity"
+
+
+@pytest.mark.parametrize("coding", ["identity", "Identity", "", "identity, identity"])
+async def test_the_content_coding_identity_is_accepted(coding: str, service: Service) -> None:
+    response = await send(service, encoded(HELLO), "/api/chat/simple", **{"Content-Encoding": coding})
+
+    assert response.status_code == 200
+
+
+async def test_a_content_coding_without_a_body_is_ignored(service: Service) -> None:
+    response = await service.client.get("/api/chat/history/user123", headers={"Content-Encoding": "gzip"})
+
+    assert response.status_code == 200
 
 
 async def test_an_invalid_query_parameter_is_located(service: Service) -> None:
