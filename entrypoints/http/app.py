@@ -11,7 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 from entrypoints.container import Container
 from entrypoints.drain import Drain
 from entrypoints.http.errors import add_error_handlers
-from entrypoints.http.middleware import Gate, RequestContext
+from entrypoints.http.middleware import Gate, RequestContext, UnexpectedErrors
 from entrypoints.http.native import chat, history, memories, turns
 from entrypoints.http.openapi import document
 from entrypoints.http.operations import health
@@ -46,8 +46,10 @@ def create_app(settings: Settings, container: Container | None = None, *, chain_
     for module in (chat, turns, history, memories, health):
         app.include_router(module.router)
     add_error_handlers(app)
+    # The last one added is the first to see a request.
     app.add_middleware(Gate)
-    if settings.cors_origins:
+    app.add_middleware(UnexpectedErrors)
+    if settings.cors_origins:  # around everything that creates responses, so that browsers may read all of them
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,

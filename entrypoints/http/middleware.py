@@ -1,4 +1,4 @@
-"""Middleware for every request: id, log line, security headers, and the gate that closes at start and shutdown."""
+"""Middleware of all requests: id, log line, security headers, unexpected errors, the gate of start and shutdown."""
 
 import itertools
 import re
@@ -27,7 +27,7 @@ _ALWAYS_SERVED: Final = frozenset({"/livez", "/readyz", "/api/health", "/api/hea
 
 
 class RequestContext:
-    """Assigns each request an id, logs its outcome in one line, and turns unexpected exceptions into a 500."""
+    """Assigns each request an id, and logs its outcome."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -60,7 +60,7 @@ class RequestContext:
         async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status = scope["state"]["status"] = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
                 headers["X-Content-Type-Options"] = "nosniff"
@@ -71,14 +71,6 @@ class RequestContext:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self._app(scope, receive, send_with_headers)
-            except Exception as error:
-                self._log.error("request failed", exc_info=error)
-                if status:
-                    raise  # the server then aborts the connection: a truncated response must not look complete
-                await internal_error(request_id)(scope, receive, send_with_headers)
-            except CancelledError:  # by the server, which closes its connections at the end of a shutdown
-                if not status:
-                    await chat_problem(request_id, ServerShuttingDown())(scope, receive, send_with_headers)
             finally:
                 # The template of the path, because the path itself contains user ids.
                 route = scope.get("route")
@@ -90,6 +82,29 @@ class RequestContext:
                     **scope["state"].get("problem", {}),
                     seconds=round(anyio.current_time() - started_at, 4),
                 )
+
+
+class UnexpectedErrors:
+    """Logs exceptions that no handler maps to a problem, and answers with a 500; with a 503 to cancelled requests."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._log = structlog.get_logger()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            await self._app(scope, receive, send)
+        except Exception as error:
+            self._log.error("request failed", exc_info=error)
+            if "status" in scope["state"]:
+                raise  # the server then aborts the connection: a truncated response must not look complete
+            await internal_error(scope["state"]["request_id"])(scope, receive, send)
+        except CancelledError:  # by the server, which closes its connections at the end of a shutdown
+            if "status" not in scope["state"]:
+                await chat_problem(scope["state"]["request_id"], ServerShuttingDown())(scope, receive, send)
 
 
 class Gate:

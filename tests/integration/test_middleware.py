@@ -141,3 +141,39 @@ async def test_cors_exposes_the_ids_and_allows_the_headers_of_the_api() -> None:
     exposed = {name.strip() for name in response.headers["Access-Control-Expose-Headers"].split(",")}
     assert exposed >= {"X-Turn-ID", "X-Request-ID"}
     assert [preflight.status_code for preflight in preflights] == [200, 200, 200, 400]
+
+
+class BuggyUseCase:
+    async def __call__(self, *_: object) -> None:
+        raise KeyError
+
+
+async def test_a_browser_may_read_every_problem() -> None:
+    overrides = {"llm": ScriptedLLM(), "get_history": BuggyUseCase()}
+    async with running_service(overrides, cors_origins=ORIGIN, max_body_bytes=1_000) as service:
+        origin = {"Origin": ORIGIN}
+        responses = {
+            500: await service.client.get("/api/chat/history/user123", headers=origin),
+            404: await service.client.get("/no-such-path", headers=origin),
+            405: await service.client.put("/livez", headers=origin),
+            413: await service.client.post("/api/chat", json=HELLO | {"x": "x" * 1_000}, headers=origin),
+            415: await service.client.post("/api/chat", content=b"{}", headers=origin),
+            422: await service.client.post("/api/chat", json={}, headers=origin),
+        }
+        await service.container.turn_runner().drain(0)
+        responses[503] = await service.client.post("/api/chat", json=HELLO, headers=origin)
+
+    assert {status: response.status_code for status, response in responses.items()} == {n: n for n in responses}
+    assert {response.headers["Content-Type"] for response in responses.values()} == {"application/problem+json"}
+    readable = {status: response.headers.get("Access-Control-Allow-Origin") for status, response in responses.items()}
+    assert readable == dict.fromkeys(responses, ORIGIN)
+
+
+async def test_a_problem_for_another_origin_is_not_readable() -> None:
+    async with running_service({"get_history": BuggyUseCase()}, cors_origins=ORIGIN) as service:
+        headers = {"Origin": "https://evil.example"}
+        response = await service.client.get("/api/chat/history/user123", headers=headers)
+
+    assert response.status_code == 500
+    assert "Access-Control-Allow-Origin" not in response.headers
+    assert response.headers["X-Request-ID"] == response.json()["request_id"]
