@@ -11,6 +11,7 @@ from typing import Final
 import uvicorn
 from fastapi import FastAPI
 
+from entrypoints.connection import Connection
 from entrypoints.drain import Drain
 from entrypoints.file_descriptors import ignore_failed_accepts, warn_if_exhausted
 from entrypoints.shutdown import Shutdown
@@ -38,7 +39,7 @@ class DrainingServer(uvicorn.Server):
             uvicorn.Config(
                 app,
                 loop=app.state.settings.event_loop,
-                http="httptools",
+                http=Connection,
                 ws="none",
                 access_log=False,
                 log_config=None,

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from entrypoints.connection import Connection
 from tests.harness.chat_stream import ChatStream
 from tests.harness.leaks import assert_no_more_than, assert_no_turn_left, holdings
 from tests.harness.raw_client import RawClient
@@ -171,6 +172,71 @@ async def test_a_client_that_disconnects_from_a_simple_request_stops_the_reply(u
         await wait_for_progress(service, first_deltas(3))
         await disconnect_all(upstream, clients)
         assert await outcomes(service) == [("interrupted", "client_disconnected", first_deltas(3))] * 3
+
+
+def pipelined(path: str, fields: dict[str, Any]) -> bytes:
+    """Return a POST after which the connection stays open."""
+    data = json.dumps(fields).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+    return head.encode() + data
+
+
+@pytest.mark.parametrize("path", [STREAM, SIMPLE])
+@pytest.mark.parametrize("how", DISCONNECTS)
+@pytest.mark.parametrize("queued", ["a request", "large requests", "part of a request"])
+async def test_a_client_that_disconnects_with_a_pipelined_request_stops_the_reply(
+    upstream: ScriptedUpstream, path: str, how: str, queued: str
+) -> None:
+    requests = {
+        "a request": pipelined(SIMPLE, body("second")),
+        "large requests": pipelined(SIMPLE, body("second", padding="x" * 200_000)) * 4,
+        "part of a request": pipelined(SIMPLE, body("second"))[:-1],
+    }
+    async with serving(upstream, "hang-3") as service, RawClient(service.url) as client:
+        client.send(pipelined(path, body()))
+        await wait_for_requests(upstream)
+        client.send(requests[queued])
+        await asyncio.sleep(0.1)
+        client.leave(how)
+        async with asyncio.timeout(3):
+            await upstream.all_closed()
+        assert await outcome(service) == ("interrupted", "client_disconnected", first_deltas(3))
+        assert await turns(service, "second") == []
+    assert len(upstream.requests) == 1
+
+
+async def test_pipelined_requests_are_answered_in_order(upstream: ScriptedUpstream) -> None:
+    paths = [STREAM, SIMPLE] * 10
+    async with serving(upstream, "tokens-3-10") as service, RawClient(service.url) as client:
+        client.send(b"".join(pipelined(path, body(f"user{number}")) for number, path in enumerate(paths)))
+        replies = []
+        for _ in paths:
+            await client.head()
+            client.body = b""
+            await client.rest()
+            replies.append(client.body)
+    streamed, whole = replies[::2], [json.loads(reply) for reply in replies[1::2]]
+    assert [ChatStream.of(reply).text for reply in streamed] == [first_deltas(3)] * 10
+    assert [reply["user_id"] for reply in whole] == [f"user{number}" for number in range(1, 20, 2)]
+
+
+async def test_more_than_the_queue_may_hold_is_read_when_the_response_ends(
+    upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Connection, "max_queued_bytes", 1_000)
+    async with serving(upstream, "tokens-20-10") as service, RawClient(service.url) as client:
+        client.send(pipelined(SIMPLE, body("first")))
+        await wait_for_requests(upstream)
+        for user in ("second", "third"):
+            client.send(pipelined(SIMPLE, body(user, padding="x" * 100_000)))
+            await asyncio.sleep(0.05)
+        replies = []
+        for _ in range(3):
+            await client.head()
+            client.body = b""
+            await client.rest()
+            replies.append(json.loads(client.body)["user_id"])
+    assert replies == ["first", "second", "third"]
 
 
 @pytest.mark.parametrize(("path", "events"), [(STREAM, 0), (STREAM, 5), (SIMPLE, 0)])
