@@ -41,7 +41,7 @@ from application.turns.history import ClearHistory, GetHistory, ListConversation
 from application.turns.runner import TurnRunner
 from application.turns.send_message import SendMessage
 from domain.conversation import TurnId
-from entrypoints.observability import pseudonym
+from entrypoints.pseudonyms import Pseudonyms
 from entrypoints.settings import Settings
 from entrypoints.shutdown import Shutdown
 
@@ -127,11 +127,10 @@ class Container(containers.DeclarativeContainer):
     upstream = providers.Singleton(_openai, settings)
     llm = providers.Singleton(RetryingLLM, upstream)
     now = providers.Object(utc_now)
+    pseudonyms = providers.Singleton(Pseudonyms, settings.provided.log_pseudonym_key, settings.provided.data_dir)
     observer = providers.Singleton(
         TurnObserverGroup,
-        providers.List(
-            providers.Singleton(TurnObserverStructlog, providers.Object(pseudonym), debug=settings.provided.debug)
-        ),
+        providers.List(providers.Singleton(TurnObserverStructlog, pseudonyms, debug=settings.provided.debug)),
     )
 
     database = providers.Singleton(_database, settings)
@@ -210,6 +209,7 @@ class Container(containers.DeclarativeContainer):
     )
 
     parts = providers.List(
+        pseudonyms,
         providers.Selector(settings.provided.database_backend, sql=database, none=providers.Object(None)),
         store,
         live_turns,

@@ -1,6 +1,5 @@
 """Logging: one line per event, as JSON unless stderr is a terminal; without messages, replies or secrets."""
 
-import hashlib
 import json
 import logging
 import select
@@ -95,11 +94,6 @@ class _LossyWriter:
             self._file.write(text[start : start + PIECE])
             self._file.flush()
         return True
-
-
-def pseudonym(identity: str) -> str:
-    """Return a short hash of a user id, the same for the same id."""
-    return hashlib.sha256(identity.encode()).hexdigest()[:12]
 
 
 def _locate_exception(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

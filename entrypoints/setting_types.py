@@ -15,6 +15,8 @@ QUOTES: Final = "\"'`“”„‟‘’‚‛«»‹›＂＇"
 _INVISIBLE: Final = "\u200b\u2060\ufeff"
 """Characters without width, which web pages and chat programs leave around copied text."""
 
+MIN_PSEUDONYM_KEY_CHARS: Final = 32
+
 _ENDPOINT: Final = re.compile(r"/+(chat/)?completions/*$")
 _VARIABLE: Final = re.compile(r"\$(?:[A-Za-z_]\w*|\{[^}]*\})", re.ASCII)
 """A variable in a path. Any other $ is literal."""
@@ -76,6 +78,12 @@ def _key(value: SecretStr) -> SecretStr:
     return value
 
 
+def _pseudonym_key(value: SecretStr) -> SecretStr:
+    if len(value.get_secret_value()) < MIN_PSEUDONYM_KEY_CHARS:
+        raise ValueError(f"must have at least {MIN_PSEUDONYM_KEY_CHARS} characters, e.g. from: openssl rand -hex 32")
+    return value
+
+
 def _host(host: str) -> str:
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     try:
@@ -133,6 +141,7 @@ WebURL = Annotated[str, AfterValidator(_web_url)]
 ModelURL = Annotated[WebURL, AfterValidator(without_endpoint)]
 VectorStoreURL = Annotated[SecretStr, AfterValidator(_vector_store)]
 Key = Annotated[SecretStr, AfterValidator(_key)]
+PseudonymKey = Annotated[Key, AfterValidator(_pseudonym_key)]
 Host = Annotated[str, AfterValidator(_host)]
 ExpandedPath = Annotated[Path, AfterValidator(_path)]
 Origin = Annotated[str, AfterValidator(_origin)]

@@ -22,6 +22,7 @@ from entrypoints.setting_types import (
     Key,
     ModelURL,
     Origin,
+    PseudonymKey,
     Seconds,
     VectorStoreURL,
     WebURL,
@@ -123,6 +124,11 @@ class Settings(BaseSettings):
         None, description="SQLAlchemy URL of the database. Empty: `sqlite:///{DATA_DIR}/chat.db`."
     )
     data_dir: ExpandedPath = Field(Path("data"), description="Directory for all files the service writes.")
+    log_pseudonym_key: PseudonymKey | None = Field(
+        None,
+        description="Key of the pseudonyms of users in the log, for several hosts to use the same. Empty: one is "
+        "created in `DATA_DIR`.",
+    )
     context_tokens: int = Field(
         14_000,
         ge=100,

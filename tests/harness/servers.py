@@ -26,6 +26,9 @@ ROOT = Path(__file__).parents[2]
 NOBODY = "http://127.0.0.1:9/v1"
 """A base URL at which nothing listens, for services with a fake model."""
 
+PSEUDONYM_KEY = "without-a-key-a-file-would-be-made"
+"""A setting for services that write no files."""
+
 for _lazy_import in ("adapters.llm_openai", "adapters.history_sql", "adapters.sql.sqlite.database"):
     import_module(_lazy_import)  # now, because importing blocks the event loop
 
@@ -47,10 +50,16 @@ async def running_service(
 
     `overrides` replaces parts of the container, by provider name; `arguments` adds keyword arguments to constructors.
     """
-    # Isolated from the .env of the machine and, for these three settings, from its environment variables.
+    # Isolated from the .env of the machine and, for these settings, from its environment variables.
     chosen = Settings(
         _env_file=None,
-        **{"history_backend": "in_memory", "memory_backend": "in_memory", "openai_base_url": NOBODY, **settings},
+        **{
+            "history_backend": "in_memory",
+            "memory_backend": "in_memory",
+            "openai_base_url": NOBODY,
+            "log_pseudonym_key": PSEUDONYM_KEY,
+            **settings,
+        },
     )
     container = Container(settings=chosen)
     for name, part in (overrides or {}).items():

@@ -74,7 +74,12 @@ def container_with(*parts: Any) -> Container:
 
 
 def settings(**chosen: Any) -> Settings:
-    backends = {"history_backend": "in_memory", "memory_backend": "none", "openai_base_url": NO_MODEL}
+    backends = {
+        "history_backend": "in_memory",
+        "memory_backend": "none",
+        "openai_base_url": NO_MODEL,
+        "log_pseudonym_key": "without-a-key-a-file-would-be-made",
+    }
     return Settings(_env_file=None, **{**backends, **chosen})
 
 
@@ -210,7 +215,7 @@ async def test_parts_with_task_groups_can_be_opened_and_closed_by_different_task
     ],
 )
 def test_only_configured_adapters_are_opened(chosen: dict[str, Any], opened: list[str]) -> None:
-    *adapters, _outbox_worker, _turn_runner, _store_watch = Container(settings=settings(**chosen)).parts()
+    _pseudonyms, *adapters, _outbox_worker, _turn_runner, _store_watch = Container(settings=settings(**chosen)).parts()
 
     assert opened == [type(part).__name__ for part in adapters if isinstance(part, AbstractAsyncContextManager)]
 
