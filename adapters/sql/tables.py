@@ -17,6 +17,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    bindparam,
     text,
 )
 
@@ -136,17 +137,23 @@ memory_users: Final = Table(
 forget the user is due; null if the user is not to be forgotten.
 """
 
-PROBE_WRITE: Final = ("INSERT INTO users (id, last_seq) VALUES ('', 0)", "DELETE FROM users WHERE id = ''")
+PROBE_WRITE: Final = (
+    text("INSERT INTO users (id, last_seq) VALUES ('', 0)"),
+    text("DELETE FROM users WHERE id = ''"),
+)
 """A write that changes nothing: no user has an empty id. An update to the same values would not reach the disk."""
 
 RELEASE_LEASES: Final = (
-    "UPDATE turns SET lease_expires_at = 0 WHERE status = 'in_progress'",
-    "UPDATE memory_users SET claim = NULL, claim_expires_at = 0, unsettled_until ="
-    " CASE WHEN unsettled_until > claim_expires_at THEN unsettled_until ELSE claim_expires_at END",
+    text("UPDATE turns SET lease_expires_at = 0 WHERE status = 'in_progress'"),
+    text(
+        "UPDATE memory_users SET claim = NULL, claim_expires_at = 0, unsettled_until = CASE"
+        " WHEN unsettled_until >= claim_expires_at OR unsettled_until >= :settled_at THEN unsettled_until"
+        " WHEN claim_expires_at < :settled_at THEN claim_expires_at ELSE :settled_at END"
+    ).bindparams(bindparam("settled_at", type_=Instant)),
 )
 """Run when a database that serves a single process is opened: the leases of earlier processes are void.
 
-A memory write of theirs may still arrive, though not after its claim would have expired.
+A memory write of theirs may still arrive until `settled_at`, though not after its claim would have expired.
 """
 
 _NUMBER: Final = BigInteger().with_variant(Integer, "sqlite")

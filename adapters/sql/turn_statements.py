@@ -139,7 +139,7 @@ CHECK: Final = select(users.c.id).limit(1)
 
 def probe_write(connection: Connection) -> None:
     for statement in PROBE_WRITE:
-        connection.execute(text(statement)).close()
+        connection.execute(statement).close()
 
 
 def conversation_of(row: Row[*tuple[Any, ...]]) -> Conversation:

@@ -15,7 +15,7 @@ from application.ports.memory import (
     MemoryNotReady,
     MemoryRefused,
 )
-from application.ports.memory_outbox import ForgetUser, MemoryOutbox, OutboxJob, RememberTurn
+from application.ports.memory_outbox import SETTLE_TIME, ForgetUser, MemoryOutbox, OutboxJob, RememberTurn
 from application.ports.turn_observer import BackgroundFailure, TurnObserver, Where
 from domain.retry import RetryPolicy
 
@@ -52,7 +52,7 @@ class OutboxWorker:
         poll_interval: float = 5.0,
         concurrency: int = 8,
         lease: timedelta = timedelta(minutes=5),
-        settle_time: timedelta = timedelta(minutes=2),
+        settle_time: timedelta = SETTLE_TIME,
         remember_policy: RetryPolicy = REMEMBER_POLICY,
         extraction_policy: RetryPolicy = EXTRACTION_POLICY,
         forget_policy: RetryPolicy = FORGET_POLICY,

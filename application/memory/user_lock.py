@@ -9,7 +9,7 @@ import anyio
 
 from application.ports.history import HistoryError
 from application.ports.memory import LongTermMemory, MemoryUnavailable
-from application.ports.memory_outbox import Claim, MemoryOutbox
+from application.ports.memory_outbox import SETTLE_TIME, Claim, MemoryOutbox
 from application.ports.turn_observer import BackgroundFailure, TurnObserver, Where
 from domain.conversation import UserId
 
@@ -30,7 +30,7 @@ class UserLock:
     wait_timeout: float = 5.0
     """Seconds that a caller waits for the lock."""
     poll_interval: float = 0.02
-    settle_time: timedelta = timedelta(minutes=2)
+    settle_time: timedelta = SETTLE_TIME
     """How long a write may still arrive that the memory store did not confirm."""
 
     @asynccontextmanager

@@ -7,9 +7,12 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol
+from typing import Final, Protocol
 
 from domain.conversation import Turn, UserId
+
+SETTLE_TIME: Final = timedelta(minutes=2)
+"""How long a memory store may take to apply a write that it has not confirmed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,7 @@ class MemoryOutbox(Protocol):
 
     A durable store keeps all of it across restarts, except that in a store that a single process opens exclusively, the
     claims of earlier processes expire when it is opened. A write of theirs counts as unconfirmed until its claim would
-    have expired.
+    have expired, and for at most `SETTLE_TIME`.
 
     Every method raises:
         HistoryUnavailable: nothing was read or written.

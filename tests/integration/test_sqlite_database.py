@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ from adapters.sql.database import DatabaseClosed, DatabaseLost
 from adapters.sql.databases import database_at
 from adapters.sql.errors import DATABASE_ERRORS
 from adapters.sql.sqlite.database import SQLiteDatabase
-from adapters.sql.tables import users
+from adapters.sql.tables import EPOCH, memory_users, users
+from application.ports.memory_outbox import SETTLE_TIME
 from domain.errors import TemporarilyUnusable, Unusable
 from tests.harness.locked_database import locked_by_another_process
 
@@ -77,7 +79,9 @@ async def test_a_closed_database_can_be_opened_again(url: str) -> None:
 async def test_opening_releases_the_leases_of_dead_processes_and_migrating_does_not(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adapters.sql.sqlite.database.RELEASE_LEASES", ["UPDATE users SET last_seq = last_seq + 1"])
+    monkeypatch.setattr(
+        "adapters.sql.sqlite.database.RELEASE_LEASES", [text("UPDATE users SET last_seq = last_seq + 1")]
+    )
 
     def last_seq(connection: Connection) -> object:
         return connection.execute(text("SELECT last_seq FROM users")).scalar_one()
@@ -89,11 +93,40 @@ async def test_opening_releases_the_leases_of_dead_processes_and_migrating_does_
         assert await database.read(last_seq) == 2
 
 
+NOTHING, MINUTE = timedelta(0), timedelta(minutes=1)
+
+
+@pytest.mark.parametrize(
+    ("claimed_for", "unsettled_for", "latest"),
+    [
+        (5 * MINUTE, NOTHING, SETTLE_TIME),
+        (5 * MINUTE, MINUTE, SETTLE_TIME),
+        (5 * MINUTE, 3 * MINUTE, 3 * MINUTE),
+        (MINUTE, NOTHING, MINUTE),
+        (MINUTE, 3 * MINUTE, 3 * MINUTE),
+        (NOTHING, MINUTE, MINUTE),
+    ],
+)
+async def test_a_memory_write_of_a_dead_process_may_arrive_for_the_time_that_a_store_takes_to_apply_it(
+    url: str, claimed_for: timedelta, unsettled_for: timedelta, latest: timedelta
+) -> None:
+    started = datetime.now(UTC)
+    row = {"user_id": "ada", "claim_expires_at": started + claimed_for, "unsettled_until": started + unsettled_for}
+    async with database_at(url) as database:
+        await database.write(lambda c: c.execute(insert(memory_users).values(row)).close())
+    async with database_at(url) as database:
+        found = await database.read(lambda c: c.execute(memory_users.select()).one())
+
+    delay = datetime.now(UTC) - started
+    assert (found.claim, found.claim_expires_at) == (None, EPOCH)
+    assert started + latest <= found.unsettled_until <= started + latest + delay
+
+
 async def test_a_failing_release_refuses_the_database_and_unlocks_it(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with database_at(url):
         pass
     with monkeypatch.context() as patch:
-        patch.setattr("adapters.sql.sqlite.database.RELEASE_LEASES", ["UPDATE no_such_table SET holder = NULL"])
+        patch.setattr("adapters.sql.sqlite.database.RELEASE_LEASES", [text("UPDATE no_such_table SET holder = NULL")])
         with pytest.raises(Unusable, match="no_such_table"):
             await database_at(url).open()
 

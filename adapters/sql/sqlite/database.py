@@ -1,14 +1,15 @@
 """SQLite: one thread writes, another reads, and one process owns the file."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeVar
 
-from sqlalchemy import Connection, event, make_url, text
+from sqlalchemy import Connection, Executable, event, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from adapters.clock import utc_now
 from adapters.daemon_threads import run_in_daemon_thread
 from adapters.sql.database import Database, DatabaseClosed, Statements
 from adapters.sql.full_text import FullText
@@ -19,6 +20,7 @@ from adapters.sql.sqlite.file import OpenedFile, create_file, exclusive_lock, sc
 from adapters.sql.sqlite.full_text import SQLiteFullText
 from adapters.sql.sqlite.threads import Reader, Writer
 from adapters.sql.tables import PROBE_WRITE, RELEASE_LEASES
+from application.ports.memory_outbox import SETTLE_TIME
 from domain.errors import Unusable
 
 T = TypeVar("T")
@@ -125,12 +127,19 @@ class SQLiteDatabase(Database):
         with ExitStack() as stack:
             stack.enter_context(exclusive_lock(path))
             # The lock is ours, so any lease belongs to a dead process. The probe fails if the disk is full.
-            self._prepare(path, self._open_timeout, (*RELEASE_LEASES, *PROBE_WRITE))
+            values = {"settled_at": utc_now() + SETTLE_TIME}
+            self._prepare(path, self._open_timeout, (*RELEASE_LEASES, *PROBE_WRITE), values)
             file = stack.enter_context(OpenedFile(path))
             self._lock = stack.pop_all()
         return file
 
-    def _prepare(self, path: Path, busy_timeout: float, statements: Sequence[str] = ()) -> None:
+    def _prepare(
+        self,
+        path: Path,
+        busy_timeout: float,
+        statements: Sequence[Executable] = (),
+        values: Mapping[str, object] | None = None,
+    ) -> None:
         """Check the file, bring its schema up to date and run the statements, all in one transaction."""
         version = schema_version(path, self._max_check_bytes)
         create_file(path)
@@ -145,7 +154,7 @@ class SQLiteDatabase(Database):
                 elif version != HEAD and not upgrade(connection, version):
                     raise Unusable(f"A newer version of this service made the database {path} (schema {version}).")
                 for statement in statements:
-                    connection.execute(text(statement))
+                    connection.execute(statement, values)
         except (SQLAlchemyError, sqlite3.Error) as error:
             sentence = f"The schema of the database {path} cannot be brought up to date: {error}."
             raise unusable(path, error, sentence) from error
