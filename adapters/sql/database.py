@@ -2,7 +2,8 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Protocol, Self, TypeVar
+from pathlib import Path
+from typing import NamedTuple, Protocol, Self, TypeVar
 
 from sqlalchemy import Connection
 
@@ -21,6 +22,13 @@ class DatabaseClosed(Exception):
 
 class DatabaseLost(Exception):
     """The database is no longer the one that was opened; the message is one sentence for the operator."""
+
+
+class Copied(NamedTuple):
+    """What a backup contains: the number of turns, and the size of the file in bytes."""
+
+    turns: int
+    size: int
 
 
 class Database(Protocol):
@@ -72,6 +80,15 @@ class Database(Protocol):
     @abstractmethod
     def explain(self, error: Exception) -> str:
         """Return why the database raised `error`, as a sentence for the operator without values of statements."""
+        ...
+
+    @abstractmethod
+    def backup(self, file: Path) -> Copied:
+        """Copy the database, as it was at one moment, to a new file. Other processes may be using it. Blocks.
+
+        Raises:
+            Unusable: the database cannot be copied, or not to this file; there is no new file.
+        """
         ...
 
     @abstractmethod

@@ -1,9 +1,11 @@
 """The command `smart-chatbot`: parse the arguments and run the subcommand."""
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from domain.errors import Unusable
 from entrypoints.settings import Settings, load_settings
@@ -45,6 +47,8 @@ def _parser() -> argparse.ArgumentParser:
     chat.add_argument("--user", default="terminal", help="user id (default: %(default)s)")
     chat.add_argument("--conversation", default="default", help="conversation id (default: %(default)s)")
     command("migrate", _migrate, "create or upgrade the database schema")
+    backup = command("backup", _backup, "copy the database of a service, which may be running, to a new file")
+    backup.add_argument("file", metavar="FILE", type=Path, help="file to create")
     check = command("check", _check, "validate the configuration and print a summary")
     check.add_argument(
         "--live",
@@ -79,6 +83,19 @@ def _migrate(_parsed: argparse.Namespace) -> int:
     from entrypoints.cli.migrate import migrate
 
     print(migrate(_settings()))
+    return 0
+
+
+def _backup(parsed: argparse.Namespace) -> int:
+    from entrypoints.cli.backup import backup
+
+    os.nice(10)  # a service on the same machine comes first
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        print(backup(_settings(), parsed.file))
+    except KeyboardInterrupt:
+        raise Unusable("The backup was interrupted; there is no new file.") from None
     return 0
 
 

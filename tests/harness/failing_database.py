@@ -1,6 +1,8 @@
 """A database that raises a given error from every method."""
 
-from adapters.sql.database import Database, Statements, T
+from pathlib import Path
+
+from adapters.sql.database import Copied, Database, Statements, T
 from adapters.sql.full_text import FullText
 from adapters.sql.sqlite.full_text import SQLiteFullText
 
@@ -25,6 +27,9 @@ class FailingDatabase(Database):
 
     def explain(self, error: Exception) -> str:
         return f"The database failed: {type(error).__qualname__}."
+
+    def backup(self, file: Path) -> Copied:
+        raise self.error
 
     async def read(self, statements: Statements[T]) -> T:
         raise self.error

@@ -11,9 +11,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from adapters.clock import utc_now
 from adapters.daemon_threads import run_in_daemon_thread
-from adapters.sql.database import Database, DatabaseClosed, Statements
+from adapters.sql.database import Copied, Database, DatabaseClosed, Statements
 from adapters.sql.full_text import FullText
 from adapters.sql.schema import HEAD, create, upgrade
+from adapters.sql.sqlite.backup import back_up
 from adapters.sql.sqlite.engine import BEGIN, driver, make_engine
 from adapters.sql.sqlite.errors import explain, unusable
 from adapters.sql.sqlite.file import OpenedFile, create_file, exclusive_lock, schema_version
@@ -106,6 +107,9 @@ class SQLiteDatabase(Database):
 
     def explain(self, error: Exception) -> str:
         return explain(error)
+
+    def backup(self, file: Path) -> Copied:
+        return back_up(_path(self._url), file)
 
     async def read(self, statements: Statements[T]) -> T:
         if self._reader is None:
