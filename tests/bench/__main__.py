@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.bench import history, hold, start
+from tests.bench import history, hold, neighbours, start
 from tests.bench.load import load
 from tests.bench.servers import Server, baseline, service, upstream
 
@@ -44,6 +44,7 @@ def main() -> None:
     stream_kb = hold.measure(hold.STREAMS)
     history_ratio = history.measure()
     start_ratio = start.measure()
+    beside = neighbours.measure(options.seconds)
 
     print(f"\nSummary, at {middle} streams:")
     titles = {
@@ -59,6 +60,8 @@ def main() -> None:
     print(f"  {'memory per open stream':28} {stream_kb:5.0f} kB")
     sizes = f"with {history.SIZES[-1]:,} turns relative to {history.SIZES[0]}"
     print(f"  {'reading history':28} {history_ratio:5.2f} × {sizes}")
+    for name, ratio in beside.items():
+        print(f"  {'turns while others':28} {ratio:5.2f} × without: {name}")
     print(f"  {'start until ready':28} {start_ratio:5.2f} × importing the libraries")
 
 

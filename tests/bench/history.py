@@ -46,7 +46,7 @@ async def _measure(path: Path, size: int) -> dict[str, float]:
     await database.open()
     history, user = HistorySQL(database), UserId("bench")
     for start in range(0, size, _BATCH_SIZE):
-        await database.write(partial(_fill, user=user, start=start, count=min(size - start, _BATCH_SIZE)))
+        await database.write(partial(fill, user=user, start=start, count=min(size - start, _BATCH_SIZE)))
     reads: dict[str, Callable[[], Awaitable[object]]] = {
         "context": lambda: history.latest(user, DEFAULT_CONVERSATION, 10),
         "page": lambda: history.page(user, None, 10, None),
@@ -63,7 +63,7 @@ async def _measure(path: Path, size: int) -> dict[str, float]:
     return medians
 
 
-def _fill(connection: Connection, user: UserId, start: int, count: int) -> None:
+def fill(connection: Connection, user: UserId, start: int, count: int) -> None:
     now = datetime.now(UTC)
     if not start:
         connection.execute(users.insert(), {"id": user, "last_seq": 1_000_000})

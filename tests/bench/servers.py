@@ -48,10 +48,10 @@ def upstream(tokens: int, pause_ms: float) -> Iterator[str]:
 
 
 @contextmanager
-def service(base_url: str) -> Iterator[Server]:
-    """Start the service in its default configuration, with logs and history, in a temporary directory."""
+def service(base_url: str, data_dir: Path | None = None) -> Iterator[Server]:
+    """Start the service in its default configuration, with logs and history, in a temporary directory by default."""
     with tempfile.TemporaryDirectory() as folder:
-        environment = {"OPENAI_BASE_URL": base_url, "DATA_DIR": folder, "PORT": "0"}
+        environment = {"OPENAI_BASE_URL": base_url, "DATA_DIR": str(data_dir or folder), "PORT": "0"}
         with _started(("-m", "entrypoints.cli", "serve"), r"listens on http://\S+:(\d+)", environment) as server:
             yield server
 
