@@ -182,18 +182,17 @@ def _update(connection: Connection, key: Mapping[str, Any], changes: Mapping[str
 def _replace_fact(
     connection: Connection, full_text: FullText, key: Mapping[str, Any], changes: Mapping[str, Any]
 ) -> int:
-    if connection.execute(_GET, key).one_or_none() is None:
-        return 0
-    with full_text.purge_deleted(connection):
-        return _update(connection, key, changes)
+    replaced = _update(connection, key, changes)
+    if replaced:
+        full_text.purge_deleted(connection)
+    return replaced
 
 
 def _forget(connection: Connection, full_text: FullText, key: Mapping[str, Any]) -> int:
-    if connection.execute(_GET, key).one_or_none() is None:
-        return 0
-    with full_text.purge_deleted(connection):
-        deleted = connection.execute(_DELETE, key).rowcount
-    connection.execute(_DELETE_OWNER, key)
+    deleted = connection.execute(_DELETE, key).rowcount
+    if deleted:
+        full_text.purge_deleted(connection)
+        connection.execute(_DELETE_OWNER, key)
     return deleted
 
 
@@ -202,7 +201,7 @@ def _forget_all(connection: Connection, full_text: FullText, key: Mapping[str, A
     if number is None:
         return 0
     places = {"first": number * PLACES_PER_USER, "beyond": (number + 1) * PLACES_PER_USER}
-    with full_text.purge_deleted(connection):
-        deleted = connection.execute(_DELETE_ALL, {**key, **places}).rowcount
+    deleted = connection.execute(_DELETE_ALL, {**key, **places}).rowcount
+    full_text.purge_deleted(connection)
     connection.execute(_DELETE_OWNER, key)
     return deleted

@@ -108,6 +108,7 @@ class Database(Protocol):
     async def erase(self, statements: Statements[int]) -> int:
         """Like `write`, for statements that return how many rows they delete.
 
-        Also removes the deleted content from the database's files, as far as the dialect can.
+        The rows are gone for every reader when it returns. Their content is removed from the database's files soon
+        afterwards, as far as the dialect can, even if the process dies in between.
         """
         ...

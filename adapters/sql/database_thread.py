@@ -4,7 +4,7 @@ import asyncio
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
@@ -87,7 +87,7 @@ class DatabaseThread(ABC):
         return result
 
     async def close(self) -> None:
-        """Run everything that is pending, then disconnect and wait until the thread has ended."""
+        """Run all pending jobs, but no more background work, then disconnect and wait until the thread has ended."""
         if not self._closed:
             self._queue_batch()  # before setting `_closed`: the thread ends when it finds that and an empty queue
             self._closed = True
@@ -98,6 +98,13 @@ class DatabaseThread(ABC):
     def run_jobs(self, jobs: Sequence[Job]) -> None:
         """Run the jobs and settle each. An error raised here fails the jobs that are not settled yet."""
         ...
+
+    def background_work(self) -> float | None:
+        """Do a short piece of background work if it is due. Called after each batch, and when more is due.
+
+        Returns the seconds until more is due, None if there is nothing to do before the next batch. Must not raise.
+        """
+        return None
 
     @property
     def connection(self) -> Connection:
@@ -119,13 +126,21 @@ class DatabaseThread(ABC):
 
     def _main(self) -> None:
         while not (self._closed and self._batches.empty()):
-            jobs = list(self._batches.get())
-            while not self._batches.empty():
-                jobs += self._batches.get()
+            jobs = self._next_jobs(None if self._closed else self.background_work())
             if jobs:
                 self._settle(jobs)
                 self._loop.call_soon_threadsafe(_deliver, jobs)
         self.disconnect()
+
+    def _next_jobs(self, timeout: float | None) -> list[Job]:
+        """Wait for jobs. Returns none if there are none within `timeout` seconds."""
+        try:
+            jobs = list(self._batches.get(timeout=timeout))
+        except Empty:
+            return []
+        while not self._batches.empty():
+            jobs += self._batches.get()
+        return jobs
 
     def _settle(self, jobs: Sequence[Job]) -> None:
         try:

@@ -2,7 +2,6 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Protocol
 
@@ -35,9 +34,10 @@ class FullText(Protocol):
         ...
 
     @abstractmethod
-    def purge_deleted(self, connection: Connection) -> AbstractContextManager[None]:
-        """Remove the words of memories deleted or changed inside the block from the index itself.
+    def purge_deleted(self, connection: Connection) -> None:
+        """Have the words of memories that this transaction deletes or changes removed from the index itself.
 
-        An index may keep them on disk after its results no longer show them.
+        An index may keep them on disk after its results no longer show them. They are removed when the other content is
+        that the transaction deletes; see `Database.erase`.
         """
         ...

@@ -15,6 +15,7 @@ import pytest
 
 from tests.harness.exchange import Exchange, client_of, follow, history
 from tests.harness.forks import Fork, Forks
+from tests.harness.remnants import remnants
 from tests.harness.scripted_upstream import ScriptedUpstream
 
 USERS = [f"user{number}" for number in range(6)]
@@ -142,6 +143,23 @@ def _integrity(directory: Path) -> str:
     # Only at the end, because opening the file runs part of the recovery that the service should do itself.
     with closing(sqlite3.connect(directory / "data" / "chat.db")) as connection:
         return str(connection.execute("PRAGMA integrity_check").fetchone()[0])
+
+
+@pytest.mark.row("S28")
+async def test_content_deleted_right_before_a_kill_is_erased_after_the_restart(forks: Forks, tmp_path: Path) -> None:
+    file = tmp_path / "data" / "chat.db"
+    async with ScriptedUpstream() as upstream:
+        async with forks.service(tmp_path, OPENAI_BASE_URL=upstream.base_url) as service:
+            async with client_of(service.url) as client:
+                for message in ("canary one", "canary two"):
+                    body = {"user_id": "canary", "message": message}
+                    assert (await client.post("/api/chat/simple", json=body)).status_code == 200
+                assert (await client.delete("/api/chat/history/canary")).json()["deleted"] == 2
+                service.signal(signal.SIGKILL)
+            await service.wait()
+        async with forks.service(tmp_path, OPENAI_BASE_URL=upstream.base_url), asyncio.timeout(20):
+            while await asyncio.to_thread(remnants, file, ["canary"]):
+                await asyncio.sleep(0.05)
 
 
 async def _die(

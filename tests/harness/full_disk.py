@@ -20,6 +20,17 @@ main(["serve"])
 """
 
 
+@contextmanager
+def files_limited_to(size: int) -> Iterator[None]:
+    """Keep this process's files from growing beyond `size` bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 class Disk(ABC):
     """A disk for the files of one service, in `directory`."""
 

@@ -27,16 +27,10 @@ from adapters.sql.sqlite.database import SQLiteDatabase
 from application.ports.history import TurnBegin, TurnEnd
 from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, UserId
 from domain.errors import Unusable
-from tests.integration.test_history_sqlite import (
-    LEASE,
-    files_limited_to,
-    flip,
-    new_turn,
-    read_by_another_program,
-    schema,
-    unversioned,
-    used,
-)
+from tests.harness.full_disk import files_limited_to
+from tests.harness.remnants import remnants, remnants_after_erasure
+from tests.integration.test_erasure import read_by_another_process
+from tests.integration.test_history_sqlite import LEASE, flip, new_turn, schema, unversioned, used
 
 ANN, CANARY = UserId("ann"), UserId("canary")
 
@@ -115,14 +109,14 @@ async def test_a_backup_can_be_opened_in_place_of_the_database(path: Path, targe
 
 
 async def test_a_backup_contains_nothing_that_was_deleted(path: Path, target: Path) -> None:
-    async with SQLiteDatabase(url(path), max_vacuum_bytes=0) as database, read_by_another_program(path):
+    async with SQLiteDatabase(url(path), max_vacuum_bytes=0) as database, read_by_another_process(path):
         history, memory = HistorySQL(database), MemorySQL(database, utc_now)
         await memory.store(CANARY, "canary", 0.5)
         for number in range(60):
             await complete(history, CANARY if number % 3 else ANN, *["canary " * 300 if number % 3 else "other"] * 2)
         await history.clear(CANARY, None)
         await memory.forget_all(CANARY)
-        assert b"canary" in path.read_bytes() + Path(f"{path}-wal").read_bytes()
+        assert await asyncio.to_thread(remnants, path, ["canary"])
         await asyncio.to_thread(database_at(url(path)).backup, target)
 
     assert b"canary" not in target.read_bytes()
@@ -171,7 +165,7 @@ async def test_the_log_can_be_emptied_after_a_backup(path: Path, target: Path) -
         await asyncio.to_thread(database_at(url(path)).backup, target)
         await history.clear(CANARY, None)
 
-        assert Path(f"{path}-wal").stat().st_size == 0
+        assert await remnants_after_erasure(database, path, ["canary"]) == []
 
 
 def test_a_database_of_the_first_schema_can_be_backed_up_before_an_upgrade(path: Path, target: Path) -> None:

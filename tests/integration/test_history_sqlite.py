@@ -5,7 +5,6 @@ import gc
 import logging
 import os
 import re
-import resource
 import sqlite3
 import stat
 import subprocess
@@ -41,6 +40,7 @@ from application.ports.history import ConversationHistory, HistoryUnavailable, T
 from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, TurnStatus, UserId
 from domain.errors import Unusable
 from tests.harness.failing_database import FailingDatabase
+from tests.harness.full_disk import files_limited_to
 from tests.harness.postgres import Postgres
 
 ADA, BOB = UserId("ada"), UserId("bob")
@@ -118,36 +118,10 @@ async def locked_by_another_program(path: Path) -> AsyncIterator[None]:
         await asyncio.to_thread(other.execute, "ROLLBACK")
 
 
-@asynccontextmanager
-async def read_by_another_program(path: Path) -> AsyncIterator[None]:
-    with another_program(path) as other:
-        await asyncio.to_thread(other.execute, "BEGIN")
-        await asyncio.to_thread(lambda: other.execute("SELECT count(*) FROM turns").fetchall())
-        yield
-        await asyncio.to_thread(other.execute, "ROLLBACK")
-
-
-@contextmanager
-def files_limited_to(size: int) -> Iterator[None]:
-    """Keep this process's files from growing beyond `size` bytes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def integrity(path: Path) -> str:
     with another_program(path) as connection:
         ((verdict,),) = connection.execute("PRAGMA integrity_check")
         return str(verdict)
-
-
-def free_pages(path: Path) -> int:
-    with another_program(path) as connection:
-        ((count,),) = connection.execute("PRAGMA freelist_count")
-        return int(count)
 
 
 def flip(path: Path, positions: range) -> bytes:
@@ -157,33 +131,6 @@ def flip(path: Path, positions: range) -> bytes:
         data[position] ^= 0xFF
     path.write_bytes(data)
     return bytes(data)
-
-
-def remnants(path: Path, word: str) -> list[str]:
-    """Return the files in the database's folder that contain the word."""
-    return [file.name for file in sorted(path.parent.iterdir()) if word.encode() in file.read_bytes()]
-
-
-async def remnants_after_clearing(path: Path, word: str) -> list[str]:
-    """Clear a user whose rows grew among those of others, so that SQLite moved them from page to page.
-
-    Returns the files that still contain the word.
-    """
-    async with opened(path) as database:
-        history = HistorySQL(database)
-
-        async def converse(n: int) -> None:
-            name = word if n % 3 == 0 else f"user{n % 20}"
-            begin = new_turn(f"{word if n % 3 == 0 else 'other'} " * (1, 5, 30, 100, 800)[n % 5], UserId(name))
-            await history.begin(begin)
-            for length in (3, 20, 90, 600)[: n % 4]:
-                await history.save_progress({begin.turn.id: f"{name} " * length}, LEASE)
-            await history.finish(TurnEnd(begin.turn.completed(f"{name} " * (1 + n % 700), "stop")))
-
-        for start in range(0, 600, 30):
-            await asyncio.gather(*map(converse, range(start, start + 30)))
-        assert await history.clear(UserId(word), None) == 200
-        return await asyncio.to_thread(remnants, path, word)
 
 
 def schema(path: Path) -> list[str]:
@@ -598,63 +545,6 @@ def test_a_folder_instead_of_the_file_is_refused(path: Path) -> None:
 async def test_a_url_that_names_no_file_is_refused(url: str) -> None:
     with pytest.raises(Unusable, match=r"e\.g\., sqlite:///chat\.db"):
         await database_at(url).open()
-
-
-# Deleting
-
-
-def test_no_file_contains_deleted_text_or_ids(path: Path) -> None:
-    assert asyncio.run(remnants_after_clearing(path, "canary")) == []
-
-
-def test_the_first_write_erases_text_left_by_a_process_that_died_while_deleting(path: Path) -> None:
-    script = f"""
-import asyncio, os
-from adapters.history_sql import HistorySQL
-from adapters.sql.sqlite.database import SQLiteDatabase
-from adapters.sql.turn_statements import clear
-from domain.conversation import UserId
-from tests.integration.test_history_sqlite import new_turn
-
-async def main():
-    database = SQLiteDatabase("sqlite:///{path}")
-    await database.open()
-    await HistorySQL(database).begin(new_turn("canary", UserId("canary")))
-    await database.write(lambda connection: clear(connection, UserId("canary"), None))
-    os.kill(os.getpid(), 9)
-
-asyncio.run(main())
-"""
-    assert python(script).returncode == -9
-    assert remnants(path, "canary") != []
-    asyncio.run(used(path))
-    assert remnants(path, "canary") == []
-
-
-async def test_a_reader_in_another_program_delays_the_overwriting_but_not_the_deletion(
-    history: HistorySQL, path: Path
-) -> None:
-    await history.begin(new_turn("canary", UserId("canary")))
-    async with read_by_another_program(path):
-        assert await history.clear(UserId("canary"), None) == 1
-        assert (await history.page(UserId("canary"), None, 10, None)).items == []
-    await history.begin(new_turn())
-    assert await asyncio.to_thread(remnants, path, "canary") == []
-
-
-@pytest.mark.parametrize(("max_vacuum_bytes", "rewritten"), [(2**20, False), (2**22, True)])
-async def test_a_deletion_rewrites_the_file_only_up_to_a_size(
-    path: Path, max_vacuum_bytes: int, rewritten: bool
-) -> None:
-    async with opened(path, max_vacuum_bytes=max_vacuum_bytes) as database:
-        history = HistorySQL(database)
-        await history.begin(new_turn("x" * 2**20))
-        await history.begin(new_turn("canary", UserId("canary")))
-        await history.begin(new_turn("y" * 2**20, BOB))
-        await history.clear(BOB, None)
-        await history.clear(UserId("canary"), None)
-        assert await asyncio.to_thread(remnants, path, "canary") == []
-        assert rewritten == (await asyncio.to_thread(free_pages, path) == 0)
 
 
 # The schema

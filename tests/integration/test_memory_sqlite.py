@@ -29,6 +29,7 @@ from application.ports.memory import LongTermMemory, MemoryUnavailable
 from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, UserId
 from domain.memory import MemoryId, index_text
 from tests.harness.failing_database import FailingDatabase
+from tests.harness.remnants import remnants, remnants_after_erasure
 
 ADA, BOB = UserId("ada"), UserId("bob")
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -348,15 +349,6 @@ async def test_only_the_beginning_of_a_query_is_searched_for(database: SQLiteDat
 # Forgetting
 
 
-def remnants(path: Path, words: Sequence[str]) -> list[tuple[str, str]]:
-    """Return each file in the database's folder with each of the words that it contains."""
-    found = []
-    for file in sorted(path.parent.iterdir()):
-        held = file.read_bytes().lower()
-        found += [(file.name, word) for word in words if word.encode() in held]
-    return found
-
-
 SECRETS = [a + b for a in ("qua", "zy", "wob", "xen", "kri") for b in ("blorping", "vantelly", "mizzards", "zugness")]
 """Words that occur in no other facts."""
 TRACES = sorted({trace for word in SECRETS for trace in (word[3:], word[2:-3])})
@@ -395,17 +387,19 @@ async def test_no_file_contains_forgotten_words(memory: MemorySQL, database: SQL
 
     assert {*TRACES, "canary"} == in_files
     assert len(in_index) > 5
-    assert [] == await asyncio.to_thread(remnants, path, [*TRACES, "canary"])
+    assert [] == await remnants_after_erasure(database, path, [*TRACES, "canary"])
 
 
-async def test_no_file_contains_words_forgotten_one_by_one(memory: MemorySQL, path: Path) -> None:
+async def test_no_file_contains_words_forgotten_one_by_one(
+    memory: MemorySQL, database: SQLiteDatabase, path: Path
+) -> None:
     canary = UserId("canary")
     doomed = [await memory.store(canary, f"{secret} and tea", 0.5) for secret in SECRETS]
     for n in range(100):
         await memory.store(BOB, f"likes tea number{n}", 0.5)
     await asyncio.gather(*(memory.forget(canary, item.id) for item in doomed))
 
-    assert [] == await asyncio.to_thread(remnants, path, [*TRACES, "canary"])
+    assert [] == await remnants_after_erasure(database, path, [*TRACES, "canary"])
     assert len(await recalled(memory, BOB, "tea", 200)) == 100
 
 
@@ -431,25 +425,27 @@ async def test_no_file_contains_characters_of_forgotten_facts_in_languages_witho
     await memory.forget(canary, listed[1].id)
     await memory.forget_all(canary)
 
-    assert [] == await asyncio.to_thread(remnants, path, characters)
+    assert [] == await remnants_after_erasure(database, path, characters)
     assert len(await recalled(memory, BOB, "狗", 1_000)) == 600
 
 
-async def test_no_file_contains_corrected_words(memory: MemorySQL, path: Path) -> None:
+async def test_no_file_contains_corrected_words(memory: MemorySQL, database: SQLiteDatabase, path: Path) -> None:
     doomed = [await memory.store(ADA, f"{secret} and tea", 0.5) for secret in SECRETS]
     for item in doomed:
         await memory.correct(ADA, item.id, "likes coffee", None)
 
-    assert [] == await asyncio.to_thread(remnants, path, TRACES)
+    assert [] == await remnants_after_erasure(database, path, TRACES)
     assert len(await recalled(memory, ADA, "coffee", 200)) == len(SECRETS)
 
 
-async def test_no_file_contains_words_that_were_stored_between_two_deletions(memory: MemorySQL, path: Path) -> None:
+async def test_no_file_contains_words_that_were_stored_between_two_deletions(
+    memory: MemorySQL, database: SQLiteDatabase, path: Path
+) -> None:
     for _ in range(2):
         await many_facts(memory, UserId("canary"))
         await memory.forget_all(UserId("canary"))
 
-    assert [] == await asyncio.to_thread(remnants, path, [*TRACES, "canary"])
+    assert [] == await remnants_after_erasure(database, path, [*TRACES, "canary"])
 
 
 async def test_the_index_stays_consistent_after_forgetting(memory: MemorySQL, database: SQLiteDatabase) -> None:
@@ -528,7 +524,7 @@ async def test_facts_of_an_older_database_are_forgotten_without_a_trace(path: Pa
         assert await memory.forget_all(UserId("canary"))
         assert ["我的狗叫贝罗。"] == await recalled(memory, ADA, "狗")
 
-        assert [] == await asyncio.to_thread(remnants, path, ["canary", "blorping", "饕", "餮"])
+        assert [] == await remnants_after_erasure(database, path, ["canary", "blorping", "饕", "餮"])
 
 
 def test_the_migration_of_the_index_is_reversible(path: Path) -> None:

@@ -16,9 +16,11 @@ from adapters.sql.full_text import FullText
 from adapters.sql.schema import HEAD, create, upgrade
 from adapters.sql.sqlite.backup import back_up
 from adapters.sql.sqlite.engine import BEGIN, driver, make_engine
+from adapters.sql.sqlite.erasure import Erasure, Schedule
 from adapters.sql.sqlite.errors import explain, unusable
 from adapters.sql.sqlite.file import OpenedFile, create_file, exclusive_lock, schema_version
 from adapters.sql.sqlite.full_text import SQLiteFullText
+from adapters.sql.sqlite.log import WriteAheadLog
 from adapters.sql.sqlite.threads import Reader, Writer
 from adapters.sql.tables import PROBE_WRITE, RELEASE_LEASES
 from application.ports.memory_outbox import SETTLE_TIME
@@ -37,11 +39,14 @@ class SQLiteDatabase(Database):
         full_text: by default FTS5 with its own defaults.
         busy_timeout: seconds that a write waits for another program that has locked the file.
         open_timeout: seconds that opening waits for it. Shorter, because opening is repeated and a stop must not wait.
-        checkpoint_timeout: seconds that the writer waits for other programs' readers after an erasure, in order to
-            empty the write-ahead log at once.
-        max_vacuum_bytes: up to this size the file is rewritten after an erasure, at 10 ms per megabyte. SQLite
-            overwrites deleted content, but not the copies left in unused parts of pages by rows that it moved. In a
-            larger file those copies stay until SQLite reuses their space or the operator runs VACUUM.
+        reader_timeout: seconds to wait for readers of the write-ahead log in order to empty it. Writes wait as long.
+        max_log_bytes: size from which the write-ahead log is emptied. SQLite usually reuses it before, but not while it
+            is constantly being read.
+        max_vacuum_bytes: up to this amount of content, an erasure rewrites the file. Writes wait for it, 10 ms per
+            megabyte. SQLite overwrites deleted content, but not the copies left in unused parts of pages by
+            rows that it moved. In a larger file those copies stay until SQLite reuses their space or the operator runs
+            VACUUM.
+        erasure_schedule: when deleted content is removed.
         max_check_bytes: up to this size the file is checked for damage at each start, at 1 ms per megabyte. In a larger
             file, damage is found when it is read, and that operation fails.
     """
@@ -53,16 +58,20 @@ class SQLiteDatabase(Database):
         full_text: FullText | None = None,
         busy_timeout: float = 5.0,
         open_timeout: float = 1.0,
-        checkpoint_timeout: float = 0.25,
-        max_vacuum_bytes: int = 16 * 2**20,
+        reader_timeout: float = 0.25,
+        max_log_bytes: int = 16 * 2**20,
+        max_vacuum_bytes: int = 32 * 2**20,
+        erasure_schedule: Schedule | None = None,
         max_check_bytes: int = 64 * 2**20,
     ) -> None:
         self.full_text = full_text or SQLiteFullText()
         self._url = url
         self._busy_timeout = busy_timeout
         self._open_timeout = open_timeout
-        self._checkpoint_timeout = checkpoint_timeout
+        self._reader_timeout = reader_timeout
+        self._max_log_bytes = max_log_bytes
         self._max_vacuum_bytes = max_vacuum_bytes
+        self._erasure_schedule = erasure_schedule or Schedule()
         self._max_check_bytes = max_check_bytes
         self._lock = ExitStack()
         self._file: OpenedFile | None = None
@@ -74,19 +83,14 @@ class SQLiteDatabase(Database):
         engine = make_engine(file.path, self._busy_timeout)
         event.listen(engine, "do_connect", lambda *_: file.check())  # do not create or open another file
         self._writer = Writer(
-            engine,
-            "sqlite-writer",
-            file,
-            busy_timeout=self._busy_timeout,
-            checkpoint_timeout=self._checkpoint_timeout,
-            max_vacuum_bytes=self._max_vacuum_bytes,
+            engine, "sqlite-writer", file, self._new_log, self._new_erasure, busy_timeout=self._busy_timeout
         )
         self._reader = Reader(engine, "sqlite-reader")
 
     async def close(self) -> None:
         if self._reader is not None:
             await self._reader.close()
-        if self._writer is not None:  # after the reader: SQLite empties and removes the log with its last connection
+        if self._writer is not None:  # last: SQLite empties and removes the log with its last connection
             await self._writer.close()
         self._lock.close()
 
@@ -125,6 +129,13 @@ class SQLiteDatabase(Database):
         if self._writer is None:
             raise DatabaseClosed
         return await self._writer.run(statements, erasing=True)
+
+    def _new_log(self, writer: Writer) -> WriteAheadLog:
+        path, busy, readers = _path(self._url), self._busy_timeout, self._reader_timeout
+        return WriteAheadLog(writer, path, busy_timeout=busy, reader_timeout=readers, max_bytes=self._max_log_bytes)
+
+    def _new_erasure(self, writer: Writer, log: WriteAheadLog) -> Erasure:
+        return Erasure(writer, log, max_vacuum_bytes=self._max_vacuum_bytes, schedule=self._erasure_schedule)
 
     def _lock_and_prepare(self) -> OpenedFile:
         path = _path(self._url)

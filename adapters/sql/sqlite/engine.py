@@ -1,5 +1,7 @@
 """Connections to an SQLite file."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +36,14 @@ def make_engine(path: Path, busy_timeout: float) -> Engine:
 def driver(connection: Connection) -> Any:
     """The `sqlite3.Connection`, for statements that SQLAlchemy cannot express or makes slow."""
     return connection.connection.driver_connection
+
+
+@contextmanager
+def write_transaction(connection: Connection) -> Iterator[None]:
+    """Run the block in a transaction that holds the write lock from its beginning."""
+    with connection.begin():
+        driver(connection).execute(BEGIN)
+        yield
 
 
 def set_busy_timeout(connection: Connection, seconds: float) -> None:

@@ -1,8 +1,7 @@
 """Full-text search in memories with FTS5, SQLite's full-text index."""
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -11,6 +10,8 @@ from sqlalchemy import Connection, bindparam, text
 
 from adapters.sql.compiled import PrecompiledStatement
 from adapters.sql.full_text import FullText, Hit
+from adapters.sql.sqlite.engine import driver
+from adapters.sql.sqlite.remnants import Remnants
 from adapters.sql.tables import PLACES_PER_USER, Instant
 from domain.conversation import UserId
 
@@ -45,8 +46,6 @@ SEARCH: Final = PrecompiledStatement(
 """A `Hit` for each phrase and each memory that contains it. CROSS JOIN fixes the join order, so that a user without
 memories costs one lookup."""
 
-_OPTIMIZE: Final = text("INSERT INTO memory_words (memory_words) VALUES ('optimize')")
-
 
 @dataclass(frozen=True)
 class SQLiteFullText(FullText):
@@ -69,20 +68,52 @@ class SQLiteFullText(FullText):
         hits: list[Hit] = SEARCH.execute_raw(connection, values).fetchall()
         return hits
 
-    @contextmanager
-    def purge_deleted(self, connection: Connection) -> Iterator[None]:
-        """Merge the index into one segment before and after the block, in the same transaction: 20 ms per megabyte.
-
-        FTS5 only marks entries as deleted; their words stay on disk until they are merged with the markers. With
-        several segments, SQLite 3.46 and later may merge markers and words into one segment that holds both and
-        consider it optimized, so there must be a single segment before the markers are added. FTS5's option
-        `secure-delete` (3.42) is not sufficient: it leaves words in the index's interior nodes.
-        """
-        connection.execute(_OPTIMIZE)
-        yield
-        connection.execute(_OPTIMIZE)
+    def purge_deleted(self, connection: Connection) -> None:
+        Remnants.ANYWHERE.store(connection)
 
 
 def _phrase(word: str) -> str:
     """Quote a word, so that FTS5 never takes it for an operator."""
     return '"' + word.replace('"', '""') + '"'
+
+
+_MERGED_PAGES: Final = 250
+"""Pages of the index that one step merges, which takes about 20 ms."""
+
+Step = Callable[[Connection], bool]
+"""Does a part of the work in the current transaction. Returns whether it has to be called again."""
+
+
+def purge_steps() -> Sequence[Step]:
+    """Return the steps that remove deleted words from the index, each in transactions of its own.
+
+    FTS5 only marks entries as deleted; words stay on disk until they are merged with the markers. Merging all segments
+    into one is not always sufficient: if the output is not the oldest segment at the time, the markers are kept, and
+    the words with them; and a single segment is never merged again. So there is a second round, with a new, empty entry
+    as second segment, in which the output is certainly the oldest. In the meantime, entries may be added.
+
+    FTS5's option `secure-delete` (3.42) is not sufficient: it leaves words in the index's interior nodes.
+    """
+    return (_begin_merge, _merge, _add_segment, _begin_merge, _merge)
+
+
+def _begin_merge(connection: Connection) -> bool:
+    _merge_pages(connection, -_MERGED_PAGES)  # negative: begin to merge all segments into one
+    return False
+
+
+def _merge(connection: Connection) -> bool:
+    return _merge_pages(connection, _MERGED_PAGES) > 1  # FTS5 makes one change if there is nothing to merge
+
+
+def _merge_pages(connection: Connection, pages: int) -> int:
+    before = driver(connection).total_changes
+    driver(connection).execute("INSERT INTO memory_words (memory_words, rank) VALUES ('merge', ?)", [pages])
+    return int(driver(connection).total_changes - before)
+
+
+def _add_segment(connection: Connection) -> bool:
+    """Add an entry and delete it. Place 0 belongs to no memory."""
+    driver(connection).execute("INSERT INTO memory_words (rowid, words) VALUES (0, 'x')")
+    driver(connection).execute("INSERT INTO memory_words (memory_words, rowid, words) VALUES ('delete', 0, 'x')")
+    return False

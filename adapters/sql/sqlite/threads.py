@@ -1,13 +1,16 @@
-"""The reader thread and the writer thread of an SQLite file. All writes go through the one writer."""
+"""The threads that read an SQLite file, and the one that writes. All writes go through the one writer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sqlalchemy import Engine
 
 from adapters.sql.database import DatabaseLost
 from adapters.sql.database_thread import DatabaseThread, Job
 from adapters.sql.sqlite.engine import BEGIN, driver, set_busy_timeout
+from adapters.sql.sqlite.erasure import Erasure
 from adapters.sql.sqlite.file import OpenedFile
+from adapters.sql.sqlite.log import WriteAheadLog
+from adapters.sql.sqlite.remnants import mark_rows_deleted
 
 
 class Reader(DatabaseThread):
@@ -25,7 +28,10 @@ class Reader(DatabaseThread):
 
 
 class Writer(DatabaseThread):
-    """Commits each batch in one transaction (group commit). See `SQLiteDatabase` for the parameters.
+    """Commits each batch in one transaction (group commit), and removes deleted content in the background.
+
+    `new_log` and `new_erasure` make the objects that do so on this thread. `busy_timeout` is how many seconds a write
+    waits for other programs, unless all jobs of a batch are impatient.
 
     If `file` was removed or replaced, nothing is written: it would be lost with the connection.
     """
@@ -35,16 +41,15 @@ class Writer(DatabaseThread):
         engine: Engine,
         name: str,
         file: OpenedFile,
+        new_log: Callable[["Writer"], WriteAheadLog],
+        new_erasure: Callable[["Writer", WriteAheadLog], Erasure],
         *,
         busy_timeout: float,
-        checkpoint_timeout: float,
-        max_vacuum_bytes: int,
     ) -> None:
-        self._file = file
         self._busy_timeout = busy_timeout
-        self._checkpoint_timeout = checkpoint_timeout
-        self._max_vacuum_bytes = max_vacuum_bytes
-        self._log_dirty = True  # a process that died may have left erased content in the write-ahead log
+        self._file = file
+        self._log = new_log(self)
+        self._erasure = new_erasure(self, self._log)
         super().__init__(engine, name)
 
     def run_jobs(self, jobs: Sequence[Job]) -> None:
@@ -63,11 +68,11 @@ class Writer(DatabaseThread):
         if impatient:
             set_busy_timeout(self.connection, self._busy_timeout)
         if any(job.erasing and job.result for job in jobs):
-            self._log_dirty = True
-            self._vacuum()
-            self._truncate_log(self._checkpoint_timeout)
-        elif self._log_dirty:
-            self._truncate_log(0)
+            self._erasure.request()
+
+    def background_work(self) -> float | None:
+        self._log.limit_size()
+        return self._erasure.advance()
 
     def _commit(self, jobs: Sequence[Job]) -> bool:
         """Run the jobs in one transaction. Returns False if one of several failed and all were rolled back.
@@ -79,6 +84,8 @@ class Writer(DatabaseThread):
         driver(connection).execute(BEGIN)
         try:
             results = [job.statements(connection) for job in jobs]
+            if any(job.erasing and result for job, result in zip(jobs, results, strict=True)):
+                mark_rows_deleted(connection)
             transaction.commit()
         except Exception as error:
             self.disconnect()
@@ -89,16 +96,3 @@ class Writer(DatabaseThread):
             for job, result in zip(jobs, results, strict=True):
                 job.succeed(result)
         return True
-
-    def _vacuum(self) -> None:
-        sqlite = driver(self.connection)
-        ((pages, size),) = sqlite.execute("SELECT * FROM pragma_page_count, pragma_page_size")
-        if pages * size <= self._max_vacuum_bytes:
-            sqlite.execute("VACUUM")
-
-    def _truncate_log(self, timeout: float) -> None:
-        """Move the write-ahead log into the database and empty it, waiting `timeout` seconds for other readers."""
-        set_busy_timeout(self.connection, timeout)
-        ((busy, _, _),) = driver(self.connection).execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        set_busy_timeout(self.connection, self._busy_timeout)
-        self._log_dirty = bool(busy)
