@@ -1,15 +1,18 @@
 """Long-term memory in a relational database."""
 
-from collections import Counter
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from heapq import nlargest
+from itertools import compress
 from math import log
 from typing import Any, Final
 from uuid import uuid4
+from weakref import WeakValueDictionary
 
 from sqlalchemy import Connection, Row, and_, bindparam, delete, exists, insert, select, text, update
 
+from adapters.sql.compiled import PrecompiledStatement
 from adapters.sql.database import Database, Statements, T
 from adapters.sql.errors import raised_as
 from adapters.sql.full_text import FullText, Hit
@@ -17,7 +20,7 @@ from adapters.sql.tables import PLACES_PER_USER, memories, memory_owners
 from application.ports.memory import LongTermMemory, MemoryUnavailable
 from domain.conversation import Turn, UserId
 from domain.errors import MemoryNotFound
-from domain.memory import Memory, MemoryId, Recalled, content_words, index_text, rank
+from domain.memory import MAX_SEARCH_WORDS, Memory, MemoryId, Recalled, content_words, index_text, rank
 from domain.paging import Page, page_of, parse_cursor
 
 
@@ -25,15 +28,25 @@ class MemorySQL(LongTermMemory):
     """Stores facts as rows and recalls them by the database's full-text search.
 
     Extracts nothing from turns: it holds only the facts that are stored explicitly. Only the first `max_query_chars` of
-    a query are searched for.
+    a query are searched for. The memories of a user with more than `max_quick_search` are searched apart from other
+    reads, by one query at a time, so that these searches delay no turns of users with fewer memories.
     """
 
     extracts_from_turns = False
 
-    def __init__(self, database: Database, now: Callable[[], datetime], *, max_query_chars: int = 1_000) -> None:
+    def __init__(
+        self,
+        database: Database,
+        now: Callable[[], datetime],
+        *,
+        max_query_chars: int = 1_000,
+        max_quick_search: int = 100,
+    ) -> None:
         self._database = database
         self._now = now
         self._max_query_chars = max_query_chars
+        self._max_quick_search = max_quick_search
+        self._searching: WeakValueDictionary[UserId, asyncio.Lock] = WeakValueDictionary()
 
     async def store(self, user_id: UserId, fact: str, importance: float) -> Memory:
         memory = Memory(MemoryId(str(uuid4())), user_id, fact, importance, self._now())
@@ -50,10 +63,21 @@ class MemorySQL(LongTermMemory):
             return []
         full_text, now = self._database.full_text, self._now()
 
-        def recall(connection: Connection) -> Sequence[Recalled]:
+        def search(connection: Connection) -> Sequence[Recalled]:
             return _best(connection, user_id, full_text.search(connection, user_id, wanted, now), limit)
 
-        return await self._read(recall)
+        def search_if_few(connection: Connection) -> Sequence[Recalled] | None:
+            found = _LAST_SEQ.execute_raw(connection, {"user": user_id}).fetchall()
+            if not found:
+                return []
+            return search(connection) if found[0][0] <= self._max_quick_search else None
+
+        recalled = await self._read(search_if_few)
+        if recalled is None:
+            async with self._searching.setdefault(user_id, asyncio.Lock()):
+                with raised_as(MemoryUnavailable):
+                    recalled = await self._database.search(search)
+        return recalled
 
     async def page(self, user_id: UserId, limit: int, cursor: str | None) -> Page[Memory]:
         values = {"user": user_id, "before": min(parse_cursor(cursor), PLACES_PER_USER), "rows": limit + 1}
@@ -140,6 +164,7 @@ _PAGE: Final = (
     .order_by(memories.c.place.desc())
     .limit(bindparam("rows"))
 )
+_LAST_SEQ: Final = PrecompiledStatement(select(memory_owners.c.last_seq).where(_OWNER))
 _CHECK: Final = select(memories.c.place).limit(1)
 
 
@@ -147,22 +172,29 @@ def _best(connection: Connection, user_id: UserId, hits: Sequence[Hit], limit: i
     """Rank the memories by how many of the words they contain and how rare each word is among all memories found."""
     if not hits:
         return []
-    found = {place: (importance, age) for _, place, importance, age in hits}
-    rarity = {word: log(1 + len(found) / count) for word, count in Counter(hit[0] for hit in hits).items()}
-    weights = dict.fromkeys(found, 0.0)
-    for word, place, _, _ in hits:
-        weights[place] += rarity[word]
-    heaviest = max(weights.values())
+    found = [_flags(words) for *_, words in hits]
+    counts = [column.count(1) for column in zip(*found, strict=True)]
+    rarity = [log(1 + len(hits) / count) if count else 0.0 for count in counts]
+    weights = [sum(compress(rarity, flags)) for flags in found]
+    heaviest = max(weights)
     best = nlargest(
         limit,
         (
-            (rank(weights[place] / heaviest, importance, timedelta(microseconds=age)), place)
-            for place, (importance, age) in found.items()
+            (rank(weight / heaviest, importance, timedelta(microseconds=age)), place)
+            for weight, (place, importance, age, _) in zip(weights, hits, strict=True)
         ),
     )
     rows = connection.execute(_AT_PLACES, {"user": user_id, "places": [place for _, place in best]})
     memory_at = {row.place: _memory(row) for row in rows}  # a memory may have been forgotten since the search
     return [Recalled(memory_at[place], score) for score, place in best if place in memory_at]
+
+
+_AS_FLAGS: Final = bytes.maketrans(b"01", b"\x00\x01")
+
+
+def _flags(words: int) -> bytes:
+    """Return a byte, 0 or 1, for each word that may have been searched for. Loops over them are slow in Python."""
+    return f"{words:0{MAX_SEARCH_WORDS}b}".encode().translate(_AS_FLAGS)
 
 
 _NUMBER: Final = select(memory_owners.c.number).where(_OWNER)

@@ -34,8 +34,8 @@ class Copied(NamedTuple):
 class Database(Protocol):
     """A relational database with the tables of `tables.py`. `async with database:` opens and closes it.
 
-    `check`, `read`, `write` and `erase` raise `errors.DATABASE_ERRORS`, and let errors of the statements themselves
-    pass. In either case nothing has been written.
+    `check`, `read`, `search`, `write` and `erase` raise `errors.DATABASE_ERRORS`, and let errors of the statements
+    themselves pass. In either case nothing has been written.
     """
 
     full_text: FullText
@@ -94,6 +94,11 @@ class Database(Protocol):
     @abstractmethod
     async def read(self, statements: Statements[T]) -> T:
         """Run one query. It sees every write that has returned."""
+        ...
+
+    @abstractmethod
+    async def search(self, statements: Statements[T]) -> T:
+        """Like `read`, for a query that may take long. It delays other searches, but no reads."""
         ...
 
     @abstractmethod

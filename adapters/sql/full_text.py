@@ -9,8 +9,11 @@ from sqlalchemy import Connection
 
 from domain.conversation import UserId
 
-Hit = tuple[int, int, float, int]
-"""A memory that contains a word: the word's index, then the memory's place, importance and age in microseconds."""
+Hit = tuple[int, float, int, int]
+"""A memory that contains at least one of the words: its place, importance and age in microseconds, and which words.
+
+The latter is a bit mask: bit n is set if it contains the n-th word searched for.
+"""
 
 
 class FullText(Protocol):
@@ -27,9 +30,10 @@ class FullText(Protocol):
 
     @abstractmethod
     def search(self, connection: Connection, user_id: UserId, words: Sequence[str], now: datetime) -> Sequence[Hit]:
-        """Find each of the words in the user's memories, in any form that the index considers the same word.
+        """Find the user's memories with any of the words, in any form that the index considers the same word.
 
-        The words are never interpreted as query syntax. A user's oldest memories may be skipped to bound the cost.
+        There may be up to `MAX_SEARCH_WORDS`, and they are never interpreted as query syntax. A user's oldest memories
+        may be skipped to bound the cost.
         """
         ...
 

@@ -34,6 +34,9 @@ class FailingDatabase(Database):
     async def read(self, statements: Statements[T]) -> T:
         raise self.error
 
+    async def search(self, statements: Statements[T]) -> T:
+        raise self.error
+
     async def write(self, statements: Statements[T], *, patient: bool = True) -> T:
         raise self.error
 

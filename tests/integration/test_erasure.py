@@ -4,7 +4,8 @@ import asyncio
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
 from contextlib import asynccontextmanager, closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -248,6 +249,42 @@ async def test_a_database_of_an_earlier_version_is_erased_once(path: Path) -> No
         rewrites.append(statements.count("VACUUM"))
 
     assert rewrites == [1, 0]
+
+
+# The log
+
+
+@pytest.mark.row("S10")
+async def test_the_log_stays_small_although_it_is_always_being_read(path: Path) -> None:
+    """Two threads of this process read, each until the other has begun anew, so that the log is never unused."""
+    async with opened(path, max_log_bytes=2**20) as database:
+        history, sizes = HistorySQL(database), list[int]()
+        begun, changed = [0, 0], threading.Condition()
+
+        def read(connection: Connection, number: int) -> None:
+            cursor = connection.connection.cursor()
+            cursor.execute("SELECT name FROM sqlite_master")
+            cursor.fetchone()  # the read transaction stays open
+            with changed:
+                begun[number] += 1
+                changed.notify_all()
+                other = begun[1 - number]
+                changed.wait_for(lambda: begun[1 - number] > other, 0.2)
+            cursor.close()
+
+        async def keep_reading(run: Callable[..., Awaitable[None]], number: int) -> None:
+            while len(sizes) < 150:
+                await run(lambda connection: read(connection, number))
+
+        async def write() -> None:
+            for _ in range(150):
+                await history.begin(new_turn("x" * 100_000))
+                sizes.append(Path(f"{path}-wal").stat().st_size)
+                await asyncio.sleep(0.01)
+
+        await asyncio.gather(keep_reading(database.read, 0), keep_reading(database.search, 1), write())
+
+    assert max(sizes) < 8 * 2**20
 
 
 # Schedule

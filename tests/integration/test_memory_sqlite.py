@@ -3,8 +3,9 @@
 import asyncio
 import random
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import closing
+from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -21,6 +22,7 @@ from adapters.history_sql import HistorySQL
 from adapters.memory_sql import MemorySQL
 from adapters.sql.compiled import PrecompiledStatement
 from adapters.sql.database import DatabaseClosed
+from adapters.sql.full_text import Hit
 from adapters.sql.schema import HEAD, MIGRATIONS
 from adapters.sql.sqlite.database import SQLiteDatabase
 from adapters.sql.sqlite.full_text import SEARCH, SQLiteFullText
@@ -293,11 +295,11 @@ async def test_the_index_is_searched_only_within_the_users_places(database: SQLi
         lambda connection: steps(connection, str(SEARCH.statement.compile(dialect=sqlite.dialect())))
     )
 
-    assert plan[0].startswith("SEARCH memory_owners USING INDEX")
-    assert plan[1].startswith("SCAN asked VIRTUAL TABLE")
-    assert plan[2].startswith("SCAN memory_words VIRTUAL TABLE INDEX 0:M")
-    assert plan[2].endswith("><")  # between two places
-    assert plan[3] == "SEARCH memories USING INTEGER PRIMARY KEY (rowid=?)"
+    assert plan[1].startswith("SEARCH memory_owners USING INDEX")
+    assert plan[2].startswith("SCAN asked VIRTUAL TABLE")
+    assert plan[3].startswith("SCAN memory_words VIRTUAL TABLE INDEX ")
+    assert plan[3].endswith("><")  # between two places
+    assert plan[5:] == ["SCAN found", "SEARCH memories USING INTEGER PRIMARY KEY (rowid=?)"]
 
 
 async def test_the_cost_of_a_recall_does_not_depend_on_the_size_of_the_database(
@@ -344,6 +346,78 @@ async def test_only_the_beginning_of_a_query_is_searched_for(database: SQLiteDat
 
     assert ["likes tea"] == await recalled(memory, ADA, "green tea")
     assert [] == await recalled(memory, ADA, "white or green tea")
+
+
+# Long searches
+
+
+class GatedFullText(SQLiteFullText):
+    """Notes who is searched for, and holds searches of these users until `gate` is set."""
+
+    def __init__(self, *held: UserId) -> None:
+        super().__init__()
+        self.__dict__ |= {"held": held, "gate": threading.Event(), "searches": []}
+
+    held: Sequence[UserId]
+    gate: threading.Event
+    searches: list[tuple[UserId, str]]
+
+    def search(self, connection: Connection, user_id: UserId, words: Sequence[str], now: datetime) -> Sequence[Hit]:
+        self.searches.append((user_id, threading.current_thread().name))
+        if user_id in self.held:
+            assert self.gate.wait(60)
+        return super().search(connection, user_id, words, now)
+
+
+@asynccontextmanager
+async def gated(path: Path, *held: UserId) -> AsyncIterator[tuple[GatedFullText, MemorySQL, HistorySQL]]:
+    """A database with 101 memories for each of Ada and Bob."""
+    full_text = GatedFullText(*held)
+    async with SQLiteDatabase(f"sqlite:///{path}", full_text=full_text) as database:
+        memory = MemorySQL(database, lambda: NOW)
+        await asyncio.gather(*(memory.store(user, f"tea number{n}", 0.5) for user in (ADA, BOB) for n in range(101)))
+        try:
+            yield full_text, memory, HistorySQL(database)
+        finally:
+            full_text.gate.set()
+
+
+async def test_only_searches_of_many_memories_have_a_thread_of_their_own(path: Path) -> None:
+    few, none = UserId("few"), UserId("none")
+    async with gated(path) as (full_text, memory, _):
+        await asyncio.gather(*(memory.store(few, f"tea number{n}", 0.5) for n in range(100)))
+        found = [len(await memory.recall(user, "tea", 200)) for user in (ADA, few, none)]
+
+    assert found == [101, 100, 0]
+    assert full_text.searches == [(ADA, "sqlite-searcher"), (few, "sqlite-reader")]
+
+
+async def test_a_long_search_delays_neither_turns_nor_short_searches(path: Path) -> None:
+    async with gated(path, ADA) as (full_text, memory, history):
+        carl = UserId("carl")
+        await memory.store(carl, "likes tea", 0.5)
+        searching = asyncio.create_task(memory.recall(ADA, "tea", 10))
+        await history.latest(carl, DEFAULT_CONVERSATION, 10)
+        await history.page(ADA, None, 10, None)
+        assert ["likes tea"] == await recalled(memory, carl, "tea")
+        assert not searching.done()
+        full_text.gate.set()
+        assert len(await searching) == 10
+
+
+async def test_searches_of_one_user_delay_those_of_another_by_one_at_most(path: Path) -> None:
+    async with gated(path, ADA) as (full_text, memory, _):
+        searches = [asyncio.create_task(memory.recall(ADA, "tea", 10)) for _ in range(5)]
+        async with asyncio.timeout(20):
+            while not full_text.searches:
+                await asyncio.sleep(0.01)
+        searches.append(asyncio.create_task(memory.recall(BOB, "tea", 10)))
+        await memory.page(BOB, 1, None)  # by now, Bob's search waits for the thread
+        await memory.page(BOB, 1, None)
+        full_text.gate.set()
+        await asyncio.gather(*searches)
+
+    assert [user for user, _ in full_text.searches] == [ADA, BOB, ADA, ADA, ADA, ADA]
 
 
 # Forgetting

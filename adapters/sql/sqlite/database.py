@@ -1,4 +1,4 @@
-"""SQLite: one thread writes, another reads, and one process owns the file."""
+"""SQLite: one thread writes, another reads, a third searches, and one process owns the file."""
 
 import sqlite3
 from collections.abc import Mapping, Sequence
@@ -76,6 +76,7 @@ class SQLiteDatabase(Database):
         self._lock = ExitStack()
         self._file: OpenedFile | None = None
         self._reader: Reader | None = None
+        self._searcher: Reader | None = None
         self._writer: Writer | None = None
 
     async def open(self) -> None:
@@ -86,10 +87,12 @@ class SQLiteDatabase(Database):
             engine, "sqlite-writer", file, self._new_log, self._new_erasure, busy_timeout=self._busy_timeout
         )
         self._reader = Reader(engine, "sqlite-reader")
+        self._searcher = Reader(engine, "sqlite-searcher")
 
     async def close(self) -> None:
-        if self._reader is not None:
-            await self._reader.close()
+        for reader in (self._searcher, self._reader):
+            if reader is not None:
+                await reader.close()
         if self._writer is not None:  # last: SQLite empties and removes the log with its last connection
             await self._writer.close()
         self._lock.close()
@@ -119,6 +122,11 @@ class SQLiteDatabase(Database):
         if self._reader is None:
             raise DatabaseClosed
         return await self._reader.run(statements)
+
+    async def search(self, statements: Statements[T]) -> T:
+        if self._searcher is None:
+            raise DatabaseClosed
+        return await self._searcher.run(statements)
 
     async def write(self, statements: Statements[T], *, patient: bool = True) -> T:
         if self._writer is None:
