@@ -87,7 +87,7 @@ class DatabaseThread(ABC):
         return result
 
     async def close(self) -> None:
-        """Run all pending jobs, but no more background work, then disconnect and wait until the thread has ended."""
+        """Run all pending jobs, finish the background work, then disconnect and wait until the thread has ended."""
         if not self._closed:
             self._queue_batch()  # before setting `_closed`: the thread ends when it finds that and an empty queue
             self._closed = True
@@ -105,6 +105,9 @@ class DatabaseThread(ABC):
         Returns the seconds until more is due, None if there is nothing to do before the next batch. Must not raise.
         """
         return None
+
+    def finish_background_work(self) -> None:  # noqa: B027  # most threads have none
+        """Do as much of the background work as a stop can wait for. Called before disconnecting. Must not raise."""
 
     @property
     def connection(self) -> Connection:
@@ -130,6 +133,7 @@ class DatabaseThread(ABC):
             if jobs:
                 self._settle(jobs)
                 self._loop.call_soon_threadsafe(_deliver, jobs)
+        self.finish_background_work()
         self.disconnect()
 
     def _next_jobs(self, timeout: float | None) -> list[Job]:

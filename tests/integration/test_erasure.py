@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 from adapters.history_sql import HistorySQL
 from adapters.memory_sql import MemorySQL
 from adapters.sql.sqlite.database import SQLiteDatabase
-from adapters.sql.sqlite.engine import make_engine
+from adapters.sql.sqlite.engine import driver, make_engine
 from adapters.sql.sqlite.erasure import Erasure, Schedule
 from adapters.sql.sqlite.log import WriteAheadLog
 from adapters.sql.sqlite.remnants import Remnants, mark_rows_deleted
@@ -218,20 +218,25 @@ asyncio.run(main())
         assert await remnants_after_erasure(database, path, ["canary"]) == []
 
 
-async def test_an_erasure_that_was_due_when_the_database_was_closed_is_done_when_it_is_opened(path: Path) -> None:
+async def test_a_stop_erases_what_was_deleted(path: Path) -> None:
     async with opened(path, NEVER) as database:
-        history = HistorySQL(database)
-        await history.begin(new_turn("canary", CANARY))
-        await history.begin(new_turn("canary"))
-        assert await remnants_after_erasure(database, path, []) == []
-        await history.clear(CANARY, None)
-        with traced_statements() as statements:
-            await database.close()
+        await HistorySQL(database).begin(new_turn("canary", CANARY))
+        await HistorySQL(database).begin(new_turn())
+        await HistorySQL(database).clear(CANARY, None)
+    assert await asyncio.to_thread(remnants, path, ["canary"]) == []
+
+
+async def test_a_stop_does_not_wait_again_for_a_reader(path: Path) -> None:
+    async with opened(path) as database:
+        await HistorySQL(database).begin(new_turn("canary", CANARY))
+        async with read_by_another_process(path):
+            with capture_logs() as lines:
+                await HistorySQL(database).clear(CANARY, None)
+                await logged(lines, "warning")
+            with traced_statements() as statements:
+                await database.close()
     assert statements == []
-    async with opened(path, NEVER) as database:
-        assert await remnants_after_erasure(database, path, ["canary"]) == [("chat.db", "canary")]  # Ada's
-        await HistorySQL(database).clear(ADA, None)
-    async with opened(path, NEVER) as database:
+    async with opened(path) as database:
         assert await remnants_after_erasure(database, path, ["canary"]) == []
 
 
@@ -405,6 +410,40 @@ def test_the_next_run_waits_in_proportion_to_the_duration_of_the_last(scheduled:
     assert pause >= 9 * 2.0  # at least four steps of half a second
     assert scheduled.advance(pause) is None
     assert scheduled.rewrites == 2
+
+
+def test_a_stop_does_not_wait_for_the_schedule(scheduled: Scheduled) -> None:
+    scheduled.delete()
+    scheduled.advance()
+    scheduled.erasure.finish()
+    assert scheduled.rewrites == 1
+    assert Remnants.of(scheduled.writer.connection) is Remnants.NOWHERE
+
+
+def test_a_stop_waits_only_for_some_time(scheduled: Scheduled) -> None:
+    scheduled.delete()
+    scheduled.clock.step = 0.2
+    scheduled.erasure.finish(0.5)
+    assert scheduled.rewrites == 0
+    assert Remnants.of(scheduled.writer.connection) is Remnants.IN_PAGES
+
+
+def test_a_stop_interrupts_a_rewrite_that_takes_too_long(scheduled: Scheduled) -> None:
+    numbers = "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 5000)"
+    connection = driver(scheduled.writer.connection)
+    connection.execute(f"CREATE TABLE large AS {numbers} SELECT n FROM numbers")
+    scheduled.delete()
+
+    def trace(statement: str) -> None:
+        if statement == "VACUUM":
+            scheduled.clock.now += 1
+
+    connection.set_trace_callback(trace)
+    with capture_logs() as lines:
+        scheduled.erasure.finish(0.5)
+    assert [line["reason"] for line in lines] == ["interrupted"]
+    assert Remnants.of(scheduled.writer.connection) is Remnants.IN_PAGES
+    assert driver(scheduled.writer.connection).execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
 def test_a_deletion_during_a_run_leads_to_another(scheduled: Scheduled) -> None:

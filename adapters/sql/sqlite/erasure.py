@@ -3,6 +3,7 @@
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -99,6 +100,26 @@ class Erasure:
         if self._run is None:
             self._end(error)
         return None if self._due is None else max(0.0, self._due - self._clock())
+
+    def finish(self, seconds: float = 0.5) -> None:
+        """Remove what was deleted without waiting for the schedule, in so many seconds at most. Never raises.
+
+        Does nothing if that has failed before: the reason is probably still there, and the next start tries again.
+        """
+        if self._due is None or self._last_warning is not None:
+            return  # do not even connect
+        deadline = self._clock() + seconds
+        while self._due is not None and self._last_warning is None and (now := self._clock()) < deadline:
+            self._due = min(self._due, now)
+            with suppress(Exception):  # the database cannot be opened, or was closed because the step failed
+                self._interrupt_at(deadline)
+            self.advance()
+        with suppress(Exception):
+            driver(self._writer.connection).set_progress_handler(None, 0)
+
+    def _interrupt_at(self, deadline: float) -> None:
+        """Let statements fail that run at that time. SQLite checks it every thousand instructions."""
+        driver(self._writer.connection).set_progress_handler(lambda: self._clock() > deadline, 1000)
 
     def _end(self, error: Exception | None) -> None:
         now = self._clock()

@@ -74,6 +74,9 @@ class Writer(DatabaseThread):
         self._log.limit_size()
         return self._erasure.advance()
 
+    def finish_background_work(self) -> None:
+        self._erasure.finish()
+
     def _commit(self, jobs: Sequence[Job]) -> bool:
         """Run the jobs in one transaction. Returns False if one of several failed and all were rolled back.
 
