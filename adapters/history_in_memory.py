@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 from adapters.clock import utc_now
-from application.ports.history import ConversationHistory, TurnBegin, TurnEnd
+from application.ports.history import ConversationHistory, ReplyAddition, TurnBegin, TurnEnd
 from application.ports.memory_outbox import Claim, ForgetUser, MemoryOutbox, OutboxCounts, OutboxJob, RememberTurn
 from domain.conversation import Conversation, ConversationId, Exchange, Turn, TurnId, TurnStatus, UserId
 from domain.errors import TurnNotFound, WorkerLost
@@ -61,12 +61,13 @@ class HistoryInMemory(ConversationHistory, MemoryOutbox):
         self._leases[turn.id] = self._now() + begin.lease
         self._epochs_at_begin[turn.id] = self._epochs.get(turn.user_id, 0)
 
-    async def save_progress(self, replies: Mapping[TurnId, str], lease: timedelta) -> None:
+    async def save_progress(self, additions: Mapping[TurnId, ReplyAddition], lease: timedelta) -> None:
         await asyncio.sleep(0)
-        for turn_id, reply in replies.items():
+        for turn_id, (start, text) in additions.items():
             turn = self._turns.get(turn_id)
             if turn is not None and turn.status is TurnStatus.IN_PROGRESS:
-                self._turns[turn_id] = replace(turn, reply=reply)
+                if text:
+                    self._turns[turn_id] = replace(turn, reply=turn.reply[:start] + text)
                 self._leases[turn_id] = self._now() + lease
 
     async def finish(self, end: TurnEnd) -> Turn | None:

@@ -6,7 +6,7 @@ from typing import Any, Protocol, TypeVar
 
 import anyio
 
-from application.ports.history import ConversationHistory, TurnBegin, TurnEnd
+from application.ports.history import ConversationHistory, ReplyAddition, TurnBegin, TurnEnd
 from application.ports.memory_outbox import Claim, ForgetUser, MemoryOutbox, OutboxCounts, OutboxJob, RememberTurn
 from application.ports.turn_observer import StoreCalled, TurnObserver
 from domain.conversation import Conversation, ConversationId, Exchange, Turn, TurnId, UserId
@@ -40,8 +40,8 @@ class ObservedHistory(ConversationHistory, MemoryOutbox):
     async def begin(self, begin: TurnBegin) -> None:
         await self._call("begin", self._store.begin(begin))
 
-    async def save_progress(self, replies: Mapping[TurnId, str], lease: timedelta) -> None:
-        await self._call("save_progress", self._store.save_progress(replies, lease))
+    async def save_progress(self, additions: Mapping[TurnId, ReplyAddition], lease: timedelta) -> None:
+        await self._call("save_progress", self._store.save_progress(additions, lease))
 
     async def finish(self, end: TurnEnd) -> Turn | None:
         return await self._call("finish", self._store.finish(end))

@@ -12,7 +12,14 @@ from adapters.sql import turn_statements as turns
 from adapters.sql.database import Database, DatabaseLost, Statements, T
 from adapters.sql.errors import DATABASE_ERRORS
 from adapters.sql.turn_rows import turn_of
-from application.ports.history import ConversationHistory, HistoryLost, HistoryUnavailable, TurnBegin, TurnEnd
+from application.ports.history import (
+    ConversationHistory,
+    HistoryLost,
+    HistoryUnavailable,
+    ReplyAddition,
+    TurnBegin,
+    TurnEnd,
+)
 from application.ports.memory_outbox import (
     Claim,
     ForgetUser,
@@ -40,10 +47,10 @@ class HistorySQL(ConversationHistory, MemoryOutbox):
         now = self._now()
         await self._write(lambda connection: turns.begin(connection, begin, now))
 
-    async def save_progress(self, replies: Mapping[TurnId, str], lease: timedelta) -> None:
+    async def save_progress(self, additions: Mapping[TurnId, ReplyAddition], lease: timedelta) -> None:
         now = self._now()
-        if replies:
-            await self._write(lambda connection: turns.save_progress(connection, replies, lease, now))
+        if additions:
+            await self._write(lambda connection: turns.save_progress(connection, additions, lease, now))
 
     async def finish(self, end: TurnEnd) -> Turn | None:
         now = self._now()

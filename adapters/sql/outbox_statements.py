@@ -7,6 +7,7 @@ from uuid import uuid4
 
 from sqlalchemy import Connection, and_, bindparam, case, delete, func, or_, select, text, update
 
+from adapters.sql.reply_parts import TURN
 from adapters.sql.tables import EPOCH, Instant, memory_users, remembering, turns
 from adapters.sql.turn_rows import turn_of
 from application.ports.memory_outbox import Claim, ForgetUser, OutboxCounts, OutboxJob, RememberTurn
@@ -35,7 +36,7 @@ _NEXT_TURN_DUE: Final = (
     .limit(1)
 )
 _STILL_DUE: Final = (
-    select(turns, remembering.c.attempts)
+    select(*TURN, remembering.c.attempts)
     .join_from(remembering, turns, turns.c.id == remembering.c.turn_id)
     .where(turns.c.id == bindparam("turn"), remembering.c.due_at <= bindparam("now"))
 )

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 from adapters.sql.full_text import FullText
 from adapters.sql.tables import metadata
 
-HEAD: Final = "0005"
+HEAD: Final = "0006"
 """The latest migration."""
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"

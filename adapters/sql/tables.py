@@ -73,7 +73,7 @@ conversations: Final = Table(
 )
 """Summaries of conversations, so that listing them reads no turns."""
 
-CONTEXT_TURNS: Final = text("status <> 'in_progress' AND reply <> ''")
+CONTEXT_TURNS: Final = text("status <> 'in_progress' AND (reply <> '' OR reply_number IS NOT NULL)")
 """Turns that can be part of a prompt. The query must repeat the index's condition literally for SQLite to use it."""
 
 turns: Final = Table(
@@ -93,11 +93,15 @@ turns: Final = Table(
     Column("prompt_tokens", BigInteger),
     Column("completion_tokens", BigInteger),
     Column("usage_estimated", Boolean),
+    Column("reply_number", BigInteger),
     ForeignKeyConstraint(["user_id", "conversation_id"], ["conversations.user_id", "conversations.id"]),
     UniqueConstraint("user_id", "seq"),
     Index(None, "user_id", "conversation_id", "seq"),
 )
-"""`seq` is a turn's position among all turns of its user; `memory_epoch` is the user's when the turn began."""
+"""`seq` is a turn's position among all turns of its user; `memory_epoch` is the user's when the turn began.
+
+`reply` is the whole reply, or, if there is a `reply_number`, the rest after the parts with that number.
+"""
 
 # The migrations make these indexes partial on PostgreSQL too. Declaring that here would import its dialect at start-up.
 Index("ix_turns_context", turns.c.user_id, turns.c.conversation_id, turns.c.seq, sqlite_where=CONTEXT_TURNS)
@@ -106,6 +110,19 @@ RUNNING_TURNS: Final = text("status = 'in_progress'")
 """Turns that have not ended."""
 
 Index("ix_turns_running", turns.c.id, sqlite_where=RUNNING_TURNS)
+
+reply_parts: Final = Table(
+    "reply_parts",
+    metadata,
+    Column("reply_number", BigInteger, primary_key=True, autoincrement=False),
+    Column("start", BigInteger, primary_key=True, autoincrement=False),
+    Column("text", Text, nullable=False),
+)
+"""Replies that were saved while they were generated, in parts. `start` is a part's place in the reply, in characters.
+
+Parts stay as they were written: copying them into the turn at its end would write the text again. They are keyed by a
+number, not by the turn's id, so that running replies are neighbours in the index and a save changes few of its pages.
+"""
 
 remembering: Final = Table(
     "remembering",

@@ -7,8 +7,8 @@ from domain.conversation import ConversationId, Turn, TurnStatus, Usage, UserId
 
 
 def turn_of(row: Sequence[Any]) -> Turn:
-    """Return the turn of a row with the columns of `tables.turns`, in their order."""
-    id, user_id, conversation_id, _, started_at, user_message, reply, status, reason, _, _, *usage = row
+    """Return the turn of a row with the columns `reply_parts.TURN`."""
+    id, user_id, conversation_id, _, started_at, user_message, reply, status, reason, _, _, *usage, _ = row
     prompt_tokens, completion_tokens, estimated = usage
     return Turn(
         id,

@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, bindparam, case, delete, exists, insert, select, text, update
+from sqlalchemy import Connection, Row, and_, bindparam, case, delete, exists, insert, select, text, update
 
+from adapters.sql import reply_parts
 from adapters.sql.compiled import PrecompiledStatement
+from adapters.sql.reply_parts import REPLY, TURN
 from adapters.sql.tables import CONTEXT_TURNS, PROBE_WRITE, RUNNING_TURNS, Instant, conversations, turns, users
 from adapters.sql.turn_rows import end_values, turn_of
-from application.ports.history import TurnBegin, TurnEnd
+from application.ports.history import ReplyAddition, TurnBegin, TurnEnd
 from domain.conversation import Conversation, ConversationId, Turn, TurnId, TurnStatus, UserId
 from domain.errors import WorkerLost
 
@@ -51,27 +53,37 @@ def begin(connection: Connection, record: TurnBegin, now: datetime) -> None:
         "prompt_tokens": None,
         "completion_tokens": None,
         "usage_estimated": None,
+        "reply_number": None,
     }
     _TOUCH_CONVERSATION.execute_raw(connection, row)
     _INSERT_TURN.execute_raw(connection, row)
 
 
 _ONE_RUNNING: Final = update(turns).where(turns.c.id == bindparam("turn_id"), RUNNING_TURNS)
-_SAVE_PROGRESS: Final = _ONE_RUNNING.values(reply=bindparam("new_reply"), lease_expires_at=bindparam("expires_at"))
+_RENEW: Final = PrecompiledStatement(
+    _ONE_RUNNING.where(turns.c.lease_expires_at <= bindparam("renew_before")).values(
+        lease_expires_at=bindparam("expires_at")
+    )
+)
 
 
-def save_progress(connection: Connection, replies: Mapping[TurnId, str], lease: timedelta, now: datetime) -> None:
-    rows = [{"turn_id": id, "new_reply": reply, "expires_at": now + lease} for id, reply in replies.items()]
-    if rows:
-        connection.execute(_SAVE_PROGRESS, rows).close()
+def save_progress(
+    connection: Connection, additions: Mapping[TurnId, ReplyAddition], lease: timedelta, now: datetime
+) -> None:
+    expiry = {"expires_at": now + lease, "renew_before": now + lease * 2 / 3}
+    for turn_id, addition in additions.items():
+        if addition.text:
+            reply_parts.save(connection, turn_id, addition)
+        _RENEW.execute_raw(connection, {"turn_id": turn_id, **expiry})
 
 
 _FINISH: Final = PrecompiledStatement(
     _ONE_RUNNING.values(
         {
             column: bindparam(f"new_{column}")
-            for column in ("reply", "status", "reason", "prompt_tokens", "completion_tokens", "usage_estimated")
+            for column in ("status", "reason", "prompt_tokens", "completion_tokens", "usage_estimated")
         }
+        | {"reply": reply_parts.REST_OF_REPLY}
     )
 )
 _ADD_TO_OUTBOX: Final = text(
@@ -98,7 +110,10 @@ _FINISH_ABANDONED: Final = (
     update(turns)
     .where(RUNNING_TURNS, turns.c.lease_expires_at <= bindparam("now"))
     .values(
-        status=case((turns.c.reply == "", TurnStatus.FAILED.value), else_=TurnStatus.INTERRUPTED.value),
+        status=case(
+            (and_(turns.c.reply == "", turns.c.reply_number.is_(None)), TurnStatus.FAILED.value),
+            else_=TurnStatus.INTERRUPTED.value,
+        ),
         reason=WorkerLost.code,
     )
 )
@@ -108,7 +123,7 @@ def finish_abandoned(connection: Connection, now: datetime) -> int:
     return connection.execute(_FINISH_ABANDONED, {"now": now}).rowcount
 
 
-_GET: Final = select(turns).where(turns.c.id == bindparam("turn_id"))
+_GET: Final = select(*TURN).where(turns.c.id == bindparam("turn_id"))
 
 
 def get(connection: Connection, turn_id: TurnId, owner: UserId | None) -> Turn | None:
@@ -116,12 +131,12 @@ def get(connection: Connection, turn_id: TurnId, owner: UserId | None) -> Turn |
     return turn_of(row) if row is not None and owner in (None, row.user_id) else None
 
 
-_OF_USER: Final = select(turns).where(turns.c.user_id == bindparam("user"))
+_OF_USER: Final = select(*TURN).where(turns.c.user_id == bindparam("user"))
 _OF_CONVERSATION: Final = _OF_USER.where(turns.c.conversation_id == bindparam("conversation"))
 _BEFORE: Final = turns.c.seq < bindparam("before")
 
 LATEST: Final = PrecompiledStatement(
-    _OF_CONVERSATION.with_only_columns(turns.c.user_message, turns.c.reply)
+    _OF_CONVERSATION.with_only_columns(turns.c.user_message, REPLY)
     .where(CONTEXT_TURNS)
     .order_by(turns.c.seq.desc())
     .limit(bindparam("rows"))
@@ -163,6 +178,7 @@ def clear(connection: Connection, user_id: UserId, conversation_id: Conversation
     if conversation_id is not None:
         delete_turns = delete_turns.where(turns.c.conversation_id == conversation_id)
         delete_conversations = delete_conversations.where(conversations.c.id == conversation_id)
+    reply_parts.delete_of(connection, user_id, conversation_id)
     deleted = connection.execute(delete_turns, user).rowcount
     connection.execute(delete_conversations, user)
     connection.execute(_DELETE_USER, user)

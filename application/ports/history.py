@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from domain.conversation import Conversation, ConversationId, Exchange, Turn, TurnId, UserId
 from domain.errors import ChatError
@@ -67,6 +67,13 @@ class TurnEnd:
     remember: bool = False
 
 
+class ReplyAddition(NamedTuple):
+    """Text that a reply has gained. `start` is its place in the reply, in characters."""
+
+    start: int
+    text: str
+
+
 class ConversationHistory(Protocol):
     """Keeping turns verbatim: a user's short-term memory.
 
@@ -93,10 +100,12 @@ class ConversationHistory(Protocol):
         ...
 
     @abstractmethod
-    async def save_progress(self, replies: Mapping[TurnId, str], lease: timedelta) -> None:
-        """Store the text so far of running turns and renew their leases, all or none.
+    async def save_progress(self, additions: Mapping[TurnId, ReplyAddition], lease: timedelta) -> None:
+        """Add text to the replies of running turns and renew their leases, all or none.
 
-        Turns that have ended or were deleted are left alone.
+        An addition starts at the end of the text that earlier calls have added, and may be empty. A call that failed
+        can be repeated, with the text since: what is stored from `start` on is replaced. A lease that has not used up
+        a third of its time may be left as it is. Turns that have ended or were deleted are left alone.
         """
         ...
 
@@ -104,7 +113,8 @@ class ConversationHistory(Protocol):
     async def finish(self, end: TurnEnd) -> Turn | None:
         """Store the end of a turn, and return the turn as stored. Durable on return.
 
-        The end consists of the turn's reply, status, reason and usage; everything else was stored by `begin`.
+        The end consists of the turn's reply, status, reason and usage; everything else was stored by `begin`. The
+        reply is the whole text, and begins with the text that `save_progress` has stored.
         The first end stands: if the turn has ended already, that end is returned and nothing is written. Returns None,
         and writes nothing, if the turn was deleted or never began.
         """

@@ -147,13 +147,15 @@ class TurnRunner:
         due = {
             id: running
             for id, running in self._running.items()
-            if len(running.reply.deltas) > running.saved or running.renewed_at <= renew_before
+            if len(running.reply.deltas) > running.saved_deltas or running.renewed_at <= renew_before
         }
         if due:
             counts = {id: len(running.reply.deltas) for id, running in due.items()}
-            await self._history.save_progress({id: str(running.reply) for id, running in due.items()}, self.lease)
+            additions = {id: running.unsaved for id, running in due.items()}
+            await self._history.save_progress(additions, self.lease)
             for id, running in due.items():
-                running.saved, running.renewed_at = counts[id], now
+                running.saved_deltas, running.renewed_at = counts[id], now
+                running.saved_characters += len(additions[id].text)
 
     async def _end_abandoned(self) -> None:
         if count := await self._history.finish_abandoned():

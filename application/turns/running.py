@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import anyio
 
 from application.ports.conversation_leases import Lease
+from application.ports.history import ReplyAddition
 from application.ports.live_turns import End, EventLog
 from application.ports.turn_observer import BackgroundFailure, FirstDelta, TurnAccepted, TurnObserver, Where
 from domain.conversation import Message, Turn, Usage
@@ -52,13 +53,20 @@ class RunningTurn:
         """As reported by the provider."""
         self.notes: Sequence[str] = ()
         """Remarks about the reply for the operator."""
-        self.saved = 0
+        self.saved_deltas = 0
         """Number of deltas already in the history."""
+        self.saved_characters = 0
+        """The length of their text."""
         self.renewed_at = self.started_at
         """When the turn's lease in the history was last renewed."""
         self._observer = observer
         self._close_timeout = close_timeout
         self._log: EventLog | None = None
+
+    @property
+    def unsaved(self) -> ReplyAddition:
+        """The text that is not in the history yet."""
+        return ReplyAddition(self.saved_characters, "".join(self.reply.deltas[self.saved_deltas :]))
 
     def attach(self, log: EventLog) -> None:
         """Write the turn's events to `log` from now on."""

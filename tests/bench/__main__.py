@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.bench import history, hold, neighbours, start
+from tests.bench import history, hold, neighbours, start, writes
 from tests.bench.load import load
 from tests.bench.servers import Server, baseline, service, upstream
 
@@ -45,6 +45,7 @@ def main() -> None:
     history_ratio = history.measure()
     start_ratio = start.measure()
     beside = neighbours.measure(options.seconds)
+    written = writes.measure()
 
     print(f"\nSummary, at {middle} streams:")
     titles = {
@@ -63,6 +64,7 @@ def main() -> None:
     for name, ratio in beside.items():
         print(f"  {'turns while others':28} {ratio:5.2f} × without: {name}")
     print(f"  {'start until ready':28} {start_ratio:5.2f} × importing the libraries")
+    print(f"  {'written to store a reply':28} {written:5.2f} × its text")
 
 
 def _compare(title: str, tokens: int, pause: float, streams: int, seconds: float) -> Rows:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from application.ports.history import ConversationHistory, TurnBegin, TurnEnd
+from application.ports.history import ConversationHistory, ReplyAddition, TurnBegin, TurnEnd
 from domain.conversation import (
     DEFAULT_CONVERSATION,
     Conversation,
@@ -46,6 +46,10 @@ LEASE = timedelta(hours=1)
 async def begin(history: ConversationHistory, *turns: Turn, lease: timedelta = LEASE) -> None:
     for turn in turns:
         await history.begin(TurnBegin(turn, lease))
+
+
+async def save(history: ConversationHistory, turn: Turn, text: str, start: int = 0, lease: timedelta = LEASE) -> None:
+    await history.save_progress({turn.id: ReplyAddition(start, text)}, lease)
 
 
 async def complete(history: ConversationHistory, turn: Turn, reply: str = "Hi") -> Turn:
@@ -135,7 +139,8 @@ class ConversationHistoryContract(Suite[ConversationHistory]):
     async def test_saved_progress_is_visible_while_the_turn_runs(self, history: ConversationHistory) -> None:
         turn, other = new_turn(), new_turn()
         await begin(history, turn, other)
-        await history.save_progress({turn.id: "Hi, th", other.id: "Well"}, LEASE)
+        additions = {turn.id: ReplyAddition(0, "Hi, th"), other.id: ReplyAddition(0, "Well")}
+        await history.save_progress(additions, LEASE)
         assert [replace(turn, reply="Hi, th"), replace(other, reply="Well")] == [
             await history.get(turn.id, None),
             await history.get(other.id, None),
@@ -143,15 +148,70 @@ class ConversationHistoryContract(Suite[ConversationHistory]):
 
     async def test_saving_progress_does_not_change_a_finished_turn(self, history: ConversationHistory) -> None:
         ended = await complete(history, new_turn(), "Hi, there")
-        await history.save_progress({ended.id: "Hi, th"}, LEASE)
+        await save(history, ended, "Hi, th")
         assert ended == await history.get(ended.id, None)
 
     async def test_saving_progress_does_not_restore_a_deleted_turn(self, history: ConversationHistory) -> None:
         turn = new_turn()
         await begin(history, turn)
         await history.clear(ADA, None)
-        await history.save_progress({turn.id: "Hi"}, LEASE)
+        await save(history, turn, "Hi")
         assert (await history.page(ADA, None, 10, None)).items == []
+
+    async def test_additions_are_joined_in_order_while_the_turn_runs_and_after_it_ended(
+        self, history: ConversationHistory
+    ) -> None:
+        turn = new_turn()
+        await begin(history, turn)
+        parts = [f"part {n} é\U0001f600, " for n in range(12)]
+        for n, part in enumerate(parts):
+            await save(history, turn, part, start=len("".join(parts[:n])))
+        saved = "".join(parts)
+        assert [saved, saved] == [
+            (await history.get(turn.id, None)).reply,
+            (await history.page(ADA, None, 10, None)).items[0].reply,
+        ]
+        ended = turn.completed(saved + "end", "stop")
+        assert ended == await history.finish(TurnEnd(ended))
+        assert ended == await history.get(turn.id, None)
+        assert [ended] == list((await history.page(ADA, None, 10, None)).items)
+        assert [ended.exchange] == list(await history.latest(ADA, DEFAULT_CONVERSATION, 10))
+
+    async def test_a_reply_that_was_saved_completely_is_part_of_the_context(self, history: ConversationHistory) -> None:
+        turn = new_turn()
+        await begin(history, turn)
+        await save(history, turn, "Hi")
+        ended = turn.completed("Hi", "stop")
+        assert ended == await history.finish(TurnEnd(ended))
+        assert ended == await history.get(turn.id, None)
+        assert [ended.exchange] == list(await history.latest(ADA, DEFAULT_CONVERSATION, 10))
+
+    async def test_a_repeated_save_does_not_duplicate_text(self, history: ConversationHistory) -> None:
+        turn = new_turn()
+        await begin(history, turn)
+        for start, text in [(0, "Hi"), (0, "Hi, "), (4, "th"), (4, "there"), (4, "there"), (9, "")]:
+            await save(history, turn, text, start=start)
+        assert (await history.get(turn.id, None)).reply == "Hi, there"
+
+    async def test_saving_an_addition_does_not_change_a_finished_turn(self, history: ConversationHistory) -> None:
+        turn = new_turn()
+        await begin(history, turn)
+        await save(history, turn, "Hi, th")
+        ended = turn.ended_by(Cancelled(), "Hi, there")
+        await history.finish(TurnEnd(ended))
+        await save(history, turn, "ere, late", start=6)
+        assert ended == await history.get(turn.id, None)
+
+    async def test_turns_do_not_share_additions(self, history: ConversationHistory) -> None:
+        first, second = new_turn(), new_turn(user_id=BOB)
+        await begin(history, first, second)
+        await save(history, first, "first")
+        await save(history, second, "second")
+        await history.clear(ADA, None)
+        third = new_turn()
+        await begin(history, third)
+        await save(history, third, "third")
+        assert ["second", "third"] == [(await history.get(turn.id, None)).reply for turn in (second, third)]
 
     async def test_saving_no_progress_is_allowed(self, history: ConversationHistory) -> None:
         await history.save_progress({}, LEASE)
@@ -190,7 +250,7 @@ class ConversationHistoryContract(Suite[ConversationHistory]):
     ) -> None:
         silent, cut = new_turn(), new_turn()
         await begin(history, silent, cut, lease=timedelta(0))
-        await history.save_progress({cut.id: "Hi, th"}, timedelta(0))
+        await save(history, cut, "Hi, th", lease=timedelta(0))
         assert await history.finish_abandoned() == 2
         assert [silent.ended_by(WorkerLost()), cut.ended_by(WorkerLost(), "Hi, th")] == [
             await history.get(silent.id, None),
@@ -206,7 +266,7 @@ class ConversationHistoryContract(Suite[ConversationHistory]):
     async def test_saving_progress_renews_the_lease(self, history: ConversationHistory) -> None:
         turn = new_turn()
         await begin(history, turn, lease=timedelta(0))
-        await history.save_progress({turn.id: ""}, LEASE)
+        await save(history, turn, "")
         assert await history.finish_abandoned() == 0
 
     async def test_finished_turns_are_not_abandoned(self, history: ConversationHistory) -> None:
@@ -225,7 +285,7 @@ class ConversationHistoryContract(Suite[ConversationHistory]):
         await complete(history, new_turn(), reply="")
         running = new_turn()
         await begin(history, running)
-        await history.save_progress({running.id: "Hi, th"}, LEASE)
+        await save(history, running, "Hi, th")
         assert [told.exchange] == list(await history.latest(ADA, DEFAULT_CONVERSATION, 10))
 
     async def test_latest_includes_interrupted_turns_with_a_reply(self, history: ConversationHistory) -> None:
@@ -529,7 +589,8 @@ class DurableHistoryContract(ConversationHistoryContract):
         turn = new_turn()
         async with self.opened(tmp_path) as history:
             await begin(history, turn)
-            await history.save_progress({turn.id: "Hi, th"}, LEASE)
+            await save(history, turn, "Hi")
+            await save(history, turn, ", th", start=2)
         async with self.opened(tmp_path) as history:
             assert replace(turn, reply="Hi, th") == await history.get(turn.id, None)
 

@@ -14,7 +14,7 @@ from uuid import UUID
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, rule
 
-from application.ports.history import ConversationHistory, TurnBegin, TurnEnd
+from application.ports.history import ConversationHistory, ReplyAddition, TurnBegin, TurnEnd
 from domain.conversation import Conversation, ConversationId, Turn, TurnId, TurnStatus, UserId
 from domain.errors import Cancelled, TurnNotFound, WorkerLost
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 USERS = st.sampled_from([UserId("ada"), UserId("bob")])
 CONVERSATIONS = st.sampled_from([ConversationId("home"), ConversationId("work")])
-REPLIES = st.sampled_from(["", "Hi", "Hi, there"])
+ADDITIONS = st.sampled_from(["", "Hi", "Hi, there"])
 LIMITS = st.integers(1, 5)
 
 
@@ -70,15 +70,19 @@ class HistoryMachine(RuleBasedStateMachine):
         self.model.append(turn)
         return turn
 
-    @rule(progress=st.dictionaries(turns.map(lambda turn: turn.id), REPLIES, max_size=3))
-    def save_progress(self, progress: dict[TurnId, str]) -> None:
-        self.run(self.history.save_progress(progress, timedelta(0)))
+    @rule(progress=st.dictionaries(turns.map(lambda turn: turn.id), ADDITIONS, max_size=3), repeated=st.booleans())
+    def save_progress(self, progress: dict[TurnId, str], repeated: bool) -> None:
+        additions = {id: ReplyAddition(len(self._saved(id)), text) for id, text in progress.items()}
+        for _ in range(1 + repeated):
+            self.run(self.history.save_progress(additions, timedelta(0)))
         self.model = [
-            replace(turn, reply=progress.get(turn.id, turn.reply)) if self._runs(turn) else turn for turn in self.model
+            replace(turn, reply=turn.reply + progress.get(turn.id, "")) if self._runs(turn) else turn
+            for turn in self.model
         ]
 
-    @rule(turn=turns, reply=REPLIES, completed=st.booleans())
-    def finish(self, turn: Turn, reply: str, completed: bool) -> None:
+    @rule(turn=turns, rest=ADDITIONS, completed=st.booleans())
+    def finish(self, turn: Turn, rest: str, completed: bool) -> None:
+        reply = self._saved(turn.id) + rest
         ended = turn.completed(reply, "length") if completed else turn.ended_by(Cancelled(), reply)
         self.model = [ended if kept.id == turn.id and self._runs(kept) else kept for kept in self.model]
         expected = next((kept for kept in self.model if kept.id == turn.id), None)
@@ -147,6 +151,9 @@ class HistoryMachine(RuleBasedStateMachine):
             return await self.history.get(turn_id, None)
         except TurnNotFound:
             return None
+
+    def _saved(self, turn_id: TurnId) -> str:
+        return next((turn.reply for turn in self.model if turn.id == turn_id), "")
 
     def _of(self, user: UserId, conversation: ConversationId | None) -> list[Turn]:
         return [turn for turn in self.model if turn.user_id == user and conversation in (None, turn.conversation_id)]

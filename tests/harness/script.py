@@ -15,7 +15,7 @@ from adapters.memory_none import NoMemory
 from application.memory.forgetting import Forgetting
 from application.memory.outbox_worker import OutboxWorker
 from application.memory.recall import Recall
-from application.ports.history import TurnBegin, TurnEnd
+from application.ports.history import ReplyAddition, TurnBegin, TurnEnd
 from application.ports.live_turns import End, LiveTurns
 from application.ports.memory import LongTermMemory
 from application.ports.turn_observer import (
@@ -247,9 +247,9 @@ class FailingHistory(HistoryInMemory):
         await self._before("probe_write")
         await super().probe_write()
 
-    async def save_progress(self, replies: Mapping[TurnId, str], lease: timedelta) -> None:
+    async def save_progress(self, additions: Mapping[TurnId, ReplyAddition], lease: timedelta) -> None:
         await self._before("save_progress")
-        await super().save_progress(replies, lease)
+        await super().save_progress(additions, lease)
 
 
 class HangingHistory(HistoryInMemory):

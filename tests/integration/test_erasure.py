@@ -23,7 +23,7 @@ from adapters.sql.sqlite.engine import driver, make_engine
 from adapters.sql.sqlite.erasure import Erasure, Schedule
 from adapters.sql.sqlite.log import WriteAheadLog
 from adapters.sql.sqlite.remnants import Remnants, mark_rows_deleted
-from application.ports.history import TurnBegin, TurnEnd
+from application.ports.history import ReplyAddition, TurnBegin, TurnEnd
 from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, UserId
 from tests.harness.full_disk import files_limited_to
 from tests.harness.remnants import remnants, remnants_after_erasure
@@ -76,9 +76,12 @@ async def test_no_file_contains_deleted_text_or_ids(path: Path) -> None:
             name = "canary" if n % 3 == 0 else f"user{n % 20}"
             begin = new_turn(f"{'canary' if n % 3 == 0 else 'other'} " * (1, 5, 30, 100, 800)[n % 5], UserId(name))
             await history.begin(begin)
+            reply = ""
             for length in (3, 20, 90, 600)[: n % 4]:
-                await history.save_progress({begin.turn.id: f"{name} " * length}, LEASE)
-            await history.finish(TurnEnd(begin.turn.completed(f"{name} " * (1 + n % 700), "stop")))
+                await history.save_progress({begin.turn.id: ReplyAddition(len(reply), f"{name} " * length)}, LEASE)
+                reply += f"{name} " * length
+            if n % 9:
+                await history.finish(TurnEnd(begin.turn.completed(reply + f"{name} " * (n % 700), "stop")))
 
         for start in range(0, 600, 30):
             await asyncio.gather(*map(converse, range(start, start + 30)))

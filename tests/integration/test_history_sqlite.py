@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from queue import SimpleQueue
@@ -19,7 +20,9 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Select, TextClause, UpdateBase, create_engine, insert, make_url, select, text
@@ -27,7 +30,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from adapters.history_sql import HistorySQL
-from adapters.sql import database_thread, outbox_statements, turn_statements
+from adapters.sql import database_thread, outbox_statements, reply_parts, turn_statements
 from adapters.sql.compiled import PrecompiledStatement
 from adapters.sql.database import DatabaseClosed
 from adapters.sql.database_thread import Job
@@ -36,9 +39,10 @@ from adapters.sql.schema import HEAD, MIGRATIONS
 from adapters.sql.sqlite import full_text as full_text_sqlite
 from adapters.sql.sqlite.database import SQLiteDatabase
 from adapters.sql.tables import conversations, metadata, turns, users
-from application.ports.history import ConversationHistory, HistoryUnavailable, TurnBegin, TurnEnd
+from application.ports.history import ConversationHistory, HistoryUnavailable, ReplyAddition, TurnBegin, TurnEnd
 from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, TurnStatus, UserId
 from domain.errors import Unusable
+from tests.bench.writes import ratio
 from tests.harness.failing_database import FailingDatabase
 from tests.harness.full_disk import files_limited_to
 from tests.harness.postgres import Postgres
@@ -137,6 +141,16 @@ def schema(path: Path) -> list[str]:
     with another_program(path) as connection:
         found = connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")
         return sorted(" ".join(sql.split()) for (sql,) in found)
+
+
+def revise(path: Path, step: Callable[[Config, str], None], revision: str) -> None:
+    """Upgrade or downgrade the schema to a revision."""
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        config = Config(attributes={"connection": connection})
+        config.set_main_option("script_location", str(MIGRATIONS))
+        step(config, revision)
+    engine.dispose()
 
 
 def structure(path: Path) -> set[tuple[object, ...]]:
@@ -575,6 +589,42 @@ def test_opening_migrates_an_older_schema(path: Path) -> None:
     assert len(messages(path)) == 100
 
 
+def test_text_saved_by_an_earlier_version_is_kept_when_its_turn_is_ended(path: Path) -> None:
+    path.parent.mkdir()
+    revise(path, command.upgrade, "0005")
+    with another_program(path) as other:
+        other.execute("INSERT INTO users VALUES ('ada', 1, 0)")
+        other.execute("INSERT INTO conversations VALUES ('ada', 'default', 0, 0, 1, 1)")
+        other.execute(
+            "INSERT INTO turns (id, user_id, conversation_id, seq, started_at, user_message, reply, status)"
+            " VALUES ('t', 'ada', 'default', 1, 0, 'Hello', 'Hi, th', 'in_progress')"
+        )
+
+    async def end_abandoned() -> Turn:
+        async with opened(path) as database:
+            assert await HistorySQL(database).finish_abandoned() == 1
+            return await HistorySQL(database).get(TurnId("t"), ADA)
+
+    turn = asyncio.run(end_abandoned())
+    assert ("Hi, th", TurnStatus.INTERRUPTED) == (turn.reply, turn.status)
+
+
+def test_a_downgrade_keeps_replies_that_were_saved_in_parts(path: Path) -> None:
+    async def complete() -> None:
+        begin = new_turn()
+        async with opened(path) as database:
+            history = HistorySQL(database)
+            await history.begin(begin)
+            await history.save_progress({begin.turn.id: ReplyAddition(0, "Hi")}, LEASE)
+            await history.save_progress({begin.turn.id: ReplyAddition(2, ", th")}, LEASE)
+            await history.finish(TurnEnd(begin.turn.completed("Hi, there", "stop")))
+
+    asyncio.run(complete())
+    revise(path, command.downgrade, "0005")
+    with another_program(path) as other:
+        assert [("Hi, there",)] == other.execute("SELECT reply FROM turns").fetchall()
+
+
 def test_migrating_again_changes_nothing(file: Path) -> None:
     before = schema(file)
     SQLiteDatabase(f"sqlite:///{file}").migrate()
@@ -615,6 +665,10 @@ def test_a_path_with_special_characters_is_taken_literally(tmp_path: Path) -> No
     assert len(messages(path)) == 100
 
 
+async def test_at_most_three_bytes_are_written_per_byte_of_a_running_reply() -> None:
+    assert await ratio(4_000, replies=50, seconds=30) < 3
+
+
 # Query plans and size
 
 
@@ -633,7 +687,9 @@ async def test_contexts_and_pages_of_a_long_history_use_an_index(database: SQLit
     for query in (*queries, turn_statements._FINISH_ABANDONED):
         sql = str(query.compile(dialect=sqlite.dialect(), compile_kwargs={"render_postcompile": True}))
         plan = await database.read(lambda connection, sql=sql: steps(connection, sql))  # type: ignore[misc]
-        assert [step for step in plan if "USING INDEX" not in step] == []
+        searches = [step for step in plan if step.startswith(("SEARCH", "SCAN")) and step != "SCAN part"]
+        assert [step for step in searches if "USING INDEX" not in step] == []
+        assert [step for step in plan if "TEMP B-TREE" in step] == []
 
 
 async def test_a_hundred_thousand_turns_can_be_read_and_deleted(database: SQLiteDatabase, history: HistorySQL) -> None:
@@ -654,7 +710,7 @@ def all_subclasses(error: type[Exception]) -> set[type[Exception]]:
 
 CALLS: list[Callable[[HistorySQL], Awaitable[object]]] = [
     lambda history: history.begin(new_turn()),
-    lambda history: history.save_progress({TurnId("t"): "Hi"}, LEASE),
+    lambda history: history.save_progress({TurnId("t"): ReplyAddition(0, "Hi")}, LEASE),
     lambda history: history.finish(TurnEnd(new_turn().turn)),
     lambda history: history.finish_abandoned(),
     lambda history: history.get(TurnId("t"), ADA),
@@ -702,12 +758,23 @@ def test_the_statements_of_every_turn_run_on_postgresql(postgres: Postgres) -> N
         completed = begin.turn.completed("Hi", "stop")
         assert completed == turn_statements.finish(connection, TurnEnd(completed, remember=True), now)
         assert [("Hello", "Hi")] == list(turn_statements.LATEST.execute_raw(connection, wanted))
+        long = new_turn("Tell me")
+        turn_statements.begin(connection, long, now)
+        for addition in (ReplyAddition(0, "Once"), ReplyAddition(4, " up"), ReplyAddition(4, " upon")):
+            turn_statements.save_progress(connection, {long.turn.id: addition}, LEASE, now)
+        assert replace(long.turn, reply="Once upon") == turn_statements.get(connection, long.turn.id, None)
+        told = long.turn.completed("Once upon a time", "stop")
+        assert told == turn_statements.finish(connection, TurnEnd(told), now)
+        assert told == turn_statements.get(connection, long.turn.id, None)
+        assert 2 == turn_statements.clear(connection, ADA, None)
+        assert [] == connection.execute(text("SELECT text FROM reply_parts")).all()
     engine.dispose()
 
 
 def test_every_statement_compiles_for_postgresql() -> None:
     kinds = (Select, TextClause, UpdateBase, PrecompiledStatement)
-    values = [*vars(turn_statements).values(), *vars(outbox_statements).values()]
+    modules = (turn_statements, reply_parts, outbox_statements)
+    values = [value for module in modules for value in vars(module).values()]
     statements = [value for value in values if isinstance(value, kinds)]
     assert len(statements) > 10
     for statement in statements:

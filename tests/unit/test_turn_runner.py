@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from adapters.history_in_memory import HistoryInMemory
-from application.ports.history import HistoryUnavailable, TurnBegin, TurnEnd
+from application.ports.history import HistoryUnavailable, ReplyAddition, TurnBegin, TurnEnd
 from application.ports.live_turns import End
 from application.ports.llm import LLMContentRefused, LLMContextTooLong, LLMError, LLMUnreachable
 from application.ports.turn_observer import AbandonedTurnsEnded, Event, TurnEnded, Where
@@ -35,22 +35,29 @@ HANGS = ScriptedReply(deltas=("Hel", "lo"), hangs=True)
 
 
 class Recording(HistoryInMemory):
-    """Records the replies of every call of `save_progress`."""
+    """Records the additions of every call of `save_progress`, and, if told, fails after it has taken effect."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.saves: list[dict[TurnId, str]] = []
+        self.saves: list[dict[TurnId, ReplyAddition]] = []
+        self.fails_late = False
 
-    async def save_progress(self, replies: Mapping[TurnId, str], lease: timedelta) -> None:
-        self.saves.append(dict(replies))
-        await super().save_progress(replies, lease)
+    @property
+    def saved(self) -> list[ReplyAddition]:
+        return [addition for save in self.saves for addition in save.values()]
+
+    async def save_progress(self, additions: Mapping[TurnId, ReplyAddition], lease: timedelta) -> None:
+        self.saves.append(dict(additions))
+        await super().save_progress(additions, lease)
+        if self.fails_late:
+            raise HistoryUnavailable
 
 
 async def test_the_text_is_saved_while_the_turn_runs() -> None:
     history = Recording()
     async with application(HANGS, history=history, **SAVES_OFTEN) as app:
         handle = await app.send(message())
-        await until(lambda: {handle.turn.id: "Hello"} in history.saves)
+        await until(lambda: "Hello" == "".join(addition.text for addition in history.saved))
 
         stored = await history.get(handle.turn.id, None)
         assert (stored.reply, stored.status) == ("Hello", TurnStatus.IN_PROGRESS)
@@ -67,11 +74,41 @@ async def test_all_running_turns_are_saved_in_one_call() -> None:
         assert len(history.saves) < 6
 
 
+async def test_only_new_text_is_saved() -> None:
+    history = Recording()
+    reply = ScriptedReply(deltas=("Grüße", ", ") * 5, pause=0.02)
+    async with application(reply, history=history, **SAVES_OFTEN) as app:
+        await app.complete(message())
+
+    text, places = "", []
+    for addition in history.saved:
+        places.append(len(text))
+        text += addition.text
+    assert places == [addition.start for addition in history.saved]
+    assert len(places) > 2
+    assert ("Grüße, " * 5).startswith(text)
+
+
+async def test_text_whose_saving_failed_late_is_saved_again_with_the_text_since() -> None:
+    history = Recording()
+    history.fails_late = True
+    reply = ScriptedReply(deltas=("a", "b", "c", "d"), pause=0.02, hangs=True)
+    async with application(reply, history=history, **SAVES_OFTEN) as app:
+        handle = await app.send(message())
+        await app.until_replied(handle, 2)
+        await until(lambda: any(addition.text for addition in history.saved))
+        history.fails_late = False
+        await app.until_replied(handle, 4)
+        await until(lambda: history.saved[-1].text.endswith("d"))
+
+        assert (await history.get(handle.turn.id, None)).reply == "abcd"
+
+
 async def test_unchanged_text_is_not_saved_again() -> None:
     history = Recording()
     async with application(HANGS, history=history, **SAVES_OFTEN) as app:
-        handle = await app.send(message())
-        await until(lambda: {handle.turn.id: "Hello"} in history.saves)
+        await app.send(message())
+        await until(lambda: "Hello" == "".join(addition.text for addition in history.saved))
         saved = len(history.saves)
         await anyio.sleep(0.05)
 
@@ -348,7 +385,7 @@ async def test_a_silent_turn_keeps_its_lease() -> None:
         await anyio.sleep(0.2)
 
         assert TurnStatus.IN_PROGRESS == (await app.stored(handle.turn.id)).status
-        assert {handle.turn.id: ""} == history.saves[-1]
+        assert {handle.turn.id: ReplyAddition(0, "")} == history.saves[-1]
 
 
 async def test_a_clock_that_jumps_forward_does_not_end_the_turns_of_this_worker() -> None:

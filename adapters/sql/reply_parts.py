@@ -1,0 +1,67 @@
+"""Replies that are saved while they are generated: statements that store their parts and put them together."""
+
+from typing import Final
+
+from sqlalchemy import Connection, Select, bindparam, case, column, delete, func, literal_column, select, text
+
+from adapters.sql.compiled import PrecompiledStatement
+from adapters.sql.tables import reply_parts, turns
+from application.ports.history import ReplyAddition
+from domain.conversation import ConversationId, TurnId, UserId
+
+_OF_TURN: Final = reply_parts.c.reply_number == turns.c.reply_number
+
+_SAVED: Final = (
+    # A literal, because a precompiled statement can have no other constant there.
+    select(func.aggregate_strings(column("text"), literal_column("''")))  # type: ignore[arg-type]
+    .select_from(
+        select(reply_parts.c.text).where(_OF_TURN).order_by(reply_parts.c.start).correlate(turns).subquery("part")
+    )
+    .scalar_subquery()
+)
+REPLY: Final = case((turns.c.reply_number.is_(None), turns.c.reply), else_=_SAVED.concat(turns.c.reply)).label("reply")
+"""A turn's reply: its parts, then `turns.reply`. One expression, because a turn may end between two statements."""
+
+TURN: Final = [REPLY if one is turns.c.reply else one for one in turns.c]
+"""The columns of a turn, for `turn_rows.turn_of`."""
+
+
+REST_OF_REPLY: Final = text(
+    "substr(:new_reply, CAST(1 + coalesce((SELECT start + length(text) FROM reply_parts"
+    " WHERE reply_parts.reply_number = turns.reply_number ORDER BY start DESC LIMIT 1), 0) AS INTEGER))"
+)
+"""The part of `new_reply` that is not saved yet, in an update of `turns`."""
+
+_ASSIGN_NUMBER: Final = PrecompiledStatement(
+    text(
+        "UPDATE turns SET reply_number = (SELECT coalesce(max(reply_number), 0) + 1 FROM reply_parts)"
+        " WHERE id = :turn_id AND status = 'in_progress' AND reply_number IS NULL"
+    )
+)
+"""The next number. Two writers that choose the same one conflict when they insert the first part."""
+
+_INSERT: Final = PrecompiledStatement(
+    text(
+        "INSERT INTO reply_parts (reply_number, start, text) SELECT reply_number, :start, :text FROM turns"
+        " WHERE id = :turn_id AND status = 'in_progress'"
+        " ON CONFLICT (reply_number, start) DO UPDATE SET text = excluded.text"
+    )
+)
+
+
+def save(connection: Connection, turn_id: TurnId, addition: ReplyAddition) -> None:
+    """Store an addition to the reply of a turn, if that is running."""
+    values = {"turn_id": turn_id, "start": addition.start, "text": addition.text}
+    if addition.start == 0:
+        _ASSIGN_NUMBER.execute_raw(connection, values).close()
+    _INSERT.execute_raw(connection, values).close()
+
+
+def delete_of(connection: Connection, user_id: UserId, conversation_id: ConversationId | None) -> None:
+    """Delete the parts of a user's replies. Precedes the deletion of the turns."""
+    replies: Select[tuple[int]] = select(turns.c.reply_number).where(
+        turns.c.user_id == bindparam("user"), turns.c.reply_number.is_not(None)
+    )
+    if conversation_id is not None:
+        replies = replies.where(turns.c.conversation_id == conversation_id)
+    connection.execute(delete(reply_parts).where(reply_parts.c.reply_number.in_(replies)), {"user": user_id})
