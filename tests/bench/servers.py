@@ -48,11 +48,16 @@ def upstream(tokens: int, pause_ms: float) -> Iterator[str]:
 
 
 @contextmanager
-def service(base_url: str, data_dir: Path | None = None) -> Iterator[Server]:
-    """Start the service in its default configuration, with logs and history, in a temporary directory by default."""
+def service(
+    base_url: str,
+    data_dir: Path | None = None,
+    module: Sequence[str] = ("entrypoints.cli", "serve"),
+    **settings: str,
+) -> Iterator[Server]:
+    """Start the service with logs and history. By default it has no other settings and a temporary data_dir."""
     with tempfile.TemporaryDirectory() as folder:
-        environment = {"OPENAI_BASE_URL": base_url, "DATA_DIR": str(data_dir or folder), "PORT": "0"}
-        with _started(("-m", "entrypoints.cli", "serve"), r"listens on http://\S+:(\d+)", environment) as server:
+        environment = {"OPENAI_BASE_URL": base_url, "DATA_DIR": str(data_dir or folder), "PORT": "0", **settings}
+        with _started(("-m", *module), r"listens on http://\S+:(\d+)", environment) as server:
             yield server
 
 
