@@ -81,6 +81,8 @@ class MemoryInMemory(LongTermMemory):
         await asyncio.sleep(0)
         self._entry(user_id, memory_id)
         del self._memories[user_id][memory_id]
+        if not self._memories[user_id]:
+            del self._memories[user_id]  # users without memories take no space
 
     async def forget_all(self, user_id: UserId) -> bool:
         await asyncio.sleep(0)
