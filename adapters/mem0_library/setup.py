@@ -19,6 +19,7 @@ from adapters.mem0_library.configuration import (
 )
 from adapters.mem0_library.embedders import CheckedEmbedder, E5Embedder
 from adapters.mem0_library.extraction import CheckedExtraction
+from adapters.mem0_library.malloc import configure_malloc
 from adapters.mem0_library.parameter_fallback import ParameterFallback
 from adapters.mem0_library.recent_messages import RecentMessages
 from adapters.mem0_library.swallowed_errors import GuardedStore
@@ -138,6 +139,7 @@ def _explain(error: Exception, options: Options) -> str:
 
 
 def _prepare(options: Options) -> PreparedMem0:
+    configure_malloc()
     import_mem0(options.directory.parent)
     from mem0.memory.telemetry import MEM0_TELEMETRY
     from mem0.utils.factory import EmbedderFactory

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final
 
+from adapters.mem0_library.malloc import release_free_memory
 from adapters.mem0_library.store_url import CONNECT_TIMEOUT
 from domain.errors import Unusable
 
@@ -15,6 +16,9 @@ MAX_VACUUM_BYTES: Final = 16 * 2**20
 SQLite overwrites deleted rows, but not the copies left in the unused part of a page when it moved a row to another
 page. In larger files they stay until SQLite reuses the space or the operator runs VACUUM.
 """
+
+MIN_COMPACTED_POINTS: Final = 64
+"""So many deleted points of embedded Qdrant stay in memory, at about 5 kB each, before it reads its file again."""
 
 
 class Store:
@@ -65,7 +69,11 @@ class QdrantServer(Store):
 
 
 class EmbeddedQdrant(QdrantServer):
-    """Qdrant's client on local files: for one process, and one thread at a time."""
+    """Qdrant's client on local files: for one process, and one thread at a time.
+
+    A collection is in memory completely, read from its file at the start, and each write changes both. Deleted points
+    leave the file but not the memory, so a collection in which they are the majority is read again.
+    """
 
     def __init__(self, memory: Any) -> None:
         super().__init__(memory)
@@ -73,25 +81,45 @@ class EmbeddedQdrant(QdrantServer):
 
     def prepare(self) -> None:
         super().prepare()
-        for sqlite in self._files():
-            sqlite.execute("PRAGMA secure_delete = ON")
-            sqlite.execute("PRAGMA temp_store = MEMORY")
+        for collection in self._collections.values():
+            _erase_deleted_rows(collection)
         self.erase()  # deleted by a process that died before it erased them
 
     def erase(self) -> None:
         with self.lock:
-            for sqlite in self._files():
+            for name, collection in self._collections.items():
+                sqlite = collection.storage.storage
                 ((pages, size),) = sqlite.execute("SELECT * FROM pragma_page_count, pragma_page_size")
                 if pages * size <= MAX_VACUUM_BYTES:
                     sqlite.execute("VACUUM")
+                deleted = int(collection.deleted.sum())
+                if deleted >= max(MIN_COMPACTED_POINTS, len(collection.ids) / 2):
+                    self._read_again(name, collection)
+        release_free_memory()
+
+    def _read_again(self, name: str, collection: Any) -> None:
+        """Replace a collection by one that is read from the same file, which is not changed."""
+        fresh = type(collection)(collection.config, str(collection.storage.location.parent))
+        fresh.text_indexes = collection.text_indexes
+        _erase_deleted_rows(fresh)
+        self._collections[name] = fresh
+        collection.close()
 
     def close(self) -> None:
         with self.lock:
             super().close()
 
-    def _files(self) -> Iterator[Any]:
-        for collection in self.memory.vector_store.client._client.collections.values():
-            yield collection.storage.storage
+    @property
+    def _collections(self) -> dict[str, Any]:
+        collections: dict[str, Any] = self.memory.vector_store.client._client.collections
+        return collections
+
+
+def _erase_deleted_rows(collection: Any) -> None:
+    """Have SQLite overwrite what is deleted from a collection's file, and write no temporary files."""
+    sqlite = collection.storage.storage
+    sqlite.execute("PRAGMA secure_delete = ON")
+    sqlite.execute("PRAGMA temp_store = MEMORY")
 
 
 class Postgres(Store):

@@ -8,9 +8,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from adapters.mem0_library.vector_stores import MIN_COMPACTED_POINTS
 from adapters.memory_mem0 import MemoryMem0
 from application.ports.memory import MemoryRefused, MemoryUnavailable
-from domain.conversation import Turn
+from domain.conversation import Turn, UserId
 from domain.errors import MemoryNotFound, Unusable
 from tests.harness.mem0_memory import ADA, BOB, SECRET, completed, facts
 from tests.harness.memory_upstream import API_KEY, MemoryUpstream, memory_upstream_in_thread, open_mem0
@@ -67,6 +68,54 @@ async def test_forgotten_text_is_erased_from_all_files(
         await forgetting(memory, turn)
         assert [] == files_with(tmp_path, SECRET)
     assert [] == files_with(tmp_path, SECRET)
+
+
+# Embedded Qdrant's memory
+
+
+def points_in_memory(memory: MemoryMem0) -> int:
+    """Return the number of points that embedded Qdrant holds in memory, including deleted ones."""
+    assert memory._runtime is not None
+    client = memory._runtime.store.memory.vector_store.client._client
+    return sum(len(collection.ids) for collection in client.collections.values())
+
+
+async def test_deleted_memories_leave_the_process(upstream: MemoryUpstream, tmp_path: Path) -> None:
+    async with open_mem0(tmp_path, upstream) as memory:
+        await memory.store(ADA, f"likes {SECRET}", 0.5)
+        for _ in range(3):
+            for n in range(MIN_COMPACTED_POINTS // 2):
+                await memory.store(BOB, f"likes tea number{n}", 0.5)
+            assert await memory.forget_all(BOB)
+
+        assert points_in_memory(memory) <= MIN_COMPACTED_POINTS
+        assert [f"likes {SECRET}"] == await facts(memory)
+        assert [f"likes {SECRET}"] == [found.memory.fact for found in await memory.recall(ADA, SECRET, 5)]
+        assert [] == await facts(memory, BOB)
+        await memory.store(BOB, "likes coffee", 0.5)
+        await memory.forget_all(ADA)
+        assert [] == files_with(tmp_path, SECRET)
+    async with open_mem0(tmp_path, upstream) as memory:
+        assert [[], ["likes coffee"]] == [await facts(memory), await facts(memory, BOB)]
+
+
+async def test_no_memory_is_lost_while_deleted_ones_leave_the_process(upstream: MemoryUpstream, tmp_path: Path) -> None:
+    async def store(user: UserId) -> None:
+        for n in range(MIN_COMPACTED_POINTS // 2):
+            await memory.store(user, f"likes tea number{n}", 0.5)
+
+    async def store_and_forget(user: UserId) -> None:
+        for _ in range(3):
+            await store(user)
+            assert await memory.forget_all(user)
+
+    async with open_mem0(tmp_path, upstream) as memory:
+        await asyncio.gather(store(ADA), store_and_forget(BOB))
+        kept = await facts(memory)
+        assert points_in_memory(memory) < 2 * MIN_COMPACTED_POINTS  # as many were stored
+    async with open_mem0(tmp_path, upstream) as memory:
+        expected = sorted(f"likes tea number{n}" for n in range(MIN_COMPACTED_POINTS // 2))
+        assert [expected, expected, []] == [sorted(kept), sorted(await facts(memory)), await facts(memory, BOB)]
 
 
 # Configuration
