@@ -68,17 +68,16 @@ class TurnObserverStructlog(TurnObserver):
                 self._log.log(level, "turn rejected", **fields)
             case BackgroundFailure(where, MemoryLeaked() as error):
                 self._log.error("failed", **self._explained(error), where=where, security=True)
-            case BackgroundFailure(where, HistoryUnavailable() as error) if error.explanation:
-                level, detail = self._level_of_history_failure(where), error.explanation
-                self._log.log(level, "failed", where=where, reason=error.code, detail=detail)
+            case BackgroundFailure(where, HistoryUnavailable() as error):
+                level = self._level_of_history_failure(where)
+                self._log.log(level, "failed", **self._explained(error), where=where, reason=error.code)
             case BackgroundFailure(where, ChatError() as error) if not isinstance(error, InternalError):
                 self._log.warning("failed", **self._explained(error), where=where, reason=error.code)
             case BackgroundFailure(where, bug):
                 self._log.warning("failed", where=where, exc_info=bug)
             case StoreFailing(error, seconds):
                 level = logging.ERROR if isinstance(error, HistoryLost) else logging.WARNING
-                detail = error.explanation or error.detail
-                self._log.log(level, "history unavailable", detail=detail, seconds=round(seconds, 1))
+                self._log.log(level, "history unavailable", detail=_detail(error), seconds=round(seconds, 1))
             case StoreRecovered(seconds):
                 self._log.info("history available again", seconds=round(seconds, 1))
             case AbandonedTurnsEnded(count):
@@ -136,7 +135,7 @@ class TurnObserverStructlog(TurnObserver):
     def _explained(self, error: ChatError) -> Mapping[str, Any]:
         """Return what is known about the reason of a failure."""
         llm_error = error.__cause__ if isinstance(error.__cause__, LLMError) else error
-        fields: dict[str, Any] = {"detail": error.detail}
+        fields: dict[str, Any] = {"detail": _detail(error)}
         if isinstance(llm_error, LLMError):
             fields |= {"attempts": llm_error.attempts, **llm_error.diagnosis}
             if self._debug and llm_error.request:
@@ -144,8 +143,6 @@ class TurnObserverStructlog(TurnObserver):
         elif error.__cause__ and not isinstance(error, InternalError):  # whose exception is logged
             cause = error.__cause__
             fields["cause"] = str(cause if isinstance(cause, ForeignError) else foreign_error(cause))
-        elif isinstance(error, HistoryUnavailable) and error.explanation:
-            fields["cause"] = error.explanation
         return fields
 
     def _level(self, turn: Turn, error: ChatError | None) -> int:
@@ -160,3 +157,10 @@ class TurnObserverStructlog(TurnObserver):
         if isinstance(error, (HistoryError, InternalError, LLMRedirected)):
             return logging.ERROR
         return logging.WARNING if isinstance(error, (LLMError, ContextTooLong)) else logging.INFO
+
+
+def _detail(error: ChatError) -> str:
+    """Return the sentence for the operator, which may say more than that for the client."""
+    if isinstance(error, HistoryUnavailable) and error.explanation:
+        return error.explanation
+    return error.detail

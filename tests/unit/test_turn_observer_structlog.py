@@ -254,9 +254,10 @@ def test_a_rejection_explains_why_the_history_is_unavailable(
     observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]
 ) -> None:
     error = HistoryUnavailable(explanation="The disk is full.")
+    error.__cause__ = sqlite3.OperationalError("canary")
     observer.observe(TurnRejected(UserId("11"), DEFAULT_CONVERSATION, error))
 
-    assert lines[0]["cause"] == "The disk is full."
+    assert (lines[0]["detail"], lines[0]["cause"]) == ("The disk is full.", "sqlite3.OperationalError")
 
 
 def test_an_empty_reply_is_a_warning(observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]) -> None:
