@@ -9,6 +9,7 @@ from pathlib import Path
 
 from domain.errors import Unusable
 from entrypoints.settings import Settings, load_settings
+from entrypoints.signals import signals_handled
 from entrypoints.startup_warnings import startup_warnings
 
 UNUSABLE_STATUS = 3
@@ -90,10 +91,9 @@ def _backup(parsed: argparse.Namespace) -> int:
     from entrypoints.cli.backup import backup
 
     os.nice(10)  # a service on the same machine comes first
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
     try:
-        print(backup(_settings(), parsed.file))
+        with signals_handled(signal.default_int_handler):
+            print(backup(_settings(), parsed.file))
     except KeyboardInterrupt:
         raise Unusable("The backup was interrupted; there is no new file.") from None
     return 0

@@ -88,7 +88,7 @@ def _integrity(database: Path) -> str:
         return str(connection.execute("PRAGMA integrity_check").fetchone()[0])
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_an_interrupted_backup_leaves_no_file(number: signal.Signals, tmp_path: Path) -> None:
     command, directory = (sys.executable, "-m", "entrypoints.cli"), tmp_path / "backups"
     assert (await run(*command, "migrate", directory=tmp_path))[0] == 0
