@@ -1,16 +1,18 @@
 """Pseudonyms of users in the log: keyed hashes, so that a guessed user id cannot be confirmed."""
 
-import asyncio
 import hmac
 import os
 import secrets
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 import structlog
 from pydantic import SecretStr
+
+from adapters.daemon_threads import run_in_daemon_thread
 
 FILE: Final = "log_pseudonym.key"
 _KEY_CHARS: Final = 64
@@ -34,7 +36,7 @@ class Pseudonyms:
     async def __aenter__(self) -> Self:
         if not self._given:
             try:
-                self._key = await asyncio.to_thread(_kept, self._key, self._file)
+                self._key = await run_in_daemon_thread(partial(_kept, self._key, self._file), name="pseudonyms")
             except OSError as error:
                 structlog.get_logger().warning(
                     f"cannot use {FILE} in DATA_DIR; pseudonyms of users change at the next start", cause=error.strerror
