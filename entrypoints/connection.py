@@ -13,7 +13,8 @@ class Connection(HttpToolsProtocol):
     """
 
     max_queued_bytes = 2**20
-    """Bytes received behind a response in progress. Beyond it a disconnect is noticed only when something is sent."""
+    """Bytes received behind a response in progress. Beyond it nothing is read until the response ends, so that a
+    disconnect is noticed only when something is sent."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -26,6 +27,8 @@ class Connection(HttpToolsProtocol):
             self._queued_bytes += len(data)
             if self._queued_bytes <= self.max_queued_bytes:
                 self.flow.resume_reading()
+            else:  # uvicorn itself pauses only at the end of a request's headers, and if its body is large
+                self.flow.pause_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)

@@ -239,6 +239,29 @@ async def test_more_than_the_queue_may_hold_is_read_when_the_response_ends(
     assert replies == ["first", "second", "third"]
 
 
+async def test_headers_without_end_are_not_read_while_a_response_runs(
+    upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    receive = Connection.data_received
+
+    def recorded(connection: Connection, data: bytes) -> None:
+        sizes.append(len(data))
+        receive(connection, data)
+
+    monkeypatch.setattr(Connection, "data_received", recorded)
+    async with serving(upstream, "tokens-200-10") as service, RawClient(service.url) as client:
+        client.send(pipelined(STREAM, body()))
+        await wait_for_requests(upstream)
+        client.send(pipelined(SIMPLE, body("second")))
+        client.send(b"GET / HTTP/1.1\r\n" + (b"X: " + b"x" * 1_000 + b"\r\n") * 20_000)
+        await asyncio.sleep(1)
+        read = sum(sizes)
+        client.leave("rst")
+        assert (await outcome(service))[:2] == ("interrupted", "client_disconnected")
+    assert read < 2 * Connection.max_queued_bytes
+
+
 @pytest.mark.parametrize(("path", "events"), [(STREAM, 0), (STREAM, 5), (SIMPLE, 0)])
 @pytest.mark.row("C1", "C2", "C3", "C6")
 async def test_a_reply_is_completed_without_its_client_if_requested(
