@@ -68,6 +68,8 @@ class _LossyWriter:
     def __init__(self, file: TextIO) -> None:
         self._file = file
         self._dropped = 0
+        self._cut = False
+        """The last line was written in part."""
         self._poll: select.poll | None = None
         with suppress(OSError, ValueError):  # e.g. a file in memory, which never blocks
             descriptor = file.fileno()
@@ -78,7 +80,7 @@ class _LossyWriter:
         with suppress(OSError, ValueError):
             if self._dropped:
                 notice = {"event": "log lines dropped", "count": self._dropped, "level": "warning"}
-                if self._wrote(json.dumps(notice) + "\n"):
+                if self._wrote(("\n" if self._cut else "") + json.dumps(notice) + "\n"):
                     self._dropped = 0
             if self._dropped or not self._wrote(text):
                 self._dropped += 1
@@ -90,9 +92,11 @@ class _LossyWriter:
         """Write the text in pieces, unless the reader is too slow for one of them."""
         for start in range(0, len(text), PIECE):
             if self._poll is not None and not self._poll.poll(0):
+                self._cut = self._cut or start > 0
                 return False
             self._file.write(text[start : start + PIECE])
             self._file.flush()
+        self._cut = False
         return True
 
 

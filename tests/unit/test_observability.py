@@ -1,5 +1,6 @@
-"""Logging to a closed pipe."""
+"""Logging to a pipe that is closed or full."""
 
+import fcntl
 import io
 import json
 import logging
@@ -61,3 +62,20 @@ def test_a_foreign_error_is_logged_with_what_it_stands_for_and_no_other_message(
     links = [(link["type"], link.get("of")) for link in json.loads(log.getvalue())["exception"]]
     assert links == [("ValueError", None), ("ForeignError", "builtins.ConnectionRefusedError [Errno 111]")]
     assert "canary" not in log.getvalue()
+
+
+@pytest.mark.usefixtures("restored_logging")
+def test_a_line_after_one_that_the_pipe_took_in_part_is_intact() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 8192)
+    with open(reading, "rb", buffering=0) as reader, open(writing, "w") as file, redirect_stderr(file):
+        configure_logging(debug=False)
+        structlog.get_logger().info("long", field="x" * 10_000)
+        cut = reader.read(65536)
+        structlog.get_logger().info("short")
+        rest = reader.read(65536)
+
+    beginning, *lines = (cut + rest).splitlines()
+    assert beginning.endswith(b"xxx")
+    assert [json.loads(line)["event"] for line in lines] == ["log lines dropped", "short"]
