@@ -8,7 +8,8 @@ from typing import Final
 
 from adapters.error_translation import exception_chain
 
-_NO_ROUTE: Final = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTDOWN})
+NO_ROUTE: Final = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTDOWN})
+"""Numbers of system errors about a host that cannot be reached."""
 
 _BY_CLASS: Final = {
     "ProxyError": "proxy",
@@ -50,6 +51,6 @@ def _cause_of_system_error(error: BaseException) -> str | None:
             return "dns"
         case ConnectionRefusedError():
             return "refused"
-        case OSError(errno=number) if number in _NO_ROUTE:
+        case OSError(errno=number) if number in NO_ROUTE:
             return "no route"
     return None

@@ -1,6 +1,5 @@
 """Tell why a service cannot be reached, from the exceptions of the HTTP library."""
 
-import errno
 import socket
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,6 +8,7 @@ from typing import Final
 import aiohttp
 import aiohttp.http_exceptions
 
+from adapters.connection_causes import NO_ROUTE
 from adapters.error_translation import exception_chain
 from adapters.openai_api.classification import CHECK_PROXY, CHECK_SCHEME, PROXY_AUTH_REQUIRED, PROXY_REFUSED
 from adapters.openai_api.http_client import ConnectError
@@ -17,8 +17,6 @@ from adapters.proxies import BadProxyURL
 
 _TLS_ALERT: Final = "b'\\x15"
 """The beginning of a TLS alert, as aiohttp quotes what it received instead of a status line."""
-
-_UNREACHABLE: Final = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTDOWN})
 
 _TLS_REQUIRED: Final = "required"
 """Detail of the failure of a request without TLS to a service that requires it."""
@@ -128,7 +126,7 @@ def _cause(links: Sequence[BaseException]) -> Mapping[str, str | int]:
                 return {"cause": "connect timeout"}
             case aiohttp.ServerDisconnectedError():
                 return {"cause": "closed"}
-            case OSError(errno=number) if number in _UNREACHABLE:
+            case OSError(errno=number) if number in NO_ROUTE:
                 return {"cause": "no route"}
     if any(isinstance(link, TimeoutError) for link in links):
         connecting = any(isinstance(link, ConnectError) for link in links)

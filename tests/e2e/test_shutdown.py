@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness.exchange import TIMEOUT, Exchange, client_of, follow
-from tests.harness.lock_holder import locked
+from tests.harness.locked_database import locked_by_another_process
 from tests.harness.memory_upstream import MemoryUpstream
 from tests.harness.scripted_upstream import ScriptedUpstream
 from tests.harness.servers import ServiceProcess, clean_environment, service_process
@@ -37,9 +37,9 @@ async def test_a_locked_database_does_not_delay_the_exit(tmp_path: Path) -> None
         _upstream("slow") as model,
         _service(tmp_path, SERVE, **model) as service,
         _streaming(service.url) as exchange,
+        locked_by_another_process(tmp_path / "data" / "chat.db"),
     ):
-        with locked(tmp_path / "data" / "chat.db"):
-            seconds = await _stop(service, signal.SIGTERM)
+        seconds = await _stop(service, signal.SIGTERM)
     assert seconds < PROMISED + SLACK
     assert service.process.returncode == HUNG
     assert (exchange.last or {})["error"]["code"] == "history_write_failed"
@@ -49,9 +49,12 @@ async def test_a_locked_database_does_not_delay_the_exit(tmp_path: Path) -> None
 @pytest.mark.row("S27")
 async def test_turns_whose_end_was_not_stored_are_recovered_at_the_next_start(tmp_path: Path) -> None:
     async with _upstream("slow") as model:
-        async with _service(tmp_path, SERVE, **model) as service, _streaming(service.url):
-            with locked(tmp_path / "data" / "chat.db"):
-                await _stop(service, signal.SIGTERM)
+        async with (
+            _service(tmp_path, SERVE, **model) as service,
+            _streaming(service.url),
+            locked_by_another_process(tmp_path / "data" / "chat.db"),
+        ):
+            await _stop(service, signal.SIGTERM)
         async with _service(tmp_path, SERVE, **model) as service:
             await _stop(service, signal.SIGTERM)
     with closing(sqlite3.connect(tmp_path / "data" / "chat.db")) as connection:
@@ -64,11 +67,11 @@ async def test_a_second_signal_ends_a_process_whose_database_is_locked(tmp_path:
         _upstream("slow", SHUTDOWN_GRACE="600") as model,
         _service(tmp_path, SERVE, **model) as service,
         _streaming(service.url),
+        locked_by_another_process(tmp_path / "data" / "chat.db"),
     ):
-        with locked(tmp_path / "data" / "chat.db"):
-            service.signal(signal.SIGTERM)
-            await asyncio.sleep(0.5)
-            assert await _stop(service, signal.SIGINT) < 1 + SLACK
+        service.signal(signal.SIGTERM)
+        await asyncio.sleep(0.5)
+        assert await _stop(service, signal.SIGINT) < 1 + SLACK
 
 
 async def test_a_request_that_waits_for_the_database_is_told_of_the_shutdown(tmp_path: Path) -> None:
@@ -76,13 +79,13 @@ async def test_a_request_that_waits_for_the_database_is_told_of_the_shutdown(tmp
         _upstream("ok") as model,
         _service(tmp_path, SERVE, **model) as service,
         client_of(service.url) as client,
+        locked_by_another_process(tmp_path / "data" / "chat.db"),
     ):
-        with locked(tmp_path / "data" / "chat.db"):
-            body = {"user_id": "user123", "message": "Hello?"}
-            waiting = asyncio.create_task(client.post("/api/chat/simple", json=body))
-            await asyncio.sleep(0.5)
-            await _stop(service, signal.SIGTERM)
-            assert (await waiting).json()["code"] in {"server_shutting_down", "history_unavailable"}
+        body = {"user_id": "user123", "message": "Hello?"}
+        waiting = asyncio.create_task(client.post("/api/chat/simple", json=body))
+        await asyncio.sleep(0.5)
+        await _stop(service, signal.SIGTERM)
+        assert (await waiting).json()["code"] in {"server_shutting_down", "history_unavailable"}
     assert '"exception"' not in "".join(service.output)
 
 
@@ -98,9 +101,13 @@ async def test_a_memory_that_hangs_does_not_delay_the_exit(tmp_path: Path) -> No
 
 
 async def test_plain_uvicorn_ends_in_time_although_the_database_is_locked(tmp_path: Path) -> None:
-    async with _upstream("slow") as model, _service(tmp_path, UVICORN, **model) as service, _streaming(service.url):
-        with locked(tmp_path / "data" / "chat.db"):
-            assert await _stop(service, signal.SIGHUP) < PROMISED + SLACK
+    async with (
+        _upstream("slow") as model,
+        _service(tmp_path, UVICORN, **model) as service,
+        _streaming(service.url),
+        locked_by_another_process(tmp_path / "data" / "chat.db"),
+    ):
+        assert await _stop(service, signal.SIGHUP) < PROMISED + SLACK
     assert "Traceback" not in "".join(service.output)
 
 
@@ -134,7 +141,7 @@ async def test_a_signal_at_any_moment_of_the_start_ends_the_process_silently(
 
 @pytest.mark.parametrize("command", ["serve", "migrate"])
 async def test_a_signal_while_a_migration_waits_for_a_lock_ends_the_process(tmp_path: Path, command: str) -> None:
-    with locked(tmp_path / "chat.db"):
+    async with locked_by_another_process(tmp_path / "chat.db"):
         url = f"sqlite:///{tmp_path}/chat.db"
         began = time.monotonic()
         status, output = await _signalled(

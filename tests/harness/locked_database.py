@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-LOCKING_PROGRAM = """
+_LOCKING_PROGRAM = """
 import sqlite3, sys
 connection = sqlite3.connect(sys.argv[1], isolation_level=None)
 connection.execute("BEGIN EXCLUSIVE")
@@ -17,10 +17,10 @@ sys.stdin.read()
 
 @asynccontextmanager
 async def locked_by_another_process(path: Path) -> AsyncIterator[None]:
-    """Lock the database from another process."""
+    """Keep the write lock of the file in another process. Creates the file if necessary."""
     pipe = asyncio.subprocess.PIPE
     locker = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", LOCKING_PROGRAM, str(path), stdin=pipe, stdout=pipe
+        sys.executable, "-c", _LOCKING_PROGRAM, str(path), stdin=pipe, stdout=pipe
     )
     assert locker.stdin is not None
     assert locker.stdout is not None

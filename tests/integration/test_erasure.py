@@ -6,14 +6,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine
 from structlog.testing import capture_logs
 
 from adapters.history_sql import HistorySQL
@@ -27,6 +27,7 @@ from application.ports.history import ReplyAddition, TurnBegin, TurnEnd
 from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, UserId
 from tests.harness.full_disk import files_limited_to
 from tests.harness.remnants import remnants, remnants_after_erasure
+from tests.harness.sqlite_trace import traced_statements
 
 ADA, CANARY = UserId("ada"), UserId("canary")
 LEASE = timedelta(seconds=15)
@@ -47,21 +48,6 @@ async def opened(path: Path, schedule: Schedule = SOON, **options: Any) -> Async
 
 def new_turn(message: str = "Hello", user_id: UserId = ADA) -> TurnBegin:
     return TurnBegin(Turn(TurnId(str(uuid4())), user_id, DEFAULT_CONVERSATION, datetime.now(UTC), message), LEASE)
-
-
-@contextmanager
-def traced_statements() -> Iterator[list[str]]:
-    """Collect the statements that SQLite runs on connections opened inside the block."""
-    statements: list[str] = []
-
-    def trace(connection: sqlite3.Connection, _: object) -> None:
-        connection.set_trace_callback(statements.append)
-
-    event.listen(Engine, "connect", trace)
-    try:
-        yield statements
-    finally:
-        event.remove(Engine, "connect", trace)
 
 
 # What is left

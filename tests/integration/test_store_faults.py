@@ -5,8 +5,8 @@ import json
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, closing, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,7 +14,6 @@ from urllib.parse import quote
 import anyio
 import httpx2
 import pytest
-from sqlalchemy import Engine, event
 
 from adapters.history_in_memory import HistoryInMemory
 from adapters.history_sql import HistorySQL
@@ -27,6 +26,7 @@ from tests.harness.fakes import ScriptedLLM, ScriptedReply
 from tests.harness.leaks import PeakMemory, assert_no_turn_left
 from tests.harness.locked_database import locked_by_another_process
 from tests.harness.servers import Service, clean_environment, running_service, service_process
+from tests.harness.sqlite_trace import traced_statements
 
 pytestmark = pytest.mark.server
 
@@ -217,21 +217,6 @@ async def test_a_message_waits_while_the_database_is_locked_for_a_moment(tmp_pat
             done, _ = await asyncio.wait([waiting], timeout=0.5)
             assert not done
         assert (await waiting).status_code == 200
-
-
-@contextmanager
-def traced_statements() -> Iterator[list[str]]:
-    """Collect the statements that SQLite runs on connections opened inside the block."""
-    statements: list[str] = []
-
-    def trace(connection: sqlite3.Connection, _: object) -> None:
-        connection.set_trace_callback(statements.append)
-
-    event.listen(Engine, "connect", trace)
-    try:
-        yield statements
-    finally:
-        event.remove(Engine, "connect", trace)
 
 
 def _verb(statement: str) -> str:
