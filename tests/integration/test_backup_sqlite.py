@@ -24,6 +24,7 @@ from adapters.sql.databases import database_at
 from adapters.sql.schema import MIGRATIONS
 from adapters.sql.sqlite.backup import STEP
 from adapters.sql.sqlite.database import SQLiteDatabase
+from adapters.sql.sqlite.erasure import Schedule
 from application.ports.history import TurnBegin, TurnEnd
 from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, UserId
 from domain.errors import Unusable
@@ -121,6 +122,32 @@ async def test_a_backup_contains_nothing_that_was_deleted(path: Path, target: Pa
 
     assert b"canary" not in target.read_bytes()
     assert rows(target, "SELECT count(*) FROM turns") == [(20,)]
+
+
+async def test_a_backup_contains_no_words_of_a_memory_that_was_just_deleted(
+    path: Path, target: Path, tmp_path: Path
+) -> None:
+    never = Schedule(quiet_period=3600, max_delay=3600)
+    async with SQLiteDatabase(url(path), erasure_schedule=never) as database:
+        memory = MemorySQL(database, utc_now)
+        assert await remnants_after_erasure(database, path, ["zanzibar"]) == []  # of the run at the start
+        facts = [f"My dog is called Bello{number}." for number in range(6)]
+        stored = [await memory.store(ANN, fact, 0.5) for fact in (*facts[:3], "zanzibar", *facts[3:])]
+        deleted = stored.pop(3)
+        await memory.forget(ANN, deleted.id)
+        assert await asyncio.to_thread(remnants, path, ["zanzibar"])
+        await asyncio.to_thread(database_at(url(path)).backup, target)
+    restored = tmp_path / "restored.db"
+    target.rename(restored)
+
+    assert b"zanzibar" not in restored.read_bytes()
+    assert schema(restored) == schema(path)
+    async with SQLiteDatabase(url(restored)) as database:
+        recalled = await MemorySQL(database, utc_now).recall(ANN, "dog", 20)
+        await MemorySQL(database, utc_now).forget(ANN, stored[0].id)
+        left = await MemorySQL(database, utc_now).recall(ANN, "dog", 20)
+    assert {one.memory.id for one in recalled} == {one.id for one in stored}
+    assert {one.memory.id for one in left} == {one.id for one in stored[1:]}
 
 
 async def test_turns_are_stored_while_a_backup_is_made(path: Path, target: Path) -> None:

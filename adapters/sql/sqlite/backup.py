@@ -11,10 +11,15 @@ from typing import Final
 
 from adapters.sql.database import Copied
 from adapters.sql.sqlite.file import CHECK, schema_version
+from adapters.sql.sqlite.full_text import recreate_index
+from adapters.sql.sqlite.remnants import Remnants
 from domain.errors import Unusable
 
 STEP: Final = 2**20
 """Bytes that are written to disk at a time."""
+
+_INDEX_VERSION: Final = "0005"
+"""The version of the schema from which on the full-text index is the present one."""
 
 _ROWS: Final = "SELECT (SELECT count(*) FROM turns), (SELECT coalesce(sum(turns), 0) FROM conversations)"
 """The number of turns, and the number that the summaries of conversations add up to."""
@@ -23,19 +28,21 @@ _ROWS: Final = "SELECT (SELECT count(*) FROM turns), (SELECT coalesce(sum(turns)
 def back_up(source: Path, target: Path) -> Copied:
     """Copy the database at `source` to the new file `target`, which has its name only when it is complete and on disk.
 
-    The copy has the state of one moment. It is written row by row, so it contains nothing that was deleted. Writers of
-    the source do not wait for it, but its write-ahead log grows until the copy has been made. Blocks.
+    The copy has the state of one moment. It is written row by row, so it contains no deleted rows; deleted words are
+    removed from its full-text index. Writers of the source do not wait for it, but its write-ahead log grows until the
+    copy has been made. Blocks.
 
     Raises:
         Unusable: There is no database, it cannot be read or is damaged, or `target` exists or cannot be written.
     """
-    if schema_version(source, max_check_bytes=0) is None:
+    version = schema_version(source, max_check_bytes=0)
+    if version is None:
         raise Unusable(f"There is no database {source}; {CHECK}.")
     if os.path.lexists(target):
         raise _exists(target)
     try:
         with _draft_of(target) as draft:
-            _copy(source, draft)
+            _copy(source, draft, version)
             copied = _verify(source, draft)
             _publish(draft, target)
     except OSError as error:
@@ -55,7 +62,7 @@ def _draft_of(target: Path) -> Iterator[Path]:
             file.unlink(missing_ok=True)
 
 
-def _copy(source: Path, draft: Path) -> None:
+def _copy(source: Path, draft: Path, version: str) -> None:
     try:
         with closing(sqlite3.connect(f"{source.as_uri()}?mode=ro", uri=True)) as connection, _paced(connection, draft):
             connection.execute("VACUUM INTO ?", (str(draft),))
@@ -64,6 +71,23 @@ def _copy(source: Path, draft: Path) -> None:
             raise Unusable(f"The database {source} is damaged and cannot be copied: {error}.") from error
         # The message does not say which of the two files failed.
         raise Unusable(f"The database {source} cannot be copied to {draft.parent}: {error}.") from error
+    if version >= _INDEX_VERSION:  # before, the words were removed before a deletion returned
+        _remove_deleted_words(source, draft)
+
+
+def _remove_deleted_words(source: Path, draft: Path) -> None:
+    """Raises Unusable if the draft cannot be changed."""
+    try:
+        with closing(sqlite3.connect(draft, isolation_level=None)) as connection:
+            (user_version,) = connection.execute("PRAGMA user_version").fetchone()
+            if Remnants(user_version) is Remnants.ANYWHERE:
+                connection.execute("PRAGMA secure_delete = ON")  # overwrites the pages of the old index
+                connection.execute("PRAGMA journal_mode = OFF")  # would contain them; a draft is never rolled back
+                connection.execute("BEGIN")
+                recreate_index(connection)
+                connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        raise Unusable(f"Deleted words cannot be removed from the copy of the database {source}: {error}.") from error
 
 
 @contextmanager

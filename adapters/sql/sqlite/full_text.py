@@ -1,6 +1,7 @@
 """Full-text search in memories with FTS5, SQLite's full-text index."""
 
 import json
+import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,8 +22,12 @@ INDEX: Final = "memory_words"
 _REMOVE_OLD: Final = "INSERT INTO memory_words (memory_words, rowid, words) VALUES ('delete', old.place, old.words)"
 _ADD_NEW: Final = "INSERT INTO memory_words (rowid, words) VALUES (new.place, new.words)"
 
+_CREATE_TABLE: Final = (
+    "CREATE VIRTUAL TABLE memory_words USING fts5(words, content = '', columnsize = 0, tokenize = 'porter ascii')"
+)
+
 CREATE_INDEX: Final = (
-    "CREATE VIRTUAL TABLE memory_words USING fts5(words, content = '', columnsize = 0, tokenize = 'porter ascii')",
+    _CREATE_TABLE,
     f"CREATE TRIGGER memory_words_stored AFTER INSERT ON memories BEGIN {_ADD_NEW}; END",
     f"CREATE TRIGGER memory_words_forgotten AFTER DELETE ON memories BEGIN {_REMOVE_OLD}; END",
     f"CREATE TRIGGER memory_words_corrected AFTER UPDATE OF words ON memories BEGIN {_REMOVE_OLD}; {_ADD_NEW}; END",
@@ -77,6 +82,13 @@ class SQLiteFullText(FullText):
 def _phrase(word: str) -> str:
     """Quote a word, so that FTS5 never takes it for an operator."""
     return '"' + word.replace('"', '""') + '"'
+
+
+def recreate_index(connection: sqlite3.Connection) -> None:
+    """Make a new index of all memories, which contains no deleted words, in place of the present one."""
+    connection.execute("DROP TABLE memory_words")
+    connection.execute(_CREATE_TABLE)
+    connection.execute("INSERT INTO memory_words (rowid, words) SELECT place, words FROM memories")
 
 
 _MERGED_PAGES: Final = 250

@@ -19,7 +19,11 @@ class Remnants(IntEnum):
     @classmethod
     def of(cls, connection: Connection) -> "Remnants":
         ((value,),) = driver(connection).execute("PRAGMA user_version")
-        return cls(value) if value in (cls.NOWHERE, cls.IN_PAGES) else cls.ANYWHERE
+        return cls(value)
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Remnants":
+        return cls.ANYWHERE
 
     def store(self, connection: Connection) -> None:
         """Store the value, as part of the current transaction."""
