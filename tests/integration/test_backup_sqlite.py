@@ -153,7 +153,7 @@ async def test_a_backup_contains_no_words_of_a_memory_that_was_just_deleted(
 async def test_turns_are_stored_while_a_backup_is_made(path: Path, target: Path) -> None:
     async with SQLiteDatabase(url(path)) as database:
         history = HistorySQL(database)
-        await asyncio.gather(*(history.begin(new_turn("x" * 20_000)) for _ in range(1_500)))
+        await asyncio.gather(*(history.begin(new_turn("x" * 20_000)) for _ in range(4_000)))
         before = await asyncio.to_thread(rows, path, "SELECT id FROM turns")
         backup = asyncio.create_task(asyncio.to_thread(database_at(url(path)).backup, target))
         while not list(target.parent.iterdir()):
