@@ -98,6 +98,8 @@ class Lifespan:
                 self._first_result.set_exception(error)
             else:
                 raise
+        finally:
+            self._first_result.cancel()  # of a start during which a part was cancelled: it would wait for ever
 
     async def _enter(self, part: AbstractAsyncContextManager[Any], stack: AsyncExitStack) -> None:
         failures = 0

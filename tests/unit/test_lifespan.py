@@ -261,3 +261,17 @@ class OpenedHistory(HistoryInMemory):
 
     async def __aexit__(self, *exc_info: Any) -> None:
         self._parts.events.append("history closed")
+
+
+async def test_a_part_that_is_cancelled_while_it_is_opened_ends_the_start() -> None:
+    class Cancelled(AbstractAsyncContextManager[None]):
+        async def __aenter__(self) -> None:
+            raise asyncio.CancelledError
+
+        async def __aexit__(self, *_: object) -> None: ...
+
+    parts = Parts()
+    with pytest.raises(asyncio.CancelledError):
+        async with asyncio.timeout(10), Lifespan(container_with(parts.part("database"), Cancelled())):
+            pytest.fail("it started")
+    assert parts.events == ["database opened", "database closed"]
