@@ -50,10 +50,10 @@ if TYPE_CHECKING:
     from adapters.sql.database import Database
 
 
-def _database(settings: Settings) -> "Database":
+def _database(settings: Settings, shutdown: Shutdown) -> "Database":
     from adapters.sql.databases import database_at
 
-    return database_at(settings.database)
+    return database_at(settings.database, shutdown.share)
 
 
 def _sql_store(database: "Database", now: Callable[[], datetime]) -> ConversationHistory:
@@ -133,7 +133,7 @@ class Container(containers.DeclarativeContainer):
         providers.List(providers.Singleton(TurnObserverStructlog, pseudonyms, debug=settings.provided.debug)),
     )
 
-    database = providers.Singleton(_database, settings)
+    database = providers.Singleton(_database, settings, shutdown)
     store = providers.Selector(
         settings.provided.history_backend,
         sql=providers.Singleton(_sql_store, database, now),

@@ -1,5 +1,7 @@
 """Selection of the SQL dialect: the only module that names the dialects."""
 
+from collections.abc import Callable
+
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -7,8 +9,10 @@ from adapters.sql.database import Database
 from domain.errors import Unusable
 
 
-def database_at(url: str) -> Database:
+def database_at(url: str, time_to_close: Callable[[], float] | None = None) -> Database:
     """Return the database at an SQLAlchemy URL, not yet opened. Imports only its own dialect.
+
+    `time_to_close` returns how many seconds closing it may take, if that is limited.
 
     Raises:
         Unusable: `url` is malformed, or there is no support for its dialect.
@@ -21,5 +25,5 @@ def database_at(url: str) -> Database:
         case "sqlite":
             from adapters.sql.sqlite.database import SQLiteDatabase
 
-            return SQLiteDatabase(url)
+            return SQLiteDatabase(url, time_to_close=time_to_close)
     raise Unusable(f"The database dialect {dialect} is not supported; a valid URL is, e.g., sqlite:///chat.db.")

@@ -215,6 +215,17 @@ async def test_a_stop_erases_what_was_deleted(path: Path) -> None:
     assert await asyncio.to_thread(remnants, path, ["canary"]) == []
 
 
+async def test_a_stop_without_time_leaves_the_erasure_to_the_next_start(path: Path) -> None:
+    async with opened(path, NEVER, time_to_close=lambda: 0.0) as database:
+        await HistorySQL(database).begin(new_turn("canary", CANARY))
+        await HistorySQL(database).clear(CANARY, None)
+        with traced_statements() as statements:
+            await database.close()
+    assert statements == []
+    async with opened(path) as database:
+        assert await remnants_after_erasure(database, path, ["canary"]) == []
+
+
 async def test_a_stop_does_not_wait_again_for_a_reader(path: Path) -> None:
     async with opened(path) as database:
         await HistorySQL(database).begin(new_turn("canary", CANARY))
@@ -412,7 +423,7 @@ def test_a_stop_does_not_wait_for_the_schedule(scheduled: Scheduled) -> None:
 def test_a_stop_waits_only_for_some_time(scheduled: Scheduled) -> None:
     scheduled.delete()
     scheduled.clock.step = 0.2
-    scheduled.erasure.finish(0.5)
+    scheduled.erasure.finish()
     assert scheduled.rewrites == 0
     assert Remnants.of(scheduled.writer.connection) is Remnants.IN_PAGES
 
@@ -429,8 +440,10 @@ def test_a_stop_interrupts_a_rewrite_that_takes_too_long(scheduled: Scheduled) -
 
     connection.set_trace_callback(trace)
     with capture_logs() as lines:
-        scheduled.erasure.finish(0.5)
-    assert [line["reason"] for line in lines] == ["interrupted"]
+        scheduled.erasure.finish()
+    assert [(line["event"], line["reason"]) for line in lines] == [
+        ("deleted content is still in the database's files; the next start continues", "interrupted")
+    ]
     assert Remnants.of(scheduled.writer.connection) is Remnants.IN_PAGES
     assert driver(scheduled.writer.connection).execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 

@@ -1,7 +1,7 @@
 """SQLite: one thread writes, another reads, a third searches, and one process owns the file."""
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeVar
@@ -47,6 +47,8 @@ class SQLiteDatabase(Database):
             rows that it moved. In a larger file those copies stay until SQLite reuses their space or the operator runs
             VACUUM.
         erasure_schedule: when deleted content is removed.
+        time_to_close: returns how many seconds closing may take; by default as long as necessary. An erasure that is
+            due is done in half of that time, at most half a second, or else at the next start.
         max_check_bytes: up to this size the file is checked for damage at each start, at 1 ms per megabyte. In a larger
             file, damage is found when it is read, and that operation fails.
     """
@@ -62,6 +64,7 @@ class SQLiteDatabase(Database):
         max_log_bytes: int = 16 * 2**20,
         max_vacuum_bytes: int = 32 * 2**20,
         erasure_schedule: Schedule | None = None,
+        time_to_close: Callable[[], float] | None = None,
         max_check_bytes: int = 64 * 2**20,
     ) -> None:
         self.full_text = full_text or SQLiteFullText()
@@ -72,6 +75,7 @@ class SQLiteDatabase(Database):
         self._max_log_bytes = max_log_bytes
         self._max_vacuum_bytes = max_vacuum_bytes
         self._erasure_schedule = erasure_schedule or Schedule()
+        self._time_to_close = time_to_close
         self._max_check_bytes = max_check_bytes
         self._lock = ExitStack()
         self._file: OpenedFile | None = None
@@ -143,7 +147,13 @@ class SQLiteDatabase(Database):
         return WriteAheadLog(writer, path, busy_timeout=busy, reader_timeout=readers, max_bytes=self._max_log_bytes)
 
     def _new_erasure(self, writer: Writer, log: WriteAheadLog) -> Erasure:
-        return Erasure(writer, log, max_vacuum_bytes=self._max_vacuum_bytes, schedule=self._erasure_schedule)
+        return Erasure(
+            writer,
+            log,
+            max_vacuum_bytes=self._max_vacuum_bytes,
+            schedule=self._erasure_schedule,
+            time_to_close=self._time_to_close,
+        )
 
     def _lock_and_prepare(self) -> OpenedFile:
         path = _path(self._url)

@@ -19,6 +19,9 @@ _CONTENT_BYTES: Final = (
     "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
 )
 
+_MAX_FINISH: Final = 0.5
+"""Seconds that closing the database may take longer because of an erasure."""
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -56,12 +59,14 @@ class Erasure:
         *,
         max_vacuum_bytes: int,
         schedule: Schedule,
+        time_to_close: Callable[[], float] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._writer = writer
         self._log = log
         self._max_vacuum_bytes = max_vacuum_bytes
         self._schedule = schedule
+        self._time_to_close = time_to_close
         self._clock = clock
         self._due: float | None = clock()  # an earlier process may have died before it removed what it had deleted
         self._first_request: float | None = None
@@ -69,6 +74,7 @@ class Erasure:
         self._earliest = 0.0
         self._spent = 0.0
         self._last_warning: float | None = None
+        self._finishing = False
 
     def request(self) -> None:
         """Have the content of the rows that were just deleted removed."""
@@ -101,13 +107,15 @@ class Erasure:
             self._end(error)
         return None if self._due is None else max(0.0, self._due - self._clock())
 
-    def finish(self, seconds: float = 0.5) -> None:
-        """Remove what was deleted without waiting for the schedule, in so many seconds at most. Never raises.
+    def finish(self) -> None:
+        """Remove what was deleted without waiting for the schedule, as far as there is time. Never raises.
 
         Does nothing if that has failed before: the reason is probably still there, and the next start tries again.
         """
         if self._due is None or self._last_warning is not None:
             return  # do not even connect
+        self._finishing = True
+        seconds = _MAX_FINISH if self._time_to_close is None else min(_MAX_FINISH, self._time_to_close() / 2)
         deadline = self._clock() + seconds
         while self._due is not None and self._last_warning is None and (now := self._clock()) < deadline:
             self._due = min(self._due, now)
@@ -147,8 +155,9 @@ class Erasure:
         self._last_warning = now
         cause = error.orig if isinstance(error, DBAPIError) else error
         expected = isinstance(cause, (InUse, sqlite3.Error))
+        outlook = "the next start continues" if self._finishing else "retrying"
         structlog.get_logger().warning(
-            "deleted content is still in the database's files; retrying",
+            f"deleted content is still in the database's files; {outlook}",
             reason=str(cause) if expected else type(cause).__name__,
             exc_info=None if expected else error,
         )
