@@ -6,7 +6,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, suppress
 from pathlib import Path
 
 import pytest
@@ -254,7 +254,8 @@ async def _signalled(
         try:
             await asyncio.wait_for(process.wait(), after + 0.001)
         except TimeoutError:
-            process.send_signal(number)
+            with suppress(ProcessLookupError):  # it has just ended
+                process.send_signal(number)
         output = (await asyncio.wait_for(process.communicate(), TIMEOUT))[0].decode()
     assert process.returncode is not None
     return process.returncode, output

@@ -375,6 +375,7 @@ TABLES = {
     "users",
     "conversations",
     "turns",
+    "reply_parts",
     "remembering",
     "memory_users",
     "memory_owners",
