@@ -211,6 +211,46 @@ async def test_a_file_that_comes_back_is_used_again(url: str, tmp_path: Path) ->
         assert await names(database) == ["ada", "eve"]
 
 
+@pytest.mark.parametrize("change", [remove, replace])
+async def test_a_log_that_was_removed_or_replaced_is_detected_and_its_content_is_saved_on_closing(
+    url: str, tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    def fail(_: Connection) -> None:
+        raise sqlite3.OperationalError("broken")
+
+    log = tmp_path / "chat.db-wal"
+    async with SQLiteDatabase(url) as database:
+        await add_user(database, "ada")
+        with pytest.raises(DBAPIError):
+            await database.search(fail)  # which opens a connection and closes it again
+        await database.check()  # which opens one and keeps it
+        await asyncio.to_thread(change, log)
+        for call in (database.check, lambda: add_user(database, "bob"), lambda: database.erase(lambda _: 0)):
+            with pytest.raises(DatabaseLost) as lost:
+                await call()
+        with pytest.raises(DatabaseLost):
+            await database.search(fail)  # it opens no other connection, which would create another log
+        assert await names(database) == ["ada"]
+
+    assert str(lost.value).startswith(f"The database's log {log} was removed or replaced; stop the service")
+    async with SQLiteDatabase(url) as database:
+        assert await names(database) == ["ada"]
+
+
+async def test_a_log_that_sqlite_removes_and_creates_again_is_not_missed(url: str) -> None:
+    def fail(_: Connection) -> None:
+        raise sqlite3.OperationalError("broken")
+
+    async with SQLiteDatabase(url) as database:
+        for name in ("ada", "bob", "eve"):
+            await add_user(database, name)
+            for call in (database.read, database.search, database.write):
+                with pytest.raises(DBAPIError):
+                    await call(fail)  # which closes the connection, and the log with the last one
+            await database.check()
+        assert await names(database) == ["ada", "bob", "eve"]
+
+
 async def test_an_impatient_write_does_not_wait_for_another_programs_lock_and_a_later_one_does(
     url: str, tmp_path: Path
 ) -> None:

@@ -4,7 +4,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final, Self
 
@@ -91,12 +91,17 @@ class OpenedFile:
 
     Holds the file open meanwhile, so that its inode is not reused. SQLite's connections have to be closed first:
     closing any descriptor of the file releases the process's locks on it.
+
+    The same holds for the write-ahead log between `hold_log` and `release_log`. SQLite goes on writing to a log that
+    was removed, and a new connection would create another one beside it.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._log_path = f"{path}-wal"
         self._descriptor = -1
         self._opened: os.stat_result | None = None
+        self._log: os.stat_result | None = None
 
     def __enter__(self) -> Self:
         self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
@@ -106,21 +111,41 @@ class OpenedFile:
     def __exit__(self, *_: object) -> None:
         os.close(self._descriptor)
 
+    def hold_log(self) -> None:
+        """Expect the log to stay, because a connection that writes has opened it. Cheap if it is held already."""
+        if self._log is None:
+            with suppress(OSError):
+                self._log = os.stat(self._log_path)
+
+    def release_log(self) -> None:
+        """Expect no log any more, because that connection is about to be closed. A log that is missing stays so."""
+        if self._log is None or _is_still(self._log_path, self._log):
+            self._log = None
+
     def check(self) -> None:
         """Blocks, for microseconds on a local disk.
 
         Raises:
-            DatabaseLost: the path names another file, or none.
+            DatabaseLost: the path of the file or of its log names another file, or none.
         """
         assert self._opened is not None
-        try:
-            same = os.path.samestat(os.stat(self.path), self._opened)
-        except (FileNotFoundError, NotADirectoryError):
-            same = False
-        except OSError:
-            return  # says nothing about the file; if the disk fails, SQLite reports it
-        if not same:
+        if not _is_still(self.path, self._opened):
             raise DatabaseLost(f"The database file {self.path} was removed or replaced; restart the service.")
+        log = self._log
+        if log is not None and not _is_still(self._log_path, log) and self._log is log:  # not released meanwhile
+            raise DatabaseLost(
+                f"The database's log {self._log_path} was removed or replaced; stop the service with SIGTERM, which "
+                "saves its content, and start it again."
+            )
+
+
+def _is_still(path: Path | str, opened: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), opened)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True  # says nothing about the file; if the disk fails, SQLite reports it
 
 
 def _check_for_orphaned_log(path: Path) -> None:

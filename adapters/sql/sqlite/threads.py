@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from adapters.sql.database import DatabaseLost
 from adapters.sql.database_thread import DatabaseThread, Job
@@ -33,7 +33,7 @@ class Writer(DatabaseThread):
     `new_log` and `new_erasure` make the objects that do so on this thread. `busy_timeout` is how many seconds a write
     waits for other programs, unless all jobs of a batch are impatient.
 
-    If `file` was removed or replaced, nothing is written: it would be lost with the connection.
+    If `file` or its log was removed or replaced, nothing is written: it would be lost with the connection.
     """
 
     def __init__(
@@ -69,6 +69,16 @@ class Writer(DatabaseThread):
             set_busy_timeout(self.connection, self._busy_timeout)
         if any(job.erasing and job.result for job in jobs):
             self._erasure.request()
+
+    @property
+    def connection(self) -> Connection:
+        connection = super().connection
+        self._file.hold_log()  # setting up the connection has opened it
+        return connection
+
+    def disconnect(self) -> None:
+        self._file.release_log()
+        super().disconnect()
 
     def background_work(self) -> float | None:
         self._log.limit_size()
