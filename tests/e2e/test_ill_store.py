@@ -164,7 +164,10 @@ async def test_a_database_that_was_removed_or_replaced_is_detected_without_traff
         await until(lambda: bool(logged(service, FAILING)))
         assert not await ready(client)
         await assert_rejected(client)
-        sentence = f"The database file {path} was removed or replaced; restart the service."
+        sentence = (
+            f"The database file {path} was removed or replaced: put it back, or stop the service, move chat.db-wal and "
+            "chat.db-shm away, and start it again."
+        )
         assert await reason(client) == sentence
         await asyncio.sleep(3)  # longer than the interval of the probes
         assert [(line["level"], line["detail"]) for line in logged(service, FAILING)] == [("error", sentence)]

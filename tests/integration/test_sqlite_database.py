@@ -156,6 +156,13 @@ def replace(path: Path) -> None:
     copy.replace(path)
 
 
+def removed_or_replaced(path: Path) -> str:
+    return (
+        f"The database file {path} was removed or replaced: put it back, or stop the service, move chat.db-wal and "
+        "chat.db-shm away, and start it again."
+    )
+
+
 def replace_by_a_directory(path: Path) -> None:
     path.unlink()
     path.mkdir()
@@ -177,7 +184,7 @@ async def test_a_file_that_was_removed_or_replaced_is_detected_before_anything_i
         assert (path.read_bytes() if path.is_file() else b"") == content
         assert await names(database) == ["ada"]
 
-    assert str(lost.value) == f"The database file {path} was removed or replaced; restart the service."
+    assert str(lost.value) == removed_or_replaced(path)
     assert database.explain(lost.value) == str(lost.value)
 
 

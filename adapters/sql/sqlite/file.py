@@ -130,7 +130,11 @@ class OpenedFile:
         """
         assert self._opened is not None
         if not _is_still(self.path, self._opened):
-            raise DatabaseLost(f"The database file {self.path} was removed or replaced; restart the service.")
+            name = self.path.name
+            raise DatabaseLost(  # on another file, SQLite would apply the log of this one, and damage it
+                f"The database file {self.path} was removed or replaced: put it back, or stop the service, move "
+                f"{name}-wal and {name}-shm away, and start it again."
+            )
         log = self._log
         if log is not None and not _is_still(self._log_path, log) and self._log is log:  # not released meanwhile
             raise DatabaseLost(
