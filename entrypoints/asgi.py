@@ -5,13 +5,14 @@ import sys
 from domain.errors import Unusable
 from entrypoints.http.app import create_app
 from entrypoints.settings import load_settings
+from entrypoints.standard_streams import warn
 from entrypoints.startup_warnings import startup_warnings
 
 try:
     settings = load_settings()
     settings.require_model()
     for sentence in startup_warnings(settings):
-        print(f"warning: {sentence}", file=sys.stderr)
+        warn(sentence)
     app = create_app(settings, chain_signals=True)
 except Unusable as unusable:
     print(unusable, file=sys.stderr)

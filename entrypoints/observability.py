@@ -1,30 +1,25 @@
 """Logging: one line per event, as JSON unless stderr is a terminal; without messages, replies or secrets."""
 
-import json
 import logging
-import select
 import sys
 import traceback
-from contextlib import suppress
-from typing import Any, Final, TextIO, cast
+from typing import Any, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
 from adapters.error_translation import ForeignError
+from entrypoints.standard_streams import LossyWriter
 
 QUIET = ("openai", "httpx2", "httpcore2", "httpx", "httpcore", "aiohttp", "asyncio", "alembic", "sqlalchemy")
 """Libraries whose debug messages contain requests, headers or SQL statements."""
-
-PIECE: Final = select.PIPE_BUF // 4
-"""Characters that a pipe takes without blocking if it is ready: at most four bytes each."""
 
 
 def configure_logging(*, debug: bool) -> None:
     """Log to stderr in one format, both structlog events and records of the standard library's logging."""
     level = logging.DEBUG if debug else logging.INFO
     on_terminal = sys.stderr.isatty()
-    writer = _LossyWriter(sys.stderr)
+    writer = LossyWriter(sys.stderr)
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -57,47 +52,6 @@ def configure_logging(*, debug: bool) -> None:
         logger.handlers, logger.propagate = [], True
     # Access logs contain paths, and paths contain user ids. RequestContext logs requests instead.
     logging.getLogger("uvicorn.access").disabled = True
-
-
-class _LossyWriter:
-    """Drops output that cannot be written at once: a log pipe that is full or closed must not stop the service.
-
-    The number of dropped lines is logged before the next line that can be written.
-    """
-
-    def __init__(self, file: TextIO) -> None:
-        self._file = file
-        self._dropped = 0
-        self._cut = False
-        """The last line was written in part."""
-        self._poll: select.poll | None = None
-        with suppress(OSError, ValueError):  # e.g. a file in memory, which never blocks
-            descriptor = file.fileno()
-            self._poll = select.poll()
-            self._poll.register(descriptor, select.POLLOUT)
-
-    def write(self, text: str) -> None:
-        with suppress(OSError, ValueError):
-            if self._dropped:
-                notice = {"event": "log lines dropped", "count": self._dropped, "level": "warning"}
-                if self._wrote(("\n" if self._cut else "") + json.dumps(notice) + "\n"):
-                    self._dropped = 0
-            if self._dropped or not self._wrote(text):
-                self._dropped += 1
-
-    def flush(self) -> None:
-        """Do nothing: nothing is buffered."""
-
-    def _wrote(self, text: str) -> bool:
-        """Write the text in pieces, unless the reader is too slow for one of them."""
-        for start in range(0, len(text), PIECE):
-            if self._poll is not None and not self._poll.poll(0):
-                self._cut = self._cut or start > 0
-                return False
-            self._file.write(text[start : start + PIECE])
-            self._file.flush()
-        self._cut = False
-        return True
 
 
 def _locate_exception(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -10,6 +10,7 @@ from pathlib import Path
 from domain.errors import Unusable
 from entrypoints.settings import Settings, load_settings
 from entrypoints.signals import signals_handled
+from entrypoints.standard_streams import warn
 from entrypoints.startup_warnings import startup_warnings
 
 UNUSABLE_STATUS = 3
@@ -115,5 +116,5 @@ def _check(parsed: argparse.Namespace) -> int:
 def _settings() -> Settings:
     settings = load_settings()
     for sentence in startup_warnings(settings):
-        print(f"warning: {sentence}", file=sys.stderr)
+        warn(sentence)
     return settings

@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from domain.errors import Unusable
 from entrypoints.settings import Settings
+from entrypoints.standard_streams import LossyWriter, warn
 from entrypoints.startup_warnings import local_model_behind_proxy
 
 if TYPE_CHECKING:
@@ -45,16 +46,12 @@ def serve(settings: Settings, *, local: bool = False) -> bool:
         if local:
             settings = _with_local_model(settings, stack)
             for sentence in local_model_behind_proxy(settings):
-                print(f"warning: {sentence}", file=sys.stderr)
+                warn(sentence)
             if not settings.leaves_room_for_messages:
                 raise Unusable("SYSTEM_PROMPT: leaves no room for messages within the embedded model's context")
         settings.require_model()
         if not settings.is_loopback:
-            print(
-                f"warning: Listening on {settings.host}: every client that reaches it can read and write all "
-                "conversations.",
-                file=sys.stderr,
-            )
+            warn(f"Listening on {settings.host}: every client that reaches it can read and write all conversations.")
         started, lifespan, shutdown = _run_server(settings, LOCAL_MODEL_NOTICE if local else "")
     if isinstance(lifespan.failure, Unusable):
         raise lifespan.failure
@@ -82,7 +79,7 @@ def _with_local_model(settings: Settings, stack: ExitStack) -> Settings:
 
 def _run_server(settings: Settings, notice: str) -> "tuple[bool, Lifespan, Shutdown]":
     def greet(address: str) -> None:
-        print(BANNER.format(name=settings.app_name, address=address) + notice, flush=True)
+        LossyWriter(sys.stdout).write(BANNER.format(name=settings.app_name, address=address) + notice)
 
     with _listen(settings) as listener:
         gc.disable()  # until the server has started: objects created by imports and wiring stay alive anyway

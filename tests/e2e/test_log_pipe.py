@@ -1,19 +1,22 @@
-"""A service whose log pipe is closed or full."""
+"""A service whose log pipe or standard output is closed or full."""
 
 import asyncio
 import fcntl
 import json
 import os
+import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
 
 from tests.harness.scripted_upstream import ScriptedUpstream
-from tests.harness.servers import clean_environment
+from tests.harness.servers import ROOT, clean_environment
 
 
 @pytest.mark.row("P15")
@@ -40,6 +43,58 @@ async def test_the_service_drops_and_counts_lines_while_the_log_pipe_is_full(tmp
     logged = [line for line in lines if line["event"] == "request"]
     assert len(notices) == 1
     assert len(logged) < 33 <= len(logged) + notices[0]["count"]
+
+
+@pytest.mark.row("P15")
+@pytest.mark.parametrize("redirection", [">&- 2>&-", ">/dev/full 2>/dev/full", "| true", "2>&1 >/dev/null | true"])
+async def test_the_service_serves_and_ends_cleanly_without_standard_streams(tmp_path: Path, redirection: str) -> None:
+    status = tmp_path / "status"
+    command = f"{{ {sys.executable} -m entrypoints.cli serve & echo $! >pid; wait $!; echo $? >status; }} {redirection}"
+    await _assert_serves(tmp_path, command, status)
+
+
+@pytest.mark.row("P15")
+async def test_the_service_starts_although_nothing_reads_its_standard_output(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writing, b"-" * 4096)
+    os.set_blocking(writing, True)
+    command = f"{sys.executable} -m entrypoints.cli serve & echo $! >pid; wait $!; echo $? >status"
+    await _assert_serves(tmp_path, command, tmp_path / "status", stdout=writing, stderr=writing)
+    os.close(reading)
+    os.close(writing)
+
+
+async def _assert_serves(directory: Path, command: str, status: Path, **streams: Any) -> None:
+    """Run the command in a shell, chat with the service, stop it, and check its exit status."""
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    async with ScriptedUpstream() as upstream:
+        environment = clean_environment(
+            PORT=str(port), OPENAI_BASE_URL=upstream.base_url, OPENAI_MODEL="any", DATA_DIR="data", HOST="0.0.0.0"
+        )
+        environment["PYTHONPATH"] = str(ROOT)
+        shell = await asyncio.create_subprocess_exec("sh", "-c", command, env=environment, cwd=directory, **streams)
+        try:
+            async with asyncio.timeout(60), httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+                while not await _ready(client):
+                    assert not status.exists(), status.read_text()
+                    await asyncio.sleep(0.05)
+                assert await _chat(client) == [200, 200, 200]
+            os.kill(int((directory / "pid").read_text()), signal.SIGTERM)
+            await asyncio.wait_for(shell.wait(), 30)
+        finally:
+            if not status.exists():
+                os.kill(int((directory / "pid").read_text()), signal.SIGKILL)
+    assert status.read_text() == "0\n"
+
+
+async def _ready(client: httpx2.AsyncClient) -> bool:
+    with suppress(httpx2.TransportError):
+        return (await client.get("/readyz")).status_code == 200
+    return False
 
 
 @asynccontextmanager
