@@ -220,6 +220,45 @@ async def test_pipelined_requests_are_answered_in_order(upstream: ScriptedUpstre
     assert [reply["user_id"] for reply in whole] == [f"user{number}" for number in range(1, 20, 2)]
 
 
+H2C = (
+    b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+    b"HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize("size", [7, 100, 10_000])
+async def test_requests_that_offer_http_2_are_served_as_http_1(upstream: ScriptedUpstream, size: int) -> None:
+    """As Java's HttpClient sends them, several behind each other, received in pieces of any size."""
+    sent = b"".join(
+        pipelined(SIMPLE, body(f"user{number}")).replace(b"\r\n\r\n", b"\r\n" + H2C, 1) if offers else plain
+        for number, offers in enumerate([True, False, True, True])
+        for plain in [pipelined(SIMPLE, body(f"user{number}"))]
+    )
+    async with serving(upstream, "tokens-3-10") as service, RawClient(service.url) as client:
+        for start in range(0, len(sent), size):
+            client.send(sent[start : start + size])
+            await asyncio.sleep(0.001)
+        users = []
+        for _ in range(4):
+            await client.head()
+            client.body = b""
+            await client.rest()
+            users.append(json.loads(client.body)["user_id"])
+    assert users == ["user0", "user1", "user2", "user3"]
+
+
+async def test_offers_of_other_protocols_change_nothing_else(upstream: ScriptedUpstream) -> None:
+    connect = b"CONNECT example.com:443 HTTP/1.1\r\nHost: example.com\r\n\r\n"
+    websocket = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close, Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    async with serving(upstream, "tokens-3-10") as service:
+        async with RawClient(service.url) as client:
+            client.send(websocket)
+            assert (await client.head(), client.headers["connection"]) == (200, "close")
+        async with RawClient(service.url) as client:
+            client.send(connect)
+            assert await client.head() == 400
+
+
 async def test_more_than_the_queue_may_hold_is_read_when_the_response_ends(
     upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
