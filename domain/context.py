@@ -7,8 +7,7 @@ from itertools import islice
 from typing import Final
 
 from domain.conversation import Exchange, Message, Role, Usage
-from domain.errors import ContextTooLong
-from domain.tokens import MESSAGE_OVERHEAD, estimate_tokens
+from domain.tokens import MESSAGE_OVERHEAD, count_bytes, estimate_tokens
 
 Estimate = Callable[[str], int]
 """Estimates the number of tokens of a text, at most one per byte."""
@@ -41,25 +40,21 @@ def assemble(
 ) -> Sequence[Message]:
     """Return the messages to send, oldest turn first, within `budget` tokens as estimated by `estimate`.
 
-    Empty `instructions` send none.
+    The instructions and the message are always among them, even if they exceed the budget: see `required_tokens`.
+    Empty instructions send none.
 
     `facts` about the user, best first, are quoted in front of the message and take at most half of the remaining
     budget. They carry the user's authority, never that of the instructions.
 
     Turns are included whole, from the latest backwards, up to the first that does not fit: a gap in the middle would
     change the meaning of the conversation. Turns without reply text are left out, so that user and assistant alternate.
-
-    Raises:
-        ContextTooLong: instructions and message alone exceed the budget.
     """
     left = budget - required_tokens(instructions, message, estimate)
-    if left < 0:
-        raise ContextTooLong(f"Instructions and message take about {budget - left} tokens; the limit is {budget}.")
-    notes = _notes(facts, left // 2, estimate)
-    left -= estimate(notes)
+    notes = _notes(facts, left // 2, estimate) if facts else ""
+    left -= estimate(notes) if notes else 0
     told = [exchange for exchange in islice(latest_first, MAX_TURNS) if exchange.reply]
-    # A text never has more tokens than bytes. If the bytes fit, as in most conversations, no estimate is needed.
-    if sum(len(text.encode()) + MESSAGE_OVERHEAD for exchange in told for text in exchange) > left:
+    # If the bytes fit, as in most conversations, no estimate is needed.
+    if sum(count_bytes(text) + MESSAGE_OVERHEAD for exchange in told for text in exchange) > left:
         told = list(_fitting(told, left, estimate))
     recent = [
         message

@@ -41,6 +41,11 @@ def estimate_tokens(text: str) -> int:
     return (sum(weigh(text)) + 99) // 100
 
 
+def count_bytes(text: str) -> int:
+    """Return the size of `text` in UTF-8: it never has more tokens in byte-level vocabularies."""
+    return len(text) if text.isascii() else len(text.encode())
+
+
 def weigh(text: str) -> Weight:
     """Estimate the tokens of `text` by group of scripts. No text weighs more than a token per byte."""
     rest = text.encode()
@@ -92,11 +97,11 @@ class TokenEstimator:
         self._ratios: Sequence[float] = (1.0, 1.0, 1.0, 1.0)
 
     def __call__(self, text: str) -> int:
-        """Estimate the number of tokens of `text`: at most one per byte, as in byte-level vocabularies."""
+        """Estimate the number of tokens of `text`, at most one per byte."""
         latin, alphabetic, south_asian, east_asian = self._ratios
         weight = weigh(text)
         estimate = (weight[0] * latin + weight[1] * alphabetic + weight[2] * south_asian + weight[3] * east_asian) / 100
-        return min(-int(-estimate // 1), len(text) if text.isascii() else len(text.encode()))
+        return min(-int(-estimate // 1), count_bytes(text))
 
     def learn(self, texts: Iterable[str], counted: int) -> bool:
         """Learn from the reported number of tokens of a prompt of these messages' texts.

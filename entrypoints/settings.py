@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from domain.context import assemble
-from domain.errors import ContextTooLong, Unusable
+from domain.context import required_tokens
+from domain.errors import Unusable
 from domain.memory import MAX_FACT_CHARS
 from entrypoints.certificates import require_certificates
 from entrypoints.env_file import require_parsable
@@ -242,11 +242,7 @@ class Settings(BaseSettings):
     @property
     def leaves_room_for_messages(self) -> bool:
         """Whether the system prompt leaves room for a short message within the context budget."""
-        try:
-            assemble(self.system_prompt, (), "", self.context_tokens - MIN_MESSAGE_TOKENS)
-        except ContextTooLong:
-            return False
-        return True
+        return required_tokens(self.system_prompt, "") + MIN_MESSAGE_TOKENS <= self.context_tokens
 
     @property
     def body_limit(self) -> int:

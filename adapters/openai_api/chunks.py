@@ -104,6 +104,8 @@ class ChunkReader:
     def _take_unusual(self, name: bytes, event: bytes, value: object, deltas: list[str]) -> None:
         """Take an event that is not a JSON object. One without data, which keeps the connection alive, is no chunk."""
         if value is _INVALID:
+            if is_done(event) and name != b"error":
+                raise EndOfReply
             value = _parse(event)
         chunks = value if isinstance(value, list) else [value]
         if all(isinstance(chunk, dict) for chunk in chunks):
@@ -111,8 +113,6 @@ class ChunkReader:
                 self.take(name, event, deltas, chunk)
         elif name == b"error":
             raise errors.from_event(event.decode(errors="replace"), self.status)
-        elif value is _INVALID and is_done(event):
-            raise EndOfReply
         elif value is _INVALID:
             raise LLMInvalid("The model's service sent a chunk that is not JSON.")
         elif value is not None:

@@ -29,8 +29,8 @@ class EventDecoder:
 
     def __init__(self, max_event_bytes: int = 64 * 1024) -> None:
         self._max_event_bytes = max_event_bytes
-        self._between = False
-        """Nothing is left over: the next byte begins an event."""
+        self._at_start = False
+        """No line of the next event is complete; `_line` may hold the beginning of the first."""
         self._started = False
         self._after_cr = False
         self._line = b""
@@ -44,17 +44,17 @@ class EventDecoder:
         Raises:
             OutputLimit: A line or an event exceeds the limit. The rest of the stream cannot be decoded.
         """
-        # Nearly every read consists of whole events of one line each, mostly of a single one.
-        if self._between and read.endswith(b"\n\n") and len(read) <= self._max_event_bytes and b"\r" not in read:
-            if read.startswith(b"data: ") and read.find(b"\n") == len(read) - 2:
-                return [(b"", read[6:-2])]
-            events = []
-            for block in read[:-2].split(b"\n\n"):
-                if not block.startswith(b"data: ") or b"\n" in block:
-                    break
-                events.append((b"", block[6:]))
-            else:
-                return events
+        # Nearly all events are of one line. Several of them are split at once, a single one without splitting.
+        if self._at_start and len(self._line) + len(read) <= self._max_event_bytes and b"\r" not in read:
+            read, self._line = self._line + read, b""
+            if read.startswith(b"data: "):
+                if read.find(b"\n") == len(read) - 2 and read.endswith(b"\n"):
+                    return [(b"", read[6:-2])]
+                whole, _, rest = read.rpartition(b"\n\n")
+                data = whole[6:].split(b"\n\ndata: ")
+                if whole and whole.count(b"\n") == 2 * (len(data) - 1):
+                    events = [(b"", each) for each in data]
+                    return events + self._feed_lines(rest) if rest else events
         return self._feed_lines(read)
 
     def _feed_lines(self, read: bytes) -> list[Event]:
@@ -76,23 +76,21 @@ class EventDecoder:
         events: list[Event] = []
         for line in lines:
             self._check(len(line))
-            if line.startswith(b"{"):
-                events.append((b"", line))
-            elif line:
-                self._field(line)
+            if line:
+                self._field(line, events)
             else:
                 if self._data:
                     events.append((self._name, b"\n".join(self._data)))
                 self._name, self._data, self._size = b"", [], 0
         self._check(len(self._line))
-        self._between = not (self._line or self._name or self._data or self._after_cr)
+        self._at_start = not (self._name or self._data or self._after_cr)
         return events
 
     def finish(self) -> list[Event]:
         """Return the event at the end of the stream if only the blank line after it is missing."""
         return [event for event in self._feed_lines(b"\n\n") if _is_whole(event[1])]
 
-    def _field(self, line: bytes) -> None:
+    def _field(self, line: bytes, events: list[Event]) -> None:
         field, _, value = line.partition(b":")
         if field == b"data":
             self._data.append(value.removeprefix(b" "))
@@ -100,6 +98,8 @@ class EventDecoder:
             self._check(self._size)
         elif field == b"event":
             self._name = value.removeprefix(b" ")
+        elif line.startswith(b"{"):
+            events.append((b"", line))
 
     def _check(self, size: int) -> None:
         if size > self._max_event_bytes:

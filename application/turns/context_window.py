@@ -9,7 +9,7 @@ from application.ports.turn_observer import ContextWindowExceeded, ReplyLimitLow
 from domain.context import assemble, prompt_tokens, required_tokens
 from domain.conversation import Exchange, Message, Usage
 from domain.errors import ContextTooLong
-from domain.tokens import TokenEstimator
+from domain.tokens import TokenEstimator, count_bytes
 
 TOLERANCE: Final = 2
 """Ratio of the largest accepted message to the budget. Some texts have half the tokens estimated; the model decides."""
@@ -90,6 +90,8 @@ class ContextWindow:
             ContextTooLong: Instructions and message alone exceed the budget, even if they are greatly overestimated.
         """
         limit = self._context_tokens * TOLERANCE
+        if required_tokens(instructions, message, count_bytes) <= limit:
+            return  # the usual case, without an estimate
         required = required_tokens(instructions, message)
         # What was learned may count a long prompt that the service adds by itself, so both must exceed the limit.
         if required > limit and required_tokens(instructions, message, self.estimate) > limit:
@@ -98,12 +100,7 @@ class ContextWindow:
             )
 
     def first(self, parts: PromptParts) -> Attempt:
-        """Return the attempt to begin a turn with.
-
-        Raises:
-            ContextTooLong: See `admit`.
-        """
-        self.admit(parts.instructions, parts.message)
+        """Return the attempt to begin a turn with, whose message was admitted."""
         return self._within(parts, self._prompt_budget())
 
     def smaller(self, parts: PromptParts, refused: Attempt, error: LLMContextTooLong) -> Attempt | None:
@@ -117,7 +114,7 @@ class ContextWindow:
         made_to_fit = not refused.repeated and self._window is not None and request <= self._window
         misfit = request if made_to_fit else refused.misfit
         self._learn_limit(error, request)
-        alone = assemble(parts.instructions, (), parts.message, self._required(parts), estimate=self.estimate)
+        alone = assemble(parts.instructions, (), parts.message, 0, estimate=self.estimate)
         shortest = refused.messages == alone
         left = _left_for_reply(error, prompt, max_tokens)
         if left is not None and (shortest or left >= self._reserve(error.limit or left)):
@@ -172,19 +169,9 @@ class ContextWindow:
     def _reserve(self, window: int) -> int:
         return min(self._max_tokens, window // 4)
 
-    def _required(self, parts: PromptParts) -> int:
-        return required_tokens(parts.instructions, parts.message, self.estimate)
-
     def _within(self, parts: PromptParts, budget: int) -> Attempt:
         """Return an attempt whose prompt is within the budget, or as short as possible."""
-        messages = assemble(
-            parts.instructions,
-            parts.latest_first,
-            parts.message,
-            max(budget, self._required(parts)),
-            parts.facts,
-            self.estimate,
-        )
+        messages = assemble(parts.instructions, parts.latest_first, parts.message, budget, parts.facts, self.estimate)
         if self._window is None:
             return Attempt(messages)
         left = self._window - int(prompt_tokens(messages, self.estimate) * SLACK)
