@@ -1,7 +1,7 @@
 # Everything is installed into .venv; remove it to start afresh.
 PYTHON ?= python3
 BIN := .venv/bin
-EXTRAS := local,mem0,local-memory
+EXTRAS := local,mem0,local-memory,postgres
 export UV_SYSTEM_CERTS := true
 
 # uv does in seconds what takes pip a minute, but knows nothing of pip's configuration: pip steps in where uv fails.

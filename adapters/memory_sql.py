@@ -126,15 +126,22 @@ def _memory(row: Row[*tuple[Any, ...]]) -> Memory:
     return Memory(MemoryId(id), user_id, fact, importance, created_at)
 
 
-_ALLOCATE_PLACE: Final = text(
+_NEXT_PLACE: Final = text(
+    "UPDATE memory_owners SET last_seq = last_seq + 1 WHERE user_id = :user RETURNING number, last_seq"
+)
+_FIRST_PLACE: Final = text(
     "INSERT INTO memory_owners (user_id, last_seq) VALUES (:user, 1)"
     " ON CONFLICT (user_id) DO UPDATE SET last_seq = memory_owners.last_seq + 1 RETURNING number, last_seq"
 )
+"""Also right for a known user, but PostgreSQL would then use up a number, of which there are only 2³¹."""
+
 _INSERT: Final = insert(memories)
 
 
 def _store(connection: Connection, memory: Memory) -> None:
-    number, seq = connection.execute(_ALLOCATE_PLACE, {"user": memory.owner}).one()
+    owner = {"user": memory.owner}
+    known = connection.execute(_NEXT_PLACE, owner).one_or_none()
+    number, seq = known or connection.execute(_FIRST_PLACE, owner).one()
     row = {
         "place": number * PLACES_PER_USER + seq,
         "id": memory.id,

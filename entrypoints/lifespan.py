@@ -143,6 +143,7 @@ def _configuration(settings: Settings) -> dict[str, str]:
         "model": settings.openai_model,
         "model_host": settings.model_host,
         "history": settings.history_backend,
+        **({"database_host": settings.database_host} if settings.database_host else {}),
         "memory": settings.memory_backend,
         **({"memory_host": settings.memory_host} if settings.memory_host else {}),
         "python": platform.python_version(),

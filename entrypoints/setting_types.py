@@ -22,6 +22,7 @@ _VARIABLE: Final = re.compile(r"\$(?:[A-Za-z_]\w*|\{[^}]*\})", re.ASCII)
 """A variable in a path. Any other $ is literal."""
 
 _HOST_NAME: Final = re.compile(r"[\w-]+(\.[\w-]+)*\.?")
+_POSTGRES_SCHEMES: Final = frozenset({"postgresql", "postgres", "postgresql+psycopg"})
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _ORIGIN: Final = "must be origins such as https://example.com"
 
@@ -69,6 +70,32 @@ def _vector_store(value: SecretStr) -> SecretStr:
     if not (url.startswith("postgresql://") or is_web_url(url)):
         raise ValueError("must be a postgresql, http or https URL")
     return value
+
+
+def _database(value: SecretStr) -> SecretStr:
+    url = value.get_secret_value()
+    scheme, _, rest = url.partition("://")
+    if scheme == "sqlite" and rest.startswith("/") and len(rest) > 1:
+        require_no_url_syntax(url)
+        return value
+    if scheme not in _POSTGRES_SCHEMES:
+        raise ValueError("must be sqlite:/// followed by a file path, or postgresql://user:password@host/database")
+    try:
+        parts = urlsplit(url)
+        valid = bool(parts.path.strip("/")) and not parts.fragment and parts.port != 0 and not re.search(r"\s", url)
+    except ValueError:  # its message would quote the URL
+        valid = False
+    if not valid:
+        raise ValueError(
+            "must be postgresql://user:password@host/database, with special characters percent-encoded, e.g. %23 for #"
+        )
+    return value
+
+
+def require_no_url_syntax(path: str) -> None:
+    """Raise ValueError if a path would mean something else in a database URL."""
+    if any(character in path for character in "?#%"):
+        raise ValueError("must not contain ?, # or %: they have a special meaning in a database URL")
 
 
 def _key(value: SecretStr) -> SecretStr:
@@ -139,6 +166,7 @@ def _path(path: Path) -> Path:
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 WebURL = Annotated[str, AfterValidator(_web_url)]
 ModelURL = Annotated[WebURL, AfterValidator(without_endpoint)]
+DatabaseURL = Annotated[SecretStr, AfterValidator(_database)]
 VectorStoreURL = Annotated[SecretStr, AfterValidator(_vector_store)]
 Key = Annotated[SecretStr, AfterValidator(_key)]
 PseudonymKey = Annotated[Key, AfterValidator(_pseudonym_key)]

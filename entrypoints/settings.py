@@ -17,6 +17,7 @@ from entrypoints.certificates import require_certificates
 from entrypoints.env_file import require_parsable
 from entrypoints.setting_types import (
     QUOTES,
+    DatabaseURL,
     ExpandedPath,
     Host,
     Key,
@@ -27,6 +28,7 @@ from entrypoints.setting_types import (
     VectorStoreURL,
     WebURL,
     expanded,
+    require_no_url_syntax,
     trimmed,
 )
 
@@ -120,8 +122,10 @@ class Settings(BaseSettings):
     history_backend: Literal["sql", "in_memory"] = Field(
         "sql", description="Where turns are stored: `sql` (the database) or `in_memory` (lost on restart)."
     )
-    database_url: str | None = Field(
-        None, description="SQLAlchemy URL of the database. Empty: `sqlite:///{DATA_DIR}/chat.db`."
+    database_url: DatabaseURL | None = Field(
+        None,
+        description="URL of the database: `sqlite:///path` or `postgresql://user:password@host/database`. "
+        "Empty: `sqlite:///{DATA_DIR}/chat.db`.",
     )
     data_dir: ExpandedPath = Field(Path("data"), description="Directory for all files the service writes.")
     log_pseudonym_key: PseudonymKey | None = Field(
@@ -201,13 +205,6 @@ class Settings(BaseSettings):
             raise ValueError("must not be in quotation marks")
         return trimmed_text
 
-    @field_validator("database_url")
-    @classmethod
-    def _is_supported(cls, value: str | None) -> str | None:
-        if value is not None and (not value.startswith("sqlite:///") or len(value) == len("sqlite:///")):
-            raise ValueError("must be sqlite:/// followed by a file path; other databases are not supported yet")
-        return value
-
     @field_validator("cors_origins", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
@@ -220,11 +217,10 @@ class Settings(BaseSettings):
             raise ValueError("must be auto or asyncio, since uvloop is not installed")
         return value
 
-    @field_validator("data_dir", "database_url")
+    @field_validator("data_dir")
     @classmethod
-    def _fits_a_url(cls, value: Path | str | None) -> Path | str | None:
-        if value is not None and any(character in str(value) for character in "?#%"):
-            raise ValueError("must not contain ?, # or %: they have a special meaning in a database URL")
+    def _fits_a_url(cls, value: Path) -> Path:
+        require_no_url_syntax(str(value))
         return value
 
     @model_validator(mode="after")
@@ -256,8 +252,15 @@ class Settings(BaseSettings):
 
     @property
     def database(self) -> str:
-        """The database URL, or the embedded default."""
-        return self.database_url or f"sqlite:///{self.data_dir / 'chat.db'}"
+        """The database URL, or the embedded default. May contain a password."""
+        return self.database_url.get_secret_value() if self.database_url else f"sqlite:///{self.data_dir / 'chat.db'}"
+
+    @property
+    def database_host(self) -> str | None:
+        """Host and port of the database server, without credentials; None for SQLite."""
+        if self.database_backend == "none" or self.database.startswith("sqlite:"):
+            return None
+        return _host_of(self.database) or "localhost"
 
     @property
     def database_backend(self) -> Literal["sql", "none"]:

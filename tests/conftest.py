@@ -11,7 +11,7 @@ from tests.harness.rows import RowCoverage
 from tests.harness.socket_guard import SocketGuard
 
 E2E = Path(__file__).parent / "e2e"
-SERVER_FIXTURES = {"postgres", "forks"}
+SERVER_FIXTURES = {"postgres", "postgres_in_tmp_path", "own_server", "forks"}
 """Fixtures that start processes whose sockets this process does not open itself."""
 
 _sockets = SocketGuard()
@@ -54,6 +54,19 @@ def anyio_backend() -> str:
 def postgres() -> Iterator[Postgres]:
     with postgres_server() as server:
         yield server
+
+
+@pytest.fixture
+def own_server() -> Iterator[Postgres]:
+    """A PostgreSQL server for a test that stops it."""
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_in_tmp_path(postgres: Postgres, tmp_path: Path) -> None:
+    """Provide an empty database for `tests.harness.postgres.open_database_in(tmp_path)`."""
+    postgres.store_url_in(tmp_path)
 
 
 @pytest.fixture(autouse=True)

@@ -53,16 +53,19 @@ class Job:
 
 
 class DatabaseThread(ABC):
-    """A thread with a connection of its own, opened when first needed and reopened after an error."""
+    """A thread with a connection of its own, opened when first needed and reopened after an error.
 
-    def __init__(self, engine: Engine, name: str) -> None:
+    `connection` is the first one, if the engine has opened it already. It belongs to the thread from then on.
+    """
+
+    def __init__(self, engine: Engine, name: str, connection: Connection | None = None) -> None:
         self._engine = engine
         self._driver_error: type[Exception] = engine.dialect.loaded_dbapi.Error
         self._batches: SimpleQueue[Sequence[Job]] = SimpleQueue()
         self._next_batch: list[Job] = []
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
         self._loop = asyncio.get_running_loop()
-        self._connection: Connection | None = None
+        self._connection = connection
         self._closed = False
         self._thread.start()
 

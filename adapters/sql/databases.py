@@ -1,12 +1,15 @@
 """Selection of the SQL dialect: the only module that names the dialects."""
 
 from collections.abc import Callable
+from typing import Final
 
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from adapters.sql.database import Database
 from domain.errors import Unusable
+
+_INSTALL_POSTGRES: Final = 'pip install "smart-chatbot-backend[postgres]"'
 
 
 def database_at(url: str, time_to_close: Callable[[], float] | None = None) -> Database:
@@ -15,7 +18,7 @@ def database_at(url: str, time_to_close: Callable[[], float] | None = None) -> D
     `time_to_close` returns how many seconds closing it may take, if that is limited.
 
     Raises:
-        Unusable: `url` is malformed, or there is no support for its dialect.
+        Unusable: `url` is malformed, there is no support for its dialect, or its driver is not installed.
     """
     try:
         dialect = make_url(url).get_backend_name()
@@ -26,4 +29,12 @@ def database_at(url: str, time_to_close: Callable[[], float] | None = None) -> D
             from adapters.sql.sqlite.database import SQLiteDatabase
 
             return SQLiteDatabase(url, time_to_close=time_to_close)
+        case "postgresql" | "postgres":
+            try:
+                from adapters.sql.postgres.database import PostgresDatabase
+            except ModuleNotFoundError as error:
+                if error.name not in ("psycopg", "psycopg_binary"):
+                    raise
+                raise Unusable(f"The driver for PostgreSQL is not installed; run: {_INSTALL_POSTGRES}") from None
+            return PostgresDatabase(url)
     raise Unusable(f"The database dialect {dialect} is not supported; a valid URL is, e.g., sqlite:///chat.db.")

@@ -24,11 +24,6 @@ class FullText(Protocol):
     """
 
     @abstractmethod
-    def create_index(self, connection: Connection) -> None:
-        """Create the index of the empty table, and the triggers, if any, that keep it up to date."""
-        ...
-
-    @abstractmethod
     def search(self, connection: Connection, user_id: UserId, words: Sequence[str], now: datetime) -> Sequence[Hit]:
         """Find the user's memories with any of the words, in any form that the index considers the same word.
 

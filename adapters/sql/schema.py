@@ -3,12 +3,12 @@
 Alembic is imported only if there is something to migrate: importing it takes longer than a start should.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from sqlalchemy import Connection, text
 
-from adapters.sql.full_text import FullText
 from adapters.sql.tables import metadata
 
 HEAD: Final = "0006"
@@ -17,10 +17,13 @@ HEAD: Final = "0006"
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
 
-def create(connection: Connection, full_text: FullText) -> None:
-    """Create the current schema in an empty database, with the same result as running all migrations."""
+def create(connection: Connection, create_index: Callable[[Connection], None]) -> None:
+    """Create the current schema in an empty database, with the same result as running all migrations.
+
+    `create_index` creates the full-text index of `tables.memories`.
+    """
     metadata.create_all(connection, checkfirst=False)
-    full_text.create_index(connection)
+    create_index(connection)
     connection.execute(
         text(
             "CREATE TABLE alembic_version"

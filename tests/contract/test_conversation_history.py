@@ -12,6 +12,7 @@ from adapters.history_sql import HistorySQL
 from adapters.sql.sqlite.database import SQLiteDatabase
 from application.ports.history import ConversationHistory
 from tests.contract.conversation_history import ConversationHistoryContract, ExclusiveHistoryContract
+from tests.harness.postgres import open_database_in
 from tests.harness.script import Observed
 
 
@@ -33,6 +34,15 @@ class TestHistorySQLite(ExclusiveHistoryContract):
             yield HistorySQL(database)
         finally:
             await database.close()
+
+
+@pytest.mark.server
+@pytest.mark.usefixtures("postgres_in_tmp_path")
+class TestHistoryPostgres(ExclusiveHistoryContract):
+    @asynccontextmanager
+    async def opened(self, directory: Path) -> AsyncIterator[ConversationHistory]:
+        async with open_database_in(directory) as database:
+            yield HistorySQL(database)
 
 
 class TestObservedHistory(ConversationHistoryContract):

@@ -18,7 +18,7 @@ from tests.contract.long_term_memory import DurableMemoryContract, LongTermMemor
 from tests.harness.fakes import LearningMemory
 from tests.harness.mem0_platform import KEY, Lag, Mem0Platform
 from tests.harness.memory_upstream import MemoryUpstream, memory_upstream_in_thread, open_mem0
-from tests.harness.postgres import Postgres
+from tests.harness.postgres import Postgres, open_database_in
 from tests.harness.script import Observed
 
 
@@ -55,6 +55,15 @@ class TestMemorySQLite(RecallByWordsContract, DurableMemoryContract):
             yield MemorySQL(database, lambda: datetime.now(UTC))
         finally:
             await database.close()
+
+
+@pytest.mark.server
+@pytest.mark.usefixtures("postgres_in_tmp_path")
+class TestMemoryPostgres(RecallByWordsContract, DurableMemoryContract):
+    @asynccontextmanager
+    async def opened(self, directory: Path) -> AsyncIterator[LongTermMemory]:
+        async with open_database_in(directory) as database:
+            yield MemorySQL(database, lambda: datetime.now(UTC))
 
 
 @pytest.mark.row("M3")

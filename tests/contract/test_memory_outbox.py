@@ -11,6 +11,7 @@ from adapters.history_observed import ObservedHistory
 from adapters.history_sql import HistorySQL
 from adapters.sql.sqlite.database import SQLiteDatabase
 from tests.contract.memory_outbox import DurableMemoryOutboxContract, MemoryOutboxContract, OutboxStore
+from tests.harness.postgres import open_database_in
 from tests.harness.script import Observed
 
 
@@ -30,6 +31,15 @@ class TestMemoryOutboxSQLite(DurableMemoryOutboxContract):
             yield HistorySQL(database)
         finally:
             await database.close()
+
+
+@pytest.mark.server
+@pytest.mark.usefixtures("postgres_in_tmp_path")
+class TestMemoryOutboxPostgres(DurableMemoryOutboxContract):
+    @asynccontextmanager
+    async def opened(self, directory: Path) -> AsyncIterator[OutboxStore]:
+        async with open_database_in(directory) as database:
+            yield HistorySQL(database)
 
 
 class TestObservedOutbox(MemoryOutboxContract):

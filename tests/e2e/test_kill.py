@@ -15,6 +15,7 @@ import pytest
 
 from tests.harness.exchange import Exchange, client_of, follow, history
 from tests.harness.forks import Fork, Forks
+from tests.harness.postgres import Postgres
 from tests.harness.remnants import remnants
 from tests.harness.scripted_upstream import ScriptedUpstream
 
@@ -31,24 +32,34 @@ MAX_UNSAVED_SECONDS = 2.0
 
 
 async def test_kills_lose_no_acknowledged_turn_and_duplicate_none(forks: Forks, tmp_path: Path) -> None:
+    await _kill_and_check(forks, tmp_path, CYCLES)
+    assert await asyncio.to_thread(_integrity, tmp_path) == "ok"
+
+
+async def test_kills_lose_and_duplicate_no_turn_on_postgresql(forks: Forks, tmp_path: Path, postgres: Postgres) -> None:
+    url = await asyncio.to_thread(postgres.new_database)
+    await _kill_and_check(forks, tmp_path, CYCLES // 2, DATABASE_URL=url)
+
+
+async def _kill_and_check(forks: Forks, tmp_path: Path, cycles: int, **environment: str) -> None:
     chance, sent = random.Random(20), list[Exchange]()
     async with ScriptedUpstream() as upstream:
+        environment["OPENAI_BASE_URL"] = upstream.base_url
         upstream.texts = DELTAS
-        for cycle in range(CYCLES):
+        for cycle in range(cycles):
             long = cycle in LONG_CYCLES
             # In short cycles the model is silent for a third of the time, so that some kills precede the first delta.
             model = "tokens-1000-5" if long else "tokens-20-5-50"
-            async with forks.service(tmp_path, OPENAI_BASE_URL=upstream.base_url, OPENAI_MODEL=model) as service:
+            async with forks.service(tmp_path, OPENAI_MODEL=model, **environment) as service:
                 await _check_histories(service, sent)
                 seconds = LONG_CYCLE_SECONDS if long else chance.uniform(0, 0.5)
                 sent += await _chat_until_killed(service, f"cycle {cycle}", seconds)
-        async with forks.service(tmp_path, OPENAI_BASE_URL=upstream.base_url) as service:
+        async with forks.service(tmp_path, **environment) as service:
             await _check_histories(service, sent)
     # All three outcomes occurred.
     assert any(exchange.acknowledged for exchange in sent)
     assert any(exchange.deltas and not exchange.last for exchange in sent)
     assert any(not exchange.deltas for exchange in sent)
-    assert await asyncio.to_thread(_integrity, tmp_path) == "ok"
 
 
 async def test_a_kill_before_the_commit_leaves_an_unacknowledged_interrupted_turn(forks: Forks, tmp_path: Path) -> None:

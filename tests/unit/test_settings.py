@@ -11,6 +11,7 @@ import trustme
 from dotenv import dotenv_values
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from domain.errors import Unusable
 from domain.memory import MAX_FACT_CHARS
@@ -116,7 +117,11 @@ INVALID = [
     ("PORT", "http", "valid integer"),
     ("HISTORY_BACKEND", "redis", "must be one of sql, in_memory"),
     ("HISTORY_BACKEND", "SQL", "must be one of sql, in_memory"),
-    ("DATABASE_URL", "postgresql://user:canary@host/db", "must be sqlite:///"),
+    ("DATABASE_URL", "mysql://user:canary@host/db", "must be sqlite:/// followed by a file path, or postgresql://"),
+    ("DATABASE_URL", "postgresql://user:canary@host", "must be postgresql://user:password@host/database"),
+    ("DATABASE_URL", "postgresql://user:can#ary@host/db", "percent-encoded, e.g. %23 for #"),
+    ("DATABASE_URL", "postgresql://user:[canary@host/db", "percent-encoded, e.g. %23 for #"),
+    ("DATABASE_URL", "sqlite:///canary?mode=ro", "must not contain ?, # or %"),
     ("DATABASE_URL", "sqlite://", "must be sqlite:///"),
     ("DATABASE_URL", "sqlite:///", "must be sqlite:///"),
     ("DATABASE_URL", "canary.db", "must be sqlite:///"),
@@ -262,10 +267,23 @@ def test_a_database_is_used_if_history_or_memory_is_stored_in_it(history: Any, m
     assert Settings(_env_file=None, history_backend=history, memory_backend=memory).database_backend == backend
 
 
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("postgresql://user:canary@db.example:5433/chat?sslmode=require", "db.example:5433"),
+        ("postgresql:///chat?host=/run/postgresql", "localhost"),
+        ("sqlite:///chat.db", None),
+    ],
+)
+def test_the_host_of_the_database_is_told_without_credentials(url: str, host: str | None) -> None:
+    assert Settings(_env_file=None, database_url=SecretStr(url)).database_host == host
+
+
 def test_printed_and_serialized_settings_do_not_contain_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-canary")
     monkeypatch.setenv("MEM0_API_KEY", "m0-canary")
     monkeypatch.setenv("MEM0_VECTOR_STORE", "postgresql://user:canary@host/vectors")
+    monkeypatch.setenv("DATABASE_URL", "postgresql://user:canary@host/chat")
     loaded = load_settings()
 
     assert "canary" not in f"{loaded!r} {loaded} {loaded.model_dump()} {loaded.model_dump_json()}"
@@ -317,7 +335,8 @@ def test_a_value_is_trimmed_and_its_home_directory_and_variables_are_expanded(
     monkeypatch.setenv("WITH_DOLLAR", "/a$b")
     monkeypatch.setenv(name, value)
 
-    assert getattr(load_settings(), name.lower()) == kept
+    loaded = getattr(load_settings(), name.lower())
+    assert (loaded.get_secret_value() if isinstance(loaded, SecretStr) else loaded) == kept
 
 
 @pytest.mark.parametrize("name", ["OPENAI_API_KEY", "MEM0_API_KEY"])

@@ -19,7 +19,7 @@ from adapters.sql.sqlite.engine import BEGIN, driver, make_engine
 from adapters.sql.sqlite.erasure import Erasure, Schedule
 from adapters.sql.sqlite.errors import explain, unusable
 from adapters.sql.sqlite.file import OpenedFile, create_file, exclusive_lock, schema_version
-from adapters.sql.sqlite.full_text import SQLiteFullText
+from adapters.sql.sqlite.full_text import SQLiteFullText, create_index
 from adapters.sql.sqlite.log import WriteAheadLog
 from adapters.sql.sqlite.threads import Reader, Writer
 from adapters.sql.tables import PROBE_WRITE, RELEASE_LEASES
@@ -183,7 +183,7 @@ class SQLiteDatabase(Database):
             with engine.connect() as connection, connection.begin():
                 driver(connection).execute(BEGIN)
                 if version is None:
-                    create(connection, self.full_text)
+                    create(connection, create_index)
                 elif version != HEAD and not upgrade(connection, version):
                     raise Unusable(f"A newer version of this service made the database {path} (schema {version}).")
                 for statement in statements:

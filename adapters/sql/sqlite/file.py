@@ -42,7 +42,7 @@ def _lock(lock: int, path: Path) -> None:
     except OSError as error:
         raise Unusable(
             f"Another process uses the database {path}; stop it, or set another DATA_DIR. "
-            "SQLite serves one process, and PostgreSQL is not supported yet."
+            "An SQLite file serves one process; with PostgreSQL (DATABASE_URL), a second one waits as a standby."
         ) from error
 
 

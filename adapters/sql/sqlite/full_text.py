@@ -26,16 +26,14 @@ _CREATE_TABLE: Final = (
     "CREATE VIRTUAL TABLE memory_words USING fts5(words, content = '', columnsize = 0, tokenize = 'porter ascii')"
 )
 
-CREATE_INDEX: Final = (
+_CREATE_INDEX: Final = (
     _CREATE_TABLE,
     f"CREATE TRIGGER memory_words_stored AFTER INSERT ON memories BEGIN {_ADD_NEW}; END",
     f"CREATE TRIGGER memory_words_forgotten AFTER DELETE ON memories BEGIN {_REMOVE_OLD}; END",
     f"CREATE TRIGGER memory_words_corrected AFTER UPDATE OF words ON memories BEGIN {_REMOVE_OLD}; {_ADD_NEW}; END",
 )
-"""The index of an empty table `memories`, and the triggers that keep it up to date.
-
-The tokenizer `ascii` takes every character beyond ASCII as part of a word, so the index does not depend on the version
-of Unicode that SQLite knows; `porter` stems English.
+"""The tokenizer `ascii` takes every character beyond ASCII as part of a word, so the index does not depend on the
+version of Unicode that SQLite knows; `porter` stems English.
 """
 
 SEARCH: Final = PrecompiledStatement(
@@ -65,10 +63,6 @@ class SQLiteFullText(FullText):
     max_searched_memories: int = 2_000
     """Only so many of a user's newest memories are searched, because all searches share one thread."""
 
-    def create_index(self, connection: Connection) -> None:
-        for statement in CREATE_INDEX:
-            connection.exec_driver_sql(statement)
-
     def search(self, connection: Connection, user_id: UserId, words: Sequence[str], now: datetime) -> Sequence[Hit]:
         phrases = json.dumps([_phrase(word) for word in words])
         values = {"user": user_id, "phrases": phrases, "now": now, "newest": self.max_searched_memories}
@@ -77,6 +71,12 @@ class SQLiteFullText(FullText):
 
     def purge_deleted(self, connection: Connection) -> None:
         Remnants.ANYWHERE.store(connection)
+
+
+def create_index(connection: Connection) -> None:
+    """Create the index of the empty table `memories`, and the triggers that keep it up to date."""
+    for statement in _CREATE_INDEX:
+        connection.exec_driver_sql(statement)
 
 
 def _phrase(word: str) -> str:

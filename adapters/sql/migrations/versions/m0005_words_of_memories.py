@@ -27,6 +27,16 @@ _CREATE_ON_SQLITE = (
 _FILL_ON_SQLITE = "INSERT INTO memory_words (rowid, words) SELECT place, words FROM memories"
 """The index as of this revision; `sqlite.full_text.CREATE_INDEX` may have changed since."""
 
+_CREATE_ON_POSTGRESQL = (
+    "CREATE FUNCTION memory_stems(words text) RETURNS text[] LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN ARRAY("
+    "SELECT coalesce((ts_lexize('pg_catalog.english_stem', word))[1], word)"
+    " FROM unnest(string_to_array(words, ' ')) AS word)",
+    "ALTER TABLE memories ADD COLUMN stems text[] NOT NULL GENERATED ALWAYS AS (memory_stems(words)) STORED",
+)
+"""The stems of each memory's words; no stem is known for words in other scripts, which stay as they are."""
+
+_DROP_ON_POSTGRESQL = ("ALTER TABLE memories DROP COLUMN stems", "DROP FUNCTION memory_stems(text)")
+
 _OLD_INDEX_ON_SQLITE = (
     "CREATE VIRTUAL TABLE memory_words USING fts5"
     "(fact, content = '', columnsize = 0, tokenize = 'porter unicode61 remove_diacritics 2')",
@@ -43,16 +53,18 @@ _BATCH = 1_000
 
 
 def upgrade() -> None:
-    _on_sqlite(*_DROP_ON_SQLITE)
+    _on("sqlite", *_DROP_ON_SQLITE)
     op.add_column("memories", sa.Column("words", sa.Text, nullable=False, server_default=""))
     _prepare_words(op.get_bind())
-    _on_sqlite(*_CREATE_ON_SQLITE, _FILL_ON_SQLITE)
+    _on("sqlite", *_CREATE_ON_SQLITE, _FILL_ON_SQLITE)
+    _on("postgresql", *_CREATE_ON_POSTGRESQL)
 
 
 def downgrade() -> None:
-    _on_sqlite(*_DROP_ON_SQLITE)
+    _on("postgresql", *_DROP_ON_POSTGRESQL)
+    _on("sqlite", *_DROP_ON_SQLITE)
     op.drop_column("memories", "words")
-    _on_sqlite(*_OLD_INDEX_ON_SQLITE)
+    _on("sqlite", *_OLD_INDEX_ON_SQLITE)
 
 
 def _prepare_words(connection: sa.Connection) -> None:
@@ -64,7 +76,7 @@ def _prepare_words(connection: sa.Connection) -> None:
         after = rows[-1].place
 
 
-def _on_sqlite(*statements: str) -> None:
-    if op.get_bind().dialect.name == "sqlite":
+def _on(dialect: str, *statements: str) -> None:
+    if op.get_bind().dialect.name == dialect:
         for statement in statements:
             op.get_bind().exec_driver_sql(statement)

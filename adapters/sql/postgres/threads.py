@@ -1,0 +1,77 @@
+"""The threads that read PostgreSQL, and the one that writes. All writes go through the one writer."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from adapters.sql.database_thread import DatabaseThread, Job
+from adapters.sql.postgres.engine import is_broken
+from adapters.sql.postgres.errors import remove_values
+
+
+class Reader(DatabaseThread):
+    """Runs each query outside a transaction, so that it sees everything committed before it began."""
+
+    def run_jobs(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            self._run(job)
+
+    def _run(self, job: Job) -> None:
+        reused = self._connection is not None
+        try:
+            job.succeed(job.statements(self.connection))
+        except Exception as error:
+            remove_values(error)
+            broken = self._connection is not None and is_broken(self._connection)
+            self.disconnect()
+            if reused and broken:  # it broke while it was idle, e.g. because the server was restarted
+                self._run(job)
+            else:
+                job.fail(error)
+
+
+class Writer(DatabaseThread):
+    """Commits each batch in one transaction (group commit). Its sessions hold the lock on the database."""
+
+    def run_jobs(self, jobs: Sequence[Job]) -> None:
+        if not self._commit(jobs):
+            for job in jobs:
+                self._commit([job])
+
+    def _commit(self, jobs: Sequence[Job]) -> bool:
+        """Run the jobs in one transaction. Returns False if one of several failed and all were rolled back.
+
+        Raises if there is no connection: running the jobs one by one would not help.
+        """
+        reused, committing = self._connection is not None, False
+        connection = self.connection
+        transaction = connection.begin()
+        try:
+            results = [job.statements(connection) for job in jobs]
+            committing = True
+            transaction.commit()
+        except Exception as error:
+            remove_values(error)
+            broken = is_broken(connection)
+            if broken:
+                self.disconnect()
+            else:
+                transaction.rollback()
+            if broken and reused and not committing:  # nothing was written, and a new connection may work
+                return self._commit(jobs)
+            if len(jobs) > 1:
+                if broken:
+                    raise
+                return False
+            jobs[0].fail(error)
+        else:
+            for job, result in zip(jobs, results, strict=True):
+                job.succeed(result)
+        return True
+
+    def finish_background_work(self) -> None:
+        """Release the lock, because the server ends a session only some time after its connection was closed."""
+        if self._connection is not None:
+            with suppress(SQLAlchemyError):
+                self._connection.exec_driver_sql("SELECT pg_advisory_unlock_all()").close()

@@ -1,0 +1,366 @@
+"""PostgreSQL as the database: connecting, locks, broken connections, errors, and the schema."""
+
+import asyncio
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection, create_engine, insert, make_url, select, text
+from sqlalchemy.exc import DBAPIError
+
+from adapters.sql.database import DatabaseClosed
+from adapters.sql.databases import database_at
+from adapters.sql.postgres.database import PostgresDatabase
+from adapters.sql.schema import HEAD, MIGRATIONS
+from adapters.sql.tables import metadata, users
+from domain.errors import TemporarilyUnusable, Unusable
+from tests.harness.postgres import URL_FILE, Postgres
+
+pytestmark = pytest.mark.server
+
+
+@pytest.fixture
+def url(postgres_in_tmp_path: None, tmp_path: Path) -> str:
+    return (tmp_path / URL_FILE).read_text()
+
+
+async def add_user(database: PostgresDatabase, name: str) -> None:
+    await database.write(lambda connection: connection.execute(insert(users).values(id=name, last_seq=1)).close())
+
+
+def _names(connection: Connection) -> Sequence[str]:
+    return connection.execute(select(users.c.id).order_by(users.c.id)).scalars().all()
+
+
+async def names(database: PostgresDatabase) -> Sequence[str]:
+    return await database.read(_names)
+
+
+async def end_sessions(postgres: Postgres, url: str) -> None:
+    """End all sessions of the database on the server, as an administrator or a failover does."""
+    statement = (
+        f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{make_url(url).database}'"
+    )
+    assert all(ended for (ended,) in await asyncio.to_thread(postgres.execute, statement))
+
+
+# Choosing the dialect
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
+def test_the_url_chooses_the_dialect(scheme: str) -> None:
+    assert isinstance(database_at(f"{scheme}://user@host/chat"), PostgresDatabase)
+
+
+def test_a_missing_driver_is_named_with_the_command_that_installs_it() -> None:
+    script = (
+        "import sys; sys.modules['psycopg'] = None\n"
+        "from adapters.sql.databases import database_at\n"
+        "try: database_at('postgresql://user:canary@host/chat')\n"
+        "except Exception as error: print(type(error).__name__, error)"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+
+    expected = 'Unusable The driver for PostgreSQL is not installed; run: pip install "smart-chatbot-backend[postgres]"'
+    assert ran.stdout.strip() == expected
+
+
+# Opening
+
+
+async def test_the_database_is_open_only_inside_its_block(url: str) -> None:
+    async with PostgresDatabase(url) as database:
+        assert await names(database) == []
+
+    with pytest.raises(DatabaseClosed):
+        await names(database)
+
+
+async def test_a_closed_database_can_be_opened_again_at_once(url: str) -> None:
+    database = PostgresDatabase(url)
+    for name in ("ada", "bob", "eve"):
+        async with database:
+            await add_user(database, name)
+
+    async with database:
+        assert await names(database) == ["ada", "bob", "eve"]
+
+
+async def test_a_second_process_waits_until_the_first_has_stopped(url: str) -> None:
+    standby = PostgresDatabase(url, lock_timeout=0.1)
+    async with PostgresDatabase(url):
+        with pytest.raises(TemporarilyUnusable, match=r"^Another process uses the database test_\d+ at /tmp/"):
+            await standby.open()
+        with pytest.raises(TemporarilyUnusable, match=r"^Another process uses the database"):
+            await asyncio.to_thread(standby.migrate)
+
+    async with standby:
+        await add_user(standby, "ada")
+
+
+async def test_opening_releases_the_leases_of_dead_processes_and_migrating_does_not(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "adapters.sql.postgres.database.RELEASE_LEASES", [text("UPDATE users SET last_seq = last_seq + 1")]
+    )
+    async with PostgresDatabase(url) as database:
+        await add_user(database, "ada")
+    await asyncio.to_thread(PostgresDatabase(url).migrate)
+    async with PostgresDatabase(url) as database:
+        assert await database.read(lambda c: c.execute(select(users.c.last_seq)).scalar_one()) == 2
+
+
+async def test_a_commit_is_on_disk_even_if_the_servers_default_is_not_to_wait(postgres: Postgres) -> None:
+    url = await asyncio.to_thread(postgres.new_database)
+    name = make_url(url).database
+    await asyncio.to_thread(postgres.execute, f"ALTER DATABASE {name} SET synchronous_commit = off")
+    async with PostgresDatabase(url) as database:
+        assert await database.write(lambda c: c.execute(text("SHOW synchronous_commit")).scalar_one()) == "on"
+
+
+REFUSED_URLS = {
+    "postgresql://user:canary@127.0.0.1:1/chat": (TemporarilyUnusable, r"chat at 127\.0\.0\.1 .*Connection refused"),
+    "postgresql://user:canary@nowhere.invalid/chat": (TemporarilyUnusable, "failed to resolve host"),
+    "postgresql://user:canary@127.0.0.1:1/chat?sslmod=require": (Unusable, 'invalid connection option "sslmod"'),
+}
+
+
+@pytest.mark.parametrize("refused", REFUSED_URLS)
+async def test_a_server_that_cannot_be_reached_is_named_without_the_password(refused: str) -> None:
+    kind, message = REFUSED_URLS[refused]
+    with pytest.raises(kind, match=message) as raised:
+        await PostgresDatabase(refused).open()
+
+    assert type(raised.value) is kind
+    assert "canary" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"database": "nothing"}, 'database "nothing" does not exist; check DATABASE_URL'),
+        ({"username": "nobody", "password": "canary"}, 'role "nobody" does not exist; check DATABASE_URL'),
+    ],
+)
+async def test_a_wrong_url_is_unusable(postgres: Postgres, change: dict[str, Any], message: str) -> None:
+    url = await asyncio.to_thread(postgres.new_database)
+    with pytest.raises(Unusable, match=message) as raised:
+        await PostgresDatabase(make_url(url).set(**change).render_as_string(hide_password=False)).open()
+
+    assert not isinstance(raised.value, TemporarilyUnusable)
+    assert "canary" not in str(raised.value)
+
+
+UNSUITABLE = {
+    "CREATE TABLE users (id int)": "it holds tables of another program with the same names; check DATABASE_URL",
+    "CREATE TABLE alembic_version AS SELECT CAST('9999' AS text) AS version_num": r"A newer version .*schema 9999",
+    "CREATE ROLE visitor LOGIN": "its user lacks a privilege",
+    "REVOKE ALL ON SCHEMA public FROM PUBLIC; CREATE ROLE visitor_without_schema LOGIN": "may use no schema",
+}
+
+
+@pytest.mark.parametrize("statements", UNSUITABLE)
+async def test_an_unsuitable_database_is_unusable_and_stays_unchanged(postgres: Postgres, statements: str) -> None:
+    url = await asyncio.to_thread(postgres.new_database)
+    for statement in statements.split("; "):
+        await asyncio.to_thread(postgres.execute, statement, url)
+    if role := re.search("visitor[a-z_]*", statements):
+        url = make_url(url).set(username=role[0]).render_as_string()
+    with pytest.raises(Unusable, match=UNSUITABLE[statements]) as raised:
+        await PostgresDatabase(url).open()
+
+    assert not isinstance(raised.value, TemporarilyUnusable)
+    assert await asyncio.to_thread(postgres.execute, "SELECT 1 FROM pg_tables WHERE tablename = 'turns'", url) == []
+
+
+async def test_another_encoding_is_unusable(postgres: Postgres) -> None:
+    await asyncio.to_thread(postgres.execute, "CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    url = make_url(await asyncio.to_thread(postgres.new_database)).set(database="latin")
+    with pytest.raises(Unusable, match="has the encoding LATIN1 instead of UTF8"):
+        await PostgresDatabase(url.render_as_string()).open()
+
+
+def test_a_backup_is_left_to_postgresql(url: str, tmp_path: Path) -> None:
+    with pytest.raises(Unusable, match="pg_dump"):
+        PostgresDatabase(url).backup(tmp_path / "copy.db")
+
+
+# Connections that break
+
+
+async def test_idle_connections_that_were_ended_are_replaced_without_an_error(postgres: Postgres, url: str) -> None:
+    async with PostgresDatabase(url) as database:
+        await add_user(database, "ada")
+        await database.search(_names)
+        await end_sessions(postgres, url)
+        await add_user(database, "bob")
+        assert await names(database) == ["ada", "bob"] == await database.search(_names)
+
+
+async def test_a_transaction_that_breaks_before_its_commit_is_run_again(postgres: Postgres, url: str) -> None:
+    calls = 0
+
+    def break_once(connection: Connection) -> None:
+        nonlocal calls
+        calls += 1
+        connection.execute(insert(users).values(id="ada", last_seq=calls))
+        if calls == 1:
+            pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+            postgres.execute(f"SELECT pg_terminate_backend({pid}, 5000)")
+        connection.execute(text("SELECT 1")).close()
+
+    async with PostgresDatabase(url) as database:
+        await database.write(break_once)
+        assert (await names(database), calls) == (["ada"], 2)
+
+
+async def test_a_transaction_that_breaks_each_time_fails_and_the_next_one_does_not(
+    postgres: Postgres, url: str
+) -> None:
+    def break_always(connection: Connection) -> None:
+        pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        postgres.execute(f"SELECT pg_terminate_backend({pid}, 5000)")
+        connection.execute(text("SELECT 1")).close()
+
+    async with PostgresDatabase(url) as database:
+        with pytest.raises(DBAPIError) as raised:
+            await database.write(break_always)
+        await add_user(database, "ada")
+        assert await names(database) == ["ada"]
+
+    assert database.explain(raised.value) == "The database cannot be used: it is shutting down."
+
+
+async def test_while_the_server_is_down_calls_fail_and_afterwards_they_succeed(
+    own_server: Postgres,
+) -> None:
+    url = await asyncio.to_thread(own_server.new_database)
+    async with PostgresDatabase(url) as database:
+        await add_user(database, "ada")
+        await asyncio.to_thread(own_server.stop)
+        for call in (lambda: add_user(database, "bob"), lambda: names(database), database.check):
+            with pytest.raises(DBAPIError) as raised:
+                await call()
+            assert "The database cannot be used: " in database.explain(raised.value)
+        await asyncio.to_thread(own_server.start)
+        await add_user(database, "eve")
+        assert await names(database) == ["ada", "eve"]
+
+
+# Batches
+
+
+async def test_a_failing_write_does_not_affect_the_others_of_its_batch(url: str) -> None:
+    async with PostgresDatabase(url) as database:
+        await add_user(database, "ada")
+        added = [add_user(database, name) for name in ("bob", "ada", "eve")]
+        results = await asyncio.gather(*added, return_exceptions=True)
+
+        assert [type(result) for result in results] == [type(None), results[1].__class__, type(None)]
+        assert isinstance(results[1], DBAPIError)
+        assert await names(database) == ["ada", "bob", "eve"]
+
+
+async def test_a_locked_row_fails_only_the_writes_that_need_it(url: str) -> None:
+    def touch(name: str) -> str:
+        return f"UPDATE users SET last_seq = last_seq + 1 WHERE id = '{name}'"
+
+    async with PostgresDatabase(url, lock_timeout=0.2) as database:
+        await add_user(database, "ada")
+        await add_user(database, "bob")
+        with psycopg.connect(url) as other:
+            other.execute(touch("ada"))
+            touches = [database.write(lambda c, n=n: c.execute(text(touch(n))).close()) for n in ("ada", "bob")]  # type: ignore[misc]
+            of_ada, of_bob = await asyncio.gather(*touches, return_exceptions=True)
+
+    assert isinstance(of_ada, DBAPIError)
+    assert database.explain(of_ada) == "The database cannot be used: it waited too long for a lock."
+    assert of_bob is None
+
+
+async def test_a_statement_that_takes_too_long_is_ended(url: str) -> None:
+    async with PostgresDatabase(url, statement_timeout=0.1, search_timeout=20) as database:
+        for call in (database.read, database.write):
+            with pytest.raises(DBAPIError) as raised:
+                await call(lambda connection: connection.execute(text("SELECT pg_sleep(30)")).close())
+            assert database.explain(raised.value) == "The database cannot be used: a statement took too long."
+        await database.search(lambda connection: connection.execute(text("SELECT pg_sleep(0.3)")).close())
+
+
+# Errors
+
+
+@pytest.mark.parametrize("raw", [False, True], ids=["through SQLAlchemy", "on the driver's cursor"])
+@pytest.mark.parametrize("operation", ["read", "write", "erase"])
+async def test_an_error_is_wrapped_and_quotes_no_values(url: str, operation: str, raw: bool) -> None:
+    def insert_twice(connection: Connection) -> int:
+        for _ in range(2):
+            if raw:
+                connection.connection.cursor().execute("INSERT INTO users (id, last_seq) VALUES ('canary', 1)")
+            else:
+                connection.execute(insert(users).values(id="canary", last_seq=1))
+        return 0
+
+    async with PostgresDatabase(url) as database:
+        with pytest.raises(DBAPIError, match="duplicate key") as raised:
+            await getattr(database, operation)(insert_twice)
+
+    assert "canary" not in f"{raised.value!r} {raised.value} {raised.value.orig!r} {raised.value.__cause__!r}"
+    assert database.explain(raised.value) == "The database cannot be used: PostgreSQL reports 23505 (UniqueViolation)."
+
+
+def test_errors_without_a_code_are_explained_by_their_type() -> None:
+    database = PostgresDatabase("postgresql://user@host/chat")
+
+    assert database.explain(DatabaseClosed()) == "The database is not open."
+    assert database.explain(RuntimeError("canary")) == "The database cannot be used: unexpected RuntimeError."
+
+
+# The schema
+
+
+@pytest.fixture
+def connection(postgres: Postgres) -> Iterator[Connection]:
+    engine = create_engine(make_url(postgres.new_database()).set(drivername="postgresql+psycopg"))
+    with engine.begin() as connection:
+        yield connection
+    engine.dispose()
+
+
+def migrations(connection: Connection) -> Config:
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(MIGRATIONS))
+    return config
+
+
+def test_the_migrations_create_the_tables_as_declared(connection: Connection) -> None:
+    command.upgrade(migrations(connection), "head")
+    differences = compare_metadata(MigrationContext.configure(connection), metadata)
+
+    assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == HEAD
+    assert [(kind, column.name) for kind, _, _, column in differences] == [("remove_column", "stems")]
+
+
+def test_the_migrations_can_be_undone(connection: Connection) -> None:
+    command.upgrade(migrations(connection), "head")
+    command.downgrade(migrations(connection), "base")
+    command.upgrade(migrations(connection), "head")
+
+    assert compare_metadata(MigrationContext.configure(connection), metadata)
+
+
+def test_the_indexes_of_running_turns_and_contexts_are_partial(connection: Connection) -> None:
+    command.upgrade(migrations(connection), "head")
+    found = connection.execute(text("SELECT indexname FROM pg_indexes WHERE indexdef LIKE '% WHERE %'")).scalars()
+
+    assert sorted(found) == ["ix_turns_context", "ix_turns_running"]
