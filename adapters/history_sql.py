@@ -45,7 +45,9 @@ class HistorySQL(ConversationHistory, MemoryOutbox):
 
     async def begin(self, begin: TurnBegin) -> None:
         now = self._now()
-        await self._write(lambda connection: turns.begin(connection, begin, now))
+        writes = self._database.turn_writes
+        with self._database_errors():
+            await self._database.write_turn(lambda connection: writes.begin(connection, begin, now))
 
     async def save_progress(self, additions: Mapping[TurnId, ReplyAddition], lease: timedelta) -> None:
         now = self._now()
@@ -54,7 +56,9 @@ class HistorySQL(ConversationHistory, MemoryOutbox):
 
     async def finish(self, end: TurnEnd) -> Turn | None:
         now = self._now()
-        return await self._write(lambda connection: turns.finish(connection, end, now))
+        writes = self._database.turn_writes
+        with self._database_errors():
+            return await self._database.write_turn(lambda connection: writes.finish(connection, end, now))
 
     async def finish_abandoned(self) -> int:
         now = self._now()

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol, Self, TypeVar
 from sqlalchemy import Connection
 
 from adapters.sql.full_text import FullText
+from adapters.sql.turn_writes import Sent, TurnWrites
 
 T = TypeVar("T")
 
@@ -40,6 +41,9 @@ class Database(Protocol):
 
     full_text: FullText
     """Full-text search in this database's dialect."""
+
+    turn_writes: TurnWrites
+    """The statements of `write_turn` in this database's dialect."""
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -107,6 +111,11 @@ class Database(Protocol):
 
         Unless `patient`, do not wait for another program's lock: writes that are requested meanwhile would wait, too.
         """
+        ...
+
+    @abstractmethod
+    async def write_turn(self, statements: Statements[Sent[T]]) -> T:
+        """Like `write`, for statements of `turn_writes`."""
         ...
 
     @abstractmethod

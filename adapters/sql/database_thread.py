@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from adapters.daemon_threads import run_in_daemon_thread
 from adapters.sql.database import DatabaseClosed, Statements
+from adapters.sql.turn_writes import Sent
 
 T = TypeVar("T")
 
@@ -20,18 +21,25 @@ class Job:
     """Statements to run, and the future of the caller that awaits their result.
 
     `erasing` marks statements whose deleted rows must also leave the database's files, and `patient` those that wait
-    for another program's lock.
+    for another program's lock. `pipelined` ones return a `turn_writes.Sent` instead of their result.
     """
 
-    __slots__ = ("erasing", "error", "future", "patient", "result", "settled", "statements")
+    __slots__ = ("erasing", "error", "future", "patient", "pipelined", "result", "settled", "statements")
 
     def __init__(
-        self, statements: Statements[Any], future: "asyncio.Future[Any]", erasing: bool, patient: bool
+        self,
+        statements: Statements[Any],
+        future: "asyncio.Future[Any]",
+        *,
+        erasing: bool = False,
+        patient: bool = True,
+        pipelined: bool = False,
     ) -> None:
         self.statements = statements
         self.future = future
         self.erasing = erasing
         self.patient = patient
+        self.pipelined = pipelined
         self.settled = False
         self.result: Any = None
         self.error: Exception | None = None
@@ -77,17 +85,24 @@ class DatabaseThread(ABC):
             SQLAlchemyError: the database failed; the driver's own errors are wrapped.
             Exception: any other error that the statements raise.
         """
+        result: T = await self._result(Job(statements, self._loop.create_future(), erasing=erasing, patient=patient))
+        return result
+
+    async def run_pipelined(self, statements: Statements[Sent[T]]) -> T:
+        """Like `run`, for statements whose results need not be read before the next statements are sent."""
+        result: T = await self._result(Job(statements, self._loop.create_future(), pipelined=True))
+        return result
+
+    async def _result(self, job: Job) -> Any:
         if self._closed:
             raise DatabaseClosed
-        job = Job(statements, self._loop.create_future(), erasing, patient)
         self._next_batch.append(job)
         if len(self._next_batch) == 1:  # batch all requests of this loop iteration: waking the thread is expensive
             self._loop.call_soon(self._queue_batch)
         try:
-            result: T = await job.future
+            return await job.future
         except self._driver_error as error:
             raise DBAPIError.instance(None, None, error, self._driver_error, hide_parameters=True) from error
-        return result
 
     async def close(self) -> None:
         """Run all pending jobs, finish the background work, then disconnect and wait until the thread has ended."""

@@ -5,10 +5,12 @@ from pathlib import Path
 from adapters.sql.database import Copied, Database, Statements, T
 from adapters.sql.full_text import FullText
 from adapters.sql.sqlite.full_text import SQLiteFullText
+from adapters.sql.turn_writes import Sent, TurnWrites
 
 
 class FailingDatabase(Database):
     full_text: FullText = SQLiteFullText()
+    turn_writes = TurnWrites()
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -38,6 +40,9 @@ class FailingDatabase(Database):
         raise self.error
 
     async def write(self, statements: Statements[T], *, patient: bool = True) -> T:
+        raise self.error
+
+    async def write_turn(self, statements: Statements[Sent[T]]) -> T:
         raise self.error
 
     async def erase(self, statements: Statements[int]) -> int:

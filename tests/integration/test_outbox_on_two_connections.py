@@ -10,11 +10,13 @@ import pytest
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 
 from adapters.sql import outbox_statements as outbox
-from adapters.sql import turn_statements as turns
+from adapters.sql.postgres.turn_writes import PostgresTurnWrites
 from adapters.sql.tables import metadata
+from adapters.sql.turn_statements import get
+from adapters.sql.turn_writes import TurnWrites
 from application.ports.history import TurnBegin, TurnEnd
 from application.ports.memory_outbox import ForgetUser, RememberTurn
-from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, UserId
+from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, TurnStatus, UserId
 from tests.harness.postgres import Postgres
 
 pytestmark = pytest.mark.server
@@ -32,14 +34,21 @@ def engine(postgres: Postgres) -> Iterator[Engine]:
     engine.dispose()
 
 
-def finish_turn(connection: Connection, turn: Turn) -> None:
-    turns.finish(connection, TurnEnd(turn.completed("Hi", "stop"), remember=True), NOW)
+@pytest.fixture(params=[TurnWrites, PostgresTurnWrites])
+def writes(request: pytest.FixtureRequest) -> TurnWrites:
+    writes = request.param()
+    assert isinstance(writes, TurnWrites)
+    return writes
 
 
-def begin_turn(engine: Engine) -> Turn:
+def finish_turn(writes: TurnWrites, connection: Connection, turn: Turn) -> None:
+    writes.finish(connection, TurnEnd(turn.completed("Hi", "stop"), remember=True), NOW)()
+
+
+def begin_turn(writes: TurnWrites, engine: Engine) -> Turn:
     turn = Turn(TurnId(str(uuid4())), ADA, DEFAULT_CONVERSATION, NOW, "Hello")
     with engine.begin() as connection:
-        turns.begin(connection, TurnBegin(turn, HOUR), NOW)
+        writes.begin(connection, TurnBegin(turn, HOUR), NOW)()
     return turn
 
 
@@ -54,8 +63,10 @@ def run_before_claim(connection: Connection, action: Callable[[], None]) -> None
     event.listen(connection, "before_cursor_execute", before)
 
 
-def test_a_turn_that_is_stored_while_its_user_is_forgotten_does_not_stay_in_the_outbox(engine: Engine) -> None:
-    turn = begin_turn(engine)
+def test_a_turn_that_is_stored_while_its_user_is_forgotten_does_not_stay_in_the_outbox(
+    engine: Engine, writes: TurnWrites
+) -> None:
+    turn = begin_turn(writes, engine)
 
     def forget() -> None:
         with engine.begin() as connection:
@@ -63,13 +74,36 @@ def test_a_turn_that_is_stored_while_its_user_is_forgotten_does_not_stay_in_the_
 
     forgetting = Thread(target=forget)
     with engine.begin() as connection:
-        finish_turn(connection, turn)
+        finish_turn(writes, connection, turn)
         forgetting.start()
         forgetting.join(0.3)  # it waits for this transaction
     forgetting.join()
 
     with engine.begin() as connection:
         assert 0 == outbox.counts(connection).pending
+
+
+def test_a_turn_that_waits_for_its_user_to_be_forgotten_does_not_enter_the_outbox(
+    engine: Engine, writes: TurnWrites
+) -> None:
+    turn = begin_turn(writes, engine)
+
+    def finish() -> None:
+        with engine.begin() as connection:
+            finish_turn(writes, connection, turn)
+
+    finishing = Thread(target=finish)
+    with engine.begin() as connection:
+        outbox.begin_forgetting(connection, ADA, NOW)
+        finishing.start()
+        finishing.join(0.3)  # it waits for this transaction
+    finishing.join()
+
+    with engine.begin() as connection:
+        assert 0 == outbox.counts(connection).pending
+        stored = get(connection, turn.id, None)
+        assert stored is not None
+        assert stored.status is TurnStatus.COMPLETED
 
 
 def test_a_user_whom_another_worker_has_just_forgotten_is_not_forgotten_again(engine: Engine) -> None:
@@ -87,10 +121,12 @@ def test_a_user_whom_another_worker_has_just_forgotten_is_not_forgotten_again(en
         assert [] == outbox.claim(connection, 8, HOUR, NOW)
 
 
-def test_a_turn_that_another_worker_has_just_remembered_is_not_remembered_again(engine: Engine) -> None:
-    turn = begin_turn(engine)
+def test_a_turn_that_another_worker_has_just_remembered_is_not_remembered_again(
+    engine: Engine, writes: TurnWrites
+) -> None:
+    turn = begin_turn(writes, engine)
     with engine.begin() as connection:
-        finish_turn(connection, turn)
+        finish_turn(writes, connection, turn)
 
     def other_worker() -> None:
         with engine.begin() as connection:

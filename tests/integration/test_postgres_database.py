@@ -5,8 +5,10 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -17,11 +19,14 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, create_engine, insert, make_url, select, text
 from sqlalchemy.exc import DBAPIError
 
+from adapters.history_sql import HistorySQL
 from adapters.sql.database import DatabaseClosed
 from adapters.sql.databases import database_at
 from adapters.sql.postgres.database import PostgresDatabase
 from adapters.sql.schema import HEAD, MIGRATIONS
 from adapters.sql.tables import metadata, users
+from application.ports.history import HistoryUnavailable, TurnBegin, TurnEnd
+from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, TurnStatus, UserId
 from domain.errors import TemporarilyUnusable, Unusable
 from tests.harness.postgres import URL_FILE, Postgres
 
@@ -258,6 +263,47 @@ async def test_while_the_server_is_down_calls_fail_and_afterwards_they_succeed(
 
 
 # Batches
+
+
+async def test_turns_that_begin_and_end_in_one_batch_do_not_affect_each_other(url: str) -> None:
+    def turn(user: str) -> Turn:
+        return Turn(TurnId(str(uuid4())), UserId(user), DEFAULT_CONVERSATION, datetime.now(UTC), f"from {user}")
+
+    async with PostgresDatabase(url) as database:
+        history = HistorySQL(database)
+        first, second, third = turn("ada"), turn("ada"), turn("bob")
+        for each in (first, second):
+            await history.begin(TurnBegin(each, timedelta(hours=1)))
+        ended = [each.completed("Hi", "stop") for each in (first, second)]
+        results = await asyncio.gather(
+            history.finish(TurnEnd(ended[0], remember=True)),
+            history.begin(TurnBegin(first, timedelta(hours=1))),  # has begun already
+            history.begin(TurnBegin(third, timedelta(hours=1))),
+            history.finish(TurnEnd(third.completed("Hi", "stop"))),
+            history.finish(TurnEnd(turn("eve").completed("Hi", "stop"))),  # has never begun
+            add_user(database, "mia"),
+            history.finish(TurnEnd(ended[1])),
+            return_exceptions=True,
+        )
+        assert isinstance(results[1], HistoryUnavailable)
+        assert [results[0], results[2], results[4], results[6]] == [ended[0], None, None, ended[1]]
+        page = await history.page(UserId("ada"), None, 10, None)
+        assert list(page.items) == ended
+        assert (await history.get(third.id, None)).status is TurnStatus.COMPLETED
+        assert (await history.counts()).pending == 1
+        assert "mia" in await names(database)
+
+
+async def test_a_batch_whose_connection_was_ended_is_sent_again(postgres: Postgres, url: str) -> None:
+    async with PostgresDatabase(url) as database:
+        history = HistorySQL(database)
+        await end_sessions(postgres, url)
+        turns = [
+            Turn(TurnId(str(uuid4())), UserId("ada"), DEFAULT_CONVERSATION, datetime.now(UTC), f"message {number}")
+            for number in range(5)
+        ]
+        await asyncio.gather(*(history.begin(TurnBegin(turn, timedelta(hours=1))) for turn in turns))
+        assert list((await history.page(UserId("ada"), None, 10, None)).items) == turns
 
 
 async def test_a_failing_write_does_not_affect_the_others_of_its_batch(url: str) -> None:

@@ -14,8 +14,10 @@ from adapters.sql.postgres.engine import make_engine, unfinished, url_of
 from adapters.sql.postgres.errors import CHECK, explain, named, unusable
 from adapters.sql.postgres.full_text import PostgresFullText
 from adapters.sql.postgres.threads import Reader, Writer
+from adapters.sql.postgres.turn_writes import PostgresTurnWrites
 from adapters.sql.schema import HEAD, upgrade
 from adapters.sql.tables import PROBE_WRITE, RELEASE_LEASES
+from adapters.sql.turn_writes import Sent
 from application.ports.memory_outbox import SETTLE_TIME
 from domain.errors import TemporarilyUnusable, Unusable
 
@@ -43,6 +45,7 @@ class PostgresDatabase(Database):
         self, url: str, *, lock_timeout: float = 2.0, statement_timeout: float = 5.0, search_timeout: float = 10.0
     ) -> None:
         self.full_text = PostgresFullText()
+        self.turn_writes = PostgresTurnWrites()
         self._url = url_of(url)
         self._lock_timeout = lock_timeout
         self._statement_timeout = statement_timeout
@@ -90,6 +93,11 @@ class PostgresDatabase(Database):
         if self._writer is None:
             raise DatabaseClosed
         return await self._writer.run(statements, patient=patient)
+
+    async def write_turn(self, statements: Statements[Sent[T]]) -> T:
+        if self._writer is None:
+            raise DatabaseClosed
+        return await self._writer.run_pipelined(statements)
 
     async def erase(self, statements: Statements[int]) -> int:
         """Like `write`. The content of the rows leaves the files with PostgreSQL's next vacuum."""

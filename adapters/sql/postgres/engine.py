@@ -1,6 +1,7 @@
 """Connections to PostgreSQL."""
 
-from typing import Any, Final
+import logging
+from typing import Any, Final, cast
 
 import psycopg
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, make_url
@@ -23,6 +24,10 @@ _SET_UP: Final = (
     # A commit is on disk when it returns, even if the server's default is not to wait.
     " CASE current_setting('synchronous_commit') WHEN 'off' THEN set_config('synchronous_commit', 'on', false) END"
 )
+
+
+# Psycopg warns of each connection that breaks. The error that it raises says the same, once.
+logging.getLogger("psycopg").setLevel(logging.ERROR)
 
 
 def make_engine(url: URL, *, statement_timeout: float, lock_timeout: float, autocommit: bool = False) -> Engine:
@@ -69,6 +74,11 @@ def url_of(url: str) -> URL:
     return make_url(url).set(drivername="postgresql+psycopg")
 
 
+def driver(connection: Connection) -> "psycopg.Connection[Any]":
+    """Return psycopg's connection."""
+    return cast("psycopg.Connection[Any]", connection.connection.driver_connection)
+
+
 def is_broken(connection: Connection) -> bool:
     """Whether the connection was lost, so that nothing more can be done on it."""
-    return connection.invalidated or connection.closed or bool(connection.connection.driver_connection.closed)  # type: ignore[union-attr]
+    return connection.invalidated or connection.closed or driver(connection).closed

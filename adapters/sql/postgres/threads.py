@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import groupby
+from typing import Any
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from adapters.sql.database_thread import DatabaseThread, Job
-from adapters.sql.postgres.engine import is_broken
+from adapters.sql.postgres.engine import driver, is_broken
 from adapters.sql.postgres.errors import remove_values
 
 
@@ -48,7 +51,7 @@ class Writer(DatabaseThread):
         connection = self.connection
         transaction = connection.begin()
         try:
-            results = [job.statements(connection) for job in jobs]
+            results = _results(connection, jobs)
             committing = True
             transaction.commit()
         except Exception as error:
@@ -75,3 +78,16 @@ class Writer(DatabaseThread):
         if self._connection is not None:
             with suppress(SQLAlchemyError):
                 self._connection.exec_driver_sql("SELECT pg_advisory_unlock_all()").close()
+
+
+def _results(connection: Connection, jobs: Sequence[Job]) -> Sequence[Any]:
+    """Run the jobs in order. Neighbours that are pipelined share the round trip to the server."""
+    results: list[Any] = []
+    for pipelined, group in groupby(jobs, key=lambda job: job.pipelined):
+        if pipelined:
+            with driver(connection).pipeline():
+                sent = [job.statements(connection) for job in group]
+            results += [result() for result in sent]
+        else:
+            results += [job.statements(connection) for job in group]
+    return results

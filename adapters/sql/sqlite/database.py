@@ -23,6 +23,7 @@ from adapters.sql.sqlite.full_text import SQLiteFullText, create_index
 from adapters.sql.sqlite.log import WriteAheadLog
 from adapters.sql.sqlite.threads import Reader, Writer
 from adapters.sql.tables import PROBE_WRITE, RELEASE_LEASES
+from adapters.sql.turn_writes import Sent, TurnWrites
 from application.ports.memory_outbox import SETTLE_TIME
 from domain.errors import Unusable
 
@@ -68,6 +69,7 @@ class SQLiteDatabase(Database):
         max_check_bytes: int = 64 * 2**20,
     ) -> None:
         self.full_text = full_text or SQLiteFullText()
+        self.turn_writes = TurnWrites()
         self._url = url
         self._busy_timeout = busy_timeout
         self._open_timeout = open_timeout
@@ -136,6 +138,9 @@ class SQLiteDatabase(Database):
         if self._writer is None:
             raise DatabaseClosed
         return await self._writer.run(statements, patient=patient)
+
+    async def write_turn(self, statements: Statements[Sent[T]]) -> T:
+        return await self.write(lambda connection: statements(connection)())
 
     async def erase(self, statements: Statements[int]) -> int:
         if self._writer is None:

@@ -1,0 +1,36 @@
+"""The two writes of every turn, its begin and its end, in a form that a dialect can make faster."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import TypeVar
+
+from sqlalchemy import Connection
+
+from adapters.sql import turn_statements
+from application.ports.history import TurnBegin, TurnEnd
+from domain.conversation import Turn
+
+T = TypeVar("T")
+
+Sent = Callable[[], T]
+"""Statements that have been sent to the database. Calling it returns their result.
+
+A database that is a round trip away can so be sent the statements of a whole batch before the first result is read.
+"""
+
+
+class TurnWrites:
+    """Runs the statements of a turn at once, one after another, in the caller's transaction."""
+
+    def begin(self, connection: Connection, record: TurnBegin, now: datetime) -> Sent[None]:
+        """Give the turn its place, count it in its conversation, and insert it."""
+        turn_statements.begin(connection, record, now)
+        return lambda: None
+
+    def finish(self, connection: Connection, end: TurnEnd, now: datetime) -> Sent[Turn | None]:
+        """End the turn if it is running, and put it into the outbox if it is to be remembered.
+
+        Results in the turn as stored, None if there is none.
+        """
+        stored = turn_statements.finish(connection, end, now)
+        return lambda: stored
