@@ -25,6 +25,10 @@ class DatabaseLost(Exception):
     """The database is no longer the one that was opened; the message is one sentence for the operator."""
 
 
+class DatabaseSilent(Exception):
+    """The database has not responded in time. What it was asked to do may still be done."""
+
+
 class Copied(NamedTuple):
     """What a backup contains: the number of turns, and the size of the file in bytes."""
 
@@ -36,7 +40,8 @@ class Database(Protocol):
     """A relational database with the tables of `tables.py`. `async with database:` opens and closes it.
 
     `check`, `read`, `search`, `write` and `erase` raise `errors.DATABASE_ERRORS`, and let errors of the statements
-    themselves pass. In either case nothing has been written.
+    themselves pass. In either case nothing has been written, except perhaps after `DatabaseSilent` and if a connection
+    breaks during a commit.
     """
 
     full_text: FullText

@@ -6,10 +6,10 @@ from typing import Final
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from adapters.sql.database import DatabaseClosed, DatabaseLost
+from adapters.sql.database import DatabaseClosed, DatabaseLost, DatabaseSilent
 from domain.errors import ChatError
 
-DATABASE_ERRORS: Final = (SQLAlchemyError, DatabaseClosed, DatabaseLost)
+DATABASE_ERRORS: Final = (SQLAlchemyError, DatabaseClosed, DatabaseLost, DatabaseSilent)
 """All errors that a `Database` raises itself. It wraps the driver's own errors in SQLAlchemy's."""
 
 

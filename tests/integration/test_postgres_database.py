@@ -1,7 +1,9 @@
 """PostgreSQL as the database: connecting, locks, broken connections, errors, and the schema."""
 
 import asyncio
+import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,6 +24,7 @@ from sqlalchemy.exc import DBAPIError
 from adapters.history_sql import HistorySQL
 from adapters.sql.database import DatabaseClosed
 from adapters.sql.databases import database_at
+from adapters.sql.errors import DATABASE_ERRORS
 from adapters.sql.postgres.database import PostgresDatabase
 from adapters.sql.schema import HEAD, MIGRATIONS
 from adapters.sql.tables import metadata, users
@@ -260,6 +263,30 @@ async def test_while_the_server_is_down_calls_fail_and_afterwards_they_succeed(
         await asyncio.to_thread(own_server.start)
         await add_user(database, "eve")
         assert await names(database) == ["ada", "eve"]
+
+
+async def test_a_server_that_hangs_fails_calls_in_time_and_is_used_again_when_it_responds(
+    postgres: Postgres, url: str
+) -> None:
+    async with PostgresDatabase(url, response_timeout=0.5) as database:
+        await add_user(database, "ada")
+        await names(database)
+        name = make_url(url).database
+        sessions = await asyncio.to_thread(
+            postgres.execute, f"SELECT pid FROM pg_stat_activity WHERE datname = '{name}'"
+        )
+        for (pid,) in sessions:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            for call in (lambda: add_user(database, "bob"), lambda: names(database), database.check):
+                with pytest.raises(DATABASE_ERRORS) as raised:
+                    await call()
+                assert database.explain(raised.value) == "The database does not respond."
+        finally:
+            for (pid,) in sessions:
+                os.kill(pid, signal.SIGCONT)
+        await add_user(database, "eve")
+        assert await names(database) == ["ada", "bob", "eve"]  # the write that nobody waited for was done, too
 
 
 # Batches

@@ -1,5 +1,7 @@
 """PostgreSQL: one thread writes, another reads, a third searches, and one process at a time uses the database."""
 
+import asyncio
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -9,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from adapters.clock import utc_now
 from adapters.daemon_threads import run_in_daemon_thread
-from adapters.sql.database import Copied, Database, DatabaseClosed, DatabaseLost, Statements
+from adapters.sql.database import Copied, Database, DatabaseClosed, DatabaseLost, DatabaseSilent, Statements
 from adapters.sql.postgres.engine import make_engine, unfinished, url_of
 from adapters.sql.postgres.errors import CHECK, explain, named, unusable
 from adapters.sql.postgres.full_text import PostgresFullText
@@ -39,10 +41,18 @@ class PostgresDatabase(Database):
         lock_timeout: seconds that a statement waits for a lock.
         statement_timeout: seconds that a statement of a turn may take.
         search_timeout: seconds that a search in memories may take.
+        response_timeout: seconds that a caller waits for the server, including the statements of others before its own.
+            The server enforces the limits above, but not while it hangs itself.
     """
 
     def __init__(
-        self, url: str, *, lock_timeout: float = 2.0, statement_timeout: float = 5.0, search_timeout: float = 10.0
+        self,
+        url: str,
+        *,
+        lock_timeout: float = 2.0,
+        statement_timeout: float = 5.0,
+        search_timeout: float = 8.0,
+        response_timeout: float = 10.0,
     ) -> None:
         self.full_text = PostgresFullText()
         self.turn_writes = PostgresTurnWrites()
@@ -50,6 +60,7 @@ class PostgresDatabase(Database):
         self._lock_timeout = lock_timeout
         self._statement_timeout = statement_timeout
         self._search_timeout = search_timeout
+        self._response_timeout = response_timeout
         self._reader: Reader | None = None
         self._searcher: Reader | None = None
         self._writer: Writer | None = None
@@ -82,26 +93,33 @@ class PostgresDatabase(Database):
     async def read(self, statements: Statements[T]) -> T:
         if self._reader is None:
             raise DatabaseClosed
-        return await self._reader.run(statements)
+        return await self._response(self._reader.run(statements))
 
     async def search(self, statements: Statements[T]) -> T:
         if self._searcher is None:
             raise DatabaseClosed
-        return await self._searcher.run(statements)
+        return await self._response(self._searcher.run(statements))
 
     async def write(self, statements: Statements[T], *, patient: bool = True) -> T:
         if self._writer is None:
             raise DatabaseClosed
-        return await self._writer.run(statements, patient=patient)
+        return await self._response(self._writer.run(statements, patient=patient))
 
     async def write_turn(self, statements: Statements[Sent[T]]) -> T:
         if self._writer is None:
             raise DatabaseClosed
-        return await self._writer.run_pipelined(statements)
+        return await self._response(self._writer.run_pipelined(statements))
 
     async def erase(self, statements: Statements[int]) -> int:
         """Like `write`. The content of the rows leaves the files with PostgreSQL's next vacuum."""
         return await self.write(statements)
+
+    async def _response(self, response: Awaitable[T]) -> T:
+        try:
+            async with asyncio.timeout(self._response_timeout):
+                return await response
+        except TimeoutError:
+            raise DatabaseSilent from None
 
     def _engine(self, statement_timeout: float, *, autocommit: bool = False) -> Engine:
         return make_engine(

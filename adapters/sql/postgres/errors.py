@@ -7,7 +7,7 @@ import psycopg
 from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 
-from adapters.sql.database import DatabaseClosed, DatabaseLost
+from adapters.sql.database import DatabaseClosed, DatabaseLost, DatabaseSilent
 from domain.errors import TemporarilyUnusable, Unusable
 
 CHECK: Final = "check DATABASE_URL"
@@ -49,6 +49,8 @@ def explain(error: Exception) -> str:
         return str(error)
     if isinstance(error, DatabaseClosed):
         return "The database is not open."
+    if isinstance(error, DatabaseSilent):
+        return "The database does not respond."
     return f"The database cannot be used: {_reason(error)}."
 
 
