@@ -61,6 +61,10 @@ class Request:
     body: Any
 
 
+LONG_AGO = 60.0
+"""Seconds after which deleted memories are dropped: longer than any lag, shorter than a soak."""
+
+
 @dataclass(frozen=True)
 class Response:
     status: int
@@ -190,6 +194,7 @@ class Mem0Platform:
         """Infers facts from a user's message."""
         self.memories: dict[str, StoredMemory] = {}
         self.events: dict[str, PendingAdd] = {}
+        self._pending: dict[str, PendingAdd] = {}
         self._serving: set[asyncio.Task[None]] = set()
 
     @property
@@ -252,9 +257,11 @@ class Mem0Platform:
         return asyncio.get_running_loop().time()
 
     def _finish_due_adds(self) -> None:
-        for add in self.events.values():
-            if add.due <= self._now() and not add.fails and not add.stored:
-                add.stored = [self.keep(add.user_id, text, add.metadata) for text in add.texts]
+        for event_id, add in list(self._pending.items()):  # not all events: a soak makes very many
+            if add.due <= self._now():
+                del self._pending[event_id]
+                if not add.fails:
+                    add.stored = [self.keep(add.user_id, text, add.metadata) for text in add.texts]
 
     def _ping(self, _: Request) -> object:
         return {"status": "ok", "org_id": "o", "project_id": "p", "user_email": "tests@example.com"}
@@ -269,7 +276,8 @@ class Mem0Platform:
         self.failing_adds -= (fails := self.failing_adds > 0)
         event_id = str(uuid4())
         due = self._now() + self.lag.add
-        self.events[event_id] = PendingAdd(due, body["user_id"], texts, body.get("metadata") or {}, fails)
+        add = PendingAdd(due, body["user_id"], texts, body.get("metadata") or {}, fails)
+        self.events[event_id] = self._pending[event_id] = add
         return {"message": "Memory processing has been queued", "status": "PENDING", "event_id": event_id}
 
     def _event(self, request: Request) -> object:
@@ -345,9 +353,11 @@ class Mem0Platform:
         user_id = request.query.get("user_id")
         if not user_id:
             raise Rejection(400, "At least one filter is required")
-        for stored in self.memories.values():
+        for stored in list(self.memories.values()):
             if stored.deleted is None and user_id in ("*", stored.user_id):
                 stored.deleted = self._now()
+            elif stored.deleted is not None and stored.deleted + LONG_AGO < self._now():
+                del self.memories[stored.id]
         return {"message": "Memories deleted successfully!"}
 
 
