@@ -135,9 +135,7 @@ class PostgresDatabase(Database):
                 try:
                     connection.execute(_LOCK)
                 except psycopg.errors.LockNotAvailable:
-                    raise DatabaseLost(
-                        f"Another process uses the database {named(self._url)}: this one waits until that has stopped."
-                    ) from None
+                    raise DatabaseLost(f"Another process uses the database {named(self._url)}.") from None
 
         event.listen(engine, "connect", lock)
         return engine
@@ -156,8 +154,10 @@ class PostgresDatabase(Database):
         except BaseException as error:
             if connection is not None:
                 connection.close()
+            if isinstance(error, DatabaseLost) and opening:
+                raise TemporarilyUnusable(f"{error} This one is its standby.") from None
             if isinstance(error, DatabaseLost):
-                raise TemporarilyUnusable(str(error)) from None
+                raise Unusable(f"{error} Stop it first.") from None
             if isinstance(error, (SQLAlchemyError, psycopg.Error)):
                 raise unusable(self._url, error) from error
             raise
