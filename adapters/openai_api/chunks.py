@@ -146,8 +146,8 @@ class ChunkReader:
             self.notes.append(f"finish reason {self._excerpt(str(self.reason))}")
         self.flush(deltas)
         removed = self._think_block is not None and self._think_block.removed
-        if not (self.has_text or deltas) and (self._has_reasoning or removed):
-            self.notes.append("only reasoning")
+        if not (self.has_text or deltas):
+            self.notes.append("only reasoning" if self._has_reasoning or removed else "no text")
         return reason
 
     def flush(self, deltas: list[str]) -> None:

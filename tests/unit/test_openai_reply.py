@@ -199,6 +199,10 @@ def test_a_reply_that_is_only_reasoning_keeps_its_finish_reason_and_is_noted(rea
     assert read(reasoning + end("length") + DONE) == Read("", "length", notes=("only reasoning",))
 
 
+def test_a_reply_without_text_is_noted() -> None:
+    assert read(end("stop") + DONE) == Read("", "stop", notes=("no text",))
+
+
 def test_text_that_may_become_a_think_block_is_part_of_the_reply_if_it_ends_there() -> None:
     assert read(delta(" <thin") + end()) == Read(" <thin", "stop")
     assert read(delta(" <thin")) == Read(" <thin", "", failure=LLMTruncated)
