@@ -92,6 +92,25 @@ def _database(value: SecretStr) -> SecretStr:
     return value
 
 
+def with_expanded_path(url: str) -> str:
+    """Return a database URL with `~` and environment variables in the path of an SQLite file replaced.
+
+    Raises:
+        ValueError: One of them is not known.
+    """
+    scheme, separator, path = url.partition("sqlite:///")
+    return separator + expanded(path) if separator and not scheme else url
+
+
+def valid_database_url(text: str) -> str:
+    """Return a database URL that was given as text, normalized like the setting.
+
+    Raises:
+        ValueError: It is invalid; the message does not quote it.
+    """
+    return _database(SecretStr(with_expanded_path(trimmed(text)))).get_secret_value()
+
+
 def require_no_url_syntax(path: str) -> None:
     """Raise ValueError if a path would mean something else in a database URL."""
     if any(character in path for character in "?#%"):

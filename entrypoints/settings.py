@@ -27,9 +27,9 @@ from entrypoints.setting_types import (
     Seconds,
     VectorStoreURL,
     WebURL,
-    expanded,
     require_no_url_syntax,
     trimmed,
+    with_expanded_path,
 )
 
 SAMPLE_KEYS: Final = frozenset({"your_openai_api_key_here", "your_mem0_api_key"})
@@ -186,8 +186,7 @@ class Settings(BaseSettings):
     @field_validator("database_url", mode="before")
     @classmethod
     def _expand(cls, value: Any) -> Any:
-        scheme, separator, path = value.partition("sqlite:///") if isinstance(value, str) else ("", "", "")
-        return separator + expanded(path) if separator and not scheme else value
+        return with_expanded_path(value) if isinstance(value, str) else value
 
     @field_validator("*", mode="before")
     @classmethod

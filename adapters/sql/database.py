@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple, Protocol, Self, TypeVar
 
@@ -9,6 +10,7 @@ from sqlalchemy import Connection
 
 from adapters.sql.full_text import FullText
 from adapters.sql.turn_writes import Sent, TurnWrites
+from domain.errors import Unusable
 
 T = TypeVar("T")
 
@@ -97,6 +99,41 @@ class Database(Protocol):
 
         Raises:
             Unusable: the database cannot be copied, or not to this file; there is no new file.
+        """
+        ...
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What to call the database in messages: its place, without credentials."""
+        ...
+
+    @abstractmethod
+    def unusable(self, error: Exception) -> Unusable:
+        """Return the error for the operator if copying fails because this database raised `error`."""
+        ...
+
+    @abstractmethod
+    def copy_source(self) -> AbstractContextManager[Connection]:
+        """Lock the database, which is not open, and provide a connection that reads it as of one moment. Blocks.
+
+        Its schema has to be the current one. Nothing in it is changed.
+
+        Raises:
+            Unusable: the database cannot be used, e.g. because another process uses it.
+        """
+        ...
+
+    @abstractmethod
+    def copy_target(self) -> AbstractContextManager[Connection]:
+        """Lock the database, which is not open, and provide a connection to fill it. Blocks.
+
+        Everything in the block is one transaction, which begins with the creation or migration of the schema, and is
+        durable on exit. It is rolled back if the block raises.
+
+        Raises:
+            Unusable: the database cannot be used, e.g. because another process uses it. It has not been changed, unless
+                the message says that this is not known.
         """
         ...
 

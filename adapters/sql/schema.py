@@ -10,6 +10,7 @@ from typing import Final
 from sqlalchemy import Connection, text
 
 from adapters.sql.tables import metadata
+from domain.errors import Unusable
 
 HEAD: Final = "0006"
 """The latest migration."""
@@ -48,3 +49,21 @@ def upgrade(connection: Connection, version: str) -> bool:
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     command.upgrade(config, "head")
     return True
+
+
+def require_current(version: str | None, name: str) -> None:
+    """Raise Unusable unless the version is the latest. It is None if the database does not have this schema."""
+    if version is None:
+        raise Unusable(f"There is no database of this service at {name}.")
+    if version > HEAD:
+        raise newer(version, name)
+    if version < HEAD:
+        raise Unusable(
+            f"An earlier version of this service made the database {name}: run `smart-chatbot migrate` with its URL as "
+            "DATABASE_URL first."
+        )
+
+
+def newer(version: str | None, name: str) -> Unusable:
+    """Return the error for a version that is unknown."""
+    return Unusable(f"A newer version of this service made the database {name} (schema {version}).")

@@ -51,6 +51,11 @@ def _parser() -> argparse.ArgumentParser:
     command("migrate", _migrate, "create or upgrade the database schema")
     backup = command("backup", _backup, "copy the database of a service, which may be running, to a new file")
     backup.add_argument("file", metavar="FILE", type=Path, help="file to create")
+    copy = command("copy", _copy, "copy a database to another, empty one, e.g. from SQLite to PostgreSQL")
+    copy.add_argument("--from", dest="source", metavar="URL", help="database to copy (default: DATABASE_URL)")
+    copy.add_argument("--to", dest="target", metavar="URL", help="database to fill (default: DATABASE_URL)")
+    copy.add_argument("misplaced", nargs="*", help=argparse.SUPPRESS)  # argparse would print it, with its password
+    copy.set_defaults(usage_error=copy.error)
     check = command("check", _check, "validate the configuration and print a summary")
     check.add_argument(
         "--live",
@@ -97,6 +102,17 @@ def _backup(parsed: argparse.Namespace) -> int:
             print(backup(_settings(), parsed.file))
     except KeyboardInterrupt:
         raise Unusable("The backup was interrupted; there is no new file.") from None
+    return 0
+
+
+def _copy(parsed: argparse.Namespace) -> int:
+    from entrypoints.cli.copy import InterruptibleCopy
+
+    if parsed.misplaced or (parsed.source is None and parsed.target is None):
+        parsed.usage_error("give at least one URL, as --from URL or --to URL")
+    copy = InterruptibleCopy(_settings(), parsed.source, parsed.target)
+    with signals_handled(copy.interrupt):
+        print(copy.run())
     return 0
 
 

@@ -1,11 +1,15 @@
 """A database that raises a given error from every method."""
 
+from contextlib import AbstractContextManager
 from pathlib import Path
+
+from sqlalchemy import Connection
 
 from adapters.sql.database import Copied, Database, Statements, T
 from adapters.sql.full_text import FullText
 from adapters.sql.sqlite.full_text import SQLiteFullText
 from adapters.sql.turn_writes import Sent, TurnWrites
+from domain.errors import Unusable
 
 
 class FailingDatabase(Database):
@@ -31,6 +35,19 @@ class FailingDatabase(Database):
         return f"The database failed: {type(error).__qualname__}."
 
     def backup(self, file: Path) -> Copied:
+        raise self.error
+
+    @property
+    def name(self) -> str:
+        return "that fails"
+
+    def unusable(self, error: Exception) -> Unusable:
+        return Unusable(self.explain(error))
+
+    def copy_source(self) -> AbstractContextManager[Connection]:
+        raise self.error
+
+    def copy_target(self) -> AbstractContextManager[Connection]:
         raise self.error
 
     async def read(self, statements: Statements[T]) -> T:

@@ -1,7 +1,8 @@
 """PostgreSQL: one thread writes, another reads, a third searches, and one process at a time uses the database."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -12,12 +13,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from adapters.clock import utc_now
 from adapters.daemon_threads import run_in_daemon_thread
 from adapters.sql.database import Copied, Database, DatabaseClosed, DatabaseLost, DatabaseSilent, Statements
-from adapters.sql.postgres.engine import make_engine, unfinished, url_of
+from adapters.sql.postgres.engine import is_broken, make_engine, unfinished, url_of
 from adapters.sql.postgres.errors import CHECK, explain, named, unusable
 from adapters.sql.postgres.full_text import PostgresFullText
 from adapters.sql.postgres.threads import Reader, Writer
 from adapters.sql.postgres.turn_writes import PostgresTurnWrites
-from adapters.sql.schema import HEAD, upgrade
+from adapters.sql.schema import HEAD, newer, require_current, upgrade
 from adapters.sql.tables import PROBE_WRITE, RELEASE_LEASES
 from adapters.sql.turn_writes import Sent
 from application.ports.memory_outbox import SETTLE_TIME
@@ -27,6 +28,17 @@ T = TypeVar("T")
 
 _LOCK: Final = "SELECT pg_advisory_lock(hashtext('smart-chatbot'), hashtext('process'))"
 """An advisory lock belongs to a session of one database, and ends with it."""
+
+_READ_ONE_MOMENT: Final = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+_TAKE_TIME: Final = (
+    text("SET LOCAL statement_timeout = 0"),
+    text("SET LOCAL idle_in_transaction_session_timeout = 0"),  # it waits while the other database works
+)
+_ADVANCE_NUMBERS: Final = text(
+    "SELECT setval(pg_get_serial_sequence('memory_owners', 'number'), max(number)) FROM memory_owners"
+    " HAVING count(*) > 0"
+)
+"""Rows with a number of their own leave the sequence behind, so that it would generate one of theirs."""
 
 
 class PostgresDatabase(Database):
@@ -88,7 +100,42 @@ class PostgresDatabase(Database):
         return explain(error)
 
     def backup(self, file: Path) -> Copied:
-        raise Unusable(f"This copies SQLite files only. Back up the database {named(self._url)} with pg_dump.")
+        raise Unusable(f"This copies SQLite files only. Back up the database {self.name} with pg_dump.")
+
+    @property
+    def name(self) -> str:
+        return named(self._url)
+
+    def unusable(self, error: Exception) -> Unusable:
+        return unusable(self._url, error, advice="")
+
+    @contextmanager
+    def copy_source(self) -> Iterator[Connection]:
+        with self._locked_session() as connection, connection.begin():
+            for statement in (_READ_ONE_MOMENT, *_TAKE_TIME):
+                connection.execute(statement)
+            require_current(_version(connection), self.name)
+            yield connection
+
+    @contextmanager
+    def copy_target(self) -> Iterator[Connection]:
+        with self._locked_session() as connection:
+            committing = False
+            try:
+                with connection.begin():
+                    self._prepare(connection)
+                    for statement in _TAKE_TIME:
+                        connection.execute(statement)
+                    yield connection
+                    connection.execute(_ADVANCE_NUMBERS)
+                    committing = True
+            except SQLAlchemyError as error:
+                if committing and is_broken(connection):
+                    raise Unusable(
+                        f"The connection to the database {self.name} broke during the commit, so it is not known "
+                        "whether everything was copied or nothing: run the command again, which refuses if it was."
+                    ) from error
+                raise
 
     async def read(self, statements: Statements[T]) -> T:
         if self._reader is None:
@@ -135,10 +182,26 @@ class PostgresDatabase(Database):
                 try:
                     connection.execute(_LOCK)
                 except psycopg.errors.LockNotAvailable:
-                    raise DatabaseLost(f"Another process uses the database {named(self._url)}.") from None
+                    raise DatabaseLost(f"Another process uses the database {self.name}.") from None
 
         event.listen(engine, "connect", lock)
         return engine
+
+    @contextmanager
+    def _locked_session(self) -> Iterator[Connection]:
+        """Provide a connection that locks the database, and raise Unusable for all errors of the database."""
+        try:
+            with self._engine_with_lock().connect() as connection:
+                try:
+                    yield connection
+                finally:
+                    if not is_broken(connection):
+                        with suppress(SQLAlchemyError):  # the server ends the session some time after it is closed here
+                            connection.exec_driver_sql("SELECT pg_advisory_unlock_all()").close()
+        except DatabaseLost as error:
+            raise Unusable(f"{error} Stop it first.") from None
+        except (SQLAlchemyError, psycopg.Error) as error:
+            raise self.unusable(error) from error
 
     def _connect_and_prepare(self, engine: Engine, *, opening: bool = True) -> Connection:
         """Return a connection, after bringing the schema up to date and, if `opening`, releasing the leases."""
@@ -165,9 +228,15 @@ class PostgresDatabase(Database):
     def _prepare(self, connection: Connection) -> None:
         encoding = connection.execute(text("SELECT current_setting('server_encoding')")).scalar_one()
         if encoding != "UTF8":
-            raise Unusable(f"The database {named(self._url)} has the encoding {encoding} instead of UTF8; {CHECK}.")
+            raise Unusable(f"The database {self.name} has the encoding {encoding} instead of UTF8; {CHECK}.")
         connection.execute(text("SET LOCAL statement_timeout = 0"))  # a migration takes its time
-        known = connection.execute(text("SELECT to_regclass('alembic_version')")).scalar_one()
-        version = known and connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
+        version = _version(connection)
         if version != HEAD and not upgrade(connection, version or ""):
-            raise Unusable(f"A newer version of this service made the database {named(self._url)} (schema {version}).")
+            raise newer(version, self.name)
+
+
+def _version(connection: Connection) -> str | None:
+    """Return the schema's version, None if there are no tables of ours."""
+    if connection.execute(text("SELECT to_regclass('alembic_version')")).scalar_one() is None:
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()

@@ -54,12 +54,15 @@ def explain(error: Exception) -> str:
     return f"The database cannot be used: {_reason(error)}."
 
 
-def unusable(url: URL, error: Exception) -> Unusable:
-    """Return the error to raise if the database cannot be opened because of `error`."""
+def unusable(url: URL, error: Exception, advice: str = f"; {CHECK}") -> Unusable:
+    """Return the error to raise if the database cannot be used because of `error`.
+
+    `advice` ends the sentence if the reason does not pass by itself.
+    """
     sentence = f"The database {named(url)} cannot be used: {_reason(error)}"
     if _passes(error):
         return TemporarilyUnusable(f"{sentence}.")
-    return Unusable(f"{sentence}; {CHECK}.")
+    return Unusable(f"{sentence}{advice}.")
 
 
 def named(url: URL) -> str:

@@ -1,10 +1,11 @@
 """SQLite: one thread writes, another reads, a third searches, and one process owns the file."""
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from sqlalchemy import Connection, Executable, event, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
@@ -13,11 +14,11 @@ from adapters.clock import utc_now
 from adapters.daemon_threads import run_in_daemon_thread
 from adapters.sql.database import Copied, Database, DatabaseClosed, Statements
 from adapters.sql.full_text import FullText
-from adapters.sql.schema import HEAD, create, upgrade
+from adapters.sql.schema import HEAD, create, newer, require_current, upgrade
 from adapters.sql.sqlite.backup import back_up
-from adapters.sql.sqlite.engine import BEGIN, driver, make_engine
+from adapters.sql.sqlite.engine import driver, make_engine, make_read_only_engine, write_transaction
 from adapters.sql.sqlite.erasure import Erasure, Schedule
-from adapters.sql.sqlite.errors import explain, unusable
+from adapters.sql.sqlite.errors import cannot_be_used, explain, unusable
 from adapters.sql.sqlite.file import OpenedFile, create_file, exclusive_lock, schema_version
 from adapters.sql.sqlite.full_text import SQLiteFullText, create_index
 from adapters.sql.sqlite.log import WriteAheadLog
@@ -28,6 +29,8 @@ from application.ports.memory_outbox import SETTLE_TIME
 from domain.errors import Unusable
 
 T = TypeVar("T")
+
+_STOP: Final = "stop it first"
 
 
 class SQLiteDatabase(Database):
@@ -124,6 +127,34 @@ class SQLiteDatabase(Database):
     def backup(self, file: Path) -> Copied:
         return back_up(_path(self._url), file)
 
+    @property
+    def name(self) -> str:
+        return str(_path(self._url))
+
+    def unusable(self, error: Exception) -> Unusable:
+        return cannot_be_used(_path(self._url), error)
+
+    @contextmanager
+    def copy_source(self) -> Iterator[Connection]:
+        path = _path(self._url)
+        if not path.exists():  # the lock would create its folder
+            require_current(None, self.name)
+        with exclusive_lock(path, _STOP), self._errors_named():
+            require_current(schema_version(path, max_check_bytes=sys.maxsize), self.name)
+            with make_read_only_engine(path).connect() as connection, connection.begin():
+                driver(connection).execute("BEGIN")
+                yield connection
+
+    @contextmanager
+    def copy_target(self) -> Iterator[Connection]:
+        path = _path(self._url)
+        with exclusive_lock(path, _STOP), self._errors_named():
+            version = schema_version(path, self._max_check_bytes)
+            create_file(path)
+            with make_engine(path, self._open_timeout).connect() as connection, write_transaction(connection):
+                _bring_up_to_date(connection, path, version)
+                yield connection
+
     async def read(self, statements: Statements[T]) -> T:
         if self._reader is None:
             raise DatabaseClosed
@@ -185,17 +216,27 @@ class SQLiteDatabase(Database):
             return
         engine = make_engine(path, busy_timeout)
         try:
-            with engine.connect() as connection, connection.begin():
-                driver(connection).execute(BEGIN)
-                if version is None:
-                    create(connection, create_index)
-                elif version != HEAD and not upgrade(connection, version):
-                    raise Unusable(f"A newer version of this service made the database {path} (schema {version}).")
+            with engine.connect() as connection, write_transaction(connection):
+                _bring_up_to_date(connection, path, version)
                 for statement in statements:
                     connection.execute(statement, values)
         except (SQLAlchemyError, sqlite3.Error) as error:
             sentence = f"The schema of the database {path} cannot be brought up to date: {error}."
             raise unusable(path, error, sentence) from error
+
+    @contextmanager
+    def _errors_named(self) -> Iterator[None]:
+        try:
+            yield
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            raise self.unusable(error) from error
+
+
+def _bring_up_to_date(connection: Connection, path: Path, version: str | None) -> None:
+    if version is None:
+        create(connection, create_index)
+    elif version != HEAD and not upgrade(connection, version):
+        raise newer(version, str(path))
 
 
 def _path(url: str) -> Path:

@@ -1,5 +1,6 @@
 """Connections to an SQLite file."""
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,15 @@ def make_engine(path: Path, busy_timeout: float) -> Engine:
 
     event.listen(engine, "connect", set_up)
     return engine
+
+
+def make_read_only_engine(path: Path) -> Engine:
+    """Return an engine whose connections cannot change the file."""
+
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None)
+
+    return create_engine("sqlite://", creator=connect, poolclass=NullPool, hide_parameters=True)
 
 
 def driver(connection: Connection) -> Any:

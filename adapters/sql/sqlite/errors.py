@@ -48,6 +48,11 @@ def unusable(path: Path, error: Exception, sentence: str) -> Unusable:
     return Unusable(sentence)
 
 
+def cannot_be_used(path: Path, error: Exception) -> Unusable:
+    """Return the error to raise if an operation on the database fails because of `error`."""
+    return unusable(path, error, f"The database {path} cannot be used: {_reason(error)}.")
+
+
 def _reason(error: Exception) -> str:
     cause = _driver_error(error)
     if isinstance(cause, OSError) and cause.strerror:

@@ -15,10 +15,17 @@ from domain.errors import Unusable
 CHECK: Final = "check DATA_DIR or DATABASE_URL"
 """The settings that name the file."""
 
+_SERVES_ONE: Final = (
+    "stop it, or set another DATA_DIR. An SQLite file serves one process; with PostgreSQL (DATABASE_URL), a second one "
+    "waits as a standby"
+)
+
 
 @contextmanager
-def exclusive_lock(path: Path) -> Iterator[None]:
+def exclusive_lock(path: Path, advice: str = _SERVES_ONE) -> Iterator[None]:
     """Lock the database against other processes, with a lock file that the system releases when this process ends.
+
+    `advice` says what to do if another process has the lock.
 
     Raises:
         Unusable: another process has the lock, or the folder is not writable.
@@ -30,20 +37,17 @@ def exclusive_lock(path: Path) -> Iterator[None]:
         sentence = f"The folder {path.parent} cannot hold a database: {error.strerror}; {CHECK}."
         raise unusable(path, error, sentence) from error
     try:
-        _lock(lock, path)
+        _lock(lock, path, advice)
         yield
     finally:
         os.close(lock)
 
 
-def _lock(lock: int, path: Path) -> None:
+def _lock(lock: int, path: Path, advice: str) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        raise Unusable(
-            f"Another process uses the database {path}; stop it, or set another DATA_DIR. "
-            "An SQLite file serves one process; with PostgreSQL (DATABASE_URL), a second one waits as a standby."
-        ) from error
+        raise Unusable(f"Another process uses the database {path}; {advice}.") from error
 
 
 def schema_version(path: Path, max_check_bytes: int) -> str | None:
