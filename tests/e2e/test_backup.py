@@ -141,7 +141,7 @@ async def test_a_backup_reports_that_it_cannot_be_made(forks: Forks, tmp_path: P
     beginnings = (
         "There is no database ",
         "There is nothing to back up",
-        "DATABASE_URL: ",
+        "This copies SQLite files only. ",
         "Mem0's store in ",
         "The file ",
     )
