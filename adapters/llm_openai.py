@@ -100,13 +100,14 @@ class LLMOpenAI(LLM):
         try:
             response = await self._send(messages, max_tokens)
             try:
-                _require_readable(response)
+                media_type = _require_readable(response)
                 with OpenAIReply(
                     response.content,
                     self._idle_timeout,
                     self._cache,
                     keep_reasoning=self._keep_reasoning,
                     excerpt=lambda text: self._diagnostics.redactor(messages).excerpt(text, _MAX_NOTE_CHARS),
+                    media_type=media_type,
                 ) as reply:
                     yield reply
             except LLMError as error:
@@ -149,8 +150,10 @@ class LLMOpenAI(LLM):
                         form, failure = next_form, None
                         tried.add(form)
             except errors.FOREIGN_ERRORS as error:
-                may_lack_tls = self._service.may_lack_tls
-                failure = errors.from_exception(error, streaming=False, may_lack_tls=may_lack_tls)
+                service = self._service
+                failure = errors.from_exception(
+                    error, streaming=False, may_lack_tls=service.may_lack_tls, proxied=service.proxied
+                )
             else:
                 if form is not known:
                     self._parameters.learn(known, form)
@@ -158,11 +161,15 @@ class LLMOpenAI(LLM):
         raise failure  # outside the handlers, so that the service's text does not become its context
 
 
-def _require_readable(response: aiohttp.ClientResponse) -> None:
-    """Raise an error unless the body may be a reply. Its content type tells little: only pages are sent as such."""
+def _require_readable(response: aiohttp.ClientResponse) -> str:
+    """Return the media type of a body that may be a reply; raise an error for others.
+
+    The type tells little: only pages are sent as such.
+    """
     media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
     if media_type in _PAGES:
         raise errors.wrong_api(None)
     if encoding not in _DECODED:
         raise LLMInvalid("The model's service responded in an encoding that was not asked for.")
+    return media_type

@@ -4,6 +4,8 @@ from typing import Final
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+CHECK_PROXY: Final = "check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY"
+
 _PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -13,6 +15,11 @@ class BadProxyURL(Exception):
     def __init__(self, scheme: str = "") -> None:
         super().__init__()
         self.scheme = scheme
+
+    @property
+    def problem(self) -> str:
+        """What is wrong, in a few words."""
+        return f"scheme {self.scheme} is not supported" if self.scheme not in ("", *_PORTS) else "not a URL"
 
 
 def proxy_for(url: str) -> str | None:

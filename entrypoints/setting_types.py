@@ -75,7 +75,7 @@ def _vector_store(value: SecretStr) -> SecretStr:
 def _database(value: SecretStr) -> SecretStr:
     url = value.get_secret_value()
     scheme, _, rest = url.partition("://")
-    if scheme == "sqlite" and rest.startswith("/") and len(rest) > 1:
+    if scheme == "sqlite" and rest.startswith("/") and rest not in ("/", "/:memory:"):
         require_no_url_syntax(url)
         return value
     if scheme not in _POSTGRES_SCHEMES:

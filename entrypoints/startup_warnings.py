@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from adapters.proxies import BadProxyURL, proxy_for
+from adapters.proxies import CHECK_PROXY, BadProxyURL, proxy_for
 from entrypoints.env_file import ALIASES, unknown_key, values
 from entrypoints.environment_names import misspelt
 from entrypoints.setting_types import trimmed, without_endpoint
@@ -41,7 +41,7 @@ def startup_warnings(settings: Settings, env_file: Path = Path(".env")) -> list[
     base_url = trimmed(given.get("OPENAI_BASE_URL", ""))
     if base_url and without_endpoint(base_url) != base_url:
         sentences.append("OPENAI_BASE_URL: the endpoint's path at its end, e.g. /chat/completions, is ignored.")
-    sentences += local_model_behind_proxy(settings)
+    sentences += proxy_before_the_model(settings)
     sentences += _without_effect(settings)
     if settings.body_limit < settings.sufficient_body_bytes:
         sentences.append(
@@ -51,16 +51,18 @@ def startup_warnings(settings: Settings, env_file: Path = Path(".env")) -> list[
     return sentences
 
 
-def local_model_behind_proxy(settings: Settings) -> list[str]:
-    """Return a sentence if a proxy receives the requests to a model's service that is on this machine or network."""
-    url = settings.openai_base_url or ""
+def proxy_before_the_model(settings: Settings) -> list[str]:
+    """Return a sentence if a proxy that is named for the model's service cannot be used, or should not be."""
+    if not settings.has_model:
+        return []
+    url = settings.openai_base_url or "https://api.openai.com"
     host = urlsplit(url).hostname or ""
     place = _place(host)
     try:
-        proxy = proxy_for(url) if place else None
-    except BadProxyURL:
-        return []  # each request fails, and says why
-    if proxy is None:
+        proxy = proxy_for(url)
+    except BadProxyURL as error:
+        return [f"The proxy that the environment names for {host} cannot be used ({error.problem}): {CHECK_PROXY}."]
+    if proxy is None or not place:
         return []
     name = urlsplit(proxy).netloc.rpartition("@")[2]
     return [f"OPENAI_BASE_URL: requests to {host} {place} go through the proxy {name}; add {host} to NO_PROXY."]

@@ -53,6 +53,8 @@ class ChunkReader:
         self._index: object = _NO_INDEX
         self._highest_index = 0.0
         self._has_reasoning = False
+        self.taken = False
+        """A chunk was read."""
         self._other_api: Mapping[str, Any] | None = None
         """A chunk that is not one of Chat Completions."""
 
@@ -96,6 +98,7 @@ class ChunkReader:
                 if reason:
                     self.reason = reason
         else:
+            self.taken = True
             self._take_chunk_without_choices(chunk)
         usage = chunk.get("usage")
         if usage and isinstance(usage, dict):
@@ -158,6 +161,7 @@ class ChunkReader:
     def _is_first_choice(self, index: object) -> bool:
         """Tell the first choice from others. Some services count the tokens of the only one in its index."""
         if self._index is _NO_INDEX:
+            self.taken = True
             self._index = index
             self._highest_index = parse_number(index) or 0
             return True
@@ -202,7 +206,7 @@ class ChunkReader:
             isinstance(value, (str, list)) and value for key, value in chunk.items() if key.lower() in _ERROR_KEYS
         ):
             raise errors.from_event(chunk, self.status)
-        if "choices" not in chunk and not chunk.get("usage"):
+        if "choices" not in chunk:
             self._other_api = chunk
 
     def _take_usage(self, usage: Mapping[str, Any]) -> None:

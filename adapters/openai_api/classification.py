@@ -6,6 +6,7 @@ from typing import Final
 from adapters.openai_api import refusal_words as words
 from adapters.openai_api.context_errors import context_error
 from adapters.openai_api.refusal import PROMPT_FIELDS, Refusal
+from adapters.proxies import CHECK_PROXY
 from application.ports.llm import (
     LLMAuthFailed,
     LLMContentRefused,
@@ -41,7 +42,6 @@ CHECK_CREDIT: Final = "check the plan and credit of the account of OPENAI_API_KE
 CHECK_ACCOUNT: Final = "check the settings of the account of OPENAI_API_KEY, e.g. its privacy and allowed providers"
 SEE_LOG: Final = "the log of this chatbot has its reason"
 NOT_A_CHAT: Final = f"The model's service did not send the reply of a chat: {CHECK_URL}."
-CHECK_PROXY: Final = "check HTTP_PROXY, HTTPS_PROXY and NO_PROXY"
 
 PROXY_AUTH_REQUIRED: Final = 407
 PROXY_REFUSED: Final = f"The proxy refused our credentials: {CHECK_PROXY}."

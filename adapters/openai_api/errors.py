@@ -18,7 +18,7 @@ import openai
 from adapters.error_translation import ForeignError, exception_chain, foreign_error
 from adapters.openai_api.classification import NOT_A_CHAT, classify, is_repeatable
 from adapters.openai_api.http_client import ConnectError
-from adapters.openai_api.network_causes import hint, is_lasting, network_cause
+from adapters.openai_api.network_causes import Proxied, hint, is_lasting, network_cause
 from adapters.openai_api.proxy_answers import proxy_answer
 from adapters.openai_api.refusal import Refusal
 from adapters.proxies import BadProxyURL
@@ -104,19 +104,30 @@ ERROR_MAP: Final[Mapping[type[Exception], Translation]] = {
 
 FOREIGN_ERRORS: Final = tuple(ERROR_MAP)
 
+_LIMITS: Final[Mapping[type[LLMError], str]] = {
+    LLMTimeout: "The model's service did not respond in time (UPSTREAM_FIRST_BYTE_TIMEOUT).",
+    LLMIdle: "The model's service stopped sending (UPSTREAM_IDLE_TIMEOUT).",
+}
+"""What to tell the client about the limits that these errors exceed."""
+
 _LIBRARIES: Final = ("adapters", "aiohttp", "httpx2", "openai")
 """Top-level packages whose errors decide over others in the same chain, the most reliable first."""
 
 
-def from_exception(error: Exception, *, streaming: bool, may_lack_tls: bool = False) -> LLMError:
+def from_exception(
+    error: Exception, *, streaming: bool, may_lack_tls: bool = False, proxied: Proxied = None
+) -> LLMError:
     """Translate an exception of a library. `may_lack_tls`: the request was sent to the service without TLS."""
     translation = translation_of(type(_most_reliable(error)))
-    cause = network_cause(error)
+    cause = network_cause(error, proxied)
     kind = translation.streaming if streaming else translation.waiting
     if not streaming and is_lasting(error, cause):
         kind = LLMNotConnectable
-    failure = kind(None if streaming else hint(error, cause, may_lack_tls=may_lack_tls))
-    failure.repeatable = translation.repeatable and not streaming
+    elif not streaming and cause.get("cause") == "not http":
+        kind = LLMWrongAPI
+    hint_of_cause = None if streaming else hint(error, cause, may_lack_tls=may_lack_tls)
+    failure = kind(hint_of_cause or _LIMITS.get(kind))
+    failure.repeatable = translation.repeatable and not streaming and failure.retryable
     failure.diagnosis = cause
     failure.__cause__ = foreign_error(error)
     return failure

@@ -3,17 +3,17 @@
 import socket
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final
+from typing import Final, Literal
 
 import aiohttp
 import aiohttp.http_exceptions
 
 from adapters.connection_causes import NO_ROUTE
 from adapters.error_translation import exception_chain
-from adapters.openai_api.classification import CHECK_PROXY, CHECK_SCHEME, PROXY_AUTH_REQUIRED, PROXY_REFUSED
+from adapters.openai_api.classification import CHECK_SCHEME, PROXY_AUTH_REQUIRED, PROXY_REFUSED
 from adapters.openai_api.http_client import ConnectError
 from adapters.openai_api.tls_failures import NO_TLS, REJECTED, lasting_failure
-from adapters.proxies import BadProxyURL
+from adapters.proxies import CHECK_PROXY, BadProxyURL
 
 _TLS_ALERT: Final = "b'\\x15"
 """The beginning of a TLS alert, as aiohttp quotes what it received instead of a status line."""
@@ -29,8 +29,28 @@ _HINTS: Final[Mapping[str, str]] = {
     "certificate": "The certificate of the model's service is not trusted: check SSL_CERT_FILE or OPENAI_BASE_URL.",
     "tls": "The TLS connection to the model's service failed.",
     "proxy": f"The proxy does not connect to the model's service: {CHECK_PROXY}.",
+    "not http": "The model's service does not speak HTTP: check the host and port of OPENAI_BASE_URL.",
 }
 """What to tell the client, by cause."""
+
+_CHECK_PROXY_SCHEME: Final = "check whether the URL of the proxy is http or https"
+
+_PROXY_HINTS: Final[Mapping[str, str]] = {
+    "dns": f"The host name of the proxy cannot be resolved: {CHECK_PROXY}.",
+    "refused": f"The proxy refuses connections: {CHECK_PROXY}.",
+    "no route": f"There is no route to the proxy: {CHECK_PROXY}.",
+    "connect timeout": f"No connection through the proxy in time: {CHECK_PROXY}, or the host of OPENAI_BASE_URL.",
+    "closed": f"The proxy closed the connection: {CHECK_PROXY}, or the host of OPENAI_BASE_URL.",
+    "reset": f"The proxy closed the connection: {CHECK_PROXY}, or the host of OPENAI_BASE_URL.",
+    "certificate": f"The certificate of the proxy is not trusted: check SSL_CERT_FILE, or {CHECK_PROXY}.",
+    "tls": f"The TLS connection to the proxy failed: {_CHECK_PROXY_SCHEME}.",
+    "not http": f"The proxy does not speak HTTP: {CHECK_PROXY}.",
+}
+"""The same for connections to a proxy, by `cause_detail`."""
+
+_NOT_ALLOWED: Final = range(400, 500)
+_PASSING_STATUSES: Final = frozenset({408, 425, 429})
+"""Statuses of a proxy that does not connect to the service: by its rules, or for now."""
 
 _TLS_HINTS: Final[Mapping[str | None, str]] = {
     _TLS_REQUIRED: f"The model's service, or the proxy, requires TLS: {CHECK_SCHEME}.",
@@ -42,20 +62,25 @@ _TLS_HINTS: Final[Mapping[str | None, str]] = {
 _CLOSED_HINT: Final = f"The model's service closed the connection without a response: {CHECK_SCHEME}."
 
 
-def network_cause(error: BaseException) -> Mapping[str, str | int]:
+Proxied = Literal["all", "connections"] | None
+"""What a proxy is responsible for: `all` failures to connect, or those of `connections` but not of TLS, which the
+service ends itself. None: there is no proxy."""
+
+
+def network_cause(error: BaseException, proxy: Proxied = None) -> Mapping[str, str | int]:
     """Return the `cause` of a connection's failure, with what is known about it. No text of the peer is part of it."""
     links = _links(error)
     for link in links:
         if isinstance(link, BadProxyURL):
-            problem = (
-                f"scheme {link.scheme} is not supported" if link.scheme not in ("", "http", "https") else "not a URL"
-            )
-            return {"cause": "proxy", "cause_detail": problem}
+            return {"cause": "proxy", "cause_detail": link.problem}
         if isinstance(link, aiohttp.ClientHttpProxyError):
             return {"cause": "proxy", "proxy_status": link.status}
     causes = _cause(links)
-    if any(isinstance(link, aiohttp.ClientProxyConnectionError) for link in links):
-        return {"cause": "proxy", "cause_detail": str(causes.get("cause", "not connected"))}
+    cause = str(causes.get("cause", "not connected"))
+    connecting = any(isinstance(link, ConnectError) for link in links)
+    of_proxy = connecting and (proxy == "all" or (proxy == "connections" and cause not in ("certificate", "tls")))
+    if of_proxy or any(isinstance(link, aiohttp.ClientProxyConnectionError) for link in links):
+        return {"cause": "proxy", "cause_detail": cause}
     return causes
 
 
@@ -64,6 +89,8 @@ def hint(error: BaseException, cause: Mapping[str, str | int], *, may_lack_tls: 
     if cause.get("proxy_status") == PROXY_AUTH_REQUIRED:
         return PROXY_REFUSED
     name = str(cause.get("cause"))
+    if name == "proxy":
+        return _PROXY_HINTS.get(str(cause.get("cause_detail"))) or _HINTS[name]
     if name in ("closed", "reset") and not isinstance(error, ConnectError):
         return _CLOSED_HINT if may_lack_tls else None
     return (_TLS_HINTS.get(_lasting_tls_failure(error)) if name == "tls" else None) or _HINTS.get(name)
@@ -71,7 +98,8 @@ def hint(error: BaseException, cause: Mapping[str, str | int], *, may_lack_tls: 
 
 def is_lasting(error: BaseException, cause: Mapping[str, str | int]) -> bool:
     """Whether no connection will succeed before the operator changes something."""
-    if cause.get("proxy_status") == PROXY_AUTH_REQUIRED or _lasting_tls_failure(error) is not None:
+    status = cause.get("proxy_status")
+    if (status in _NOT_ALLOWED and status not in _PASSING_STATUSES) or _lasting_tls_failure(error) is not None:
         return True
     return any(isinstance(link, (BadProxyURL, ssl.SSLCertVerificationError)) for link in _links(error))
 
@@ -118,6 +146,8 @@ def _cause(links: Sequence[BaseException]) -> Mapping[str, str | int]:
                 return {"cause": "tls", "cause_detail": _TLS_REQUIRED}
             case socket.gaierror() | aiohttp.ClientConnectorDNSError():
                 return {"cause": "dns"}
+            case aiohttp.http_exceptions.BadStatusLine():
+                return {"cause": "not http"}
             case ConnectionRefusedError():
                 return {"cause": "refused"}
             case ConnectionResetError() | BrokenPipeError() | ConnectionAbortedError():

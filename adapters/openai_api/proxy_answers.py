@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from adapters.openai_api.classification import CHECK_PROXY
 from adapters.openai_api.refusal import Refusal
-from adapters.proxies import BadProxyURL, proxy_for
+from adapters.proxies import CHECK_PROXY, BadProxyURL, proxy_for
 
 _FORBIDDEN: Final = 403
 """Status of a proxy that does not allow the target. Those of targets that it cannot reach are from 500 on."""

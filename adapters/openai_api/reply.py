@@ -11,7 +11,7 @@ from adapters.openai_api.body import BodyDecoder, Decoder
 from adapters.openai_api.chunks import ChunkReader, EndOfReply
 from adapters.openai_api.delta_cache import DeltaCache
 from adapters.openai_api.idle_timeout import IdleTimeout
-from application.ports.llm import LLMContentRefused, LLMError, LLMInvalid, Reply
+from application.ports.llm import LLMContentRefused, LLMError, LLMInvalid, LLMTruncated, Reply
 from domain.conversation import Usage
 from domain.errors import OutputLimit
 
@@ -29,6 +29,7 @@ class OpenAIReply(Reply):
         cache: Holds short deltas, and is shared by all replies.
         excerpt: Returns the beginning of a text of the service as it may be logged.
         keep_reasoning: Whether reasoning is part of the reply.
+        media_type: That of the body. It decides only what a body without any event means.
         final_after: Seconds without more text after which a finish reason is final. Some services send one with each
             chunk, so that only the last one counts.
         eof_timeout: Seconds from `[DONE]` to the end of the body. A connection can be reused once its body was read.
@@ -42,6 +43,7 @@ class OpenAIReply(Reply):
         *,
         excerpt: Callable[[str], str],
         keep_reasoning: bool = False,
+        media_type: str = "text/event-stream",
         final_after: float = 0.5,
         eof_timeout: float = 0.1,
     ) -> None:
@@ -51,6 +53,7 @@ class OpenAIReply(Reply):
         self._idle_timeout = idle_timeout
         self._final_after = final_after
         self._eof_timeout = eof_timeout
+        self._media_type = media_type
         self._timer = IdleTimeout(content, idle_timeout)
         self._body = BodyDecoder()
         self._decoder: Decoder = self._body
@@ -123,8 +126,15 @@ class OpenAIReply(Reply):
         """End the reply. `marked`: the service marked its end, with or without a finish reason."""
         try:
             self.finish_reason = self._chunks.end(deltas, marked=marked)
+        except LLMTruncated as failure:
+            self._fail(failure if self._chunks.taken else self._without_events(), deltas)
         except LLMError as failure:
             self._fail(failure, deltas)
+
+    def _without_events(self) -> LLMError:
+        if self._media_type != "text/event-stream":  # e.g. the greeting of another server
+            return errors.wrong_api(None)
+        return LLMTruncated("The model's service sent no reply.")
 
     def _break_off(self, failure: LLMError | OutputLimit, deltas: list[str]) -> None:
         """Fail, unless the reply was complete: what breaks then does not matter any more."""

@@ -7,6 +7,7 @@ import httpx2
 import openai
 
 from adapters.openai_api.http_client import HttpClient, tls_context
+from adapters.openai_api.network_causes import Proxied
 from adapters.proxies import proxy_for
 
 _STREAM: Final[bool] = True
@@ -43,6 +44,7 @@ class ModelService:
         self._max_error_bytes = max_error_bytes
         self._tls_context = tls_context(base_url)
         self._http: HttpClient | None = None
+        self.proxied: Proxied = None
         self.may_lack_tls = False
         """Requests are sent to the service, not to a proxy, without TLS, and it has not responded to any yet."""
 
@@ -74,6 +76,8 @@ class ModelService:
                 headers["api-key"] = self._api_key
             proxy = proxy_for(url)
             self.may_lack_tls = url.startswith("http:") and proxy is None
+            if proxy is not None:
+                self.proxied = "all" if url.startswith("http:") else "connections"
             self._http = HttpClient(
                 url,
                 headers,

@@ -66,4 +66,7 @@ def require_current(version: str | None, name: str) -> None:
 
 def newer(version: str | None, name: str) -> Unusable:
     """Return the error for a version that is unknown."""
-    return Unusable(f"A newer version of this service made the database {name} (schema {version}).")
+    return Unusable(
+        f"A newer version of this service, or another program, made the database {name} (schema {version}): "
+        "use that version, restore a backup, or check DATABASE_URL."
+    )

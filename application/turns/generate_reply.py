@@ -47,7 +47,9 @@ class GenerateReply:
             with running.scope:
                 finish_reason = await self._generate(running)
             if running.scope.cancelled_caught:
-                error = running.interruption or TurnDeadline(f"The turn took longer than {self.deadline:g} seconds.")
+                error = running.interruption or TurnDeadline(
+                    f"The turn took longer than {self.deadline:g} s (TURN_TIMEOUT)."
+                )
         except ChatError as caught:
             error = caught
         except Exception as bug:

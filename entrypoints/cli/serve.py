@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from domain.errors import Unusable
 from entrypoints.settings import Settings
 from entrypoints.standard_streams import LossyWriter, warn
-from entrypoints.startup_warnings import local_model_behind_proxy
+from entrypoints.startup_warnings import proxy_before_the_model
 
 if TYPE_CHECKING:
     from entrypoints.lifespan import Lifespan
@@ -45,7 +45,7 @@ def serve(settings: Settings, *, local: bool = False) -> bool:
     with ExitStack() as stack:
         if local:
             settings = _with_local_model(settings, stack)
-            for sentence in local_model_behind_proxy(settings):
+            for sentence in proxy_before_the_model(settings):
                 warn(sentence)
             if not settings.leaves_room_for_messages:
                 raise Unusable("SYSTEM_PROMPT: leaves no room for messages within the embedded model's context")

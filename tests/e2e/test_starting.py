@@ -206,7 +206,7 @@ async def test_migrate_rejects_a_database_of_a_newer_version(forks: Forks, tmp_p
     await asyncio.to_thread(_make_database, tmp_path / "chat.db", "9999")
     status, output = await forks.run(tmp_path, "migrate", DATABASE_URL="sqlite:///chat.db")
     assert status == 3
-    assert _sentence(output).startswith("A newer version of this service made the database")
+    assert _sentence(output).startswith("A newer version of this service, or another program, made the database")
 
 
 async def test_an_installed_wheel_runs_without_the_checkout(tmp_path: Path) -> None:

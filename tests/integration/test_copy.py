@@ -389,7 +389,8 @@ def test_a_source_of_a_newer_version_is_not_copied(file: Path, target: Path) -> 
     change(file, "UPDATE alembic_version SET version_num = '9999'")
 
     assert refusal(url(file), url(target)) == (
-        f"A newer version of this service made the database {file} (schema 9999)."
+        f"A newer version of this service, or another program, made the database {file} (schema 9999): "
+        "use that version, restore a backup, or check DATABASE_URL."
     )
 
 

@@ -540,7 +540,10 @@ def test_the_database_of_another_program_is_refused_and_left_unchanged(path: Pat
 def test_a_newer_schema_is_refused_and_left_unchanged(file: Path) -> None:
     with another_program(file) as other:
         other.execute("UPDATE alembic_version SET version_num = '9999'")
-    assert refusal(file) == f"A newer version of this service made the database {file} (schema 9999)."
+    assert refusal(file) == (
+        f"A newer version of this service, or another program, made the database {file} (schema 9999): "
+        "use that version, restore a backup, or check DATABASE_URL."
+    )
     assert len(messages(file)) == 100
 
 
@@ -548,6 +551,12 @@ def test_a_folder_that_cannot_be_created_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file")
     expected = f"The folder {tmp_path}/data cannot hold a database: File exists; check DATA_DIR or DATABASE_URL."
     assert refusal(tmp_path / "data" / "chat.db") == expected
+
+
+def test_a_lock_file_that_cannot_be_opened_is_named(path: Path) -> None:
+    Path(f"{path}.lock").mkdir(parents=True)
+    expected = f"The file {path}.lock cannot be opened: Is a directory; check DATA_DIR or DATABASE_URL."
+    assert refusal(path) == expected
 
 
 def test_a_folder_instead_of_the_file_is_refused(path: Path) -> None:

@@ -87,7 +87,7 @@ async def error_of(llm: LLMOpenAI) -> ChatError:
     [
         ("hanghead", LLMTimeout, False),
         ("closehead", LLMDisconnected, False),
-        ("garbage", LLMInvalid, False),
+        ("garbage", LLMWrongAPI, False),
         ("html", LLMWrongAPI, False),
         ("500", LLMFailed, True),
         ("502", LLMFailed, True),

@@ -27,6 +27,7 @@ from application.ports.llm import (
     LLMTimeout,
     LLMTruncated,
     LLMUnreachable,
+    LLMWrongAPI,
 )
 from domain.conversation import Message, Role
 from domain.errors import ChatError, OutputLimit
@@ -495,19 +496,34 @@ async def test_a_slow_reader_slows_the_service_down_and_misses_nothing(open_llm:
     "response",
     [
         b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
-        b"SSH-2.0-OpenSSH_9.9\r\n",
         STREAM + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
         STREAM + b"Content-Length: -5\r\n\r\nhello",
         b"HTTP/1.1 042 OK\r\nContent-Length: 5\r\n\r\nhello",
         CHUNKED + b"\r\nfive\r\nhello\r\n0\r\n\r\n",
         CHUNKED + b"\r\n4\r\nhello\r\n0\r\n\r\n",
     ],
-    ids=["upgrade", "ssh", "lengths", "negative", "status", "chunk-size", "chunk"],
+    ids=["upgrade", "lengths", "negative", "status", "chunk-size", "chunk"],
 )
-async def test_a_response_that_is_not_http_is_invalid(open_llm: OpenLLM, response: bytes) -> None:
+async def test_a_response_that_violates_http_is_invalid(open_llm: OpenLLM, response: bytes) -> None:
     async with RawServer(respond(response, then=wait)) as server:
         assert (LLMInvalid, False) == await error_of(open_llm(server.url, keep_alive=0.05))
         await server.all_closed()
+
+
+async def test_a_server_that_does_not_speak_http_is_not_tried_again(open_llm: OpenLLM) -> None:
+    async with RawServer(respond(b"SSH-2.0-OpenSSH_9.9\r\n", then=wait)) as server:
+        with pytest.raises(LLMWrongAPI, match="does not speak HTTP: check the host and port") as raised:
+            await deltas_of(open_llm(server.url))
+    assert (raised.value.retryable, raised.value.diagnosis["cause"]) == (False, "not http")
+
+
+async def test_a_timeout_names_its_setting(open_llm: OpenLLM) -> None:
+    async with RawServer(respond(b"", then=wait)) as server:
+        with pytest.raises(LLMTimeout, match="UPSTREAM_FIRST_BYTE_TIMEOUT"):
+            await deltas_of(open_llm(server.url, first_byte_timeout=0.05))
+    async with RawServer(respond(STREAM + b"\r\n", then=wait)) as server:
+        with pytest.raises(LLMIdle, match="UPSTREAM_IDLE_TIMEOUT"):
+            await deltas_of(open_llm(server.url, idle_timeout=0.05))
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from tests.harness.raw_server import Call, Play, RawServer
 EVENTS = b'data: {"choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
 STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: %d\r\n\r\n%b" % (len(EVENTS), EVENTS)
 UNREACHABLE = (LLMUnreachable, True)
-NOT_CONNECTABLE = (LLMNotConnectable, True)
+NOT_CONNECTABLE = (LLMNotConnectable, False)
 TIMEOUT = 5
 
 OpenLLM = Callable[[str], LLMOpenAI]
@@ -359,6 +359,8 @@ async def test_a_tunnel_that_was_closed_while_idle_is_not_reused(
     ("status", "error"),
     [
         (b"407 Proxy Authentication Required", NOT_CONNECTABLE),
+        (b"403 Forbidden", NOT_CONNECTABLE),
+        (b"429 Too Many Requests", UNREACHABLE),
         (b"502 Bad Gateway", UNREACHABLE),
         (b"302 Found", UNREACHABLE),
     ],
@@ -435,7 +437,7 @@ async def test_a_page_instead_of_an_api_may_be_from_the_proxy(
     error = raised.value
     assert error.code == code
     assert error.detail.startswith(detail)
-    assert "check HTTP_PROXY, HTTPS_PROXY and NO_PROXY" in error.detail
+    assert "check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY" in error.detail
     assert (error.diagnosis["cause"], error.diagnosis["cause_detail"]) == ("proxy", cause_detail)
     assert error.diagnosis["proxy"] == f"localhost:{proxy.port}"
 
@@ -607,3 +609,30 @@ async def test_a_proxy_that_is_down_makes_the_service_unreachable(
         bound.bind(("127.0.0.1", 0))
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{bound.getsockname()[1]}")
         assert UNREACHABLE == await error_of(open_llm("https://model.test/v1"))
+
+
+async def test_a_proxy_that_does_not_connect_in_time_is_named(
+    open_llm: OpenLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def play(call: Call) -> None:
+        await call.request()
+        await call.reader.read(1)
+
+    async with RawServer(play) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        with pytest.raises(LLMUnreachable, match="No connection through the proxy in time: check HTTP_PROXY") as raised:
+            await deltas_of(open_llm("https://model.test/v1"))
+    diagnosis = raised.value.diagnosis
+    assert (diagnosis["cause"], diagnosis["cause_detail"]) == ("proxy", "connect timeout")
+    assert diagnosis["proxy"] == f"localhost:{proxy.port}"
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_proxy_whose_name_cannot_be_resolved_is_named(
+    open_llm: OpenLLM, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", "http://us:canary@no-such-proxy.invalid:3128")
+    with pytest.raises(LLMUnreachable, match="host name of the proxy cannot be resolved: check HTTP_PROXY") as raised:
+        await deltas_of(open_llm(f"{scheme}://model.test/v1"))
+    assert (raised.value.diagnosis["cause"], raised.value.diagnosis["cause_detail"]) == ("proxy", "dns")
+    assert "canary" not in str(raised.value.diagnosis)

@@ -108,7 +108,7 @@ async def calling(
 # Columns: model (which selects the fault), status, code, Retry-After, number of calls.
 EARLY_FAILURES = [
     ("closehead", 502, "upstream_disconnected", "1", 1),
-    ("garbage", 502, "upstream_invalid", "1", 1),
+    ("garbage", 502, "upstream_invalid", None, 1),
     ("html", 502, "upstream_invalid", None, 1),
     ("500", 502, "upstream_error", "1", 2),
     ("503", 502, "upstream_error", "1", 2),

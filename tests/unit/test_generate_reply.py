@@ -162,7 +162,7 @@ async def test_a_turn_ends_at_its_deadline(script: ScriptedReply, status: TurnSt
         ended = await app.complete(message())
 
         turn = await app.last_turn()
-        assert Failure.of(TurnDeadline("The turn took longer than 0.05 seconds.")) == ended.end.failure
+        assert Failure.of(TurnDeadline("The turn took longer than 0.05 s (TURN_TIMEOUT).")) == ended.end.failure
         assert (status, "turn_deadline") == (turn.status, turn.reason)
         assert app.llm.open == 0
 

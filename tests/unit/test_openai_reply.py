@@ -79,10 +79,10 @@ async def _read(reply: OpenAIReply) -> Read:
     return Read("".join(deltas), reply.finish_reason, reply.usage, tuple(reply.notes), failure)
 
 
-def read(*pieces: bytes, error: Exception | None = None, keep_reasoning: bool = False) -> Read:
+def read(*pieces: bytes, error: Exception | None = None, **options: Any) -> Read:
     async def run() -> Read:
         body = Pieces(filter(None, pieces), error)
-        return await _read(OpenAIReply(body, 60, DeltaCache(), excerpt=excerpt, keep_reasoning=keep_reasoning))
+        return await _read(OpenAIReply(body, 60, DeltaCache(), excerpt=excerpt, **options))
 
     return asyncio.run(run())
 
@@ -403,3 +403,25 @@ async def test_reasoning_that_is_dropped_postpones_the_end() -> None:
 async def test_a_reply_without_a_finish_reason_is_not_ended_early() -> None:
     result, _ = await Timed((0, delta("Hel")), (0.4, delta("lo") + end() + DONE)).read(final_after=0.1)
     assert result == HELLO
+
+
+@pytest.mark.parametrize("body", [b"", b"Ollama is running", b": ping\n\n"])
+def test_a_body_without_any_event_is_no_reply_unless_it_is_a_stream_of_events(body: bytes) -> None:
+    assert read(body, media_type="text/plain") == Read("", "", failure=LLMWrongAPI)
+    assert read(body, media_type="") == Read("", "", failure=LLMWrongAPI)
+    assert read(body) == Read("", "", failure=LLMTruncated)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {
+            "type": "message",
+            "content": [{"type": "text", "text": "Hi"}],
+            "usage": {"input_tokens": 9, "output_tokens": 1},
+        },
+        {"object": "response", "output": [], "usage": {"input_tokens": 9, "output_tokens": 1}},
+    ],
+)
+def test_the_json_of_another_api_is_no_reply_even_if_it_reports_usage(body: object) -> None:
+    assert read(json.dumps(body).encode()) == Read("", "", failure=LLMWrongAPI)

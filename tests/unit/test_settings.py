@@ -124,6 +124,7 @@ INVALID = [
     ("DATABASE_URL", "sqlite:///canary?mode=ro", "must not contain ?, # or %"),
     ("DATABASE_URL", "sqlite://", "must be sqlite:///"),
     ("DATABASE_URL", "sqlite:///", "must be sqlite:///"),
+    ("DATABASE_URL", "sqlite:///:memory:", "must be sqlite:/// followed by a file path"),
     ("DATABASE_URL", "canary.db", "must be sqlite:///"),
     ("LOG_PSEUDONYM_KEY", "canary" * 5, "must have at least 32 characters"),
     ("LOG_PSEUDONYM_KEY", "canary " * 8, "without spaces and quotation marks"),

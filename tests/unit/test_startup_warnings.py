@@ -161,13 +161,26 @@ def test_a_local_model_behind_a_proxy_warns(host: str, place: str, monkeypatch: 
 
 
 @pytest.mark.parametrize(
+    ("proxy", "problem"),
+    [("socks5://us:canary@proxy.test:1080", "scheme socks5 is not supported"), ("http://[canary", "not a URL")],
+)
+def test_a_proxy_that_cannot_be_used_warns(proxy: str, problem: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    monkeypatch.setenv("ALL_PROXY", proxy)
+
+    assert startup_warnings(load_settings()) == [
+        f"The proxy that the environment names for api.openai.com cannot be used ({problem}): "
+        "check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY."
+    ]
+
+
+@pytest.mark.parametrize(
     ("url", "variables"),
     [
         ("http://localhost:11434/v1", {}),
         ("http://localhost:11434/v1", {"HTTPS_PROXY": "http://proxy.test:3128"}),
         ("http://localhost:11434/v1", {"HTTP_PROXY": "http://proxy.test:3128", "NO_PROXY": "localhost"}),
         ("http://[::1]:11434/v1", {"HTTP_PROXY": "http://proxy.test:3128", "NO_PROXY": "::1"}),
-        ("http://localhost:11434/v1", {"HTTP_PROXY": "socks5://proxy.test:3128"}),
         ("https://api.model.test/v1", {"HTTPS_PROXY": "http://proxy.test:3128"}),
         ("https://8.8.8.8/v1", {"HTTPS_PROXY": "http://proxy.test:3128"}),
         ("", {"HTTPS_PROXY": "http://proxy.test:3128"}),

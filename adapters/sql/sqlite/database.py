@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from sqlalchemy import Connection, Executable, event, make_url, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from adapters.clock import utc_now
 from adapters.daemon_threads import run_in_daemon_thread
@@ -19,7 +19,7 @@ from adapters.sql.sqlite.backup import back_up
 from adapters.sql.sqlite.engine import driver, make_engine, make_read_only_engine, write_transaction
 from adapters.sql.sqlite.erasure import Erasure, Schedule
 from adapters.sql.sqlite.errors import cannot_be_used, explain, unusable
-from adapters.sql.sqlite.file import OpenedFile, create_file, exclusive_lock, schema_version
+from adapters.sql.sqlite.file import CHECK, OpenedFile, create_file, exclusive_lock, schema_version
 from adapters.sql.sqlite.full_text import SQLiteFullText, create_index
 from adapters.sql.sqlite.log import WriteAheadLog
 from adapters.sql.sqlite.threads import Reader, Writer
@@ -221,7 +221,8 @@ class SQLiteDatabase(Database):
                 for statement in statements:
                     connection.execute(statement, values)
         except (SQLAlchemyError, sqlite3.Error) as error:
-            sentence = f"The schema of the database {path} cannot be brought up to date: {error}."
+            reason = str(error.orig if isinstance(error, DBAPIError) else error).partition("\n")[0]
+            sentence = f"The schema of the database {path} cannot be brought up to date: {reason}; {CHECK}."
             raise unusable(path, error, sentence) from error
 
     @contextmanager

@@ -30,10 +30,13 @@ def exclusive_lock(path: Path, advice: str = _SERVES_ONE) -> Iterator[None]:
     Raises:
         Unusable: another process has the lock, or the folder is not writable.
     """
+    lock_path = Path(f"{path}.lock")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
+        if lock_path.exists():
+            raise unusable(path, error, f"The file {lock_path} cannot be opened: {error.strerror}; {CHECK}.") from error
         sentence = f"The folder {path.parent} cannot hold a database: {error.strerror}; {CHECK}."
         raise unusable(path, error, sentence) from error
     try:
