@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 ROOT: Final = Path(__file__).parents[2]
 
 PACKAGES: Final = frozenset({"domain", "application", "adapters", "entrypoints", "tests"})
-OTHER_FOLDERS: Final = frozenset({".ci", "docs"})
+OTHER_FOLDERS: Final = frozenset({".ci", "deploy", "docs"})
 LOCK_FILES: Final = frozenset(
     {"uv.lock", "poetry.lock", "pdm.lock", "Pipfile.lock", "package-lock.json", "yarn.lock", "pnpm-lock.yaml"}
 )
