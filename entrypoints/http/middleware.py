@@ -1,6 +1,7 @@
 """Middleware of all requests: id, log line, security headers, unexpected errors, the gate of start and shutdown."""
 
 import itertools
+import logging
 import re
 import secrets
 import sys
@@ -23,7 +24,10 @@ _PROCESS: Final = secrets.token_hex(8)
 _numbers: Final = itertools.count(1)
 """Generated request ids: a random prefix per process and a counter. They must be unique, not secret."""
 
-_ALWAYS_SERVED: Final = frozenset({"/livez", "/readyz", "/api/health", "/api/health/detailed"})
+_PROBES: Final = frozenset({"/livez", "/readyz"})
+"""Requested every second or so by orchestrators and proxies."""
+
+_ALWAYS_SERVED: Final = _PROBES | {"/api/health", "/api/health/detailed"}
 
 
 class RequestContext:
@@ -74,7 +78,8 @@ class RequestContext:
             finally:
                 # The template of the path, because the path itself contains user ids.
                 route = scope.get("route")
-                self._log.info(
+                self._log.log(
+                    logging.DEBUG if scope["path"] in _PROBES else logging.INFO,
                     "request",
                     method=scope["method"],
                     path=getattr(route, "path", None),

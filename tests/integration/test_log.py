@@ -136,12 +136,24 @@ async def test_requests_without_a_route_have_a_reason(capsys: pytest.CaptureFixt
     async with running_service({"llm": ScriptedLLM()}) as service:
         await service.client.post("/api/canary", json=HELLO)
         await service.client.get("/api/chat")
-        await service.client.get("/livez")
+        await service.client.get("/api/health")
     output = capsys.readouterr().err
     requests = [record for record in records(output) if record["event"] == "request"]
 
     assert [record.get("reason") for record in requests] == ["not_found", "method_not_allowed", None]
     assert "canary" not in output
+
+
+@pytest.mark.parametrize(("debug", "logged"), [(False, []), (True, ["/livez", "/readyz"])])
+async def test_probes_are_logged_at_debug_level_only(
+    capsys: pytest.CaptureFixture[str], debug: bool, logged: list[str]
+) -> None:
+    async with running_service({"llm": ScriptedLLM()}, debug=debug) as service:
+        await service.client.get("/livez")
+        await service.client.get("/readyz")
+    requests = [record for record in records(capsys.readouterr().err) if record["event"] == "request"]
+
+    assert [record["path"] for record in requests] == logged
 
 
 async def test_a_request_that_comes_during_the_shutdown_has_a_reason(capsys: pytest.CaptureFixture[str]) -> None:

@@ -115,6 +115,19 @@ async def test_a_second_process_waits_until_the_first_has_stopped(url: str) -> N
         await add_user(standby, "ada")
 
 
+async def test_a_standby_takes_over_as_soon_as_the_other_process_has_stopped(url: str) -> None:
+    standby = PostgresDatabase(url, lock_timeout=0.1, statement_timeout=0.3)
+    async with PostgresDatabase(url) as database:
+        with pytest.raises(TemporarilyUnusable):
+            await standby.open()
+        opening = asyncio.create_task(standby.open())
+        assert await asyncio.wait([opening], timeout=0.8) == (set(), {opening})
+        await add_user(database, "ada")
+    await opening
+    assert await names(standby) == ["ada"]
+    await standby.close()
+
+
 async def test_opening_releases_the_leases_of_dead_processes_and_migrating_does_not(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

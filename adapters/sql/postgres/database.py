@@ -29,6 +29,9 @@ T = TypeVar("T")
 _LOCK: Final = "SELECT pg_advisory_lock(hashtext('smart-chatbot'), hashtext('process'))"
 """An advisory lock belongs to a session of one database, and ends with it."""
 
+_WAIT: Final = "SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', '0', true)"
+"""Limits for the rest of the transaction how long a lock is waited for."""
+
 _READ_ONE_MOMENT: Final = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 _TAKE_TIME: Final = (
     text("SET LOCAL statement_timeout = 0"),
@@ -55,6 +58,8 @@ class PostgresDatabase(Database):
         search_timeout: seconds that a search in memories may take.
         response_timeout: seconds that a caller waits for the server, including the statements of others before its own.
             The server enforces the limits above, but not while it hangs itself.
+        standby_timeout: seconds that opening waits for another process to stop, once it has found one. So a standby
+            takes over as soon as it can.
     """
 
     def __init__(
@@ -65,6 +70,7 @@ class PostgresDatabase(Database):
         statement_timeout: float = 5.0,
         search_timeout: float = 8.0,
         response_timeout: float = 10.0,
+        standby_timeout: float = 30.0,
     ) -> None:
         self.full_text = PostgresFullText()
         self.turn_writes = PostgresTurnWrites()
@@ -73,6 +79,9 @@ class PostgresDatabase(Database):
         self._statement_timeout = statement_timeout
         self._search_timeout = search_timeout
         self._response_timeout = response_timeout
+        self._standby_timeout = standby_timeout
+        self._is_standby = False
+        """Opening failed because another process uses the database."""
         self._reader: Reader | None = None
         self._searcher: Reader | None = None
         self._writer: Writer | None = None
@@ -80,6 +89,7 @@ class PostgresDatabase(Database):
     async def open(self) -> None:
         engine = self._engine_with_lock()
         connection = await run_in_daemon_thread(lambda: self._connect_and_prepare(engine), name="postgres-open")
+        self._is_standby = False
         self._writer = Writer(engine, "postgres-writer", connection)
         self._reader = Reader(self._engine(self._statement_timeout, autocommit=True), "postgres-reader")
         self._searcher = Reader(self._engine(self._search_timeout, autocommit=True), "postgres-searcher")
@@ -178,7 +188,9 @@ class PostgresDatabase(Database):
         engine = self._engine(self._statement_timeout)
 
         def lock(connection: "psycopg.Connection[Any]", _: object) -> None:
-            with unfinished(connection):
+            with unfinished(connection), connection.transaction():
+                if self._is_standby:
+                    connection.execute(_WAIT, [f"{round(self._standby_timeout * 1000)}ms"])
                 try:
                     connection.execute(_LOCK)
                 except psycopg.errors.LockNotAvailable:
@@ -218,6 +230,7 @@ class PostgresDatabase(Database):
             if connection is not None:
                 connection.close()
             if isinstance(error, DatabaseLost) and opening:
+                self._is_standby = True
                 raise TemporarilyUnusable(f"{error} This one is its standby.") from None
             if isinstance(error, DatabaseLost):
                 raise Unusable(f"{error} Stop it first.") from None
