@@ -41,6 +41,7 @@
     └── LongTermMemoryError     application/ports/memory.py
         ├── MemoryUnavailable   memory_unavailable
         │   ├── MemoryNotReady  memory_unavailable
+        │   │   └── MemoryMisconfigured memory_unavailable
         │   ├── FactsNotExtracted memory_unavailable
         │   └── MemoryLeaked    memory_unavailable
         ├── MemoryRefused       memory_refused

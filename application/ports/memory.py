@@ -39,6 +39,12 @@ class MemoryNotReady(MemoryUnavailable):
     title = "Long-term memory is not ready"
 
 
+class MemoryMisconfigured(MemoryNotReady):
+    """A service rejects every request until the operator corrects a setting, e.g. a key: retrying cannot help."""
+
+    retryable = False
+
+
 class FactsNotExtracted(MemoryUnavailable):
     """The model's reply could not be understood as facts, so the turn has not been remembered."""
 

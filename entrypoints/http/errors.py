@@ -53,6 +53,7 @@ STATUS: Final[dict[type[ChatError], int]] = {
     history.HistoryWriteFailed: 503,
     memory.MemoryUnavailable: 503,
     memory.MemoryNotReady: 503,
+    memory.MemoryMisconfigured: 503,
     memory.FactsNotExtracted: 503,
     memory.MemoryLeaked: 503,
     memory.MemoryRefused: 502,

@@ -57,6 +57,7 @@ FORBIDDEN_IMPORTS: Final = {
     ],
     "Only Mem0 adapters use Mem0's modules": [
         ("adapters.probe", "adapters.mem0_import"),
+        ("adapters.probe", "adapters.mem0_proxies"),
         ("entrypoints.container", "adapters.mem0_platform.errors"),
         ("adapters.probe", "adapters.mem0_library.setup"),
     ],

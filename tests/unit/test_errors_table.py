@@ -55,7 +55,7 @@ SHARED = {
     "upstream_error": 3,
     "upstream_invalid": 2,
     "context_too_long": 2,
-    "memory_unavailable": 4,
+    "memory_unavailable": 5,
     "history_unavailable": 2,
 }
 """Number of errors that share a code because clients need not tell them apart."""

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +20,7 @@ from adapters.mem0_import import import_mem0
 from application.ports.memory import (
     FactsNotExtracted,
     LongTermMemoryError,
+    MemoryMisconfigured,
     MemoryNotReady,
     MemoryRefused,
     MemoryUnavailable,
@@ -32,6 +34,13 @@ with TemporaryDirectory() as directory:
     from adapters.mem0_library.errors import ERROR_MAP, mapped_type, probe_failure, translate
 
 REQUEST = httpx2.Request("POST", "http://127.0.0.1/")
+
+
+@pytest.fixture(autouse=True)
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
 
 
 NOT_RAISED = {"Warning", "Rollback"}
@@ -87,6 +96,25 @@ def wrapped(inner: Exception) -> Exception:
     return error
 
 
+def out_of_credit(code: int) -> openai.APIStatusError:
+    body = {"message": "secret", "type": "insufficient_quota", "code": "insufficient_quota"}
+    return openai.RateLimitError("secret", response=httpx2.Response(code, request=REQUEST), body=body)
+
+
+def caused_by(inner: Exception, url: str = "http://127.0.0.1/") -> openai.APIConnectionError:
+    error = openai.APIConnectionError(request=httpx2.Request("POST", url))
+    error.__cause__ = inner
+    return error
+
+
+def untrusted() -> openai.APIConnectionError:
+    return caused_by(ssl.SSLCertVerificationError("secret"))
+
+
+def unreachable() -> openai.APIConnectionError:
+    return caused_by(ConnectionRefusedError(111, "secret"))
+
+
 def unknown_model() -> openai.APIStatusError:
     body = {"message": "secret", "code": "model_not_found"}
     return openai.BadRequestError("secret", response=httpx2.Response(400, request=REQUEST), body=body)
@@ -99,11 +127,17 @@ def unknown_model() -> openai.APIStatusError:
         (mem0.ValidationError("secret", "X"), MemoryRefused),
         (mem0.MemoryNotFoundError("secret", "X"), MemoryNotFound),
         (wrapped(status(400)), MemoryRefused),
-        (wrapped(status(401)), MemoryNotReady),
-        (status(403), MemoryNotReady),
-        (status(404), MemoryNotReady),
-        (qdrant.UnexpectedResponse(401, "secret", b"secret", httpx.Headers()), MemoryNotReady),
-        (unknown_model(), MemoryNotReady),
+        (wrapped(status(401)), MemoryMisconfigured),
+        (status(403), MemoryMisconfigured),
+        (status(404), MemoryMisconfigured),
+        (qdrant.UnexpectedResponse(401, "secret", b"secret", httpx.Headers()), MemoryMisconfigured),
+        (qdrant.UnexpectedResponse(404, "secret", b"secret", httpx.Headers()), MemoryNotReady),
+        (unknown_model(), MemoryMisconfigured),
+        (out_of_credit(429), MemoryMisconfigured),
+        (wrapped(out_of_credit(402)), MemoryMisconfigured),
+        (status(429), MemoryUnavailable),
+        (status(407), MemoryMisconfigured),
+        (untrusted(), MemoryMisconfigured),
         (status(402), MemoryUnavailable),
         (wrapped(status(500)), MemoryUnavailable),
         (status(413), MemoryRefused),
@@ -127,12 +161,6 @@ def test_an_exception_is_translated(foreign: Exception, expected: type[Exception
     assert type(failure) is expected
     assert isinstance(failure.__cause__, ForeignError)
     assert "secret" not in f"{failure} {failure.__cause__}"
-
-
-def unreachable() -> openai.APIConnectionError:
-    error = openai.APIConnectionError(request=REQUEST)
-    error.__cause__ = ConnectionRefusedError(111, "secret")
-    return error
 
 
 @pytest.mark.parametrize(
@@ -183,6 +211,8 @@ def test_an_error_of_ours_that_mem0_has_wrapped_is_returned() -> None:
         (wrapped(status(404)), ("OPENAI_MODEL", "OPENAI_BASE_URL")),
         (wrapped(status(403)), ("OPENAI_API_KEY",)),
         (qdrant.UnexpectedResponse(403, "secret", b"secret", httpx.Headers()), ("MEM0_VECTOR_STORE",)),
+        (out_of_credit(429), ("plan and credit of the account of OPENAI_API_KEY",)),
+        (untrusted(), ("SSL_CERT_FILE", "OPENAI_BASE_URL")),
     ],
 )
 def test_an_error_of_the_configuration_names_the_setting(foreign: Exception, settings: tuple[str, ...]) -> None:
@@ -196,8 +226,11 @@ def test_an_error_of_the_configuration_names_the_setting(foreign: Exception, set
     [
         (status(404), "does not know the model (HTTP 404)"),
         (status(401), "rejected the credentials (HTTP 401)"),
-        (status(500), "HTTP 500"),
-        (openai.APITimeoutError(REQUEST), "did not respond in time"),
+        (status(500), "HTTP 500; check MEM0_EMBEDDING_MODEL and OPENAI_BASE_URL, or set MEM0_EMBEDDER=local."),
+        (status(429), "limits the rate of requests (HTTP 429)"),
+        (out_of_credit(429), "(HTTP 429); check the plan and credit of the account of OPENAI_API_KEY."),
+        (untrusted(), "(certificate); check SSL_CERT_FILE or OPENAI_BASE_URL."),
+        (openai.APITimeoutError(REQUEST), "did not respond in time to a test request; check OPENAI_BASE_URL."),
         (openai.APIConnectionError(request=REQUEST), "cannot be reached"),
         (AttributeError("secret"), "something other than a vector"),
     ],
@@ -207,3 +240,43 @@ def test_a_failed_probe_is_explained_in_words(foreign: Exception, words: str) ->
 
     assert words in failure.detail
     assert "secret" not in f"{failure} {failure.__cause__}"
+
+
+PROXY_DOES_NOT_CONNECT = (
+    "The proxy does not connect to the embedding service; check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY."
+)
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        caused_by(ConnectionRefusedError(111, "secret"), "http://model.test/v1"),
+        caused_by(httpx2.ProxyError("502 secret"), "http://model.test/v1"),
+    ],
+)
+def test_a_proxy_that_does_not_connect_is_blamed_instead_of_the_service(
+    foreign: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://user:secret@127.0.0.1:9")
+
+    assert PROXY_DOES_NOT_CONNECT == translate(foreign).detail == probe_failure(foreign).detail
+
+
+@pytest.mark.parametrize(
+    "foreign", [status(407), caused_by(httpx2.ProxyError("407 secret"), "https://model.test/v1")], ids=["http", "https"]
+)
+def test_a_proxy_that_rejects_the_credentials_is_named(foreign: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "http://user:secret@proxy.test:3128")
+    monkeypatch.setenv("http_proxy", "http://user:secret@proxy.test:3128")
+    failure = probe_failure(foreign)
+
+    assert type(failure) is MemoryMisconfigured
+    assert failure.detail == (
+        "The proxy proxy.test:3128 refused our credentials (HTTP 407); "
+        "check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY."
+    )
+
+
+@pytest.mark.parametrize("foreign", [status(401), status(404), out_of_credit(429), untrusted(), status(407)])
+def test_what_only_the_operator_can_fix_is_not_retryable(foreign: Exception) -> None:
+    assert (False, False) == (translate(foreign).retryable, probe_failure(foreign).retryable)
