@@ -12,7 +12,7 @@ from adapters.mem0_library.background_loop import BackgroundLoop, LoopStopped
 from adapters.mem0_library.configuration import Options
 from adapters.mem0_library.memories import Memories
 from adapters.mem0_library.setup import Mem0Runtime, PreparedMem0, prepare
-from application.ports.memory import LongTermMemory, MemoryNotReady, MemoryUnavailable
+from application.ports.memory import LongTermMemory, MemoryMisconfigured, MemoryNotReady, MemoryUnavailable
 from domain.conversation import Turn, UserId
 from domain.errors import Unusable
 from domain.memory import Memory, MemoryId, Recalled
@@ -37,8 +37,8 @@ class MemoryMem0(LongTermMemory):
     this; for providers whose client is not OpenAI's, only their own timeouts apply.
 
     When it is opened, it embeds a test text to learn the dimensions of the embeddings. If that fails, or takes longer
-    than `probe_timeout`, every call raises `MemoryNotReady` with the reason until a later attempt succeeds. Attempts
-    are `retry_delay` apart, then twice as long each time, up to `max_retry_delay`.
+    than `probe_timeout`, or if the store cannot be reached, every call raises `MemoryNotReady` with the reason until a
+    later attempt succeeds. Attempts are `retry_delay` apart, then twice as long each time, up to `max_retry_delay`.
 
     Timeouts are in seconds. `recall` and `page` take up to `recall_timeout`, other calls up to `llm_timeout` plus
     twice `embedding_timeout`. `close` waits up to `close_grace` for running calls.
@@ -91,7 +91,7 @@ class MemoryMem0(LongTermMemory):
         self._prepared: PreparedMem0 | None = None
         self._probing: asyncio.Task[int] | None = None
         self._connecting: asyncio.Task[None] | None = None
-        self._not_ready = ""
+        self._not_ready = MemoryNotReady()
         self._runtime: Mem0Runtime | None = None
         self._memories: Memories | None = None
 
@@ -105,26 +105,31 @@ class MemoryMem0(LongTermMemory):
     async def open(self) -> None:
         """Import Mem0, probe the embedder, connect to the store, and create missing collections.
 
-        If the embedder fails or is slow, return nevertheless, and keep trying in the background.
+        If the embedder fails or is slow, or the store cannot be reached, return nevertheless, and keep trying in the
+        background.
 
         Raises:
-            Unusable: a package is missing, the configuration is invalid, the store cannot be reached, or its vectors
-                have other dimensions.
+            Unusable: a package is missing, the configuration is invalid, or the store cannot be used as it is
+                configured, e.g. because its vectors have other dimensions.
         """
         self._loop = loop = BackgroundLoop()
         self._prepared = self._runtime = None
-        self._not_ready = ""
+        self._not_ready = MemoryNotReady()
         try:
             self._prepared = await loop.run(asyncio.to_thread(prepare, self._options), to_completion=True)
             probing = self._start_probe(loop, self._prepared)
             await asyncio.wait([probing], timeout=self._probe_timeout)
-            failure = probing.exception() if probing.done() else None
-            if probing.done() and failure is None:
-                await self._connect(loop, self._prepared, probing.result())
+            if probing.done():
+                try:
+                    await self._connect(loop, self._prepared, await probing)
+                    return
+                except MemoryNotReady as failure:
+                    self._note_not_ready(failure)
             else:
-                slow = f"The embedding service has not responded within {self._probe_timeout:g} s."
-                self._log_not_ready(str(failure or slow))
-                self._connecting = asyncio.create_task(self._keep_connecting(loop, self._prepared, probing))
+                slow = f"The embedding service has not responded within {self._probe_timeout:g} s"
+                self._note_not_ready(MemoryNotReady(f"{slow}; check OPENAI_BASE_URL."))
+            unfinished = None if probing.done() else probing
+            self._connecting = asyncio.create_task(self._keep_connecting(loop, self._prepared, unfinished))
         except BaseException:
             await self.close()
             raise
@@ -142,27 +147,31 @@ class MemoryMem0(LongTermMemory):
         self._memories = Memories(self._runtime, self._now, infer=self._infer)
 
     async def _keep_connecting(
-        self, loop: BackgroundLoop, prepared: PreparedMem0, probing: "asyncio.Task[int]"
+        self, loop: BackgroundLoop, prepared: PreparedMem0, probing: "asyncio.Task[int] | None"
     ) -> None:
-        """Wait for the probe; probe again with exponential backoff until one succeeds, then connect."""
+        """Wait for the probe if one is running, and connect; try both again with exponential backoff until it works."""
         delay = self._retry_delay
         while True:
+            if probing is None:
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, self._max_retry_delay)
+                probing = self._start_probe(loop, prepared)
             try:
                 await self._connect(loop, prepared, await probing)
                 structlog.get_logger().info("memory ready")
                 return
-            except (MemoryNotReady, Unusable) as error:
-                self._log_not_ready(str(error))
+            except MemoryNotReady as failure:
+                self._note_not_ready(failure)
+            except Unusable as error:
+                self._note_not_ready(MemoryMisconfigured(str(error)))
             except LoopStopped:
                 return
-            await asyncio.sleep(delay)
-            delay = min(2 * delay, self._max_retry_delay)
-            probing = self._start_probe(loop, prepared)
+            probing = None
 
-    def _log_not_ready(self, reason: str) -> None:
-        if reason != self._not_ready:
-            self._not_ready = reason
-            structlog.get_logger().warning("memory not ready", reason=reason)
+    def _note_not_ready(self, failure: MemoryNotReady) -> None:
+        if failure.detail != self._not_ready.detail:
+            structlog.get_logger().warning("memory not ready", reason=failure.detail)
+        self._not_ready = failure
 
     async def close(self) -> None:
         """Wait for running calls and close the store. Idempotent."""
@@ -216,7 +225,7 @@ class MemoryMem0(LongTermMemory):
         if self._loop is None:
             raise MemoryUnavailable
         if self._memories is None:
-            raise MemoryNotReady(self._not_ready)
+            raise type(self._not_ready)(self._not_ready.detail)
         try:
             async with asyncio.timeout(seconds):
                 return await self._loop.run(self._translated(operation(self._memories)), to_completion=to_completion)

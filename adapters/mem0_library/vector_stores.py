@@ -3,8 +3,11 @@
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from importlib.metadata import version
 from typing import Any, Final
+
+import structlog
 
 from adapters.mem0_library.malloc import release_free_memory
 from adapters.mem0_library.store_url import CONNECT_TIMEOUT
@@ -19,6 +22,13 @@ page. In larger files they stay until SQLite reuses the space or the operator ru
 
 MIN_COMPACTED_POINTS: Final = 64
 """So many deleted points of embedded Qdrant stay in memory, at about 5 kB each, before it reads its file again."""
+
+
+_IGNORED_WARNINGS: Final = (
+    "Payload indexes have no effect",
+    "Api key is used with an insecure connection",
+)
+"""Beginnings of warnings."""
 
 
 class Store:
@@ -58,7 +68,10 @@ class SerializedStore(Store):
 
 class QdrantServer(Store):
     def prepare(self) -> None:
-        self._check_dimensions(self.memory.vector_store.client)
+        client = self.memory.vector_store.client
+        self._check_dimensions(client)
+        if not self.memory.vector_store.is_local:
+            compare_versions(client)
 
     def _check_dimensions(self, client: Any) -> None:
         vectors = client.get_collection(self.memory.collection_name).config.params.vectors
@@ -113,6 +126,17 @@ class EmbeddedQdrant(QdrantServer):
     def _collections(self) -> dict[str, Any]:
         collections: dict[str, Any] = self.memory.vector_store.client._client.collections
         return collections
+
+
+def compare_versions(client: Any) -> None:
+    """Log if Qdrant's client is not made for the version of the server, as far as the server tells it."""
+    from qdrant_client.common.version_check import is_compatible
+
+    ours, theirs = version("qdrant-client"), None
+    with suppress(Exception):
+        theirs = client.info().version
+    if theirs and not is_compatible(ours, theirs):
+        structlog.get_logger().warning("memory store of another version", client=ours, server=theirs)
 
 
 def _erase_deleted_rows(collection: Any) -> None:
@@ -175,9 +199,16 @@ def share_sqlite_between_threads() -> None:
     CollectionPersistence.CHECK_SAME_THREAD = False
 
 
-@contextmanager
-def ignore_index_warnings() -> Iterator[None]:
-    """Suppress embedded Qdrant's warning that it ignores the payload indexes that Mem0 creates."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Payload indexes have no effect", category=UserWarning)
-        yield
+def ignore_warnings() -> None:
+    """Suppress warnings of Qdrant's client, which would be lines of text between the JSON of the log.
+
+    They are that embedded Qdrant ignores the payload indexes that Mem0 creates, and that the key is sent without TLS,
+    as a URL with `http` says. The client would also warn, in a thread of its own, if it cannot ask a server for its
+    version; `QdrantServer.prepare` compares the versions instead.
+    """
+    from qdrant_client.qdrant_remote import QdrantRemote
+
+    remote: Any = QdrantRemote
+    remote._check_compatibility = staticmethod(lambda *_: None)
+    for message in _IGNORED_WARNINGS:
+        warnings.filterwarnings("ignore", message=message, category=UserWarning)

@@ -113,6 +113,20 @@ async def test_a_conversation_works_with_each_backend(forks: Forks, tmp_path: Pa
         assert [] == await asyncio.to_thread(files_with, tmp_path / "data", b"Bello", b"bello", b"Minka", b"minka")
 
 
+async def test_turns_are_served_while_the_store_of_mem0_cannot_be_reached(forks: Forks, tmp_path: Path) -> None:
+    async with MemoryUpstream() as upstream, configured("mem0", upstream) as environment:
+        environment = {**environment, "MEM0_VECTOR_STORE": "http://127.0.0.1:9"}
+        async with forks.service(tmp_path, **environment) as service, client_of(service.url) as client:
+            ann = Chat(client, upstream)
+            assert "My cat is called Minka" in await ann.say("My cat is called Minka", "one")
+            stored = await ann.store("Ann's dog is called Bello")
+
+    assert (503, "The store of the memories (127.0.0.1:9) cannot be reached (refused); check MEM0_VECTOR_STORE.") == (
+        stored.status_code,
+        stored.json()["detail"],
+    )
+
+
 @pytest.mark.row("M11")
 async def test_an_embedder_that_does_not_fit_is_missing_or_slow_is_named(forks: Forks, tmp_path: Path) -> None:
     async with MemoryUpstream() as upstream, configured("mem0", upstream) as environment:

@@ -17,7 +17,7 @@ from adapters.memory_guarded import GuardedMemory
 from adapters.memory_mem0 import MemoryMem0
 from application.memory.outbox_worker import OutboxWorker
 from application.ports.history import TurnBegin, TurnEnd
-from application.ports.memory import FactsNotExtracted, MemoryNotReady, MemoryUnavailable
+from application.ports.memory import FactsNotExtracted, MemoryMisconfigured, MemoryNotReady, MemoryUnavailable
 from application.ports.memory_outbox import OutboxCounts
 from application.ports.turn_observer import Where
 from domain.conversation import TurnStatus
@@ -85,7 +85,9 @@ async def test_other_dimensions_in_the_configuration_file_are_rejected(
 ) -> None:
     file = tmp_path / "mem0.json"
     file.write_text(json.dumps({"vector_store": {"config": {"embedding_model_dims": 99}}}), encoding="utf-8")
-    with pytest.raises(Unusable, match="says embedding_model_dims 99, and the embedding model returns 1536"):
+    with pytest.raises(
+        Unusable, match=r"^MEM0_CONFIG_FILE: .* says embedding_model_dims 99, and the embedding model returns 1536"
+    ):
         async with open_mem0(tmp_path, upstream, config_file=file):
             pass
 
@@ -129,10 +131,22 @@ async def test_an_unreachable_embedder_does_not_prevent_opening(upstream: Memory
             await memory.check()
 
 
+@pytest.mark.parametrize(("fault", "retryable"), [("status-401", False), ("status-404", False), ("status-500", True)])
+async def test_an_embedder_that_fails_at_the_start_tells_whether_to_retry(
+    upstream: MemoryUpstream, tmp_path: Path, fault: str, retryable: bool
+) -> None:
+    upstream.embedding_fault = fault
+    async with open_mem0(tmp_path, upstream) as memory:
+        with pytest.raises(MemoryNotReady) as raised:
+            await memory.store(ADA, "likes tea", 0.5)
+
+    assert retryable is raised.value.retryable
+
+
 async def test_a_slow_embedder_delays_the_start_only_for_a_moment(upstream: MemoryUpstream, tmp_path: Path) -> None:
     upstream.embedding_delay = 1.0
     async with open_mem0(tmp_path, upstream, probe_timeout=0.05) as memory:
-        with pytest.raises(MemoryNotReady, match=r"has not responded within 0\.05 s"):
+        with pytest.raises(MemoryNotReady, match=r"has not responded within 0\.05 s; check OPENAI_BASE_URL"):
             await memory.check()
         upstream.embedding_delay = 0
         await until_ready(memory)
@@ -259,5 +273,5 @@ async def test_a_configuration_error_makes_the_memory_not_ready(
 ) -> None:
     async with open_mem0(tmp_path, upstream) as memory:
         setattr(upstream, f"{part}_fault", f"status-{number}")
-        with pytest.raises(MemoryNotReady, match=f"(?i){setting} .* \\(HTTP {number}\\); check"):
+        with pytest.raises(MemoryMisconfigured, match=f"(?i){setting} .* \\(HTTP {number}\\); check"):
             await memory.remember(completed("My dog is called Bello."))

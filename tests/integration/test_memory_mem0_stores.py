@@ -1,21 +1,25 @@
 """Mem0's library: erasure from files, configuration, and vector stores."""
 
 import asyncio
+import gc
 import json
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import psycopg
+import psycopg.conninfo
 import pytest
+from structlog.testing import capture_logs
 
 from adapters.mem0_library.vector_stores import MIN_COMPACTED_POINTS
 from adapters.memory_mem0 import MemoryMem0
-from application.ports.memory import MemoryRefused, MemoryUnavailable
+from application.ports.memory import MemoryNotReady, MemoryRefused, MemoryUnavailable
 from domain.conversation import Turn, UserId
 from domain.errors import MemoryNotFound, Unusable
 from tests.harness.mem0_memory import ADA, BOB, SECRET, completed, facts
 from tests.harness.memory_upstream import API_KEY, MemoryUpstream, memory_upstream_in_thread, open_mem0
 from tests.harness.postgres import Postgres
+from tests.harness.raw_server import Call, RawServer
 from tests.harness.servers import NOBODY
 
 pytestmark = pytest.mark.server
@@ -160,7 +164,10 @@ async def test_a_file_can_choose_another_store(upstream: MemoryUpstream, tmp_pat
         ({"vector_store": {"config": {"port": SECRET}}}, "a section that Mem0 rejects: vector_store"),
         ({"embedder": SECRET}, "a section that Mem0 rejects: embedder"),
         ({"embedder": {"config": {SECRET: 1}}}, "cannot be set up with this configuration"),
-        ({"vector_store": {"provider": "chroma"}}, "A package that Mem0 needs is not installed"),
+        (
+            {"vector_store": {"provider": "chroma"}},
+            "A package that Mem0 needs is not installed: chromadb; install it, or check the providers in MEM0_CONFIG_",
+        ),
     ],
 )
 async def test_an_invalid_configuration_is_explained_without_secrets(
@@ -193,10 +200,8 @@ async def test_another_number_of_dimensions_is_rejected_on_open(upstream: Memory
         await memory.check()
 
 
-@pytest.mark.parametrize(
-    "url", [f"postgresql://user:{SECRET}@127.0.0.1:9/x", f"http://:{SECRET}@127.0.0.1:9", f"ftp://{SECRET}", "http://["]
-)
-async def test_an_unreachable_store_is_explained_without_secrets(
+@pytest.mark.parametrize("url", [f"ftp://{SECRET}", "http://[", f"postgresql://u:{SECRET}@h:port/d"])
+async def test_an_invalid_url_of_the_store_is_explained_without_secrets(
     upstream: MemoryUpstream, tmp_path: Path, url: str
 ) -> None:
     with pytest.raises(Unusable) as error:
@@ -205,6 +210,161 @@ async def test_an_unreachable_store_is_explained_without_secrets(
 
     assert SECRET not in str(error.value)
     assert "MEM0_VECTOR_STORE" in str(error.value)
+
+
+@pytest.mark.usefixtures("no_proxy_of_this_machine")
+@pytest.mark.parametrize("embedder", ["openai", "local"])
+async def test_a_socks_proxy_is_named(
+    upstream: MemoryUpstream, tmp_path: Path, embedder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", f"socks5://user:{SECRET}@127.0.0.1:1080")
+    with pytest.raises(Unusable) as error:
+        async with open_mem0(tmp_path, upstream, embedder=embedder):
+            pass
+
+    assert str(error.value).startswith("SOCKS proxies are not supported; check ALL_PROXY")
+    assert SECRET not in str(error.value)
+
+
+async def test_a_directory_that_cannot_be_used_names_the_setting(upstream: MemoryUpstream, tmp_path: Path) -> None:
+    (tmp_path / "mem0").write_text("a file")
+    with pytest.raises(Unusable, match=r"cannot use .*mem0: File exists; check DATA_DIR\."):
+        async with open_mem0(tmp_path, upstream):
+            pass
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # Qdrant's client leaves its lock file open
+async def test_embedded_files_in_use_by_another_process_name_the_setting(
+    upstream: MemoryUpstream, tmp_path: Path
+) -> None:
+    async with open_mem0(tmp_path, upstream):
+        with pytest.raises(Unusable, match=r"in use by another process; .* set MEM0_VECTOR_STORE"):
+            async with open_mem0(tmp_path, upstream):
+                pass
+    gc.collect()
+
+
+# Stores that cannot be reached
+
+
+async def test_a_postgresql_that_starts_later_is_used_then(
+    upstream: MemoryUpstream, tmp_path: Path, own_server: Postgres
+) -> None:
+    url = await asyncio.to_thread(own_server.new_database)
+    host = psycopg.conninfo.conninfo_to_dict(url)["host"]
+    await asyncio.to_thread(own_server.stop)
+    with capture_logs() as log:
+        async with open_mem0(tmp_path, upstream, store_url=url, retry_delay=0.05, max_retry_delay=0.2) as memory:
+            try:
+                for call in (memory.check, lambda: memory.recall(ADA, "tea", 5)):
+                    with pytest.raises(MemoryNotReady) as raised:
+                        await call()
+                    assert raised.value.retryable
+            finally:
+                await asyncio.to_thread(own_server.start)
+            await until_it_works(memory)
+            await memory.store(ADA, "likes tea", 0.5)
+            assert ["likes tea"] == await facts(memory)
+
+    reason = f"The store of the memories ({host}:5432) cannot be reached (refused); check MEM0_VECTOR_STORE."
+    assert reason == raised.value.detail
+    assert ("memory not ready", reason) == (log[0]["event"], log[0]["reason"])
+    assert "memory ready" == log[-1]["event"]
+
+
+@pytest.mark.usefixtures("no_proxy_of_this_machine")
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:9", f"http://:{SECRET}@127.0.0.1:9", f"postgresql://user:{SECRET}@127.0.0.1:9/x"]
+)
+async def test_an_unreachable_store_does_not_prevent_opening(
+    upstream: MemoryUpstream, tmp_path: Path, url: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with capture_logs() as log:
+        async with open_mem0(tmp_path, upstream, store_url=url) as memory:
+            with pytest.raises(MemoryNotReady) as raised:
+                await memory.check()
+
+    assert raised.value.detail == (
+        "The store of the memories (127.0.0.1:9) cannot be reached (refused); check MEM0_VECTOR_STORE."
+    )
+    assert SECRET not in str(log)
+    plain_key = ["memory store without TLS"] if url.startswith("http://:") else []
+    assert [*plain_key, "memory not ready"] == [line["event"] for line in log]
+    assert "Warning" not in capfd.readouterr().err
+
+
+async def test_an_unreachable_store_of_the_configuration_file_names_the_file(
+    upstream: MemoryUpstream, tmp_path: Path
+) -> None:
+    other = {"provider": "qdrant", "config": {"host": "127.0.0.1", "port": 9, "api_key": SECRET, "https": False}}
+    file = config_file(tmp_path, {"vector_store": other})
+    async with open_mem0(tmp_path, upstream, config_file=file) as memory:
+        with pytest.raises(MemoryNotReady, match=r"\(127\.0\.0\.1:9\) .* \(refused\); check MEM0_CONFIG_FILE\."):
+            await memory.check()
+
+
+async def test_an_unreachable_store_is_reported_also_after_a_slow_embedder(
+    upstream: MemoryUpstream, tmp_path: Path
+) -> None:
+    upstream.embedding_delay = 0.2
+    async with open_mem0(tmp_path, upstream, store_url="http://127.0.0.1:9", probe_timeout=0.05) as memory:
+        detail = ""
+        while "cannot be reached (refused); check MEM0_VECTOR_STORE" not in detail:
+            with pytest.raises(MemoryNotReady) as raised:
+                await memory.check()
+            detail = raised.value.detail
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("status", [500, 503, 429])
+async def test_a_busy_qdrant_does_not_prevent_opening(upstream: MemoryUpstream, tmp_path: Path, status: int) -> None:
+    response = b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n" % status
+    async with (
+        RawServer(answering(response)) as server,
+        open_mem0(tmp_path, upstream, store_url=f"http://127.0.0.1:{server.port}") as memory,
+    ):
+        with pytest.raises(MemoryNotReady, match=rf":{server.port}\) answers with HTTP {status}; check MEM0_VECTOR_"):
+            await memory.check()
+
+
+@pytest.mark.parametrize(
+    ("response", "words"),
+    [
+        (b"HTTP/1.1 404 X\r\nContent-Length: 0\r\n\r\n", "answers with HTTP 404; check whether MEM0_VECTOR_STORE"),
+        (b"HTTP/1.1 401 X\r\nContent-Length: 0\r\n\r\n", r"rejected the credentials \(HTTP 401\); check MEM0_VECTOR"),
+        (b'HTTP/1.1 200 X\r\nContent-Length: 11\r\n\r\n{"version":1', "in an unknown format; check whether MEM0_"),
+        (
+            b'HTTP/1.1 200 X\r\nContent-Length: 15\r\n\r\n{"status":"ok"}',
+            "in an unknown format; check whether MEM0_",
+        ),
+    ],
+)
+async def test_a_server_that_is_no_qdrant_is_reported_with_its_answer(
+    upstream: MemoryUpstream, tmp_path: Path, response: bytes, words: str
+) -> None:
+    async with RawServer(answering(response)) as server:
+        with pytest.raises(Unusable, match=words):
+            async with open_mem0(tmp_path, upstream, store_url=f"http://127.0.0.1:{server.port}"):
+                pass
+
+
+async def test_a_missing_database_ends_the_start(upstream: MemoryUpstream, tmp_path: Path, postgres: Postgres) -> None:
+    url = psycopg.conninfo.make_conninfo(postgres.new_database(), dbname=SECRET)
+    parts = psycopg.conninfo.conninfo_to_dict(url)
+    url = f"postgresql:///{SECRET}?host={parts['host']}&user={parts['user']}"
+    with pytest.raises(Unusable, match=r"\(there is no such database\); check MEM0_VECTOR_STORE\.") as error:
+        async with open_mem0(tmp_path, upstream, store_url=url):
+            pass
+
+    assert SECRET not in str(error.value)
+
+
+def answering(response: bytes) -> Callable[[Call], Awaitable[None]]:
+    async def respond(call: Call) -> None:
+        await call.head()
+        await call.send(response)
+
+    return respond
 
 
 # Embedders and stores
