@@ -1,26 +1,31 @@
 """The requests to the platform that the adapter needs, with parsed responses."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 from adapters.mem0_platform.client import PlatformClient
 from adapters.mem0_platform.errors import ABSENT
 from adapters.mem0_platform.responses import (
+    INVALID,
     Event,
     Row,
     has_next_page,
+    names_account,
     parse_event,
     parse_event_id,
     parse_row,
     parse_rows,
 )
-from application.ports.memory import MemoryLeaked, MemoryUnavailable
+from application.ports.memory import MemoryLeaked, MemoryMisconfigured, MemoryNotReady, MemoryUnavailable
 from domain.conversation import UserId
 from domain.errors import MemoryNotFound
 from domain.memory import Memory, MemoryId
 
 Messages = Sequence[Mapping[str, str]]
+
+_NOBODY: Final = "smart-chatbot-check"
+"""A user whose memories are listed as a check; nothing is stored for them."""
 
 
 class PlatformAPI:
@@ -41,7 +46,21 @@ class PlatformAPI:
         self._max_query_chars = max_query_chars
 
     async def ping(self) -> None:
-        await self._client.get("/v1/ping/")
+        """Check that the platform responds, and that it is Mem0's: other services respond to any path, too.
+
+        Raises:
+            MemoryMisconfigured: it is another service.
+        """
+        if names_account(await self._client.get("/v1/ping/")):
+            return
+        try:
+            parse_rows(await self._list_page({"user_id": _NOBODY}, page=1, page_size=1))
+        except MemoryNotReady:
+            raise
+        except MemoryUnavailable as failure:
+            if failure.detail != INVALID:
+                raise
+            raise MemoryMisconfigured("The memory platform's response is invalid; check MEM0_HOST.") from None
 
     async def add(self, user_id: UserId, messages: Messages, metadata: Mapping[str, Any], *, infer: bool) -> str:
         """Start an add, and return the id of the event that tracks it."""

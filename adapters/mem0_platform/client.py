@@ -20,10 +20,8 @@ from adapters.daemon_threads import run_in_daemon_thread
 from adapters.error_translation import foreign_error
 from adapters.mem0_import import import_mem0
 from adapters.mem0_platform import errors
-from adapters.mem0_platform.hints import NOT_BUILT
+from adapters.mem0_platform.hints import not_built
 from adapters.mem0_platform.size_limit import SizeLimit
-from adapters.proxies import BadProxyURL, proxy_for
-from application.ports.memory import MemoryNotReady
 from domain.errors import ChatError, Unusable
 
 _PUBLIC_URL: Final = "https://api.mem0.ai"
@@ -105,7 +103,7 @@ class PlatformClient:
             async with asyncio.timeout(self._request_timeout):
                 body = await request(client)
         except Exception as error:
-            failure = errors.translate(error, absent, self._now(), proxied=_is_proxied(self._url))
+            failure = errors.translate(error, absent, self._now(), self._url)
             self._watch_pool(client, timed_out=errors.is_pool_timeout(error))
         else:
             self._watch_pool(client, timed_out=False)
@@ -165,7 +163,7 @@ class PlatformClient:
         except TimeoutError as error:
             failure = errors.translate(error, (), self._now())
         except Exception as error:
-            failure = MemoryNotReady(NOT_BUILT)
+            failure = not_built()
             failure.__cause__ = foreign_error(error)
         else:
             return
@@ -191,13 +189,6 @@ class PlatformClient:
             event_hooks={"response": [self._size_limit]},
         )
         return Client(api_key=self._api_key, host=self._host, client=http)
-
-
-def _is_proxied(url: str) -> bool:
-    try:
-        return proxy_for(url) is not None
-    except BadProxyURL:
-        return True
 
 
 def _tls_context(url: str) -> ssl.SSLContext:

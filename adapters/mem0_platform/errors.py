@@ -12,8 +12,9 @@ import httpx
 
 from adapters.error_translation import exception_chain, foreign_error
 from adapters.mem0_platform.hints import connection_failure
+from adapters.mem0_proxies import PROXY_AUTH_REQUIRED, credentials_refused
 from adapters.retry_after import parse_retry_after
-from application.ports.memory import MemoryNotReady, MemoryRefused, MemoryUnavailable
+from application.ports.memory import MemoryMisconfigured, MemoryNotReady, MemoryRefused, MemoryUnavailable
 from domain.errors import ChatError, MemoryNotFound
 
 ERROR_MAP: Final[Mapping[str, type[ChatError]]] = {
@@ -43,15 +44,15 @@ ABSENT: Final = frozenset({404, 410})
 _RETRYABLE: Final = frozenset({408, 425, 429})
 """Statuses below 500 after which the same request may succeed."""
 
-_CHECK: Final = {401: "MEM0_API_KEY", 403: "MEM0_API_KEY", 404: "MEM0_HOST", 407: "HTTP_PROXY"}
+_CHECK: Final = {401: "MEM0_API_KEY", 403: "MEM0_API_KEY", 404: "MEM0_HOST"}
 """Statuses that reject every request until the operator corrects a setting."""
 
 
-def translate(error: Exception, absent: Collection[int], now: datetime, *, proxied: bool = False) -> ChatError:
+def translate(error: Exception, absent: Collection[int], now: datetime, url: str = "") -> ChatError:
     """Return the error to raise for an exception of a library.
 
-    Statuses in `absent` become `MemoryNotFound`. `now` is needed for a `Retry-After` that is a date. `proxied` tells
-    whether requests go through a proxy.
+    Statuses in `absent` become `MemoryNotFound`. `now` is needed for a `Retry-After` that is a date, and `url`, that of
+    the platform, to blame its proxy.
 
     Raises:
         Exception: `error` itself, if the map has no entry for it.
@@ -63,11 +64,11 @@ def translate(error: Exception, absent: Collection[int], now: datetime, *, proxi
     response = next((link.response for link in chain if isinstance(link, httpx.HTTPStatusError)), None)
     failure: ChatError
     if response is not None:
-        failure = _from_response(response, absent, now)
+        failure = _from_response(response, absent, now, url)
     elif is_pool_timeout(error):
         failure = mapped()
     else:
-        failure = connection_failure(error, proxied=proxied) or mapped(_detail(chain))
+        failure = connection_failure(error, url) or mapped(_detail(chain))
     failure.__cause__ = foreign_error(error)
     return failure
 
@@ -91,7 +92,7 @@ def _detail(chain: Sequence[BaseException]) -> str | None:
     return None
 
 
-def _from_response(response: httpx.Response, absent: Collection[int], now: datetime) -> ChatError:
+def _from_response(response: httpx.Response, absent: Collection[int], now: datetime, url: str) -> ChatError:
     status = response.status_code
     if status in absent:
         return MemoryNotFound()
@@ -100,6 +101,8 @@ def _from_response(response: httpx.Response, absent: Collection[int], now: datet
     )
     if status < 400 or status >= 500 or status in _RETRYABLE:
         return MemoryUnavailable(detail, retry_after=parse_retry_after(response.headers, now))
+    if status == PROXY_AUTH_REQUIRED:
+        return MemoryMisconfigured(credentials_refused(url))
     if setting := _CHECK.get(status):
-        return MemoryNotReady(f"The memory platform answered {status}; check {setting}.")
+        return MemoryMisconfigured(f"The memory platform answered {status}; check {setting}.")
     return MemoryRefused(detail)

@@ -4,13 +4,19 @@ from collections.abc import Mapping
 from typing import Final
 
 from adapters.connection_causes import connection_cause
-from application.ports.memory import MemoryNotReady, MemoryUnavailable
-
-NOT_BUILT: Final = "The memory platform's client cannot be set up; check MEM0_HOST, HTTPS_PROXY and SSL_CERT_FILE."
-
-_PROXY: Final = (
-    "The proxy does not connect to the memory platform; check HTTP_PROXY, HTTPS_PROXY, NO_PROXY and MEM0_HOST."
+from adapters.mem0_proxies import (
+    CAUSES_OF_A_PROXY,
+    credentials_refused,
+    is_proxied,
+    refuses_credentials,
+    unsupported_proxy,
 )
+from adapters.proxies import CHECK_PROXY
+from application.ports.memory import MemoryMisconfigured, MemoryNotReady, MemoryUnavailable
+
+_NOT_BUILT: Final = "The memory platform's client cannot be set up; check MEM0_HOST, HTTPS_PROXY and SSL_CERT_FILE."
+
+_PROXY: Final = f"The proxy does not connect to the memory platform; {CHECK_PROXY}, or the host of MEM0_HOST."
 
 _HINTS: Final[Mapping[str, str]] = {
     "refused": "The memory platform refuses connections; check the host and port of MEM0_HOST.",
@@ -24,20 +30,25 @@ _HINTS: Final[Mapping[str, str]] = {
 }
 """By cause."""
 
-_LASTING: Final = frozenset({"dns", "certificate", "proxy"})
-"""Causes that stay until the operator changes something."""
+_LASTING: Final[Mapping[str, type[MemoryNotReady]]] = {
+    "dns": MemoryNotReady,
+    "proxy": MemoryNotReady,
+    "certificate": MemoryMisconfigured,
+}
+"""Errors for causes that stay until the operator or another service changes something."""
 
-_OF_A_PROXY: Final = frozenset({"refused", "dns", "no route", "connect timeout"})
-"""Causes that concern the proxy, if there is one."""
+
+def not_built() -> MemoryNotReady:
+    """Return the error to raise if the client cannot be set up."""
+    return MemoryMisconfigured(unsupported_proxy() or _NOT_BUILT)
 
 
-def connection_failure(error: Exception, *, proxied: bool) -> MemoryUnavailable | None:
-    """Return the error to raise if the platform could not be reached, or None for any other error.
-
-    `proxied` tells whether requests go through a proxy.
-    """
+def connection_failure(error: Exception, url: str) -> MemoryUnavailable | None:
+    """Return the error to raise if the platform at `url` could not be reached, or None for any other error."""
     cause = connection_cause(error)
     if cause is None:
         return None
-    kind = MemoryNotReady if cause in _LASTING else MemoryUnavailable
-    return kind(_PROXY if proxied and cause in _OF_A_PROXY else _HINTS[cause])
+    if refuses_credentials(error):
+        return MemoryMisconfigured(credentials_refused(url))
+    kind = _LASTING.get(cause, MemoryUnavailable)
+    return kind(_PROXY if cause in CAUSES_OF_A_PROXY and is_proxied(url) else _HINTS[cause])

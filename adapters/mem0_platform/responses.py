@@ -19,6 +19,8 @@ FACT_KEY: Final = "fact_key"
 """Identifies a stored fact until its id is known."""
 TURN_ID: Final = "turn_id"
 
+INVALID: Final = "The memory platform's response is invalid; check MEM0_HOST if this lasts."
+
 
 @dataclass(frozen=True)
 class Row:
@@ -60,6 +62,11 @@ def parse_row(result: Any) -> Row:
     except (MemoryNotFound, ValueError, TypeError, AttributeError):
         pass
     raise _invalid()  # outside of the handler, so that the platform's text does not become its context
+
+
+def names_account(body: object) -> bool:
+    """Whether the response to a ping names the account of the key, as the platform's does."""
+    return isinstance(body, Mapping) and not {"org_id", "project_id", "user_email"}.isdisjoint(body)
 
 
 def has_next_page(body: Mapping[str, Any]) -> bool:
@@ -109,4 +116,4 @@ def _time(value: object) -> datetime:
 
 
 def _invalid() -> MemoryUnavailable:
-    return MemoryUnavailable("The memory platform's response is invalid; check MEM0_HOST if this lasts.")
+    return MemoryUnavailable(INVALID)

@@ -853,6 +853,18 @@ async def test_a_faulty_platform_is_logged_on_open(fault: Fault, memories: Memor
     assert ["memory_platform_not_ready"] == [line["event"] for line in lines]
 
 
+async def test_a_platform_whose_ping_does_not_name_the_account_is_checked_by_a_listing(
+    memories: Memories, platform: Mem0Platform
+) -> None:
+    platform.faults["ping"] = responding({"status": "ok"})
+    with capture_logs() as lines:
+        memory = await memories()
+        await memory.check()
+
+    assert [] == lines
+    assert ["ping", "list"] == operations(platform)  # of the check: those of the start are not kept
+
+
 async def test_a_platform_that_is_down_on_open_is_used_when_it_is_up(data_dir: Path) -> None:
     platform = Mem0Platform()
     async with platform:

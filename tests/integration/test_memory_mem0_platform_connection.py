@@ -25,7 +25,10 @@ pytestmark = [pytest.mark.server, pytest.mark.usefixtures("no_proxy_of_this_mach
 ADA = UserId("ada")
 KEY = "m0-canary"
 REFUSED = "The memory platform refuses connections; check the host and port of MEM0_HOST."
-PROXY = "The proxy does not connect to the memory platform; check HTTP_PROXY, HTTPS_PROXY, NO_PROXY and MEM0_HOST."
+PROXY = (
+    "The proxy does not connect to the memory platform; check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, or the "
+    "host of MEM0_HOST."
+)
 
 
 def unused_port() -> int:
@@ -120,6 +123,24 @@ async def test_another_service(head: bytes, detail: str, tmp_path: Path) -> None
         assert detail == (await reason(tmp_path, url_of(server))).detail
 
 
+@pytest.mark.parametrize("body", [b'{"status": "ok"}', b"[]", b"1"])
+async def test_another_service_that_responds_to_every_path_with_json(body: bytes, tmp_path: Path) -> None:
+    response = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(body), body)
+    with capture_logs() as lines:
+        async with (
+            RawServer(responding(response)) as server,
+            MemoryMem0Platform(
+                api_key=KEY, host=url_of(server), data_dir=tmp_path, now=lambda: datetime.now(UTC)
+            ) as memory,
+        ):
+            with pytest.raises(MemoryNotReady) as raised:
+                await memory.check()
+
+    sentence = "The memory platform's response is invalid; check MEM0_HOST."
+    assert [("memory_platform_not_ready", sentence)] == [(line["event"], line["detail"]) for line in lines]
+    assert (sentence, False) == (raised.value.detail, raised.value.retryable)
+
+
 async def test_a_platform_that_does_not_respond(tmp_path: Path) -> None:
     async def hang(call: Call) -> None:
         await call.reader.read()
@@ -157,17 +178,33 @@ async def test_a_proxy_that_rejects_the_credentials(tmp_path: Path, monkeypatch:
             monkeypatch.setenv(f"{scheme}_proxy", url_of(proxy))
             error = await reason(tmp_path, f"{scheme}://mem0.test")
 
-            assert isinstance(error, MemoryNotReady)
-            assert "HTTP_PROXY" in error.detail
+            assert (isinstance(error, MemoryNotReady), error.retryable) == (True, False)
+            assert error.detail == (
+                f"The proxy 127.0.0.1:{proxy.port} refused our credentials (HTTP 407); "
+                "check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY."
+            )
 
 
 async def test_a_proxy_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for proxy in ("gopher://canary:1", "socks5://canary:1"):
-        monkeypatch.setenv("HTTPS_PROXY", proxy)
-        error = await reason(tmp_path, "https://mem0.test")
+    for proxy, words in (
+        ("gopher://canary:1", "Proxies of this kind are not supported"),
+        ("socks5://canary:1", "SOCKS proxies are not supported"),
+    ):
+        for variable in ("HTTPS_PROXY", "ALL_PROXY"):
+            with monkeypatch.context() as environment:
+                environment.setenv(variable, proxy)
+                error = await reason(tmp_path, "https://mem0.test")
 
-        assert isinstance(error, MemoryNotReady)
-        assert "cannot be set up; check MEM0_HOST, HTTPS_PROXY and SSL_CERT_FILE" in error.detail
+            assert (isinstance(error, MemoryNotReady), error.retryable) == (True, False)
+            assert error.detail.startswith(f"{words}; check {variable}: ")
+
+
+async def test_certificates_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "missing.pem"))
+    error = await reason(tmp_path, "https://mem0.test")
+
+    assert isinstance(error, MemoryNotReady)
+    assert "cannot be set up; check MEM0_HOST, HTTPS_PROXY and SSL_CERT_FILE" in error.detail
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ import pytest
 from adapters.error_translation import ForeignError
 from adapters.mem0_import import import_mem0
 from adapters.mem0_platform.errors import ABSENT, is_pool_timeout, mapped_type, translate
-from application.ports.memory import MemoryNotReady, MemoryRefused, MemoryUnavailable
+from application.ports.memory import MemoryMisconfigured, MemoryNotReady, MemoryRefused, MemoryUnavailable
 from domain.errors import ChatError, MemoryNotFound
 
 mem0 = import_mem0(Path(mkdtemp()))
@@ -75,7 +75,7 @@ def refusal(status: int, **headers: str) -> Exception:
 def test_a_status_that_the_operator_has_to_fix_names_the_setting(status: int, setting: str) -> None:
     failure = translate(refusal(status), (), NOW)
 
-    assert type(failure) is MemoryNotReady
+    assert (type(failure), failure.retryable) == (MemoryMisconfigured, False)
     assert failure.detail == f"The memory platform answered {status}; check {setting}."
 
 
