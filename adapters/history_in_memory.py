@@ -4,13 +4,15 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from uuid import uuid4
 
 from adapters.clock import utc_now
 from application.ports.history import ConversationHistory, ReplyAddition, TurnBegin, TurnEnd
 from application.ports.memory_outbox import Claim, ForgetUser, MemoryOutbox, OutboxCounts, OutboxJob, RememberTurn
 from domain.conversation import Conversation, ConversationId, Exchange, Turn, TurnId, TurnStatus, UserId
-from domain.errors import TurnNotFound, WorkerLost
+from domain.errors import IdempotencyKeyReused, TurnNotFound, WorkerLost
+from domain.idempotency import IdempotencyKey
 from domain.paging import Page, page_of, page_of_turns, parse_cursor
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
@@ -35,6 +37,15 @@ class _MemoryUser:
     forget_attempts: int = 0
 
 
+@dataclass(frozen=True)
+class _NamedTurn:
+    """The turn that an idempotency key names, until `expires_at`."""
+
+    turn_id: TurnId
+    fingerprint: str
+    expires_at: datetime
+
+
 class HistoryInMemory(ConversationHistory, MemoryOutbox):
     """Keeps turns, and the memory outbox, until the process ends. `now` is the clock of leases and delays.
 
@@ -48,18 +59,54 @@ class HistoryInMemory(ConversationHistory, MemoryOutbox):
         self._epochs_at_begin: dict[TurnId, int] = {}
         self._positions: dict[UserId, dict[int, TurnId]] = {}
         self._last_position = 0
+        self._named: dict[str, _NamedTurn] = {}
+        self._names: dict[TurnId, str] = {}
         self._epochs: dict[UserId, int] = {}
         self._entries: dict[TurnId, _Entry] = {}
         self._memory_users: dict[UserId, _MemoryUser] = {}
 
-    async def begin(self, begin: TurnBegin) -> None:
+    async def begin(self, begin: TurnBegin) -> Turn:
         await asyncio.sleep(0)
         turn = begin.turn
+        if begin.key is not None:
+            earlier = self._find(begin.key)
+            if earlier is not None and earlier.status is not TurnStatus.FAILED:
+                return earlier
+            if earlier is not None:
+                positions = self._positions[turn.user_id]
+                self._delete(earlier, next(n for n, id in positions.items() if id == earlier.id))
+            self._name(turn, begin.key, begin.key_retention)
         self._last_position += 1
         self._turns[turn.id] = turn
         self._positions.setdefault(turn.user_id, {})[self._last_position] = turn.id
         self._leases[turn.id] = self._now() + begin.lease
         self._epochs_at_begin[turn.id] = self._epochs.get(turn.user_id, 0)
+        return turn
+
+    def _name(self, turn: Turn, key: IdempotencyKey, retention: timedelta) -> None:
+        for named in list(islice(self._named.values(), 2)):  # the oldest, so that no call removes many
+            if named.expires_at <= self._now():
+                self._forget_name(named.turn_id)
+        if (expired := self._named.get(key.name)) is not None:
+            self._forget_name(expired.turn_id)
+        self._named[key.name] = _NamedTurn(turn.id, key.fingerprint, self._now() + retention)
+        self._names[turn.id] = key.name
+
+    def _forget_name(self, turn_id: TurnId) -> None:
+        if (name := self._names.pop(turn_id, None)) is not None:
+            del self._named[name]
+
+    async def find(self, key: IdempotencyKey) -> Turn | None:
+        await asyncio.sleep(0)
+        return self._find(key)
+
+    def _find(self, key: IdempotencyKey) -> Turn | None:
+        named = self._named.get(key.name)
+        if named is None or named.expires_at <= self._now():
+            return None
+        if named.fingerprint != key.fingerprint:
+            raise IdempotencyKeyReused
+        return self._turns[named.turn_id]
 
     async def save_progress(self, additions: Mapping[TurnId, ReplyAddition], lease: timedelta) -> None:
         await asyncio.sleep(0)
@@ -133,15 +180,18 @@ class HistoryInMemory(ConversationHistory, MemoryOutbox):
     async def clear(self, user_id: UserId, conversation_id: ConversationId | None) -> int:
         await asyncio.sleep(0)
         deleted = list(self._newest_first(user_id, conversation_id))
-        positions = self._positions.get(user_id, {})
         for n, turn in deleted:
-            del self._turns[turn.id], positions[n], self._epochs_at_begin[turn.id]
-            self._leases.pop(turn.id, None)
-            self._entries.pop(turn.id, None)
-        if not positions:
+            self._delete(turn, n)
+        if not self._positions.get(user_id):
             self._positions.pop(user_id, None)
             self._epochs.pop(user_id, None)
         return len(deleted)
+
+    def _delete(self, turn: Turn, position: int) -> None:
+        del self._turns[turn.id], self._positions[turn.user_id][position], self._epochs_at_begin[turn.id]
+        self._leases.pop(turn.id, None)
+        self._entries.pop(turn.id, None)
+        self._forget_name(turn.id)
 
     async def check(self) -> None:
         await asyncio.sleep(0)

@@ -10,6 +10,7 @@ from application.ports.history import ConversationHistory, ReplyAddition, TurnBe
 from application.ports.memory_outbox import Claim, ForgetUser, MemoryOutbox, OutboxCounts, OutboxJob, RememberTurn
 from application.ports.turn_observer import StoreCalled, TurnObserver
 from domain.conversation import Conversation, ConversationId, Exchange, Turn, TurnId, UserId
+from domain.idempotency import IdempotencyKey
 from domain.paging import Page
 
 T = TypeVar("T")
@@ -37,8 +38,11 @@ class ObservedHistory(ConversationHistory, MemoryOutbox):
         finally:
             self._observer.observe(StoreCalled(operation, anyio.current_time() - started, error))
 
-    async def begin(self, begin: TurnBegin) -> None:
-        await self._call("begin", self._store.begin(begin))
+    async def begin(self, begin: TurnBegin) -> Turn:
+        return await self._call("begin", self._store.begin(begin))
+
+    async def find(self, key: IdempotencyKey) -> Turn | None:
+        return await self._call("find", self._store.find(key))
 
     async def save_progress(self, additions: Mapping[TurnId, ReplyAddition], lease: timedelta) -> None:
         await self._call("save_progress", self._store.save_progress(additions, lease))

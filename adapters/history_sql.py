@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection
 
 from adapters.clock import utc_now
+from adapters.sql import key_statements as keys
 from adapters.sql import outbox_statements as outbox
 from adapters.sql import turn_statements as turns
 from adapters.sql.database import Database, DatabaseLost, Statements, T
@@ -29,7 +30,8 @@ from application.ports.memory_outbox import (
     RememberTurn,
 )
 from domain.conversation import Conversation, ConversationId, Exchange, Turn, TurnId, UserId
-from domain.errors import TurnNotFound
+from domain.errors import IdempotencyKeyReused, TurnNotFound
+from domain.idempotency import IdempotencyKey
 from domain.paging import Page, page_of, page_of_turns, parse_cursor
 
 
@@ -43,11 +45,20 @@ class HistorySQL(ConversationHistory, MemoryOutbox):
         self._database = database
         self._now = now
 
-    async def begin(self, begin: TurnBegin) -> None:
+    async def begin(self, begin: TurnBegin) -> Turn:
         now = self._now()
+        if (key := begin.key) is not None:
+            named = await self._write(lambda connection: turns.begin_keyed(connection, begin, key, now))
+            return begin.turn if named is None else _same_request(key, named)
         writes = self._database.turn_writes
         with self._database_errors():
             await self._database.write_turn(lambda connection: writes.begin(connection, begin, now))
+        return begin.turn
+
+    async def find(self, key: IdempotencyKey) -> Turn | None:
+        now = self._now()
+        named = await self._read(lambda connection: keys.find(connection, key, now))
+        return None if named is None else _same_request(key, named)
 
     async def save_progress(self, additions: Mapping[TurnId, ReplyAddition], lease: timedelta) -> None:
         now = self._now()
@@ -164,3 +175,10 @@ class HistorySQL(ConversationHistory, MemoryOutbox):
         except DATABASE_ERRORS as error:
             kind = HistoryLost if isinstance(error, DatabaseLost) else HistoryUnavailable
             raise kind(retry_after=1.0, explanation=self._database.explain(error)) from error
+
+
+def _same_request(key: IdempotencyKey, named: keys.NamedTurn) -> Turn:
+    """Return the turn that a key names, provided that it was begun with the same fingerprint."""
+    if named.fingerprint != key.fingerprint:
+        raise IdempotencyKeyReused
+    return named.turn

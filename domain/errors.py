@@ -6,6 +6,7 @@
     ├── TurnNotFound            turn_not_found
     ├── MemoryNotFound          memory_not_found
     ├── TurnInProgress          turn_in_progress
+    ├── IdempotencyKeyReused    idempotency_key_reused
     ├── StreamExpired           stream_expired
     ├── UnknownCursor           invalid_request
     ├── TurnDeadline            turn_deadline
@@ -126,6 +127,13 @@ class TurnInProgress(ChatError):
     code = "turn_in_progress"
     title = "Another turn of this conversation is in progress"
     retryable = True
+
+
+class IdempotencyKeyReused(ChatError):
+    """The key names an earlier request of the user, which asked for something else."""
+
+    code = "idempotency_key_reused"
+    title = "The idempotency key was used for another request"
 
 
 class StreamExpired(ChatError):

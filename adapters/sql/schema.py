@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 from adapters.sql.tables import metadata
 from domain.errors import Unusable
 
-HEAD: Final = "0006"
+HEAD: Final = "0007"
 """The latest migration."""
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"

@@ -137,6 +137,23 @@ remembering: Final = Table(
 )
 """The outbox: completed turns that long-term memory still has to remember. A null `due_at` means given up."""
 
+idempotency_keys: Final = Table(
+    "idempotency_keys",
+    metadata,
+    Column("turn_id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("expires_at", Instant, nullable=False),
+    ForeignKeyConstraint(["turn_id"], ["turns.id"], ondelete="CASCADE"),
+    UniqueConstraint("name"),
+    Index(None, "expires_at"),
+)
+"""The turns that were begun by requests with an idempotency key, so that a repeated request finds its turn.
+
+`name` and `fingerprint` are digests, see `domain/idempotency.py`. From `expires_at` on, a key names nothing. Deleting a
+turn deletes its row, which the primary key finds.
+"""
+
 memory_users: Final = Table(
     "memory_users",
     metadata,

@@ -6,14 +6,17 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, and_, bindparam, case, delete, exists, insert, select, text, update
 
+from adapters.sql import key_statements as keys
 from adapters.sql import reply_parts
 from adapters.sql.compiled import PrecompiledStatement
+from adapters.sql.key_statements import NamedTurn
 from adapters.sql.reply_parts import REPLY, TURN
 from adapters.sql.tables import CONTEXT_TURNS, PROBE_WRITE, RUNNING_TURNS, Instant, conversations, turns, users
 from adapters.sql.turn_rows import end_values, turn_of
 from application.ports.history import ReplyAddition, TurnBegin, TurnEnd
 from domain.conversation import Conversation, ConversationId, Turn, TurnId, TurnStatus, UserId
 from domain.errors import WorkerLost
+from domain.idempotency import IdempotencyKey
 
 _NEXT_SEQ: Final = PrecompiledStatement(
     text(
@@ -36,8 +39,33 @@ _INSERT_TURN: Final = PrecompiledStatement(insert(turns))
 
 
 def begin(connection: Connection, record: TurnBegin, now: datetime) -> None:
+    _insert(connection, record, now, *_next_position(connection, record.turn.user_id, now))
+
+
+def begin_keyed(connection: Connection, record: TurnBegin, key: IdempotencyKey, now: datetime) -> NamedTurn | None:
+    """Begin a turn that the key names from now on. Returns None, or the turn that it names already."""
     turn = record.turn
-    ((seq, memory_epoch),) = _NEXT_SEQ.execute_raw(connection, {"user": turn.user_id, "first": now})
+    position = _next_position(connection, turn.user_id, now)  # locks the user, whose key no other transaction can use
+    named = keys.find(connection, key, now)
+    if named is not None:
+        if named.turn.status is not TurnStatus.FAILED or named.fingerprint != key.fingerprint:
+            return named
+        keys.delete_turn(connection, named.turn.id)
+    _insert(connection, record, now, *position)
+    if named is not None:
+        keys.subtract_turn(connection, turn.user_id, turn.conversation_id)
+    keys.name(connection, turn.id, key, record.key_retention, now)
+    return None
+
+
+def _next_position(connection: Connection, user_id: UserId, now: datetime) -> tuple[int, int]:
+    """Return the position of the user's next turn, and their memory epoch."""
+    ((seq, memory_epoch),) = _NEXT_SEQ.execute_raw(connection, {"user": user_id, "first": now})
+    return seq, memory_epoch
+
+
+def _insert(connection: Connection, record: TurnBegin, now: datetime, seq: int, memory_epoch: int) -> None:
+    turn = record.turn
     row = {
         "id": turn.id,
         "user_id": turn.user_id,

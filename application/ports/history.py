@@ -4,10 +4,11 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from domain.conversation import Conversation, ConversationId, Exchange, Turn, TurnId, UserId
 from domain.errors import ChatError
+from domain.idempotency import IdempotencyKey
 from domain.paging import Page
 
 
@@ -43,16 +44,22 @@ class HistoryWriteFailed(HistoryError):
     retryable = True
 
 
+KEY_RETENTION: Final = timedelta(hours=24)
+"""How long an idempotency key names its turn."""
+
+
 @dataclass(frozen=True, slots=True)
 class TurnBegin:
     """Everything that is written together when a turn begins.
 
     The turn is leased to the caller for `lease`, renewed by `save_progress`. A turn whose lease has expired was
-    abandoned by its worker.
+    abandoned by its worker. If there is a `key`, it names the turn for `key_retention`.
     """
 
     turn: Turn
     lease: timedelta
+    key: IdempotencyKey | None = None
+    key_retention: timedelta = KEY_RETENTION
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +99,26 @@ class ConversationHistory(Protocol):
     """
 
     @abstractmethod
-    async def begin(self, begin: TurnBegin) -> None:
-        """Store a turn that starts now. Durable on return: it survives if the process is killed.
+    async def begin(self, begin: TurnBegin) -> Turn:
+        """Store a turn that starts now, and return it. Durable on return: it survives if the process is killed.
 
         Only a store that is lost on restart by design, e.g. in memory, is exempt, here and in other methods.
+
+        A key names one turn, however many calls use it at the same time. If it names a turn already, that turn is
+        returned as stored, and nothing changes. A failed one is replaced: it is deleted, and the new turn begins and
+        gets the key.
+
+        Raises:
+            IdempotencyKeyReused: the key names a turn that was begun with another fingerprint.
+        """
+        ...
+
+    @abstractmethod
+    async def find(self, key: IdempotencyKey) -> Turn | None:
+        """Return the turn that a key names; None if it names none, e.g. because the turn was deleted.
+
+        Raises:
+            IdempotencyKeyReused: it names a turn that was begun with another fingerprint.
         """
         ...
 
@@ -176,8 +199,8 @@ class ConversationHistory(Protocol):
     async def clear(self, user_id: UserId, conversation_id: ConversationId | None) -> int:
         """Delete the turns of one conversation, or of all if none is given, and return their number.
 
-        Includes running turns: their `finish` returns None. Turns are removed from the memory outbox, too. Nothing of a
-        deleted turn comes back, and its text is erased from the store.
+        Includes running turns: their `finish` returns None. Turns are removed from the memory outbox, too, and their
+        keys name nothing any more. Nothing of a deleted turn comes back, and its text is erased from the store.
         """
         ...
 

@@ -22,6 +22,7 @@ STATUS: Final[dict[type[ChatError], int]] = {
     errors.TurnNotFound: 404,
     errors.MemoryNotFound: 404,
     errors.TurnInProgress: 409,
+    errors.IdempotencyKeyReused: 422,
     errors.StreamExpired: 410,
     UnknownCursor: 422,
     errors.TurnDeadline: 504,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from application.ports.history import ConversationHistory, ReplyAddition, TurnBegin, TurnEnd
+from application.ports.history import KEY_RETENTION, ConversationHistory, ReplyAddition, TurnBegin, TurnEnd
 from domain.conversation import (
     DEFAULT_CONVERSATION,
     Conversation,
@@ -22,7 +22,8 @@ from domain.conversation import (
     Usage,
     UserId,
 )
-from domain.errors import Cancelled, TurnNotFound, UnknownCursor, WorkerLost
+from domain.errors import Cancelled, IdempotencyKeyReused, TurnDeadline, TurnNotFound, UnknownCursor, WorkerLost
+from domain.idempotency import IdempotencyKey
 from tests.contract.suite import Suite
 
 ADA, BOB = UserId("ada"), UserId("bob")
@@ -46,6 +47,22 @@ LEASE = timedelta(hours=1)
 async def begin(history: ConversationHistory, *turns: Turn, lease: timedelta = LEASE) -> None:
     for turn in turns:
         await history.begin(TurnBegin(turn, lease))
+
+
+KEY = IdempotencyKey("name", "fingerprint")
+
+
+async def begin_keyed(
+    history: ConversationHistory, turn: Turn, key: IdempotencyKey = KEY, retention: timedelta = KEY_RETENTION
+) -> Turn:
+    return await history.begin(TurnBegin(turn, LEASE, key, retention))
+
+
+async def fail(history: ConversationHistory, turn: Turn) -> Turn:
+    """End a turn that has begun by an error, without text."""
+    failed = await history.finish(TurnEnd(turn.ended_by(TurnDeadline())))
+    assert failed is not None
+    return failed
 
 
 async def save(history: ConversationHistory, turn: Turn, text: str, start: int = 0, lease: timedelta = LEASE) -> None:
@@ -230,6 +247,141 @@ class ConversationHistoryContract(Suite[ConversationHistory]):
         await history.finish(TurnEnd(turn.completed("Hi", "stop", usage)))
         assert usage == (await history.get(turn.id, None)).usage
         assert [usage] == [turn.usage for turn in (await history.page(ADA, None, 10, None)).items]
+
+    # Idempotency keys
+
+    async def test_begin_returns_the_turn(self, history: ConversationHistory) -> None:
+        plain, keyed = new_turn(), new_turn()
+        assert [plain, keyed] == [await history.begin(TurnBegin(plain, LEASE)), await begin_keyed(history, keyed)]
+
+    async def test_a_key_names_its_turn_in_every_state(self, history: ConversationHistory) -> None:
+        turn = new_turn()
+        assert await history.find(KEY) is None
+        await begin_keyed(history, turn)
+        assert turn == await history.find(KEY)
+        await save(history, turn, "Hi, th")
+        assert replace(turn, reply="Hi, th") == await history.find(KEY)
+        ended = turn.completed("Hi, there", "length", Usage(10, 4))
+        await history.finish(TurnEnd(ended))
+        assert ended == await history.find(KEY)
+
+    async def test_a_failed_turn_is_found_by_its_key(self, history: ConversationHistory) -> None:
+        turn = new_turn()
+        await begin_keyed(history, turn)
+        assert await fail(history, turn) == await history.find(KEY)
+
+    @pytest.mark.parametrize("end", ["running", "completed", "empty", "interrupted"])
+    async def test_a_key_that_names_a_turn_begins_no_other(self, history: ConversationHistory, end: str) -> None:
+        first = new_turn()
+        await begin_keyed(history, first)
+        ends = {
+            "completed": first.completed("Hi", "stop"),
+            "empty": first.completed("", "stop"),
+            "interrupted": first.ended_by(Cancelled()),
+        }
+        if end in ends:
+            await history.finish(TurnEnd(ends[end]))
+        stored, second = ends.get(end, first), new_turn()
+        assert stored == await begin_keyed(history, second)
+        assert [stored] == list((await history.page(ADA, None, 10, None)).items)
+        assert [1] == [one.turns for one in (await history.conversations(ADA, 10, None)).items]
+        with pytest.raises(TurnNotFound):
+            await history.get(second.id, None)
+
+    async def test_a_failed_turn_is_replaced_by_the_next_with_its_key(self, history: ConversationHistory) -> None:
+        minutes = [START + timedelta(minutes=n) for n in range(3)]
+        failed, other, second = (new_turn(started_at=moment) for moment in minutes)
+        await begin_keyed(history, failed)
+        await fail(history, failed)
+        await begin(history, other)
+        assert second == await begin_keyed(history, second)
+        assert [other, second] == list((await history.page(ADA, None, 10, None)).items)
+        assert [Conversation(ADA, DEFAULT_CONVERSATION, minutes[1], minutes[2], 2)] == list(
+            (await history.conversations(ADA, 10, None)).items
+        )
+        assert second == await history.find(KEY)
+        with pytest.raises(TurnNotFound):
+            await history.get(failed.id, None)
+        assert await history.finish(TurnEnd(failed.completed("late", "stop"))) is None
+
+    async def test_a_failed_turn_can_be_replaced_repeatedly_and_deleted(self, history: ConversationHistory) -> None:
+        for _ in range(3):
+            turn = new_turn()
+            await begin_keyed(history, turn)
+            await fail(history, turn)
+        assert 1 == await history.clear(ADA, None)
+        assert [] == list((await history.conversations(ADA, 10, None)).items)
+
+    async def test_another_request_with_the_same_key_is_rejected(self, history: ConversationHistory) -> None:
+        turn, other = new_turn(), KEY._replace(fingerprint="other")
+        await begin_keyed(history, turn)
+        for stored in (turn, await fail(history, turn)):
+            with pytest.raises(IdempotencyKeyReused):
+                await history.find(other)
+            with pytest.raises(IdempotencyKeyReused):
+                await begin_keyed(history, new_turn(), other)
+            assert [stored.id] == [turn.id for turn in (await history.page(ADA, None, 10, None)).items]
+
+    async def test_other_keys_and_turns_without_a_key_begin(self, history: ConversationHistory) -> None:
+        turns = [new_turn() for _ in range(4)]
+        await begin_keyed(history, turns[0])
+        await begin_keyed(history, turns[1], KEY._replace(name="other"))
+        await begin(history, *turns[2:])
+        assert turns == list((await history.page(ADA, None, 10, None)).items)
+        assert turns[:2] == [await history.find(KEY), await history.find(KEY._replace(name="other"))]
+
+    async def test_an_expired_key_names_nothing_and_can_be_used_again(self, history: ConversationHistory) -> None:
+        first, second = new_turn(), new_turn()
+        await begin_keyed(history, first, retention=timedelta(0))
+        assert await history.find(KEY) is None
+        other = KEY._replace(fingerprint="other")
+        assert second == await begin_keyed(history, second, other)
+        assert second == await history.find(other)
+        assert [first, second] == list((await history.page(ADA, None, 10, None)).items)
+
+    async def test_expired_keys_do_not_disturb_others(self, history: ConversationHistory) -> None:
+        lasting = new_turn()
+        await begin_keyed(history, lasting)
+        for n in range(10):
+            await begin_keyed(history, new_turn(), IdempotencyKey(f"expired {n}", ""), timedelta(0))
+        assert lasting == await history.find(KEY)
+        assert 11 == await history.clear(ADA, None)
+
+    @pytest.mark.parametrize("conversation", [None, HOME])
+    async def test_the_key_of_a_deleted_turn_names_nothing(
+        self, history: ConversationHistory, conversation: ConversationId | None
+    ) -> None:
+        kept = KEY._replace(name="kept")
+        await begin_keyed(history, new_turn(conversation_id=HOME))
+        await begin_keyed(history, new_turn(user_id=BOB, conversation_id=HOME), kept)
+        await history.clear(ADA, conversation)
+        assert await history.find(KEY) is None
+        assert await history.find(kept) is not None
+        turn = new_turn()
+        assert turn == await begin_keyed(history, turn, KEY._replace(fingerprint="other"))
+
+    async def test_deleting_another_conversation_keeps_the_key(self, history: ConversationHistory) -> None:
+        turn = new_turn(conversation_id=HOME)
+        await begin_keyed(history, turn)
+        await complete(history, new_turn(conversation_id=WORK))
+        await history.clear(ADA, WORK)
+        assert turn == await history.find(KEY)
+
+    async def test_of_concurrent_begins_with_one_key_one_begins(self, history: ConversationHistory) -> None:
+        turns = [new_turn() for _ in range(20)]
+        begun = await asyncio.gather(*(begin_keyed(history, turn) for turn in turns))
+        (winner,) = {turn.id for turn in begun}
+        assert [winner] == [turn.id for turn in (await history.page(ADA, None, 50, None)).items]
+
+    async def test_of_concurrent_begins_with_the_key_of_a_failed_turn_one_begins(
+        self, history: ConversationHistory
+    ) -> None:
+        failed, turns = new_turn(), [new_turn() for _ in range(20)]
+        await begin_keyed(history, failed)
+        await fail(history, failed)
+        (winner,) = {turn.id for turn in await asyncio.gather(*(begin_keyed(history, turn) for turn in turns))}
+        assert [winner] == [turn.id for turn in (await history.page(ADA, None, 50, None)).items]
+        assert winner != failed.id
 
     # Ownership
 
@@ -601,6 +753,19 @@ class DurableHistoryContract(ConversationHistoryContract):
         async with self.opened(tmp_path) as history:
             page = await history.page(ADA, None, 10, None)
             assert [running, finished.completed("Hi", "stop")] == list(page.items)
+
+    async def test_a_key_survives_reopening(self, tmp_path: Path) -> None:
+        async with self.opened(tmp_path) as history:
+            turn = new_turn()
+            await begin_keyed(history, turn)
+        async with self.opened(tmp_path) as history:
+            assert turn == await history.find(KEY) == await begin_keyed(history, new_turn())
+
+    async def test_a_key_survives_a_process_that_dies(self, tmp_path: Path) -> None:
+        turn = new_turn()
+        await self.call_in_dying_process(tmp_path, begin_keyed, turn)
+        async with self.opened(tmp_path) as history:
+            assert turn == await history.find(KEY)
 
     async def test_an_expired_lease_is_still_expired_after_reopening(self, tmp_path: Path) -> None:
         turn = new_turn()

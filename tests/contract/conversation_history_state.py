@@ -11,17 +11,20 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 from uuid import UUID
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, rule
 
 from application.ports.history import ConversationHistory, ReplyAddition, TurnBegin, TurnEnd
 from domain.conversation import Conversation, ConversationId, Turn, TurnId, TurnStatus, UserId
-from domain.errors import Cancelled, TurnNotFound, WorkerLost
+from domain.errors import Cancelled, IdempotencyKeyReused, TurnNotFound, WorkerLost
+from domain.idempotency import IdempotencyKey
 
 T = TypeVar("T")
 
 USERS = st.sampled_from([UserId("ada"), UserId("bob")])
 CONVERSATIONS = st.sampled_from([ConversationId("home"), ConversationId("work")])
+KEYS = st.sampled_from(["one", "two"])
 ADDITIONS = st.sampled_from(["", "Hi", "Hi, there"])
 LIMITS = st.integers(1, 5)
 
@@ -39,6 +42,8 @@ class HistoryMachine(RuleBasedStateMachine):
         super().__init__()
         self.model: list[Turn] = []
         self.begun = 0
+        self.keys: dict[str, tuple[str, TurnId]] = {}
+        """The fingerprint of each key that was used, and the turn that it named last."""
         self.directory = TemporaryDirectory()
         self.runner = asyncio.Runner()
         self.run(self.open())
@@ -61,14 +66,35 @@ class HistoryMachine(RuleBasedStateMachine):
     def run(self, call: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(call)
 
-    @rule(target=turns, user=USERS, conversation=CONVERSATIONS)
-    def begin(self, user: UserId, conversation: ConversationId) -> Turn:
+    @rule(target=turns, user=USERS, conversation=CONVERSATIONS, key=st.none() | KEYS)
+    def begin(self, user: UserId, conversation: ConversationId, key: str | None) -> Turn:
         self.begun += 1
         moment = datetime(2026, 3, 1, tzinfo=UTC) + timedelta(seconds=self.begun)
         turn = Turn(TurnId(str(UUID(int=self.begun))), user, conversation, moment, f"message {self.begun}")
-        self.run(self.history.begin(TurnBegin(turn, timedelta(0))))
-        self.model.append(turn)
+        named = key and IdempotencyKey(f"{key} of {user}", conversation)
+        if named and self._is_of_another_request(named):
+            with pytest.raises(IdempotencyKeyReused):
+                self.run(self.history.begin(TurnBegin(turn, timedelta(0), named)))
+            return turn
+        earlier = self._named(named) if named else None
+        if earlier is not None and earlier.status is TurnStatus.FAILED:
+            self.model.remove(earlier)
+            earlier = None
+        assert (earlier or turn) == self.run(self.history.begin(TurnBegin(turn, timedelta(0), named or None)))
+        if earlier is None:
+            self.model.append(turn)
+            if named:
+                self.keys[named.name] = named.fingerprint, turn.id
         return turn
+
+    @rule(user=USERS, conversation=CONVERSATIONS, key=KEYS)
+    def find(self, user: UserId, conversation: ConversationId, key: str) -> None:
+        named = IdempotencyKey(f"{key} of {user}", conversation)
+        if self._is_of_another_request(named):
+            with pytest.raises(IdempotencyKeyReused):
+                self.run(self.history.find(named))
+        else:
+            assert self._named(named) == self.run(self.history.find(named))
 
     @rule(progress=st.dictionaries(turns.map(lambda turn: turn.id), ADDITIONS, max_size=3), repeated=st.booleans())
     def save_progress(self, progress: dict[TurnId, str], repeated: bool) -> None:
@@ -151,6 +177,13 @@ class HistoryMachine(RuleBasedStateMachine):
             return await self.history.get(turn_id, None)
         except TurnNotFound:
             return None
+
+    def _named(self, key: IdempotencyKey) -> Turn | None:
+        _, turn_id = self.keys.get(key.name, ("", ""))
+        return next((turn for turn in self.model if turn.id == turn_id), None)
+
+    def _is_of_another_request(self, key: IdempotencyKey) -> bool:
+        return self._named(key) is not None and self.keys[key.name][0] != key.fingerprint
 
     def _saved(self, turn_id: TurnId) -> str:
         return next((turn.reply for turn in self.model if turn.id == turn_id), "")

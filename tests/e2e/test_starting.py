@@ -377,6 +377,7 @@ TABLES = {
     "turns",
     "reply_parts",
     "remembering",
+    "idempotency_keys",
     "memory_users",
     "memory_owners",
     "memories",

@@ -33,6 +33,7 @@ from application.turns.runner import TurnRunner
 from application.turns.send_message import NewMessage, SendMessage
 from domain.conversation import DEFAULT_CONVERSATION, ConversationId, Exchange, Turn, TurnId, UserId
 from domain.errors import ChatError
+from domain.idempotency import IdempotencyKey
 from domain.reply import MAX_REPLY_BYTES
 from tests.harness.fakes import ScriptedLLM, ScriptedReply
 
@@ -223,9 +224,13 @@ class FailingHistory(HistoryInMemory):
         if planned := self.plans.get(method):
             raise planned.pop(0)
 
-    async def begin(self, begin: TurnBegin) -> None:
+    async def begin(self, begin: TurnBegin) -> Turn:
         await self._before("begin")
-        await super().begin(begin)
+        return await super().begin(begin)
+
+    async def find(self, key: IdempotencyKey) -> Turn | None:
+        await self._before("find")
+        return await super().find(key)
 
     async def finish(self, end: TurnEnd) -> Turn | None:
         await self._before("finish")

@@ -27,6 +27,7 @@ from application.ports.history import ReplyAddition, TurnBegin, TurnEnd
 from application.ports.memory_outbox import OutboxCounts, RememberTurn
 from domain.conversation import ConversationId, Turn, TurnId, Usage, UserId
 from domain.errors import TurnNotFound, Unusable
+from domain.idempotency import IdempotencyKey
 from entrypoints.cli.copy import InterruptibleCopy
 from entrypoints.settings import Settings
 from tests.harness.isolated_settings import isolate_settings
@@ -52,10 +53,11 @@ def url(path: Path) -> str:
     return f"sqlite:///{path}"
 
 
-async def begin(history: HistorySQL, user: UserId, conversation: ConversationId, message: str) -> Turn:
+async def begin(
+    history: HistorySQL, user: UserId, conversation: ConversationId, message: str, key: IdempotencyKey | None = None
+) -> Turn:
     turn = Turn(TurnId(str(uuid4())), user, conversation, datetime.now(UTC), message)
-    await history.begin(TurnBegin(turn, HOUR))
-    return turn
+    return await history.begin(TurnBegin(turn, HOUR, key))
 
 
 async def claim(history: HistorySQL) -> RememberTurn:
@@ -73,7 +75,7 @@ async def fill(database: Database) -> None:
     given_up = await begin(history, ADA, HOME, "to be given up")
     await history.finish(TurnEnd(given_up.completed("x" * 500_000, "length", Usage(1, 2, True)), remember=True))
     await history.give_up(await claim(history), unsettled_for=HOUR)
-    claimed = await begin(history, BOB, WORK, "claimed")
+    claimed = await begin(history, BOB, WORK, "claimed", IdempotencyKey("name", "fingerprint"))
     await history.finish(TurnEnd(claimed.completed("", "stop"), remember=True))
     await claim(history)
     for number in range(3):

@@ -30,7 +30,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from adapters.history_sql import HistorySQL
-from adapters.sql import database_thread, outbox_statements, reply_parts, turn_statements
+from adapters.sql import database_thread, key_statements, outbox_statements, reply_parts, turn_statements
 from adapters.sql.compiled import PrecompiledStatement
 from adapters.sql.database import DatabaseClosed
 from adapters.sql.database_thread import Job
@@ -42,10 +42,12 @@ from adapters.sql.tables import conversations, metadata, turns, users
 from application.ports.history import ConversationHistory, HistoryUnavailable, ReplyAddition, TurnBegin, TurnEnd
 from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, TurnStatus, UserId
 from domain.errors import Unusable
+from domain.idempotency import IdempotencyKey
 from tests.bench.writes import ratio
 from tests.harness.failing_database import FailingDatabase
 from tests.harness.full_disk import files_limited_to
 from tests.harness.postgres import Postgres
+from tests.harness.sqlite_trace import traced_statements
 
 ADA, BOB = UserId("ada"), UserId("bob")
 LEASE = timedelta(seconds=15)
@@ -332,7 +334,7 @@ async def test_a_failing_write_does_not_affect_others_in_its_batch(history: Hist
     twice = new_turn("twice")
     calls = [history.begin(t) for t in (new_turn("a"), twice, new_turn("b"), twice, new_turn("c"))]
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
-    assert [None, None, None, HistoryUnavailable, None] == [error and type(error) for error in outcomes]
+    assert [Turn, Turn, Turn, HistoryUnavailable, Turn] == [type(outcome) for outcome in outcomes]
     assert await asyncio.to_thread(messages, path) == ["a", "twice", "b", "c"]
 
 
@@ -681,6 +683,18 @@ async def test_at_most_three_bytes_are_written_per_byte_of_a_running_reply() -> 
 # Query plans and size
 
 
+async def test_a_turn_without_a_key_runs_no_statement_for_keys(path: Path) -> None:
+    with traced_statements() as statements:
+        async with opened(path) as database:
+            history, turn = HistorySQL(database), new_turn()
+            del statements[:]
+            await history.begin(turn)
+            await history.finish(TurnEnd(turn.turn.completed("Hi", "stop")))
+            ran = list(statements)
+    assert any(statement.startswith("INSERT INTO turns") for statement in ran)
+    assert not any("idempotency_keys" in statement for statement in ran)
+
+
 async def test_a_statement_does_not_run_without_one_of_its_values(database: SQLiteDatabase) -> None:
     with pytest.raises(KeyError, match="conversation"):
         await database.read(lambda connection: turn_statements.LATEST.execute_raw(connection, {"user": ADA, "rows": 1}))
@@ -693,7 +707,8 @@ async def test_contexts_and_pages_of_a_long_history_use_an_index(database: SQLit
         turn_statements.CONVERSATION_PAGE,
         turn_statements.CONVERSATIONS,
     ]
-    for query in (*queries, turn_statements._FINISH_ABANDONED):
+    keyed = (key_statements.FIND, key_statements.REMOVE_EXPIRED)
+    for query in (*queries, turn_statements._FINISH_ABANDONED, *keyed):
         sql = str(query.compile(dialect=sqlite.dialect(), compile_kwargs={"render_postcompile": True}))
         plan = await database.read(lambda connection, sql=sql: steps(connection, sql))  # type: ignore[misc]
         searches = [step for step in plan if step.startswith(("SEARCH", "SCAN")) and step != "SCAN part"]
@@ -719,6 +734,7 @@ def all_subclasses(error: type[Exception]) -> set[type[Exception]]:
 
 CALLS: list[Callable[[HistorySQL], Awaitable[object]]] = [
     lambda history: history.begin(new_turn()),
+    lambda history: history.find(IdempotencyKey("name", "fingerprint")),
     lambda history: history.save_progress({TurnId("t"): ReplyAddition(0, "Hi")}, LEASE),
     lambda history: history.finish(TurnEnd(new_turn().turn)),
     lambda history: history.finish_abandoned(),
@@ -782,7 +798,7 @@ def test_the_statements_of_every_turn_run_on_postgresql(postgres: Postgres) -> N
 
 def test_every_statement_compiles_for_postgresql() -> None:
     kinds = (Select, TextClause, UpdateBase, PrecompiledStatement)
-    modules = (turn_statements, reply_parts, outbox_statements)
+    modules = (turn_statements, reply_parts, outbox_statements, key_statements)
     values = [value for module in modules for value in vars(module).values()]
     statements = [value for value in values if isinstance(value, kinds)]
     assert len(statements) > 10

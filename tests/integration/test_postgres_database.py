@@ -326,7 +326,7 @@ async def test_turns_that_begin_and_end_in_one_batch_do_not_affect_each_other(ur
             return_exceptions=True,
         )
         assert isinstance(results[1], HistoryUnavailable)
-        assert [results[0], results[2], results[4], results[6]] == [ended[0], None, None, ended[1]]
+        assert [results[0], results[2], results[4], results[6]] == [ended[0], third, None, ended[1]]
         page = await history.page(UserId("ada"), None, 10, None)
         assert list(page.items) == ended
         assert (await history.get(third.id, None)).status is TurnStatus.COMPLETED

@@ -23,7 +23,18 @@ ROOT: Final = Path(__file__).parents[2]
 PACKAGES: Final = ("domain", "application", "adapters", "entrypoints")
 
 DOMAIN_MAY_IMPORT: Final = frozenset(
-    {"collections.abc", "dataclasses", "datetime", "enum", "itertools", "json", "re", "typing", "unicodedata"},
+    {
+        "collections.abc",
+        "dataclasses",
+        "datetime",
+        "enum",
+        "hashlib",
+        "itertools",
+        "json",
+        "re",
+        "typing",
+        "unicodedata",
+    },
 )
 APPLICATION_MAY_IMPORT: Final = DOMAIN_MAY_IMPORT | {"abc", "anyio", "anyio.abc", "contextlib"}
 

@@ -25,6 +25,7 @@ DOCUMENTED = {
     "context_too_long": 413,
     "invalid_request": 422,
     "content_refused": 422,
+    "idempotency_key_reused": 422,
     "internal_error": 500,
     "worker_lost": 500,
     "memory_disabled": 501,

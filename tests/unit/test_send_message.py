@@ -37,10 +37,11 @@ async def test_the_message_is_stored_before_the_model_is_called() -> None:
     order: list[str] = []
 
     class SlowBegin(HistoryInMemory):
-        async def begin(self, begin: TurnBegin) -> None:
+        async def begin(self, begin: TurnBegin) -> Turn:
             await anyio.sleep(0.01)
-            await super().begin(begin)
+            stored = await super().begin(begin)
             order.append("stored")
+            return stored
 
     class RecordingLLM(ScriptedLLM):
         @asynccontextmanager
@@ -160,9 +161,9 @@ async def test_a_cancelled_wait_stores_nothing_and_leaves_the_conversation_free(
 
 async def test_a_turn_whose_sender_is_cancelled_while_it_is_stored_still_ends() -> None:
     class Slow(HistoryInMemory):
-        async def begin(self, begin: TurnBegin) -> None:
+        async def begin(self, begin: TurnBegin) -> Turn:
             await anyio.sleep(0.05)
-            await super().begin(begin)
+            return await super().begin(begin)
 
     async with application(history=Slow()) as app:
         with anyio.move_on_after(0.01):

@@ -23,7 +23,7 @@ WRITES = [
     *("begin", "save_progress", "finish", "finish_abandoned", "clear", "probe_write"),
     *("claim", "claim_user", "release", "settle", "postpone", "give_up", "begin_forgetting", "end_forgetting"),
 ]
-READS = ["get", "latest", "page", "conversations", "forget_attempts", "counts"]
+READS = ["find", "get", "latest", "page", "conversations", "forget_attempts", "counts"]
 
 
 def reported(observer: Observed) -> list[type[Event]]:

@@ -265,10 +265,10 @@ class SlowBegin(HistoryInMemory):
         super().__init__()
         self.reached, self.proceed = anyio.Event(), anyio.Event()
 
-    async def begin(self, begin: TurnBegin) -> None:
+    async def begin(self, begin: TurnBegin) -> Turn:
         self.reached.set()
         await self.proceed.wait()
-        await super().begin(begin)
+        return await super().begin(begin)
 
 
 async def test_a_turn_that_begins_while_the_service_drains_is_ended_immediately() -> None:

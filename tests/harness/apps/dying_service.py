@@ -26,9 +26,10 @@ class DyingHistory(HistorySQL):
         super().__init__(database)
         self._point = point
 
-    async def begin(self, begin: TurnBegin) -> None:
-        await super().begin(begin)
+    async def begin(self, begin: TurnBegin) -> Turn:
+        stored = await super().begin(begin)
         self._die("after_begin")
+        return stored
 
     async def finish(self, end: TurnEnd) -> Turn | None:
         self._die("before_finish")
