@@ -38,6 +38,7 @@ from application.turns.access import FollowTurn, GetTurn, StopTurn
 from application.turns.context_window import ContextWindow
 from application.turns.generate_reply import GenerateReply
 from application.turns.history import ClearHistory, GetHistory, ListConversations
+from application.turns.keyed_turns import KeyedTurns
 from application.turns.runner import TurnRunner
 from application.turns.send_message import SendMessage
 from domain.conversation import TurnId
@@ -178,11 +179,13 @@ class Container(containers.DeclarativeContainer):
     )
     turn_runner = providers.Singleton(TurnRunner, generate_reply, history, observer)
 
+    keyed_turns = providers.Singleton(KeyedTurns, history, live_turns)
     send_message = providers.Singleton(
         SendMessage,
         history=history,
         live_turns=live_turns,
         leases=leases,
+        keyed_turns=keyed_turns,
         runner=turn_runner,
         observer=observer,
         now=now,

@@ -12,6 +12,7 @@ from application.ports.live_turns import End
 from application.ports.llm import LLM, LLMContextTooLong
 from application.ports.turn_observer import BackgroundFailure, TurnEnded, TurnObserver, Where
 from application.turns.context_window import Attempt, ContextWindow, PromptParts
+from application.turns.handle import end_of
 from application.turns.running import RunningTurn
 from domain.context import MAX_TURNS, estimate_usage
 from domain.conversation import Exchange, Turn, TurnStatus
@@ -153,11 +154,9 @@ class GenerateReply:
 
 def _end_event(stored: Turn, ended: Turn, error: ChatError | None) -> End:
     """Describe the end as stored, which may be another one than ours."""
-    if stored.status is TurnStatus.COMPLETED:
-        return End(stored.reason or "stop", None, stored.usage)
-    if error is not None and error.code == stored.reason:
+    if stored.status is not TurnStatus.COMPLETED and error is not None and error.code == stored.reason:
         return End(None, Failure.of(error), stored.usage)
-    return End(None, Failure.of_code(stored.reason or ""), stored.usage)
+    return end_of(stored)
 
 
 def _ended_event(running: RunningTurn, stored: Turn, error: ChatError | None) -> TurnEnded:

@@ -4,7 +4,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Self
 
 from application.ports.live_turns import Batch, End, LiveTurnsUnavailable, Reader
-from domain.conversation import Turn
+from domain.conversation import Turn, TurnStatus
 from domain.errors import Failure
 
 
@@ -13,10 +13,13 @@ class TurnHandle(AbstractAsyncContextManager["TurnHandle"]):
 
     The reader is present until the context exits. Everything that happens to the turn is read from the log, which ends
     with the turn's end as stored. If the log itself fails, it ends with `live_turns_unavailable`.
+
+    `is_repeated` says that an earlier request with the same idempotency key began the turn, which may have ended.
     """
 
-    def __init__(self, turn: Turn, reader: Reader, after: int = 0) -> None:
+    def __init__(self, turn: Turn, reader: Reader, after: int = 0, *, is_repeated: bool = False) -> None:
         self.turn = turn
+        self.is_repeated = is_repeated
         self._reader = reader
         self._next_number = after + 1
         self._lost: LiveTurnsUnavailable | None = None
@@ -52,16 +55,29 @@ class TurnHandle(AbstractAsyncContextManager["TurnHandle"]):
 
 
 class EndedReader(Reader):
-    """A reader of a turn that ended before it had a log."""
+    """A reader of a turn that has ended, and whose `events` are known: its log may be gone, or was never opened."""
 
-    def __init__(self, failure: Failure) -> None:
-        self._end = Batch(1, (), accepted=False, end=End(None, failure))
+    def __init__(self, events: Batch) -> None:
+        self._events = events
 
     async def next(self, wait: float) -> Batch:
-        return self._end
+        return self._events
 
     async def __aenter__(self) -> Reader:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         pass
+
+
+def end_of(turn: Turn) -> End:
+    """Return the end of a turn that has ended, as the history tells it."""
+    if turn.status is TurnStatus.COMPLETED:
+        return End(turn.reason or "stop", None, turn.usage)
+    return End(None, Failure.of_code(turn.reason or ""), turn.usage)
+
+
+def stored_events(turn: Turn) -> Batch:
+    """Return the events of a turn that has ended, as the history tells them: its reply is one delta."""
+    accepted = bool(turn.reply) or turn.status is TurnStatus.COMPLETED or turn.usage is not None
+    return Batch(1, [turn.reply] if turn.reply else [], accepted, end_of(turn))

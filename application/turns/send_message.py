@@ -8,7 +8,7 @@ import anyio
 
 from application.ports.conversation_leases import ConversationLeases, Lease
 from application.ports.history import ConversationHistory, TurnBegin, TurnEnd
-from application.ports.live_turns import EventLog, LiveTurns, LiveTurnsUnavailable
+from application.ports.live_turns import Batch, End, EventLog, LiveTurns, LiveTurnsUnavailable
 from application.ports.turn_observer import (
     BackgroundFailure,
     TurnBegun,
@@ -19,10 +19,12 @@ from application.ports.turn_observer import (
 )
 from application.turns.context_window import ContextWindow
 from application.turns.handle import EndedReader, TurnHandle
+from application.turns.keyed_turns import KeyedTurns
 from application.turns.runner import TurnRunner
 from application.turns.running import RunningTurn
 from domain.conversation import ConversationId, Turn, TurnId, UserId
-from domain.errors import ChatError, Failure, InternalError, MessageTooLong, ServerShuttingDown
+from domain.errors import ChatError, Failure, InternalError, MessageTooLong, ServerShuttingDown, TurnInProgress
+from domain.idempotency import IdempotencyKey
 from domain.reply import MAX_REPLY_BYTES
 
 
@@ -32,6 +34,9 @@ class NewMessage:
 
     `keep_running` generates the reply to its end even if no reader is left. Without `use_memory`, nothing is
     recalled for the reply and the turn is not remembered.
+
+    If the user has sent this message before with the same idempotency `key`, the turn that it began then is returned,
+    with its events numbered above `after`. The user may not use the key for another message.
     """
 
     user_id: UserId
@@ -40,6 +45,8 @@ class NewMessage:
     keep_running: bool
     wait_when_busy: bool = True
     use_memory: bool = True
+    key: str | None = None
+    after: int = 0
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,7 @@ class SendMessage:
     history: ConversationHistory
     live_turns: LiveTurns
     leases: ConversationLeases
+    keyed_turns: KeyedTurns
     runner: TurnRunner
     observer: TurnObserver
     now: Callable[[], datetime]
@@ -67,20 +75,51 @@ class SendMessage:
 
         Raises:
             MessageTooLong, ContextTooLong: the message alone exceeds a limit.
-            TurnInProgress: the conversation stayed busy.
+            TurnInProgress: the conversation stayed busy, or the turn of the key runs but cannot be followed.
+            IdempotencyKeyReused: the key names another message.
+            StreamExpired: the events after `after` are no longer kept.
+            LiveTurnsUnavailable: the turn of the key cannot be followed at the moment.
             ServerShuttingDown: turns are no longer accepted.
             HistoryUnavailable: the message could not be stored; the model was not asked.
         """
+        wait = self.queue_timeout if message.wait_when_busy else 0
         try:
-            self._admit(message)
-            wait = self.queue_timeout if message.wait_when_busy else 0
-            lease = await self.leases.acquire(message.user_id, message.conversation_id, wait=wait)
-            with anyio.CancelScope(shield=True):  # a stored turn must have a task that ends it
-                handle = await self._begin(message, lease)
+            if message.key is not None:
+                return await self._send_once(message, message.key, wait)
+            handle = await self._send(message, None, wait)
         except ChatError as error:
             self.observer.observe(TurnRejected(message.user_id, message.conversation_id, error))
             raise
+        assert handle is not None, "only a key can name an earlier turn"
         return handle
+
+    async def _send_once(self, message: NewMessage, key: str, wait: float) -> TurnHandle:
+        """Follow the turn that the key names. If it names none, or one that failed, begin a turn."""
+        identity = (message.user_id, message.conversation_id, message.text)
+        named = IdempotencyKey.of(key, *identity, use_memory=message.use_memory)
+        give_up_at = anyio.current_time() + wait
+        handle: TurnHandle | None = None
+        while handle is None:
+            async with self.keyed_turns.locked(named):
+                turn = await self.keyed_turns.find(named)  # first, because lease and limits must not stop a retry
+                if turn is None:
+                    try:
+                        handle = await self._send(message, named, max(0, give_up_at - anyio.current_time()))
+                    except TurnInProgress:  # perhaps with the turn of this key, which another worker has begun
+                        turn = await self.keyed_turns.find(named)
+                        if turn is None:
+                            raise
+            if turn is not None:
+                handle = await self.keyed_turns.follow(turn, message.after)
+        return handle
+
+    async def _send(self, message: NewMessage, key: IdempotencyKey | None, wait: float) -> TurnHandle | None:
+        """Begin a turn, unless the key names one that another worker has begun meanwhile: then return None."""
+        self._admit(message)
+        lease = await self.leases.acquire(message.user_id, message.conversation_id, wait=wait)
+        with anyio.CancelScope(shield=True):  # a stored turn must have a task that ends it
+            handle = await self._begin(message, key, lease)
+        return handle  # noqa: RET504  # for mypy, which assumes that the scope suppresses exceptions
 
     def _admit(self, message: NewMessage) -> None:
         if self.runner.draining:
@@ -91,15 +130,18 @@ class SendMessage:
             )
         self.window.admit(self.instructions, message.text)
 
-    async def _begin(self, message: NewMessage, lease: Lease) -> TurnHandle:
+    async def _begin(self, message: NewMessage, key: IdempotencyKey | None, lease: Lease) -> TurnHandle | None:
         try:
             if self.runner.draining:
                 raise ServerShuttingDown
             turn = Turn(self.new_turn_id(), message.user_id, message.conversation_id, self.now(), message.text)
-            await self.history.begin(TurnBegin(turn, self.runner.lease))
+            stored = await self.history.begin(TurnBegin(turn, self.runner.lease, key))
         except BaseException:
             await lease.release()
             raise
+        if stored.id != turn.id:
+            await lease.release()
+            return None
         self.observer.observe(TurnBegun(turn))
         return await self._start(message, turn, lease)
 
@@ -131,7 +173,8 @@ class SendMessage:
             self.observer.observe(BackgroundFailure(Where.STORING_END, unstored))
         await running.release_lease()
         self.observer.observe(TurnEnded(ended, failure, seconds=anyio.current_time() - running.started_at))
-        return TurnHandle(running.turn, EndedReader(Failure.of(failure)))
+        events = Batch(1, (), accepted=False, end=End(None, Failure.of(failure)))
+        return TurnHandle(running.turn, EndedReader(events))
 
 
 def _failure(error: Exception) -> ChatError:

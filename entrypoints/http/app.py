@@ -11,6 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 from entrypoints.container import Container
 from entrypoints.drain import Drain
 from entrypoints.http.errors import add_error_handlers
+from entrypoints.http.idempotency_key import REPLAYED
 from entrypoints.http.middleware import Gate, RequestContext, UnexpectedErrors
 from entrypoints.http.native import chat, history, memories, turns
 from entrypoints.http.openapi import document
@@ -54,8 +55,8 @@ def create_app(settings: Settings, container: Container | None = None, *, chain_
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST", "PATCH", "DELETE"],
-            allow_headers=["Content-Type", "Last-Event-ID", "X-Request-ID"],
-            expose_headers=["X-Turn-ID", "X-Request-ID"],
+            allow_headers=["Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-ID"],
+            expose_headers=["X-Turn-ID", "X-Request-ID", REPLAYED],
         )
     app.add_middleware(RequestContext)
     app.openapi = partial(document, app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it

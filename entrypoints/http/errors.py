@@ -117,10 +117,17 @@ def body_too_large(limit: int) -> RequestProblem:
 class RefusedTurn(Exception):
     """A turn whose failure is the whole response; `history` is the path at which its text may be read."""
 
-    def __init__(self, failure: Failure, turn_id: TurnId, history: str | None = None) -> None:
+    def __init__(
+        self,
+        failure: Failure,
+        turn_id: TurnId | None,
+        history: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         self.failure = failure
         self.turn_id = turn_id
         self.history = history
+        self.headers = headers or {}
 
 
 class ClientGone(Exception):
@@ -167,7 +174,9 @@ async def _on_chat_error(request: Request, error: Exception) -> Response:
 
 async def _on_refused_turn(request: Request, refused: Exception) -> Response:
     assert isinstance(refused, RefusedTurn)
-    return chat_problem(_request_id(request), refused.failure, refused.turn_id, refused.history)
+    response = chat_problem(_request_id(request), refused.failure, refused.turn_id, refused.history)
+    response.headers.update(refused.headers)
+    return response
 
 
 async def _on_request_problem(request: Request, found: Exception) -> Response:

@@ -1,6 +1,7 @@
 """The parts of the OpenAPI document that FastAPI cannot derive: problems and the event stream."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -11,6 +12,7 @@ from application.ports import history, live_turns, llm, memory
 from domain import errors
 from domain.errors import ChatError
 from entrypoints.http.errors import STATUS
+from entrypoints.http.idempotency_key import REPLAYED
 from entrypoints.http.native.schemas import StreamEvent
 from entrypoints.http.problems import ProblemView
 
@@ -32,7 +34,15 @@ LIVE: Final = (live_turns.LiveTurnsUnavailable,)
 
 MEMORY: Final = (memory.MemoryUnavailable, memory.MemoryRefused)
 
-BEGIN: Final = (errors.MessageTooLong, errors.ContextTooLong, errors.TurnInProgress, errors.Cancelled, *STORE, *LIVE)
+BEGIN: Final = (
+    errors.MessageTooLong,
+    errors.ContextTooLong,
+    errors.TurnInProgress,
+    errors.IdempotencyKeyReused,
+    errors.Cancelled,
+    *STORE,
+    *LIVE,
+)
 
 UPSTREAM: Final = (
     llm.LLMUnreachable,
@@ -52,9 +62,16 @@ UPSTREAM: Final = (
 )
 
 
-def problems(*kinds: type[ChatError], request: tuple[int, ...] = ()) -> Responses:
-    """Return the `responses` of an operation that may fail with these errors, or with these statuses of a body."""
+def problems(
+    *kinds: type[ChatError], request: tuple[int, ...] = (), headers: Sequence[tuple[int, str]] = ()
+) -> Responses:
+    """Return the `responses` of an operation that may fail with these errors, or with these statuses of a body.
+
+    `headers` are the statuses and codes of requests with an unusable header.
+    """
     codes: dict[int, set[str]] = defaultdict(set)
+    for status, code in headers:
+        codes[status].add(code)
     for kind in kinds:
         codes[STATUS[kind]].add(kind.code)
     for status in request:
@@ -104,6 +121,18 @@ STREAM: Final[Responses] = {
         },
     }
 }
+
+_REPLAYED: Final = {
+    REPLAYED: {
+        "description": "`true` if an earlier request with the same `Idempotency-Key` began this turn.",
+        "schema": {"const": "true"},
+    }
+}
+
+REPEATABLE: Final[Responses] = {200: {"headers": _REPLAYED}}
+"""The response to a request that may have an idempotency key."""
+
+REPEATABLE_STREAM: Final[Responses] = {200: STREAM[200] | {"headers": STREAM[200]["headers"] | _REPLAYED}}
 
 
 def document(app: FastAPI) -> dict[str, Any]:

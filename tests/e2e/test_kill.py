@@ -13,6 +13,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests.harness.chat_stream import ChatStream
 from tests.harness.exchange import Exchange, client_of, follow, history
 from tests.harness.forks import Fork, Forks
 from tests.harness.postgres import Postgres
@@ -89,6 +90,47 @@ async def test_a_kill_before_the_call_to_the_model_leaves_a_failed_turn_with_the
         ("Hello?", "", "failed", "worker_lost")
     ]
     assert exchange.turn_id == ""
+
+
+@pytest.mark.row("C17")
+@pytest.mark.parametrize("database", ["SQLite", "PostgreSQL"])
+@pytest.mark.parametrize("path", ["/api/chat", "/api/chat/simple"])
+async def test_a_request_repeated_after_a_kill_between_commit_and_acknowledgement_gets_the_stored_turn(
+    forks: Forks, tmp_path: Path, postgres: Postgres, database: str, path: str
+) -> None:
+    url = await asyncio.to_thread(postgres.new_database) if database == "PostgreSQL" else ""
+    response, turns, calls = await _die_and_repeat(forks, tmp_path, "after_finish", path=path, DATABASE_URL=url)
+    assert calls == 1
+    assert [(response.headers["X-Turn-ID"], "completed", None)] == _ends(turns)
+    assert (200, "true") == (response.status_code, response.headers["Idempotency-Replayed"])
+    if path == "/api/chat":
+        stream = ChatStream.of(response.content)
+        assert ("Hello, world!", {"content": "", "done": True}) == (stream.text, stream.last)
+    else:
+        assert response.json()["response"] == "Hello, world!"
+
+
+@pytest.mark.row("C17")
+async def test_a_request_repeated_after_a_kill_in_mid_stream_gets_the_text_that_was_saved(
+    forks: Forks, tmp_path: Path
+) -> None:
+    response, turns, calls = await _die_and_repeat(forks, tmp_path, "before_finish", OPENAI_MODEL="tokens-4-400")
+    stream = ChatStream.of(response.content)
+    assert calls == 1
+    assert [(response.headers["X-Turn-ID"], "interrupted", "worker_lost")] == _ends(turns)
+    assert (turns[0]["assistant_response"], "worker_lost") == (stream.text, stream.error["code"])
+    assert response.headers["Idempotency-Replayed"] == "true"
+
+
+@pytest.mark.row("C17")
+async def test_a_request_repeated_after_a_kill_before_the_call_to_the_model_runs_again(
+    forks: Forks, tmp_path: Path
+) -> None:
+    response, turns, calls = await _die_and_repeat(forks, tmp_path, "after_begin")
+    assert calls == 1
+    assert [(response.headers["X-Turn-ID"], "completed", None)] == _ends(turns)
+    assert ChatStream.of(response.content).text == "Hello, world!"
+    assert "Idempotency-Replayed" not in response.headers
 
 
 async def _chat_until_killed(service: Fork, name: str, seconds: float) -> Sequence[Exchange]:
@@ -193,6 +235,27 @@ async def _die(
             client_of(service.url) as client,
         ):
             return exchange, await history(client, "user123"), len(upstream.requests)
+
+
+async def _die_and_repeat(
+    forks: Forks, directory: Path, point: str, *, path: str = "/api/chat", **environment: str
+) -> tuple[httpx2.Response, list[dict[str, Any]], int]:
+    """Send a message with a key to a service that dies at `point`, restart the service, and send it again.
+
+    Returns the response, the stored turns, and the number of calls to the model.
+    """
+    message = {"user_id": "user123", "message": "Hello?"}
+    headers = {"Idempotency-Key": '"8e03978e-40d5-43e8-bc93-6894a57f9324"'}
+    async with ScriptedUpstream() as upstream:
+        environment = {"OPENAI_BASE_URL": upstream.base_url, "OPENAI_MODEL": "tokens-4-0"} | environment
+        async with forks.service(directory, "tests.harness.apps.dying_service", point, **environment) as service:
+            async with client_of(service.url) as client:
+                with suppress(httpx2.TransportError):
+                    await client.post(path, json=message, headers=headers)
+            assert await service.wait() == -signal.SIGKILL
+        async with forks.service(directory, **environment) as service, client_of(service.url) as client:
+            response = await client.post(path, json=message, headers=headers)
+            return response, await history(client, "user123"), len(upstream.requests)
 
 
 def _ends(turns: Sequence[dict[str, Any]]) -> list[tuple[str, str, str | None]]:

@@ -29,6 +29,7 @@ from application.ports.turn_observer import (
 from application.turns.context_window import ContextWindow
 from application.turns.generate_reply import GenerateReply
 from application.turns.handle import TurnHandle
+from application.turns.keyed_turns import KeyedTurns
 from application.turns.runner import TurnRunner
 from application.turns.send_message import NewMessage, SendMessage
 from domain.conversation import DEFAULT_CONVERSATION, ConversationId, Exchange, Turn, TurnId, UserId
@@ -143,8 +144,12 @@ async def application(
     store_timeout: float = 5.0,
     save_interval: float = 1.0,
     lease: timedelta = timedelta(seconds=15),
+    keyed: Mapping[str, float] | None = None,
 ) -> AsyncIterator[Harness]:
-    """Run the application with a model that replies as scripted, one script per call; see `ScriptedLLM`."""
+    """Run the application with a model that replies as scripted, one script per call; see `ScriptedLLM`.
+
+    `keyed` are arguments of `KeyedTurns`.
+    """
     llm, history = llm or ScriptedLLM(*scripts), history or HistoryInMemory()
     observer, leases = Observed(), ConversationLeasesInProcess()
     live_turns = live_turns or LiveTurnsInProcess()
@@ -161,6 +166,7 @@ async def application(
         history=history,
         live_turns=live_turns,
         leases=leases,
+        keyed_turns=KeyedTurns(history, live_turns, **(keyed or {})),
         runner=runner,
         observer=observer,
         now=lambda: NOW,
@@ -185,9 +191,11 @@ def message(
     keep_running: bool = False,
     wait_when_busy: bool = True,
     use_memory: bool = True,
+    key: str | None = None,
+    after: int = 0,
 ) -> NewMessage:
     """Create a message from Ann, for `Harness.send`."""
-    return NewMessage(user, conversation, text, keep_running, wait_when_busy, use_memory)
+    return NewMessage(user, conversation, text, keep_running, wait_when_busy, use_memory, key, after)
 
 
 async def read(handle: TurnHandle) -> Ended:

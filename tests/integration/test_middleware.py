@@ -135,12 +135,12 @@ async def test_cors_exposes_the_ids_and_allows_the_headers_of_the_api() -> None:
                     "Access-Control-Request-Headers": header,
                 },
             )
-            for header in ("Content-Type", "Last-Event-ID", "X-Request-ID", "Authorization-Canary")
+            for header in ("Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-ID", "Authorization-Canary")
         ]
 
     exposed = {name.strip() for name in response.headers["Access-Control-Expose-Headers"].split(",")}
-    assert exposed >= {"X-Turn-ID", "X-Request-ID"}
-    assert [preflight.status_code for preflight in preflights] == [200, 200, 200, 400]
+    assert exposed >= {"X-Turn-ID", "X-Request-ID", "Idempotency-Replayed"}
+    assert [preflight.status_code for preflight in preflights] == [200, 200, 200, 200, 400]
 
 
 class BuggyUseCase:

@@ -156,6 +156,23 @@ async def test_every_observed_status_is_documented() -> None:
 
 
 @pytest.mark.server
+@pytest.mark.parametrize("path", ["/api/chat", "/api/chat/simple"])
+async def test_the_statuses_and_headers_of_requests_with_a_key_are_documented(path: str) -> None:
+    operation = documented()[("POST", path)]
+    async with running_service({"llm": ScriptedLLM()}) as service:
+        responses = [
+            await service.client.post(path, json=HELLO | {"message": message}, headers={"Idempotency-Key": key})
+            for message, key in (("Hello", "k"), ("Hello", "k"), ("Else", "k"), ("Hello", "not a key"))
+        ]
+
+    assert [200, 200, 422, 400] == [response.status_code for response in responses]
+    assert "Idempotency-Replayed" in responses[1].headers
+    assert "Idempotency-Replayed" in operation["responses"]["200"]["headers"]
+    for response in responses[2:]:
+        assert f"`{response.json()['code']}`" in operation["responses"][str(response.status_code)]["description"]
+
+
+@pytest.mark.server
 @pytest.mark.parametrize("error", [LLMUnreachable(), LLMRateLimited(), LLMTimeout()])
 async def test_the_status_of_a_failed_reply_is_documented(error: Any) -> None:
     async with running_service({"llm": ScriptedLLM(ScriptedReply(refusal=error))}) as service:

@@ -1,27 +1,47 @@
 """Sending a message and getting the reply, as a stream or whole."""
 
+from typing import Any, Final
+
 from fastapi import APIRouter, Request, Response
 
 from application.ports.live_turns import Batch
 from application.turns.handle import TurnHandle
 from application.turns.send_message import NewMessage, SendMessage
-from domain.conversation import Turn
+from domain.errors import Failure, StreamExpired
 from entrypoints.http.dependencies import SendMessageDep, SettingsDep
 from entrypoints.http.disconnect import closing_on_error, unless_disconnected
 from entrypoints.http.errors import RefusedTurn
 from entrypoints.http.event_stream import EventStream
+from entrypoints.http.idempotency_key import PARAMETER, REPLAYED, idempotency_key
 from entrypoints.http.native.schemas import ChatRequest, SimpleReply
+from entrypoints.http.native.turns import event_number, history_path
 from entrypoints.http.native.wire import NativeWire
-from entrypoints.http.openapi import BEGIN, BODY, STREAM, UPSTREAM, problems
+from entrypoints.http.openapi import BEGIN, BODY, REPEATABLE, REPEATABLE_STREAM, UPSTREAM, problems
 from entrypoints.http.routing import DirectRoute, JSONRoute
 
 router = APIRouter(prefix="/api/chat", tags=["chat"], route_class=JSONRoute)
 
+_BAD_KEY: Final = (400, "invalid_idempotency_key")
+_LAST_EVENT_ID: Final[dict[str, Any]] = {
+    "name": "Last-Event-ID",
+    "in": "header",
+    "required": False,
+    "description": "With an `Idempotency-Key` that was sent before: number of the last event received.",
+    "schema": {"type": "string"},
+}
+
 
 async def send_message(body: ChatRequest, request: Request, send: SendMessageDep, settings: SettingsDep) -> Response:
-    message = body.to_message(settings.on_disconnect)
+    key = idempotency_key(request)
+    seen = 0 if key is None else event_number(request.headers.get("last-event-id"))
+    message = body.to_message(settings.on_disconnect, key, seen)
     handle, start = await unless_disconnected(request.receive, _begin(send, message, settings.header_hold))
-    return EventStream(handle, NativeWire(handle.turn.id), idle_interval=settings.comment_interval, start=start)
+    # The end has to be sent whatever the client has seen: it repeats the request because it does not know it.
+    wire = NativeWire(handle.turn.id)
+    response = EventStream(handle, wire, idle_interval=settings.comment_interval, start=start)
+    if handle.is_repeated:
+        response.headers[REPLAYED] = "true"
+    return response
 
 
 router.add_api_route(
@@ -30,8 +50,10 @@ router.add_api_route(
     methods=["POST"],
     summary="Send a message, stream the reply",
     response_class=Response,
-    responses=STREAM | problems(*BEGIN, *UPSTREAM, request=BODY),
+    responses=REPEATABLE_STREAM
+    | problems(*BEGIN, *UPSTREAM, StreamExpired, request=BODY, headers=[_BAD_KEY, (400, "invalid_request")]),
     route_class_override=DirectRoute,
+    openapi_extra={"parameters": [PARAMETER, _LAST_EVENT_ID]},
 )
 
 
@@ -39,14 +61,17 @@ router.add_api_route(
     "/simple",
     summary="Send a message, get the whole reply",
     response_model_exclude_none=True,
-    responses=problems(*BEGIN, *UPSTREAM, request=BODY),
+    responses=REPEATABLE | problems(*BEGIN, *UPSTREAM, request=BODY, headers=[_BAD_KEY]),
+    openapi_extra={"parameters": [PARAMETER]},
 )
 async def send_message_simple(
     body: ChatRequest, request: Request, response: Response, send: SendMessageDep, settings: SettingsDep
 ) -> SimpleReply:
-    turn = await unless_disconnected(request.receive, _complete(send, body.to_message(settings.on_disconnect)))
-    response.headers["X-Turn-ID"] = turn.id
-    return SimpleReply.of(turn)
+    message = body.to_message(settings.on_disconnect, idempotency_key(request))
+    handle, reply = await unless_disconnected(request.receive, _complete(send, message))
+    response.headers["X-Turn-ID"] = handle.turn.id
+    response.headers.update(_headers(handle))
+    return reply
 
 
 async def _begin(send: SendMessage, message: NewMessage, header_hold: float) -> tuple[TurnHandle, Batch | None]:
@@ -54,18 +79,26 @@ async def _begin(send: SendMessage, message: NewMessage, header_hold: float) -> 
 
     Until the model accepts the request, a failure can still be answered with its own status.
     """
-    handle = await send(message)
+    try:
+        handle = await send(message)
+    except StreamExpired as expired:
+        history = history_path(message.user_id, message.conversation_id)
+        raise RefusedTurn(Failure.of(expired), None, history) from expired
     async with closing_on_error(handle):
         start = await handle.next(header_hold)
         if start is not None and start.end is not None and start.end.failure is not None and not start.accepted:
-            raise RefusedTurn(start.end.failure, handle.turn.id)
+            raise RefusedTurn(start.end.failure, handle.turn.id, headers=_headers(handle))
     return handle, start
 
 
-async def _complete(send: SendMessage, message: NewMessage) -> Turn:
+async def _complete(send: SendMessage, message: NewMessage) -> tuple[TurnHandle, SimpleReply]:
     """Begin a turn, and wait for its end."""
     async with await send(message) as handle:
         reply, end = await handle.read_to_end()
     if end.failure is not None:
-        raise RefusedTurn(end.failure, handle.turn.id)
-    return handle.turn.completed(reply, end.finish_reason or "stop", end.usage)
+        raise RefusedTurn(end.failure, handle.turn.id, headers=_headers(handle))
+    return handle, SimpleReply.of(handle.turn.completed(reply, end.finish_reason or "stop", end.usage))
+
+
+def _headers(handle: TurnHandle) -> dict[str, str]:
+    return {REPLAYED: "true"} if handle.is_repeated else {}

@@ -53,7 +53,10 @@ class ChatRequest(BaseModel):
     )
     on_disconnect: Literal["cancel", "continue"] | None = Field(
         None,
-        description="`cancel` or `continue` the reply when its last reader disconnects. Default: the server's setting.",
+        description=(
+            "`cancel` or `continue` the reply when its last reader disconnects. Default: `continue` with an "
+            "`Idempotency-Key`, otherwise the server's setting."
+        ),
     )
     when_busy: Literal["wait", "reject"] = Field(
         "wait", description="If another turn of the conversation is running: `wait` for it, or `reject` with 409."
@@ -64,8 +67,12 @@ class ChatRequest(BaseModel):
         description="If false, this turn neither recalls memories nor is stored in memory.",
     )
 
-    def to_message(self, on_disconnect: Literal["cancel", "continue"]) -> NewMessage:
-        policy = self.on_disconnect or on_disconnect
+    def to_message(
+        self, on_disconnect: Literal["cancel", "continue"], key: str | None = None, after: int = 0
+    ) -> NewMessage:
+        """`after` is the number of the last event that the client has received, if it sent this message before."""
+        # A cut connection is why clients repeat requests: by default, it must not end the turn of a key.
+        policy = self.on_disconnect or ("continue" if key else on_disconnect)
         return NewMessage(
             self.user_id,
             self.conversation_id or DEFAULT_CONVERSATION,
@@ -73,6 +80,8 @@ class ChatRequest(BaseModel):
             keep_running=policy == "continue",
             wait_when_busy=self.when_busy == "wait",
             use_memory=self.memory,
+            key=key,
+            after=after,
         )
 
 

@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Header, Query, Response
 
-from domain.conversation import TurnId
+from domain.conversation import ConversationId, TurnId, UserId
 from domain.errors import Failure, StreamExpired, TurnNotFound
 from entrypoints.http.dependencies import FollowTurnDep, GetTurnDep, SettingsDep, StopTurnDep
 from entrypoints.http.disconnect import closing_on_error
@@ -47,12 +47,12 @@ async def follow_turn(
     last_event_id: Annotated[str | None, Header(description="Number of the last event received.")] = None,
     after: Annotated[str | None, Query(description="The same, for clients that cannot set headers.")] = None,
 ) -> Response:
-    seen = _event_number(last_event_id, after)
+    seen = event_number(last_event_id, after)
     turn = await get(TurnId(turn_id), None)
     try:
         handle = await follow(turn, seen)
     except StreamExpired as expired:
-        history = f"/api/chat/history/{quote(turn.user_id)}?conversation_id={quote(turn.conversation_id)}"
+        history = history_path(turn.user_id, turn.conversation_id)
         raise RefusedTurn(Failure.of(expired), turn.id, history) from expired
     async with closing_on_error(handle):
         start = await handle.next(0)
@@ -65,7 +65,17 @@ async def follow_turn(
     return EventStream(handle, wire, idle_interval=settings.comment_interval, start=start)
 
 
-def _event_number(last_event_id: str | None, after: str | None) -> int:
+def history_path(user_id: UserId, conversation_id: ConversationId) -> str:
+    """Return the path of a conversation's history."""
+    return f"/api/chat/history/{quote(user_id)}?conversation_id={quote(conversation_id)}"
+
+
+def event_number(last_event_id: str | None, after: str | None = None) -> int:
+    """Parse the number of the last event received, from the header or else the query; 0 if there is none.
+
+    Raises:
+        RequestProblem: it is not a number.
+    """
     pointer, value = ("#/header/Last-Event-ID", last_event_id) if last_event_id else ("#/query/after", after)
     if value is None:
         return 0

@@ -1,0 +1,123 @@
+"""KeyedTurns: following and replaying the turns of requests that are repeated with the same idempotency key."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+
+from application.ports.history import ConversationHistory
+from application.ports.live_turns import Batch, LiveTurns, LiveTurnsUnavailable
+from application.turns.handle import EndedReader, TurnHandle, end_of, stored_events
+from domain.conversation import Turn, TurnStatus
+from domain.errors import StreamExpired, TurnInProgress, TurnNotFound
+from domain.idempotency import IdempotencyKey
+
+
+class KeyedTurns:
+    """Lets a repeated request have the turn of the first one.
+
+    A running turn that has no event log here, e.g. because its worker died, is polled every `poll_interval` seconds
+    for at most `lost_timeout`. Reading the log of a turn that has ended may take `read_timeout`.
+    """
+
+    def __init__(
+        self,
+        history: ConversationHistory,
+        live_turns: LiveTurns,
+        *,
+        lost_timeout: float = 20.0,
+        poll_interval: float = 0.1,
+        read_timeout: float = 5.0,
+    ) -> None:
+        self._history = history
+        self._live_turns = live_turns
+        self._lost_timeout = lost_timeout
+        self._poll_interval = poll_interval
+        self._read_timeout = read_timeout
+        self._locks: dict[str, anyio.Lock] = {}
+
+    @asynccontextmanager
+    async def locked(self, key: IdempotencyKey) -> AsyncIterator[None]:
+        """Let one request at a time, of those in this process with the same key, find its turn or begin it.
+
+        Otherwise they would queue for the conversation behind the turn that they share.
+        """
+        lock = self._locks.setdefault(key.name, anyio.Lock())
+        try:
+            async with lock:
+                yield
+        finally:
+            statistics = lock.statistics()
+            if not statistics.locked and not statistics.tasks_waiting:
+                self._locks.pop(key.name, None)
+
+    async def find(self, key: IdempotencyKey) -> Turn | None:
+        """Return the turn that has the place of this request; None if there is none, or one that failed.
+
+        Raises:
+            IdempotencyKeyReused, HistoryUnavailable: see the port.
+        """
+        turn = await self._history.find(key)
+        return None if turn is None or turn.status is TurnStatus.FAILED else turn
+
+    async def follow(self, turn: Turn, after: int) -> TurnHandle | None:
+        """Join the readers of a running turn, or replay one that has ended, from the event numbered above `after`.
+
+        Returns None if the turn was found to have failed or to be deleted, so that the request has to run again.
+
+        Raises:
+            StreamExpired: the client has seen events that are no longer kept, so that it cannot continue after them.
+            TurnInProgress: the turn runs, but cannot be followed.
+            LiveTurnsUnavailable, HistoryUnavailable: see the ports.
+        """
+        give_up_at = anyio.current_time() + self._lost_timeout
+        while turn.status is TurnStatus.IN_PROGRESS:
+            try:
+                reader = await self._live_turns.join(turn.id, turn.user_id, after)
+            except StreamExpired:
+                if anyio.current_time() >= give_up_at:
+                    raise TurnInProgress(
+                        "The turn of this key is running. Repeat the request.", retry_after=5
+                    ) from None
+            else:
+                return TurnHandle(turn, reader, after, is_repeated=True)
+            await anyio.sleep(self._poll_interval)
+            try:
+                turn = await self._history.get(turn.id, turn.user_id)
+            except TurnNotFound:
+                return None
+        return None if turn.status is TurnStatus.FAILED else await self._replay(turn, after)
+
+    async def _replay(self, turn: Turn, after: int) -> TurnHandle:
+        events = await self._kept_events(turn, after)
+        if events is None:
+            if after:  # the reply is one delta now, so the client's number means nothing
+                raise StreamExpired
+            events = stored_events(turn)
+        return TurnHandle(turn, EndedReader(events), after, is_repeated=True)
+
+    async def _kept_events(self, turn: Turn, after: int) -> Batch | None:
+        """Return the events of a turn that has ended; None if its log is not kept, or does not tell the stored end.
+
+        The latter is the case if the log failed, or if it was unknown whether the end had been stored.
+        """
+        deltas: list[str] = []
+        try:
+            with anyio.fail_after(self._read_timeout):
+                async with await self._live_turns.join(turn.id, turn.user_id, after) as reader:
+                    while True:
+                        batch = await reader.next(self._read_timeout)
+                        if batch is None:
+                            continue
+                        deltas += batch.deltas
+                        if batch.end is not None:
+                            break
+        except (StreamExpired, LiveTurnsUnavailable, TimeoutError):
+            return None
+        told, stored = batch.end, end_of(turn)
+        if (told.finish_reason, told.failure and told.failure.code) != (
+            stored.finish_reason,
+            stored.failure and stored.failure.code,
+        ):
+            return None
+        return Batch(batch.first + len(batch.deltas) - len(deltas), deltas, batch.accepted, told)

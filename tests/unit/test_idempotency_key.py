@@ -1,0 +1,125 @@
+"""The grammar of idempotency keys, and what is stored of them."""
+
+from dataclasses import dataclass, replace
+
+import pytest
+from fastapi import Request
+
+from domain.conversation import ConversationId, UserId
+from domain.idempotency import IdempotencyKey
+from entrypoints.http.errors import RequestProblem
+from entrypoints.http.idempotency_key import idempotency_key
+
+ADA, HOME = UserId("ada"), ConversationId("home")
+ALL = "".join(map(chr, range(0x21, 0x7F)))
+"""Every visible ASCII character; the first one is an exclamation mark."""
+
+
+def parsed(*values: str) -> str | None:
+    headers = [(b"content-type", b"text/plain"), *((b"idempotency-key", value.encode("latin-1")) for value in values)]
+    return idempotency_key(Request({"type": "http", "headers": headers}))
+
+
+@pytest.mark.parametrize(
+    ("value", "key"),
+    [
+        ("abc", "abc"),
+        ('"abc"', "abc"),
+        (" \tabc ", "abc"),
+        ("8e03978e-40d5-43e8-bc93-6894a57f9324", "8e03978e-40d5-43e8-bc93-6894a57f9324"),
+        ("x", "x"),
+        ("x" * 255, "x" * 255),
+        ('"' + "x" * 255 + '"', "x" * 255),
+        (r'"a\"b\\c"', r'a"b\c'),
+        (r'a"b\c', r'a"b\c'),
+        (ALL, ALL),
+        ("'abc'", "'abc'"),
+    ],
+)
+def test_a_key_is_the_same_with_and_without_quotation_marks(value: str, key: str) -> None:
+    assert key == parsed(value)
+
+
+def test_a_request_without_the_header_has_no_key() -> None:
+    assert parsed() is None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        " ",
+        '""',
+        '"',
+        '"abc',
+        '"a"b"',
+        r'"a\b"',
+        '"abc";a=1',
+        "a b",
+        '"a b"',
+        "a\tb",
+        "é",
+        "\x7f",
+        "\x00",
+        "x" * 256,
+    ],
+)
+def test_any_other_value_is_rejected(value: str) -> None:
+    with pytest.raises(RequestProblem) as rejected:
+        parsed(value)
+    assert (400, "invalid_idempotency_key") == (rejected.value.status, rejected.value.code)
+
+
+def test_two_keys_are_rejected() -> None:
+    with pytest.raises(RequestProblem):
+        parsed("abc", "abc")
+
+
+@dataclass(frozen=True)
+class Asked:
+    key: str = "secret-key"
+    user: UserId = ADA
+    conversation: ConversationId = HOME
+    message: str = "Hello"
+    use_memory: bool = True
+
+    @property
+    def stored(self) -> IdempotencyKey:
+        return IdempotencyKey.of(self.key, self.user, self.conversation, self.message, use_memory=self.use_memory)
+
+
+def test_nothing_that_the_client_wrote_is_stored() -> None:
+    stored = Asked().stored
+    assert [64, 64] == [len(stored.name), len(stored.fingerprint)]
+    assert not any(text in "".join(stored) for text in ("secret", "ada", "home", "Hello"))
+
+
+def test_the_same_request_is_stored_in_the_same_way() -> None:
+    assert Asked().stored == Asked().stored
+    # Stored for a day, so a change would make every key of that day name nothing.
+    assert Asked().stored == (
+        "c5fc4c18b3256d92b6d1fde305a0d6f1403d0e5edaf67c64c3110cd33e9d34ee",
+        "cd261d6ce17c2e68267b347db49f5c6c3051a2372ac896131d3f120281d24b42",
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "same_name", "same_fingerprint"),
+    [
+        ({"key": "other"}, False, True),
+        ({"user": UserId("bob")}, False, False),
+        ({"conversation": ConversationId("work")}, True, False),
+        ({"message": "Hello!"}, True, False),
+        ({"use_memory": False}, True, False),
+    ],
+)
+def test_the_name_tells_keys_apart_and_the_fingerprint_requests(
+    changes: dict[str, object], same_name: bool, same_fingerprint: bool
+) -> None:
+    first, second = Asked().stored, replace(Asked(), **changes).stored  # type: ignore[arg-type]
+    assert (same_name, same_fingerprint) == (first.name == second.name, first.fingerprint == second.fingerprint)
+
+
+def test_values_cannot_run_into_each_other() -> None:
+    one, other = Asked(key='x", "y'), Asked(key="x")
+    assert one.stored.name != other.stored.name
