@@ -278,18 +278,18 @@ async def test_the_log_stays_small_although_it_is_always_being_read(path: Path) 
             cursor.close()
 
         async def keep_reading(run: Callable[..., Awaitable[None]], number: int) -> None:
-            while len(sizes) < 150:
+            while len(sizes) < 400:
                 await run(lambda connection: read(connection, number))
 
         async def write() -> None:
-            for _ in range(150):
+            for _ in range(400):  # 40 MB
                 await history.begin(new_turn("x" * 100_000))
                 sizes.append(Path(f"{path}-wal").stat().st_size)
                 await asyncio.sleep(0.01)
 
         await asyncio.gather(keep_reading(database.read, 0), keep_reading(database.search, 1), write())
 
-    assert max(sizes) < 8 * 2**20
+    assert max(sizes) < 20 * 2**20  # a few MiB, and more on a loaded machine, whose readers may be late
 
 
 # Schedule
