@@ -1,6 +1,6 @@
 """What to tell the operator about proxies that the environment names, for both ways to use Mem0.
 
-Mem0's clients leave proxies to httpx, which wraps whatever goes wrong with one in its own exceptions.
+Mem0's clients leave proxies to httpx, which wraps all errors of proxies in its own exceptions.
 """
 
 from typing import Final
@@ -29,8 +29,8 @@ def is_proxied(url: str) -> bool:
 def unsupported_proxy() -> str | None:
     """Return a sentence about the first proxy that is not an HTTP proxy, or None if there is none.
 
-    httpx reads all of them when a client is built, whatever the client connects to, and fails for SOCKS unless a
-    package for it is installed.
+    httpx reads all of them when a client is built, for any target, and fails for SOCKS unless a package for it is
+    installed.
     """
     proxies = getproxies()
     for name, variable in _VARIABLES.items():

@@ -18,7 +18,7 @@ class BadProxyURL(Exception):
 
     @property
     def problem(self) -> str:
-        """What is wrong, in a few words."""
+        """The defect, in a few words."""
         return f"scheme {self.scheme} is not supported" if self.scheme not in ("", *_PORTS) else "not a URL"
 
 

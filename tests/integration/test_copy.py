@@ -1,4 +1,4 @@
-"""Copies of a database to another one: complete, all or nothing, and only between databases that nobody uses."""
+"""Copies of a database to another one: complete, all or nothing, and only between databases that are not in use."""
 
 import asyncio
 import re

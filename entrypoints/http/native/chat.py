@@ -36,7 +36,7 @@ async def send_message(body: ChatRequest, request: Request, send: SendMessageDep
     seen = 0 if key is None else event_number(request.headers.get("last-event-id"))
     message = body.to_message(settings.on_disconnect, key, seen)
     handle, start = await unless_disconnected(request.receive, _begin(send, message, settings.header_hold))
-    # The end has to be sent whatever the client has seen: it repeats the request because it does not know it.
+    # The end is sent even if the client has received all other events: it repeats the request to learn the end.
     wire = NativeWire(handle.turn.id)
     response = EventStream(handle, wire, idle_interval=settings.comment_interval, start=start)
     if handle.is_repeated:
