@@ -135,9 +135,10 @@ class Container(containers.DeclarativeContainer):
     )
 
     database = providers.Singleton(_database, settings, shutdown)
+    history_clock = providers.Selector(settings.provided.coordination, sql=database.provided.now, in_process=now)
     store = providers.Selector(
         settings.provided.history_backend,
-        sql=providers.Singleton(_sql_store, database, now),
+        sql=providers.Singleton(_sql_store, database, history_clock),
         in_memory=providers.Singleton(HistoryInMemory, now),
     )
     store_watch = providers.Singleton(StoreWatch, store, observer)

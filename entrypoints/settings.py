@@ -267,6 +267,11 @@ class Settings(BaseSettings):
         return "sql" if "sql" in (self.history_backend, self.memory_backend) else "none"
 
     @property
+    def coordination(self) -> Literal["sql", "in_process"]:
+        """Where workers coordinate: in the database, if it is one that they can share, or not at all."""
+        return "in_process" if self.history_backend != "sql" or self.database.startswith("sqlite:") else "sql"
+
+    @property
     def has_model(self) -> bool:
         """Whether a model is configured."""
         return self.openai_api_key is not None or self.openai_base_url is not None

@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple, Protocol, Self, TypeVar
 
@@ -166,5 +167,45 @@ class Database(Protocol):
 
         The rows are gone for every reader when it returns. Their content is removed from the database's files soon
         afterwards, as far as the dialect can, even if the process dies in between.
+        """
+        ...
+
+
+class Notifications(Protocol):
+    """Short messages between the processes that share a database."""
+
+    @abstractmethod
+    def subscribe(self, topic: str, on_message: Callable[[str], None], on_gap: Callable[[], None]) -> None:
+        """Call `on_message` with the text of each message about `topic`, including this process's own.
+
+        `on_gap` is called once messages can arrive, and whenever some may have been lost because the connection was
+        renewed. Both are called on the event loop, must not block, and must not raise. A topic has one subscriber.
+        """
+        ...
+
+    @abstractmethod
+    def send(self, connection: Connection, topic: str, message: str) -> None:
+        """Send a message when the transaction commits. Topic and message together have at most 7,900 bytes."""
+        ...
+
+
+class SharedDatabase(Database, Protocol):
+    """A database that several processes of the service use at the same time, on any number of hosts."""
+
+    notifications: Notifications
+
+    @abstractmethod
+    def now(self) -> datetime:
+        """Return the time of the database's clock, which is the same for all processes. Does not ask the database.
+
+        It is counted from the last comparison of the two clocks, so changes of this host's time have no effect on it.
+        """
+        ...
+
+    @abstractmethod
+    async def write_soon(self, statements: Statements[T]) -> T:
+        """Like `write`, for data that may be lost if the server crashes.
+
+        It has a connection of its own, so that it neither waits for the writes of turns nor delays them.
         """
         ...

@@ -7,13 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, inspect, text
 
 from adapters.sql.tables import metadata
 from domain.errors import Unusable
 
-HEAD: Final = "0007"
+HEAD: Final = "0008"
 """The latest migration."""
+
+OLDEST_COMPATIBLE: Final = "0008"
+"""Its `oldest_compatible`: the oldest version of this service that can work with the schema."""
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
@@ -32,6 +35,8 @@ def create(connection: Connection, create_index: Callable[[Connection], None]) -
         )
     )
     connection.execute(text("INSERT INTO alembic_version VALUES (:version)"), {"version": HEAD})
+    connection.execute(text("CREATE TABLE schema_compatibility (oldest_version TEXT NOT NULL)"))
+    connection.execute(text("INSERT INTO schema_compatibility VALUES (:version)"), {"version": OLDEST_COMPATIBLE})
 
 
 def upgrade(connection: Connection, version: str) -> bool:
@@ -48,7 +53,17 @@ def upgrade(connection: Connection, version: str) -> bool:
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     command.upgrade(config, "head")
+    connection.execute(
+        text("UPDATE schema_compatibility SET oldest_version = :version"), {"version": OLDEST_COMPATIBLE}
+    )
     return True
+
+
+def is_compatible(connection: Connection) -> bool:
+    """Return whether a newer version of this service has made the schema such that this one can work with it."""
+    if not inspect(connection).has_table("schema_compatibility"):
+        return False
+    return bool(connection.execute(text("SELECT oldest_version FROM schema_compatibility")).scalar_one() <= HEAD)
 
 
 def require_current(version: str | None, name: str) -> None:

@@ -11,7 +11,7 @@ from adapters.history_observed import ObservedHistory
 from adapters.history_sql import HistorySQL
 from adapters.sql.sqlite.database import SQLiteDatabase
 from application.ports.history import ConversationHistory
-from tests.contract.conversation_history import ConversationHistoryContract, ExclusiveHistoryContract
+from tests.contract.conversation_history import ConversationHistoryContract, DurableHistoryContract, ExclusiveHistoryContract
 from tests.harness.postgres import open_database_in
 from tests.harness.script import Observed
 
@@ -38,7 +38,7 @@ class TestHistorySQLite(ExclusiveHistoryContract):
 
 @pytest.mark.server
 @pytest.mark.usefixtures("postgres_in_tmp_path")
-class TestHistoryPostgres(ExclusiveHistoryContract):
+class TestHistoryPostgres(DurableHistoryContract):
     @asynccontextmanager
     async def opened(self, directory: Path) -> AsyncIterator[ConversationHistory]:
         async with open_database_in(directory) as database:

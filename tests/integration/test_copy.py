@@ -230,7 +230,7 @@ async def assert_usable(database: Database) -> None:
         page = await history.page(ADA, None, 10, None)
         assert [turn.reply for turn in page.items] == ["x" * 500_000, "One 🦊 two, three", "and running", "partial"]
         assert await history.counts() == OutboxCounts(pending=2, dead=1, forgetting=1)
-        assert await history.finish_abandoned() == 1
+        assert await HistorySQL(database, lambda: utc_now() + timedelta(hours=1)).finish_abandoned() == 1
         new = await begin(history, ADA, HOME, "new")
         assert (await history.page(ADA, None, 1, None)).items == [new]
         await memory.forget_all(ADA)
@@ -335,7 +335,7 @@ async def test_a_database_in_postgresql_that_is_in_use_is_not_copied_or_filled(
 def test_a_database_in_postgresql_is_locked_while_it_is_copied_and_not_afterwards(
     file: Path, server_url: str, postgres: Postgres, target: Path
 ) -> None:
-    locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
+    locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = (hashtext('process') & 4294967295)"
     seen = []
     copy_database(
         database_at(url(file)), database_at(server_url), before_commit=lambda: seen.append(postgres.execute(locks))

@@ -103,50 +103,93 @@ async def test_a_closed_database_can_be_opened_again_at_once(url: str) -> None:
         assert await names(database) == ["ada", "bob", "eve"]
 
 
-async def test_a_second_process_waits_until_the_first_has_stopped(url: str) -> None:
-    standby = PostgresDatabase(url, lock_timeout=0.1)
-    async with PostgresDatabase(url):
-        with pytest.raises(TemporarilyUnusable, match=r"^Another process uses the database test_\d+ at .*standby\.$"):
-            await standby.open()
-        with pytest.raises(Unusable, match=r"^Another process uses the database .* Stop it first\.$"):
-            await asyncio.to_thread(standby.migrate)
-
-    async with standby:
-        await add_user(standby, "ada")
+async def test_several_processes_use_it_at_the_same_time(url: str) -> None:
+    async with PostgresDatabase(url) as one, PostgresDatabase(url) as other:
+        await add_user(one, "ada")
+        await add_user(other, "bob")
+        assert await names(one) == ["ada", "bob"] == await names(other)
 
 
-async def test_a_standby_takes_over_as_soon_as_the_other_process_has_stopped(url: str) -> None:
-    standby = PostgresDatabase(url, lock_timeout=0.1, statement_timeout=0.3)
-    async with PostgresDatabase(url) as database:
-        with pytest.raises(TemporarilyUnusable):
-            await standby.open()
-        opening = asyncio.create_task(standby.open())
-        assert await asyncio.wait([opening], timeout=0.8) == (set(), {opening})
+async def test_while_it_is_copied_opening_waits(url: str) -> None:
+    database = PostgresDatabase(url, lock_timeout=0.1)
+    copying = PostgresDatabase(url).copy_source()
+    with copying, pytest.raises(TemporarilyUnusable, match=r"^The database test_\d+ at .* is being copied\.$"):
+        await database.open()
+
+    async with database:
         await add_user(database, "ada")
-    await opening
-    assert await names(standby) == ["ada"]
-    await standby.close()
 
 
-async def test_opening_releases_the_leases_of_dead_processes_and_migrating_does_not(
+async def test_while_it_is_open_it_cannot_be_copied(url: str) -> None:
+    async with PostgresDatabase(url):
+        with (
+            pytest.raises(Unusable, match=r"^Another process uses the database .* Stop it first\.$"),
+            PostgresDatabase(url, lock_timeout=0.1).copy_source(),
+        ):
+            raise AssertionError("copied")
+
+
+# The clock
+
+
+async def test_the_time_is_the_servers_whatever_this_hosts_clock_says(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "adapters.sql.postgres.database.RELEASE_LEASES", [text("UPDATE users SET last_seq = last_seq + 1")]
-    )
+    monkeypatch.setattr("adapters.sql.postgres.clock.utc_now", lambda: datetime(1999, 1, 1, tzinfo=UTC))
     async with PostgresDatabase(url) as database:
-        await add_user(database, "ada")
-    await asyncio.to_thread(PostgresDatabase(url).migrate)
-    async with PostgresDatabase(url) as database:
-        assert await database.read(lambda c: c.execute(select(users.c.last_seq)).scalar_one()) == 2
+        expected = await database.read(lambda c: c.execute(text("SELECT clock_timestamp()")).scalar_one())
+        assert abs(expected - database.now()) < timedelta(seconds=1)
 
 
-async def test_a_commit_is_on_disk_even_if_the_servers_default_is_not_to_wait(postgres: Postgres) -> None:
+# Messages between processes
+
+
+async def test_a_message_reaches_every_process_once_when_its_transaction_commits(url: str) -> None:
+    def send_and_fail(connection: Connection) -> None:
+        one.notifications.send(connection, "topic", "lost")
+        connection.execute(text("SELECT 1 / 0"))
+
+    async with PostgresDatabase(url) as one, PostgresDatabase(url) as other:
+        received = [await subscribe(database) for database in (one, other)]
+        await one.write_soon(lambda connection: one.notifications.send(connection, "topic", "hello ☀ you"))
+        assert ["hello ☀ you", "hello ☀ you"] == [await messages.get() for messages in received]
+
+        with pytest.raises(DBAPIError):
+            await one.write(send_and_fail)
+        await one.write_soon(lambda connection: one.notifications.send(connection, "topic", "next"))
+        assert ["next", "next"] == [await messages.get() for messages in received]
+
+
+async def test_after_its_connection_broke_the_subscriber_is_told_of_the_gap_and_receives_again(
+    postgres: Postgres, url: str
+) -> None:
+    async with PostgresDatabase(url) as database:
+        messages = await subscribe(database)
+        await end_sessions(postgres, url)
+        assert await messages.get() == "gap"
+        await database.write_soon(lambda connection: database.notifications.send(connection, "topic", "hello"))
+        assert await messages.get() == "hello"
+
+
+async def subscribe(database: PostgresDatabase) -> "asyncio.Queue[str]":
+    """Receive the messages of a topic. Returns when they arrive."""
+    messages: asyncio.Queue[str] = asyncio.Queue()
+    database.notifications.subscribe("topic", messages.put_nowait, lambda: messages.put_nowait("gap"))
+    async with asyncio.timeout(10):
+        assert await messages.get() == "gap"
+    return messages
+
+
+@pytest.mark.parametrize(("default", "expected"), [("off", "on"), ("on", "on"), ("remote_write", "remote_write")])
+async def test_a_commit_is_on_disk_whatever_the_servers_default_unless_it_may_be_lost(
+    postgres: Postgres, default: str, expected: str
+) -> None:
     url = await asyncio.to_thread(postgres.new_database)
     name = make_url(url).database
-    await asyncio.to_thread(postgres.execute, f"ALTER DATABASE {name} SET synchronous_commit = off")
+    await asyncio.to_thread(postgres.execute, f"ALTER DATABASE {name} SET synchronous_commit = {default}")
     async with PostgresDatabase(url) as database:
-        assert await database.write(lambda c: c.execute(text("SHOW synchronous_commit")).scalar_one()) == "on"
+        assert await database.write(lambda c: c.execute(text("SHOW synchronous_commit")).scalar_one()) == expected
+        assert await database.write_soon(lambda c: c.execute(text("SHOW synchronous_commit")).scalar_one()) == "off"
 
 
 REFUSED_URLS = {
@@ -431,10 +474,33 @@ def migrations(connection: Connection) -> Config:
 
 def test_the_migrations_create_the_tables_as_declared(connection: Connection) -> None:
     command.upgrade(migrations(connection), "head")
-    differences = compare_metadata(MigrationContext.configure(connection), metadata)
+    declared = MigrationContext.configure(
+        connection,
+        opts={"include_name": lambda name, kind, _: kind != "table" or name in metadata.tables},
+    )
 
     assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == HEAD
-    assert [(kind, column.name) for kind, _, _, column in differences] == [("remove_column", "stems")]
+    assert [(kind, column.name) for kind, _, _, column in compare_metadata(declared, metadata)] == [
+        ("remove_column", "stems")
+    ]
+
+
+def test_other_tables_are_postgresqls_own_or_about_the_schema(connection: Connection) -> None:
+    command.upgrade(migrations(connection), "head")
+    tables = connection.execute(
+        text(
+            "SELECT relname, relpersistence FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+        )
+    )
+
+    assert {name: kind for name, kind in tables if name not in metadata.tables} == {
+        "alembic_version": "p",
+        "conversation_leases": "p",
+        "live_turns": "u",
+        "schema_compatibility": "p",
+        "turn_events": "u",
+        "turn_readers": "u",
+    }
 
 
 def test_the_migrations_can_be_undone(connection: Connection) -> None:
@@ -449,4 +515,4 @@ def test_the_indexes_of_running_turns_and_contexts_are_partial(connection: Conne
     command.upgrade(migrations(connection), "head")
     found = connection.execute(text("SELECT indexname FROM pg_indexes WHERE indexdef LIKE '% WHERE %'")).scalars()
 
-    assert sorted(found) == ["ix_turns_context", "ix_turns_running"]
+    assert sorted(found) == ["ix_live_turns_ended_at", "ix_turns_context", "ix_turns_running"]

@@ -1,36 +1,44 @@
-"""PostgreSQL: one thread writes, another reads, a third searches, and one process at a time uses the database."""
+"""PostgreSQL, shared by any number of processes. In each, one thread writes, another reads, a third searches."""
 
 import asyncio
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, LiteralString, TypeVar
 
 import psycopg
 from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from adapters.clock import utc_now
 from adapters.daemon_threads import run_in_daemon_thread
-from adapters.sql.database import Copied, Database, DatabaseClosed, DatabaseLost, DatabaseSilent, Statements
+from adapters.sql.database import (
+    Copied,
+    DatabaseClosed,
+    DatabaseLost,
+    DatabaseSilent,
+    SharedDatabase,
+    Statements,
+)
+from adapters.sql.postgres.clock import PostgresClock
 from adapters.sql.postgres.engine import is_broken, make_engine, unfinished, url_of
 from adapters.sql.postgres.errors import CHECK, explain, named, unusable
 from adapters.sql.postgres.full_text import PostgresFullText
+from adapters.sql.postgres.notifications import PostgresNotifications
 from adapters.sql.postgres.threads import Reader, Writer
 from adapters.sql.postgres.turn_writes import PostgresTurnWrites
-from adapters.sql.schema import HEAD, newer, require_current, upgrade
-from adapters.sql.tables import PROBE_WRITE, RELEASE_LEASES
+from adapters.sql.schema import HEAD, is_compatible, newer, require_current, upgrade
+from adapters.sql.tables import PROBE_WRITE
 from adapters.sql.turn_writes import Sent
-from application.ports.memory_outbox import SETTLE_TIME
 from domain.errors import TemporarilyUnusable, Unusable
 
 T = TypeVar("T")
 
-_LOCK: Final = "SELECT pg_advisory_lock(hashtext('smart-chatbot'), hashtext('process'))"
-"""An advisory lock belongs to a session of one database, and ends with it."""
+_SHARED_LOCK: Final = "SELECT pg_advisory_lock_shared(hashtext('smart-chatbot'), hashtext('process'))"
+_EXCLUSIVE_LOCK: Final = "SELECT pg_advisory_lock(hashtext('smart-chatbot'), hashtext('process'))"
+"""Advisory locks belong to a session of one database, and end with it. Copying excludes the service's processes."""
 
-_WAIT: Final = "SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', '0', true)"
-"""Limits for the rest of the transaction how long a lock is waited for."""
+_MIGRATION_LOCK: Final = text("SELECT pg_advisory_xact_lock(hashtext('smart-chatbot'), hashtext('migration'))")
 
 _READ_ONE_MOMENT: Final = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 _TAKE_TIME: Final = (
@@ -44,12 +52,11 @@ _ADVANCE_NUMBERS: Final = text(
 """Rows with a number of their own leave the sequence behind, so that it would generate one of theirs."""
 
 
-class PostgresDatabase(Database):
-    """A database of a PostgreSQL server, e.g. `postgresql://user:password@host/database`, for one process at a time.
+class PostgresDatabase(SharedDatabase):
+    """A database of a PostgreSQL server, e.g. `postgresql://user:password@host/database`.
 
     Writes that are queued during a commit are committed together afterwards, so that they share round trips and one
-    disk sync. While another process uses the database, opening it fails for a passing reason, so that the service
-    waits as a standby.
+    disk sync.
 
     Args:
         url: SQLAlchemy URL; parameters of libpq, e.g. `sslmode`, may follow after `?`.
@@ -58,8 +65,6 @@ class PostgresDatabase(Database):
         search_timeout: seconds that a search in memories may take.
         response_timeout: seconds that a caller waits for the server, including the statements of others before its own.
             The server enforces the limits above, but not while it hangs itself.
-        standby_timeout: seconds that opening waits for another process to stop, once it has found one. So a standby
-            takes over as soon as it can.
     """
 
     def __init__(
@@ -70,41 +75,45 @@ class PostgresDatabase(Database):
         statement_timeout: float = 5.0,
         search_timeout: float = 8.0,
         response_timeout: float = 10.0,
-        standby_timeout: float = 30.0,
     ) -> None:
         self.full_text = PostgresFullText()
         self.turn_writes = PostgresTurnWrites()
+        self.notifications = PostgresNotifications()
+        self._clock = PostgresClock()
         self._url = url_of(url)
         self._lock_timeout = lock_timeout
         self._statement_timeout = statement_timeout
         self._search_timeout = search_timeout
         self._response_timeout = response_timeout
-        self._standby_timeout = standby_timeout
-        self._is_standby = False
-        """Opening failed because another process uses the database."""
         self._reader: Reader | None = None
         self._searcher: Reader | None = None
         self._writer: Writer | None = None
+        self._soon_writer: Writer | None = None
 
     async def open(self) -> None:
-        engine = self._engine_with_lock()
+        engine = self._engine_with_lock(_SHARED_LOCK, f"The database {self.name} is being copied.")
         connection = await run_in_daemon_thread(lambda: self._connect_and_prepare(engine), name="postgres-open")
-        self._is_standby = False
+        reading = self._engine(self._statement_timeout, autocommit=True)
         self._writer = Writer(engine, "postgres-writer", connection)
-        self._reader = Reader(self._engine(self._statement_timeout, autocommit=True), "postgres-reader")
+        self._soon_writer = Writer(self._engine(self._statement_timeout, synchronous=False), "postgres-soon-writer")
+        self._reader = Reader(reading, "postgres-reader")
         self._searcher = Reader(self._engine(self._search_timeout, autocommit=True), "postgres-searcher")
+        self.notifications.open(reading)
 
     async def close(self) -> None:
-        for thread in (self._writer, self._searcher, self._reader):
+        await self.notifications.close()
+        for thread in (self._soon_writer, self._writer, self._searcher, self._reader):
             if thread is not None:
                 await thread.close()
 
+    def now(self) -> datetime:
+        return self._clock.now()
+
     def migrate(self) -> None:
-        connection = self._connect_and_prepare(self._engine_with_lock(), opening=False)
-        connection.close()
+        self._connect_and_prepare(self._engine(self._statement_timeout)).close()
 
     async def check(self) -> None:
-        await self.read(lambda connection: connection.execute(text("SELECT 1")).close())
+        await self.read(self._clock.compare)
 
     def explain(self, error: Exception) -> str:
         return explain(error)
@@ -167,6 +176,11 @@ class PostgresDatabase(Database):
             raise DatabaseClosed
         return await self._response(self._writer.run_pipelined(statements))
 
+    async def write_soon(self, statements: Statements[T]) -> T:
+        if self._soon_writer is None:
+            raise DatabaseClosed
+        return await self._response(self._soon_writer.run(statements))
+
     async def erase(self, statements: Statements[int]) -> int:
         """Like `write`. The content of the rows leaves the files with PostgreSQL's next vacuum."""
         return await self.write(statements)
@@ -178,23 +192,25 @@ class PostgresDatabase(Database):
         except TimeoutError:
             raise DatabaseSilent from None
 
-    def _engine(self, statement_timeout: float, *, autocommit: bool = False) -> Engine:
+    def _engine(self, statement_timeout: float, *, autocommit: bool = False, synchronous: bool = True) -> Engine:
         return make_engine(
-            self._url, statement_timeout=statement_timeout, lock_timeout=self._lock_timeout, autocommit=autocommit
+            self._url,
+            statement_timeout=statement_timeout,
+            lock_timeout=self._lock_timeout,
+            autocommit=autocommit,
+            synchronous=synchronous,
         )
 
-    def _engine_with_lock(self) -> Engine:
-        """Return an engine whose connections lock the database against other processes. They exclude each other."""
+    def _engine_with_lock(self, statement: LiteralString, otherwise: str) -> Engine:
+        """Return an engine each of whose connections takes a lock. `otherwise` says what it means if that is held."""
         engine = self._engine(self._statement_timeout)
 
         def lock(connection: "psycopg.Connection[Any]", _: object) -> None:
-            with unfinished(connection), connection.transaction():
-                if self._is_standby:
-                    connection.execute(_WAIT, [f"{round(self._standby_timeout * 1000)}ms"])
+            with unfinished(connection):
                 try:
-                    connection.execute(_LOCK)
+                    connection.execute(statement)
                 except psycopg.errors.LockNotAvailable:
-                    raise DatabaseLost(f"Another process uses the database {self.name}.") from None
+                    raise DatabaseLost(otherwise) from None
 
         event.listen(engine, "connect", lock)
         return engine
@@ -203,7 +219,8 @@ class PostgresDatabase(Database):
     def _locked_session(self) -> Iterator[Connection]:
         """Provide a connection that locks the database, and raise Unusable for all errors of the database."""
         try:
-            with self._engine_with_lock().connect() as connection:
+            used = f"Another process uses the database {self.name}."
+            with self._engine_with_lock(_EXCLUSIVE_LOCK, used).connect() as connection:
                 try:
                     yield connection
                 finally:
@@ -215,25 +232,22 @@ class PostgresDatabase(Database):
         except (SQLAlchemyError, psycopg.Error) as error:
             raise self.unusable(error) from error
 
-    def _connect_and_prepare(self, engine: Engine, *, opening: bool = True) -> Connection:
-        """Return a connection, after bringing the schema up to date and, if `opening`, releasing the leases."""
+    def _connect_and_prepare(self, engine: Engine) -> Connection:
+        """Return a connection, after bringing the schema up to date and finding that writes are possible."""
         connection: Connection | None = None
         try:
             connection = engine.connect()
             with connection.begin():
                 self._prepare(connection)
-                if opening:  # the lock is ours, so any lease belongs to a dead process
-                    for statement in (*RELEASE_LEASES, *PROBE_WRITE):
-                        connection.execute(statement, {"settled_at": utc_now() + SETTLE_TIME})
+                for statement in PROBE_WRITE:
+                    connection.execute(statement)
+                self._clock.compare(connection)
             return connection
         except BaseException as error:
             if connection is not None:
                 connection.close()
-            if isinstance(error, DatabaseLost) and opening:
-                self._is_standby = True
-                raise TemporarilyUnusable(f"{error} This one is its standby.") from None
             if isinstance(error, DatabaseLost):
-                raise Unusable(f"{error} Stop it first.") from None
+                raise TemporarilyUnusable(str(error)) from None
             if isinstance(error, (SQLAlchemyError, psycopg.Error)):
                 raise unusable(self._url, error) from error
             raise
@@ -242,9 +256,12 @@ class PostgresDatabase(Database):
         encoding = connection.execute(text("SELECT current_setting('server_encoding')")).scalar_one()
         if encoding != "UTF8":
             raise Unusable(f"The database {self.name} has the encoding {encoding} instead of UTF8; {CHECK}.")
+        if (version := _version(connection)) == HEAD:
+            return
         connection.execute(text("SET LOCAL statement_timeout = 0"))  # a migration takes its time
-        version = _version(connection)
-        if version != HEAD and not upgrade(connection, version or ""):
+        connection.execute(_MIGRATION_LOCK)
+        version = _version(connection)  # another process may have migrated meanwhile
+        if version != HEAD and not upgrade(connection, version or "") and not is_compatible(connection):
             raise newer(version, self.name)
 
 

@@ -21,8 +21,8 @@ _SET_UP: Final = (
     "SELECT set_config('tcp_keepalives_idle', '5', false), set_config('tcp_keepalives_interval', '5', false),"
     " set_config('tcp_keepalives_count', '3', false), set_config('lock_timeout', %s, false),"
     " set_config('statement_timeout', %s, false), set_config('idle_in_transaction_session_timeout', '60s', false),"
-    # A commit is on disk when it returns, even if the server's default is not to wait.
-    " CASE current_setting('synchronous_commit') WHEN 'off' THEN set_config('synchronous_commit', 'on', false) END"
+    " set_config('synchronous_commit', CASE WHEN NOT %s THEN 'off' WHEN current_setting('synchronous_commit') = 'off'"
+    " THEN 'on' ELSE current_setting('synchronous_commit') END, false)"
 )
 
 
@@ -30,11 +30,14 @@ _SET_UP: Final = (
 logging.getLogger("psycopg").setLevel(logging.ERROR)
 
 
-def make_engine(url: URL, *, statement_timeout: float, lock_timeout: float, autocommit: bool = False) -> Engine:
-    """Return an engine whose connections are set up for durability. Times are in seconds.
+def make_engine(
+    url: URL, *, statement_timeout: float, lock_timeout: float, autocommit: bool = False, synchronous: bool = True
+) -> Engine:
+    """Return an engine whose connections are set up. Times are in seconds.
 
     A statement fails if it takes longer than `statement_timeout`, or waits longer than `lock_timeout` for a lock.
-    With `autocommit`, each statement sees everything committed before it.
+    With `autocommit`, each statement sees everything committed before it. If `synchronous`, a commit is on disk when it
+    returns, even if the server's default is not to wait; otherwise it does not wait, even if that is the default.
     """
     engine = create_engine(
         url.update_query_dict({key: value for key, value in _CONNECTION.items() if key not in url.query}),
@@ -42,11 +45,11 @@ def make_engine(url: URL, *, statement_timeout: float, lock_timeout: float, auto
         hide_parameters=True,
         isolation_level="AUTOCOMMIT" if autocommit else "READ COMMITTED",
     )
-    timeouts = [f"{round(lock_timeout * 1000)}ms", f"{round(statement_timeout * 1000)}ms"]
+    values = [f"{round(lock_timeout * 1000)}ms", f"{round(statement_timeout * 1000)}ms", synchronous]
 
     def set_up(connection: "psycopg.Connection[Any]", _: object) -> None:
         with unfinished(connection):
-            connection.execute(_SET_UP, timeouts)
+            connection.execute(_SET_UP, values)
 
     event.listen(engine, "connect", set_up)
     return engine

@@ -1,0 +1,37 @@
+"""The clock of a PostgreSQL server, which all processes share."""
+
+import time
+from datetime import datetime, timedelta
+from typing import Final
+
+from sqlalchemy import Connection, text
+
+from adapters.clock import utc_now
+from adapters.sql.tables import EPOCH
+
+_NOW: Final = text("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)")
+
+
+class PostgresClock:
+    """Tells the server's time by this host's monotonic clock, after comparing the two.
+
+    It is wrong by at most half of the round trip of the comparison, and by what the clocks have drifted apart since.
+    """
+
+    def __init__(self, *, max_round_trip: float = 0.5) -> None:
+        self._max_round_trip = max_round_trip
+        self._started_at: datetime | None = None
+        """The server's time when the monotonic clock showed 0."""
+
+    def now(self) -> datetime:
+        if self._started_at is None:  # nothing was asked of the server yet
+            return utc_now()
+        return self._started_at + timedelta(seconds=time.monotonic())
+
+    def compare(self, connection: Connection) -> None:
+        """Ask the server for its time. A response that took too long is used only if there was none before."""
+        before = time.monotonic()
+        microseconds = connection.execute(_NOW).scalar_one()
+        after = time.monotonic()
+        if self._started_at is None or after - before <= self._max_round_trip:
+            self._started_at = EPOCH + timedelta(microseconds=microseconds) - timedelta(seconds=(before + after) / 2)
