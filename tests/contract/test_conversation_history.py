@@ -11,7 +11,11 @@ from adapters.history_observed import ObservedHistory
 from adapters.history_sql import HistorySQL
 from adapters.sql.sqlite.database import SQLiteDatabase
 from application.ports.history import ConversationHistory
-from tests.contract.conversation_history import ConversationHistoryContract, DurableHistoryContract, ExclusiveHistoryContract
+from tests.contract.conversation_history import (
+    ConversationHistoryContract,
+    DurableHistoryContract,
+    ExclusiveHistoryContract,
+)
 from tests.harness.postgres import open_database_in
 from tests.harness.script import Observed
 
