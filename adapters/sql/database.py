@@ -85,6 +85,15 @@ class Database(Protocol):
         ...
 
     @abstractmethod
+    def is_outdated(self) -> bool:
+        """Return whether `migrate` would change the schema. Changes nothing. Blocks.
+
+        Raises:
+            Unusable: the database cannot be used.
+        """
+        ...
+
+    @abstractmethod
     async def check(self) -> None:
         """Return if the database responds and is still the one that was opened."""
         ...

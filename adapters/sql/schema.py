@@ -39,27 +39,45 @@ def create(connection: Connection, create_index: Callable[[Connection], None]) -
     connection.execute(text("INSERT INTO schema_compatibility VALUES (:version)"), {"version": OLDEST_COMPATIBLE})
 
 
-def upgrade(connection: Connection, version: str) -> bool:
+def bring_up_to_date(connection: Connection, version: str, name: str) -> None:
     """Run the migrations after `version`, or all of them if it is empty.
 
-    Returns False, and changes nothing, if `version` is unknown.
+    Does nothing if a newer version of this service has made the schema, and this one can work with it.
+
+    Raises:
+        Unusable: the schema excludes this version of the service, or is unknown. Nothing was changed.
     """
+    if not is_outdated(connection, version, name):
+        return
     from alembic import command
     from alembic.config import Config
-    from alembic.script import ScriptDirectory
 
-    if version and version not in {script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()}:
-        return False
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     command.upgrade(config, "head")
     connection.execute(
         text("UPDATE schema_compatibility SET oldest_version = :version"), {"version": OLDEST_COMPATIBLE}
     )
-    return True
 
 
-def is_compatible(connection: Connection) -> bool:
+def is_outdated(connection: Connection, version: str, name: str) -> bool:
+    """Return whether there are migrations after `version`, which is empty before the first one.
+
+    Raises:
+        Unusable: the schema excludes this version of the service, or is unknown.
+    """
+    if version == HEAD:
+        return False
+    from alembic.script import ScriptDirectory
+
+    if not version or version in {script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()}:
+        return True
+    if not _is_compatible(connection):
+        raise newer(version, name)
+    return False
+
+
+def _is_compatible(connection: Connection) -> bool:
     """Return whether a newer version of this service has made the schema such that this one can work with it."""
     if not inspect(connection).has_table("schema_compatibility"):
         return False

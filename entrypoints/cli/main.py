@@ -48,7 +48,10 @@ def _parser() -> argparse.ArgumentParser:
     chat.add_argument("--url", default="http://127.0.0.1:8000", help="base URL of the service (default: %(default)s)")
     chat.add_argument("--user", default="terminal", help="user id (default: %(default)s)")
     chat.add_argument("--conversation", default="default", help="conversation id (default: %(default)s)")
-    command("migrate", _migrate, "create or upgrade the database schema")
+    migrate = command("migrate", _migrate, "create or upgrade the database schema")
+    migrate.add_argument(
+        "--check", action="store_true", help="change nothing; exit with status 1 if there is something to migrate"
+    )
     backup = command("backup", _backup, "copy the database of a service, which may be running, to a new file")
     backup.add_argument("file", metavar="FILE", type=Path, help="file to create")
     copy = command("copy", _copy, "copy a database to another, empty one, e.g. from SQLite to PostgreSQL")
@@ -86,9 +89,13 @@ def _chat(parsed: argparse.Namespace) -> int:
         return 128 + signal.SIGINT
 
 
-def _migrate(_parsed: argparse.Namespace) -> int:
-    from entrypoints.cli.migrate import migrate
+def _migrate(parsed: argparse.Namespace) -> int:
+    from entrypoints.cli.migrate import migrate, needs_migration
 
+    if parsed.check:
+        needed, sentence = needs_migration(_settings())
+        print(sentence)
+        return int(needed)
     print(migrate(_settings()))
     return 0
 

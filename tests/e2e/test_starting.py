@@ -202,6 +202,21 @@ async def test_migrate_upgrades_an_old_database(forks: Forks, tmp_path: Path) ->
     assert await asyncio.to_thread(_tables, tmp_path / "chat.db") == TABLES
 
 
+async def test_migrate_check_tells_by_its_status_whether_there_is_something_to_migrate(
+    forks: Forks, tmp_path: Path
+) -> None:
+    file = tmp_path / "data" / "chat.db"
+    outdated = 1, f"The database {file} has to be migrated: run `smart-chatbot migrate`.\n"
+    assert await forks.run(tmp_path, "migrate", "--check") == outdated
+    assert not await asyncio.to_thread(file.exists)
+    await forks.run(tmp_path, "migrate")
+    assert await forks.run(tmp_path, "migrate", "--check") == (0, f"The database {file} is up to date.\n")
+    await asyncio.to_thread(_make_database, tmp_path / "old.db", "0003")
+    assert (await forks.run(tmp_path, "migrate", "--check", DATABASE_URL="sqlite:///old.db"))[0] == 1
+    await asyncio.to_thread(_make_database, tmp_path / "new.db", "9999")
+    assert (await forks.run(tmp_path, "migrate", "--check", DATABASE_URL="sqlite:///new.db"))[0] == 3
+
+
 async def test_migrate_rejects_a_database_of_a_newer_version(forks: Forks, tmp_path: Path) -> None:
     await asyncio.to_thread(_make_database, tmp_path / "chat.db", "9999")
     status, output = await forks.run(tmp_path, "migrate", DATABASE_URL="sqlite:///chat.db")
@@ -377,6 +392,7 @@ TABLES = {
     "turns",
     "reply_parts",
     "remembering",
+    "schema_compatibility",
     "idempotency_keys",
     "memory_users",
     "memory_owners",

@@ -28,6 +28,9 @@ class FailingDatabase(Database):
     def migrate(self) -> None:
         raise self.error
 
+    def is_outdated(self) -> bool:
+        raise self.error
+
     async def check(self) -> None:
         raise self.error
 

@@ -444,11 +444,22 @@ async def test_the_lock_ends_with_the_database_that_held_it(path: Path) -> None:
 
 def test_a_failed_opening_releases_the_lock(file: Path) -> None:
     with another_program(file) as other:
-        other.execute("UPDATE alembic_version SET version_num = '9999'")
+        other.execute("UPDATE alembic_version SET version_num = 'unknown'")
+        other.execute("ALTER TABLE schema_compatibility RENAME TO hidden")
     assert "newer" in refusal(file)
     with another_program(file) as other:
         other.execute("UPDATE alembic_version SET version_num = ?", (HEAD,))
     asyncio.run(used(file))
+
+
+def test_a_newer_schema_that_this_version_can_work_with_is_used(file: Path) -> None:
+    with another_program(file) as other:
+        other.execute("ALTER TABLE turns ADD COLUMN future TEXT")
+        other.execute("UPDATE alembic_version SET version_num = '9999'")
+    SQLiteDatabase(f"sqlite:///{file}").migrate()
+    asyncio.run(used(file))
+    with another_program(file) as other:
+        assert other.execute("SELECT version_num FROM alembic_version").fetchall() == [("9999",)]
 
 
 def test_the_files_are_readable_only_by_their_owner(path: Path) -> None:
@@ -539,9 +550,10 @@ def test_the_database_of_another_program_is_refused_and_left_unchanged(path: Pat
     assert before == path.read_bytes()
 
 
-def test_a_newer_schema_is_refused_and_left_unchanged(file: Path) -> None:
+def test_a_newer_schema_that_excludes_this_version_is_refused_and_left_unchanged(file: Path) -> None:
     with another_program(file) as other:
         other.execute("UPDATE alembic_version SET version_num = '9999'")
+        other.execute("UPDATE schema_compatibility SET oldest_version = '0009'")
     assert refusal(file) == (
         f"A newer version of this service, or another program, made the database {file} (schema 9999): "
         "use that version, restore a backup, or check DATABASE_URL."

@@ -18,6 +18,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, insert, make_url, select, text
 from sqlalchemy.exc import DBAPIError
 
@@ -26,7 +27,7 @@ from adapters.sql.database import DatabaseClosed
 from adapters.sql.databases import database_at
 from adapters.sql.errors import DATABASE_ERRORS
 from adapters.sql.postgres.database import PostgresDatabase
-from adapters.sql.schema import HEAD, MIGRATIONS
+from adapters.sql.schema import HEAD, MIGRATIONS, OLDEST_COMPATIBLE
 from adapters.sql.tables import metadata, users
 from application.ports.history import HistoryUnavailable, TurnBegin, TurnEnd
 from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, TurnStatus, UserId
@@ -39,6 +40,21 @@ pytestmark = pytest.mark.server
 @pytest.fixture
 def url(postgres_in_tmp_path: None, tmp_path: Path) -> str:
     return (tmp_path / URL_FILE).read_text()
+
+
+@pytest.fixture
+def new_url(postgres: Postgres) -> str:
+    """The URL of a database of its own, for tests that change the schema."""
+    url = postgres.new_database()
+    PostgresDatabase(url).migrate()
+    return url
+
+
+def downgrade_to(url: str, version: str) -> None:
+    engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"))
+    with engine.begin() as connection:
+        command.downgrade(migrations(connection), version)
+    engine.dispose()
 
 
 async def add_user(database: PostgresDatabase, name: str) -> None:
@@ -501,6 +517,86 @@ def test_other_tables_are_postgresqls_own_or_about_the_schema(connection: Connec
         "turn_events": "u",
         "turn_readers": "u",
     }
+
+
+async def test_of_many_processes_that_start_at_once_one_migrates_and_all_use_the_result(postgres: Postgres) -> None:
+    url = await asyncio.to_thread(postgres.new_database)
+    databases = [PostgresDatabase(url) for _ in range(6)]
+    assert await asyncio.to_thread(databases[0].is_outdated)
+    await asyncio.gather(*(database.open() for database in databases))
+    for number, database in enumerate(databases):
+        await add_user(database, f"user {number}")
+    assert len(await names(databases[0])) == 6
+    assert not await asyncio.to_thread(databases[0].is_outdated)
+    for database in databases:
+        await database.close()
+
+
+async def test_a_start_waits_for_another_process_that_migrates_longer_than_locks_are_waited_for(
+    postgres: Postgres,
+) -> None:
+    url = await asyncio.to_thread(postgres.new_database)
+    with psycopg.connect(url) as migrating:
+        migrating.execute("SELECT pg_advisory_xact_lock(hashtext('smart-chatbot'), hashtext('migration'))")
+        database = PostgresDatabase(url, lock_timeout=0.1, statement_timeout=0.1)
+        opening = asyncio.create_task(database.open())
+        assert await asyncio.wait([opening], timeout=0.5) == (set(), {opening})
+        migrating.commit()
+        await opening
+    await database.close()
+
+
+async def test_a_migration_does_not_wait_for_a_table_in_use_behind_which_everybody_would_have_to_wait(
+    new_url: str,
+) -> None:
+    await asyncio.to_thread(downgrade_to, new_url, "0007")
+    database = PostgresDatabase(new_url, lock_timeout=0.1)
+    with psycopg.connect(new_url) as other:
+        other.execute("LOCK TABLE alembic_version IN SHARE MODE")
+        with pytest.raises(TemporarilyUnusable, match="it waited too long for a lock"):
+            await database.open()
+    await asyncio.to_thread(database.migrate)
+    assert not await asyncio.to_thread(database.is_outdated)
+
+
+@pytest.mark.parametrize("oldest", ["0008", HEAD])
+async def test_a_newer_schema_that_this_version_can_work_with_is_used(
+    postgres: Postgres, new_url: str, oldest: str
+) -> None:
+    url = new_url
+    async with PostgresDatabase(url) as newer:
+        await add_user(newer, "ada")
+        for statement in (
+            "ALTER TABLE users ADD COLUMN future text",
+            "UPDATE alembic_version SET version_num = '9999'",
+            f"UPDATE schema_compatibility SET oldest_version = '{oldest}'",
+        ):
+            await asyncio.to_thread(postgres.execute, statement, url)
+        assert not await asyncio.to_thread(PostgresDatabase(url).is_outdated)
+        async with PostgresDatabase(url) as this:
+            await add_user(this, "bob")
+            await add_user(newer, "eve")
+            assert await names(this) == ["ada", "bob", "eve"]
+    assert await asyncio.to_thread(postgres.execute, "SELECT version_num FROM alembic_version", url) == [("9999",)]
+
+
+async def test_a_newer_schema_that_excludes_this_version_is_refused(postgres: Postgres, new_url: str) -> None:
+    url = new_url
+    for statement in (
+        "UPDATE alembic_version SET version_num = '9999'",
+        "UPDATE schema_compatibility SET oldest_version = '9999'",
+    ):
+        await asyncio.to_thread(postgres.execute, statement, url)
+    for call in (PostgresDatabase(url).migrate, PostgresDatabase(url).is_outdated):
+        with pytest.raises(Unusable, match=r"^A newer version of this service, .* made the database"):
+            await asyncio.to_thread(call)
+
+
+def test_each_migration_since_there_are_several_versions_says_which_is_the_oldest_that_can_work_with_it() -> None:
+    scripts = {script.revision: script.module for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()}
+
+    assert OLDEST_COMPATIBLE == scripts[HEAD].oldest_compatible
+    assert all(module.oldest_compatible in scripts for revision, module in scripts.items() if revision >= "0008")
 
 
 def test_the_migrations_can_be_undone(connection: Connection) -> None:

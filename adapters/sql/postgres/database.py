@@ -27,7 +27,7 @@ from adapters.sql.postgres.full_text import PostgresFullText
 from adapters.sql.postgres.notifications import PostgresNotifications
 from adapters.sql.postgres.threads import Reader, Writer
 from adapters.sql.postgres.turn_writes import PostgresTurnWrites
-from adapters.sql.schema import HEAD, is_compatible, newer, require_current, upgrade
+from adapters.sql.schema import HEAD, bring_up_to_date, is_outdated, require_current
 from adapters.sql.tables import PROBE_WRITE
 from adapters.sql.turn_writes import Sent
 from domain.errors import TemporarilyUnusable, Unusable
@@ -38,7 +38,15 @@ _SHARED_LOCK: Final = "SELECT pg_advisory_lock_shared(hashtext('smart-chatbot'),
 _EXCLUSIVE_LOCK: Final = "SELECT pg_advisory_lock(hashtext('smart-chatbot'), hashtext('process'))"
 """Advisory locks belong to a session of one database, and end with it. Copying excludes the service's processes."""
 
-_MIGRATION_LOCK: Final = text("SELECT pg_advisory_xact_lock(hashtext('smart-chatbot'), hashtext('migration'))")
+_ONE_AT_A_TIME: Final = (
+    text("SET LOCAL statement_timeout = 0"),  # a migration takes its time
+    text("SELECT set_config('chat.lock_timeout', current_setting('lock_timeout'), true)"),
+    text("SET LOCAL lock_timeout = 0"),
+    text("SELECT pg_advisory_xact_lock(hashtext('smart-chatbot'), hashtext('migration'))"),
+    # A table's lock is not waited for: everybody else would have to wait behind it.
+    text("SELECT set_config('lock_timeout', current_setting('chat.lock_timeout'), true)"),
+)
+"""Waits for another process that is migrating."""
 
 _READ_ONE_MOMENT: Final = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 _TAKE_TIME: Final = (
@@ -111,6 +119,13 @@ class PostgresDatabase(SharedDatabase):
 
     def migrate(self) -> None:
         self._connect_and_prepare(self._engine(self._statement_timeout)).close()
+
+    def is_outdated(self) -> bool:
+        try:
+            with self._engine(self._statement_timeout).connect() as connection:
+                return is_outdated(connection, _version(connection) or "", self.name)
+        except (SQLAlchemyError, psycopg.Error) as error:
+            raise unusable(self._url, error) from error
 
     async def check(self) -> None:
         await self.read(self._clock.compare)
@@ -256,13 +271,11 @@ class PostgresDatabase(SharedDatabase):
         encoding = connection.execute(text("SELECT current_setting('server_encoding')")).scalar_one()
         if encoding != "UTF8":
             raise Unusable(f"The database {self.name} has the encoding {encoding} instead of UTF8; {CHECK}.")
-        if (version := _version(connection)) == HEAD:
+        if _version(connection) == HEAD:
             return
-        connection.execute(text("SET LOCAL statement_timeout = 0"))  # a migration takes its time
-        connection.execute(_MIGRATION_LOCK)
-        version = _version(connection)  # another process may have migrated meanwhile
-        if version != HEAD and not upgrade(connection, version or "") and not is_compatible(connection):
-            raise newer(version, self.name)
+        for statement in _ONE_AT_A_TIME:
+            connection.execute(statement)
+        bring_up_to_date(connection, _version(connection) or "", self.name)  # unless another process just has
 
 
 def _version(connection: Connection) -> str | None:

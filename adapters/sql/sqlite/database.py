@@ -14,7 +14,7 @@ from adapters.clock import utc_now
 from adapters.daemon_threads import run_in_daemon_thread
 from adapters.sql.database import Copied, Database, DatabaseClosed, Statements
 from adapters.sql.full_text import FullText
-from adapters.sql.schema import HEAD, create, newer, require_current, upgrade
+from adapters.sql.schema import HEAD, bring_up_to_date, create, is_outdated, require_current
 from adapters.sql.sqlite.backup import back_up
 from adapters.sql.sqlite.engine import driver, make_engine, make_read_only_engine, write_transaction
 from adapters.sql.sqlite.erasure import Erasure, Schedule
@@ -110,6 +110,14 @@ class SQLiteDatabase(Database):
         path = _path(self._url)
         with exclusive_lock(path):
             self._prepare(path, self._busy_timeout)
+
+    def is_outdated(self) -> bool:
+        path = _path(self._url)
+        version = schema_version(path, self._max_check_bytes)
+        if version is None:
+            return True
+        with self._errors_named(), make_read_only_engine(path).connect() as connection:
+            return is_outdated(connection, version, self.name)
 
     async def check(self) -> None:
         file = self._file
@@ -236,8 +244,8 @@ class SQLiteDatabase(Database):
 def _bring_up_to_date(connection: Connection, path: Path, version: str | None) -> None:
     if version is None:
         create(connection, create_index)
-    elif version != HEAD and not upgrade(connection, version):
-        raise newer(version, str(path))
+    else:
+        bring_up_to_date(connection, version, str(path))
 
 
 def _path(url: str) -> Path:
