@@ -1,11 +1,27 @@
 """Replies that are saved while they are generated: statements that store their parts and put them together."""
 
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import Connection, Select, bindparam, case, column, delete, func, literal_column, select, text
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Select,
+    bindparam,
+    case,
+    column,
+    delete,
+    func,
+    literal_column,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 from adapters.sql.compiled import PrecompiledStatement
-from adapters.sql.tables import reply_parts, turns
+from adapters.sql.tables import REPLY_NUMBERS, RUNNING_TURNS, reply_parts, turns
 from application.ports.history import ReplyAddition
 from domain.conversation import ConversationId, TurnId, UserId
 
@@ -32,13 +48,29 @@ REST_OF_REPLY: Final = text(
 )
 """The part of `new_reply` that is not saved yet, in an update of `turns`."""
 
+
+class _next_number(FunctionElement[int]):
+    """A number that no other reply has: the next one, in the one process that writes to a database, or a sequence's."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(_next_number)
+def _one_more(_element: _next_number, _compiler: SQLCompiler, **_: Any) -> str:
+    return "(SELECT coalesce(max(reply_number), 0) + 1 FROM reply_parts)"
+
+
+@compiles(_next_number, "postgresql")
+def _next_of_sequence(_element: _next_number, _compiler: SQLCompiler, **_: Any) -> str:
+    return f"nextval('{REPLY_NUMBERS.name}')"
+
+
 _ASSIGN_NUMBER: Final = PrecompiledStatement(
-    text(
-        "UPDATE turns SET reply_number = (SELECT coalesce(max(reply_number), 0) + 1 FROM reply_parts)"
-        " WHERE id = :turn_id AND status = 'in_progress' AND reply_number IS NULL"
-    )
+    update(turns)
+    .where(turns.c.id == bindparam("turn_id"), RUNNING_TURNS, turns.c.reply_number.is_(None))
+    .values(reply_number=_next_number())
 )
-"""The next number. Two writers that choose the same one conflict when they insert the first part."""
 
 _INSERT: Final = PrecompiledStatement(
     text(

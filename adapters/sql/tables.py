@@ -13,6 +13,7 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
+    Sequence,
     Table,
     Text,
     TypeDecorator,
@@ -123,6 +124,9 @@ reply_parts: Final = Table(
 Parts stay as they were written: copying them into the turn at its end would write the text again. They are keyed by a
 number, not by the turn's id, so that running replies are neighbours in the index and a save changes few of its pages.
 """
+
+REPLY_NUMBERS: Final = Sequence("reply_numbers", metadata=metadata)
+"""The numbers of replies, in databases to which several processes write."""
 
 remembering: Final = Table(
     "remembering",

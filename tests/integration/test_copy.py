@@ -232,7 +232,9 @@ async def assert_usable(database: Database) -> None:
         assert await history.counts() == OutboxCounts(pending=2, dead=1, forgetting=1)
         assert await HistorySQL(database, lambda: utc_now() + timedelta(hours=1)).finish_abandoned() == 1
         new = await begin(history, ADA, HOME, "new")
-        assert (await history.page(ADA, None, 1, None)).items == [new]
+        await history.save_progress({new.id: ReplyAddition(0, "new reply")}, timedelta(minutes=1))
+        replies = ["x" * 500_000, "One 🦊 two, three", "and running", "partial", "new reply"]
+        assert replies == [turn.reply for turn in (await history.page(ADA, None, 10, None)).items]
         await memory.forget_all(ADA)
         assert await history.clear(ADA, None) == 5
 

@@ -29,12 +29,15 @@ from adapters.sql.errors import DATABASE_ERRORS
 from adapters.sql.postgres.database import PostgresDatabase
 from adapters.sql.schema import HEAD, MIGRATIONS, OLDEST_COMPATIBLE
 from adapters.sql.tables import metadata, users
-from application.ports.history import HistoryUnavailable, TurnBegin, TurnEnd
+from adapters.sql.turn_statements import save_progress
+from application.ports.history import HistoryUnavailable, ReplyAddition, TurnBegin, TurnEnd
 from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, TurnStatus, UserId
 from domain.errors import TemporarilyUnusable, Unusable
 from tests.harness.postgres import URL_FILE, Postgres
 
 pytestmark = pytest.mark.server
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -273,6 +276,26 @@ async def test_another_encoding_is_unusable(postgres: Postgres) -> None:
 def test_a_backup_is_left_to_postgresql(url: str, tmp_path: Path) -> None:
     with pytest.raises(Unusable, match="pg_dump"):
         PostgresDatabase(url).backup(tmp_path / "copy.db")
+
+
+# Several processes
+
+
+async def test_replies_that_two_processes_save_at_the_same_time_do_not_mix(url: str) -> None:
+    async with PostgresDatabase(url) as one, PostgresDatabase(url) as other:
+        histories = [HistorySQL(database) for database in (one, other)]
+        turns = [Turn(TurnId(str(uuid4())), UserId(name), DEFAULT_CONVERSATION, NOW, "Hi") for name in ("ada", "bob")]
+        for history, turn in zip(histories, turns, strict=True):
+            await history.begin(TurnBegin(turn, timedelta(minutes=1)))
+        saved = {turns[1].id: ReplyAddition(0, "for bob")}
+
+        def save_between(connection: Connection) -> None:
+            save_progress(connection, {turns[0].id: ReplyAddition(0, "for ada")}, timedelta(minutes=1), NOW)
+            asyncio.run_coroutine_threadsafe(histories[1].save_progress(saved, timedelta(minutes=1)), loop).result(10)
+
+        loop = asyncio.get_running_loop()
+        await one.write(save_between)
+        assert ["for ada", "for bob"] == [(await histories[0].get(turn.id, None)).reply for turn in turns]
 
 
 # Connections that break

@@ -53,9 +53,12 @@ _TAKE_TIME: Final = (
     text("SET LOCAL statement_timeout = 0"),
     text("SET LOCAL idle_in_transaction_session_timeout = 0"),  # it waits while the other database works
 )
-_ADVANCE_NUMBERS: Final = text(
-    "SELECT setval(pg_get_serial_sequence('memory_owners', 'number'), max(number)) FROM memory_owners"
-    " HAVING count(*) > 0"
+_ADVANCE_NUMBERS: Final = (
+    text(
+        "SELECT setval(pg_get_serial_sequence('memory_owners', 'number'), max(number)) FROM memory_owners"
+        " HAVING count(*) > 0"
+    ),
+    text("SELECT setval('reply_numbers', max(reply_number)) FROM reply_parts HAVING count(*) > 0"),
 )
 """Rows with a number of their own leave the sequence behind, so that it would generate one of theirs."""
 
@@ -161,7 +164,8 @@ class PostgresDatabase(SharedDatabase):
                     for statement in _TAKE_TIME:
                         connection.execute(statement)
                     yield connection
-                    connection.execute(_ADVANCE_NUMBERS)
+                    for statement in _ADVANCE_NUMBERS:
+                        connection.execute(statement)
                     committing = True
             except SQLAlchemyError as error:
                 if committing and is_broken(connection):

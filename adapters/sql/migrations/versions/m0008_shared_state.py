@@ -9,6 +9,8 @@ oldest_compatible = "0008"
 """Earlier versions expect to be the only process: they void the leases of others when they start."""
 
 _CREATE_ON_POSTGRESQL = (
+    "CREATE SEQUENCE reply_numbers",
+    "SELECT setval('reply_numbers', max(reply_number)) FROM reply_parts HAVING count(*) > 0",
     "CREATE TABLE conversation_leases ("
     " user_id text NOT NULL, conversation_id text NOT NULL, turn_id text NOT NULL, expires_at bigint NOT NULL,"
     " waiting text[] NOT NULL DEFAULT '{}', waiting_until bigint[] NOT NULL DEFAULT '{}',"
@@ -24,7 +26,10 @@ _CREATE_ON_POSTGRESQL = (
     "CREATE UNLOGGED TABLE turn_readers (turn_id text NOT NULL, worker text NOT NULL, expires_at bigint NOT NULL,"
     " CONSTRAINT pk_turn_readers PRIMARY KEY (turn_id, worker))",
 )
-_DROP_ON_POSTGRESQL = ("DROP TABLE turn_readers, turn_events, live_turns, conversation_leases",)
+_DROP_ON_POSTGRESQL = (
+    "DROP TABLE turn_readers, turn_events, live_turns, conversation_leases",
+    "DROP SEQUENCE reply_numbers",
+)
 
 
 def upgrade() -> None:
