@@ -102,7 +102,7 @@ def _machine() -> str:
 def _round(server: Server, streams: int, seconds: float) -> dict[str, float]:
     idle = server.memory()
     before = server.cpu()
-    result = asyncio.run(load(server.port, streams, seconds))
+    result = asyncio.run(load([server.port], streams, seconds))
     used = server.cpu() - before
     return {
         "µs per chunk": used / max(result.chunks, 1) * 1e6,

