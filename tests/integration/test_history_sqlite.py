@@ -424,7 +424,7 @@ async def test_a_full_disk_fails_writes_but_not_reads_until_there_is_room_again(
 async def test_a_second_database_on_the_file_is_refused(database: SQLiteDatabase, path: Path) -> None:
     expected = (
         f"Another process uses the database {path}; stop it, or set another DATA_DIR. "
-        "An SQLite file serves one process; with PostgreSQL (DATABASE_URL), a second one waits as a standby."
+        "An SQLite file serves one process; several can share PostgreSQL (DATABASE_URL)."
     )
     with pytest.raises(Unusable, match="^" + re.escape(expected) + "$"):
         await SQLiteDatabase(f"sqlite:///{path}").open()

@@ -16,8 +16,7 @@ CHECK: Final = "check DATA_DIR or DATABASE_URL"
 """The settings that name the file."""
 
 _SERVES_ONE: Final = (
-    "stop it, or set another DATA_DIR. An SQLite file serves one process; with PostgreSQL (DATABASE_URL), a second one "
-    "waits as a standby"
+    "stop it, or set another DATA_DIR. An SQLite file serves one process; several can share PostgreSQL (DATABASE_URL)"
 )
 
 
