@@ -5,7 +5,6 @@ import gc
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from types import FrameType
 from typing import Final
 
 import uvicorn
@@ -14,8 +13,9 @@ from fastapi import FastAPI
 from entrypoints.connection import Connection
 from entrypoints.drain import Drain
 from entrypoints.file_descriptors import ignore_failed_accepts, warn_if_exhausted
+from entrypoints.listener import url_of
 from entrypoints.shutdown import Shutdown
-from entrypoints.signals import signals_handled
+from entrypoints.signals import HURRY, signals_handled
 
 TICKS_PER_SECOND: Final = 10
 """Of uvicorn's main loop."""
@@ -28,12 +28,21 @@ class DrainingServer(uvicorn.Server):
     period. A second one cancels them immediately. Plain uvicorn closes the listener first, waits for streams without
     a limit, and exits with the signal's status. Until the server has started, signals are handled as before.
 
+    The signals of a `supervised` server only begin the drain, however many arrive: its supervisor, which may get the
+    same signals from the same sender, skips the grace period with another one, `HURRY`.
+
     `on_started` is called with the server's URL. `keep_alive` is how many seconds an idle connection stays open.
     `close_timeout` is how many seconds open responses get to finish after the last turn has ended, if there is time.
     """
 
     def __init__(
-        self, app: FastAPI, on_started: Callable[[str], None], *, keep_alive: int = 75, close_timeout: float = 1
+        self,
+        app: FastAPI,
+        on_started: Callable[[str], None],
+        *,
+        supervised: bool = False,
+        keep_alive: int = 75,
+        close_timeout: float = 1,
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -52,6 +61,7 @@ class DrainingServer(uvicorn.Server):
         self._shutdown: Shutdown = app.state.container.shutdown()
         self._close_timeout = close_timeout
         self._on_started = on_started
+        self._supervised = supervised
         self._stopping: set[asyncio.Task[None]] = set()
         self._signals = ExitStack()
 
@@ -68,8 +78,7 @@ class DrainingServer(uvicorn.Server):
             loop.set_exception_handler(ignore_failed_accepts)
             self._handle_signals(loop)
             _tune_garbage_collector()
-            host, port, *_ = self.servers[0].sockets[0].getsockname()
-            self._on_started(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+            self._on_started(url_of(self.servers[0].sockets[0]))
 
     async def on_tick(self, counter: int) -> bool:
         if counter % TICKS_PER_SECOND == 0:
@@ -82,11 +91,18 @@ class DrainingServer(uvicorn.Server):
         await super().shutdown(sockets)
 
     def _handle_signals(self, loop: asyncio.AbstractEventLoop) -> None:
-        def on_signal(number: int, frame: FrameType | None) -> None:
+        def on_signal(*_: object) -> None:
+            if not (self._supervised and self._shutdown.begun):
+                loop.call_soon_threadsafe(self._stop, self._shutdown.signalled())
+
+        def on_hurry(*_: object) -> None:
+            on_signal()  # which the system may deliver later, although it was sent before
             loop.call_soon_threadsafe(self._stop, self._shutdown.signalled())
 
         self._shutdown.watch()
         self._signals.enter_context(signals_handled(on_signal))
+        if self._supervised:
+            self._signals.enter_context(signals_handled(on_hurry, [HURRY]))
 
     def _stop(self, at_once: bool) -> None:
         self._stopping.add(asyncio.ensure_future(self._drain_and_exit(at_once)))

@@ -13,8 +13,7 @@ from typing import Final
 
 import structlog
 
-HUNG_STATUS: Final = 1
-"""Exit status if something did not end in time."""
+from entrypoints.exit_status import HUNG
 
 LOG_TIME: Final = 0.1
 """Seconds that the process has to log what hangs, before it is ended from outside of Python."""
@@ -55,6 +54,11 @@ class Shutdown:
             self._nowhere = open(os.devnull, "w")  # noqa: SIM115  # for the dump of `faulthandler`, which may block
             threading.Thread(target=self._watch, name="shutdown", daemon=True).start()
 
+    @property
+    def begun(self) -> bool:
+        """Whether there was a signal."""
+        return self._signals > 0
+
     def signalled(self) -> bool:
         """Count a signal and set the end of the process accordingly. Return whether to skip the grace period.
 
@@ -62,7 +66,7 @@ class Shutdown:
         """
         self._signals += 1
         if self._signals > 2:
-            os._exit(HUNG_STATUS)
+            os._exit(HUNG)
         seconds = self._seconds if self._signals == 1 else self._hurry
         self._end_within(seconds)
         if self._watching:
@@ -115,4 +119,4 @@ def _exit() -> None:
     for file in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             file.flush()
-    os._exit(HUNG_STATUS)
+    os._exit(HUNG)

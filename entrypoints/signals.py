@@ -3,12 +3,15 @@
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+HURRY: Final = signal.SIGUSR1
+"""What a supervisor sends its workers to have them skip the grace period, see `Supervisor`."""
 
 Handler = Callable[[int, FrameType | None], None]
 
@@ -19,17 +22,17 @@ def exit_on_signals() -> None:
     For the time before the service serves, and for commands that have nothing to drain. By default Python prints a
     traceback on SIGINT, and process 1 of a container ignores SIGTERM.
     """
-    for number in _handled():
+    for number in _handled(SIGNALS):
         signal.signal(number, _exit)
 
 
 @contextmanager
-def signals_handled(handler: Handler) -> Iterator[None]:
+def signals_handled(handler: Handler, numbers: Iterable[signal.Signals] = SIGNALS) -> Iterator[None]:
     """Call `handler` on signals in the block. Does nothing outside the main thread, which alone can handle signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = {number: signal.signal(number, handler) for number in _handled()}
+    previous = {number: signal.signal(number, handler) for number in _handled(numbers)}
     try:
         yield
     finally:
@@ -37,10 +40,10 @@ def signals_handled(handler: Handler) -> Iterator[None]:
             signal.signal(number, before)
 
 
-def _handled() -> list[signal.Signals]:
+def _handled(numbers: Iterable[signal.Signals]) -> list[signal.Signals]:
     """All of them but a hangup that is ignored, as `nohup` arranges."""
     return [
-        number for number in SIGNALS if number != signal.SIGHUP or signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
+        number for number in numbers if number != signal.SIGHUP or signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
     ]
 
 

@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from domain.errors import Unusable
+from entrypoints.exit_status import UNUSABLE
 from entrypoints.settings import Settings, load_settings
 from entrypoints.signals import signals_handled
 from entrypoints.standard_streams import warn
 from entrypoints.startup_warnings import startup_warnings
 
-UNUSABLE_STATUS = 3
-"""Exit status if the configuration, or a resource that it names, cannot be used."""
+MAX_WORKERS = 64
+"""A hundred sessions are what PostgreSQL allows by default, and each worker uses several."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(parsed.run(parsed))
     except Unusable as unusable:
         print(unusable, file=sys.stderr)
-        sys.exit(UNUSABLE_STATUS)
+        sys.exit(UNUSABLE)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -43,6 +44,13 @@ def _parser() -> argparse.ArgumentParser:
         const="always",
         choices=("always", "auto"),
         help="use the embedded model; 'auto': only if no other model is configured",
+    )
+    serve.add_argument(
+        "--workers",
+        type=_number_of_workers,
+        default=1,
+        metavar="N",
+        help="processes that share the address, restarted if they end; more than one needs PostgreSQL",
     )
     chat = command("chat", _chat, "chat with a running service in the terminal")
     chat.add_argument("--url", default="http://127.0.0.1:8000", help="base URL of the service (default: %(default)s)")
@@ -68,6 +76,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _number_of_workers(text: str) -> int:
+    if not (text.isdecimal() and 1 <= int(text) <= MAX_WORKERS):
+        raise argparse.ArgumentTypeError(f"must be a number from 1 to {MAX_WORKERS}")
+    return int(text)
+
+
 # Each command imports its module only when it runs, so that `chat` does not wait for the imports of `serve`.
 
 
@@ -75,8 +89,8 @@ def _serve(parsed: argparse.Namespace) -> int:
     from entrypoints.cli.serve import serve
 
     settings = _settings()
-    started = serve(settings, local=parsed.local == "always" or (parsed.local == "auto" and not settings.has_model))
-    return 0 if started else UNUSABLE_STATUS
+    local = parsed.local == "always" or (parsed.local == "auto" and not settings.has_model)
+    return serve(settings, local=local, workers=parsed.workers)
 
 
 def _chat(parsed: argparse.Namespace) -> int:
@@ -133,7 +147,7 @@ def _check(parsed: argparse.Namespace) -> int:
         return 0
     from entrypoints.cli.check_live import check_live
 
-    return 0 if check_live(settings) else UNUSABLE_STATUS
+    return 0 if check_live(settings) else UNUSABLE
 
 
 def _settings() -> Settings:

@@ -1,15 +1,22 @@
 """`smart-chatbot serve`: run the service."""
 
+import asyncio
 import gc
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
 from domain.errors import Unusable
+from entrypoints.exit_status import UNUSABLE
+from entrypoints.listener import listen, url_of
 from entrypoints.settings import Settings
+from entrypoints.sharing import require_shareable
 from entrypoints.standard_streams import LossyWriter, warn
 from entrypoints.startup_warnings import proxy_before_the_model
 
@@ -31,17 +38,39 @@ BANNER = """\
 """
 
 
-def serve(settings: Settings, *, local: bool = False) -> bool:
-    """Serve until a signal stops the process; return whether the service started.
+@dataclass(frozen=True)
+class Served:
+    """A server that has stopped."""
+
+    started: bool
+    lifespan: "Lifespan"
+    shutdown: "Shutdown"
+
+    def exit_status(self) -> int:
+        """Return the exit status. Does not return, but ends the process, if something did not close in time.
+
+        Raises:
+            Unusable: A store that the service waited for cannot be used.
+        """
+        if isinstance(self.lifespan.failure, Unusable):
+            raise self.lifespan.failure
+        self.shutdown.exit_if_hung()
+        return 0 if self.started and self.lifespan.failure is None else UNUSABLE
+
+
+def serve(settings: Settings, *, local: bool = False, workers: int = 1) -> int:
+    """Serve until a signal stops the process; return the exit status.
 
     Does not return, but ends the process with status 1, if something did not close in time.
 
-    `local` starts the embedded model and replies with it.
+    `local` starts the embedded model and replies with it. More than one worker are processes of their own.
 
     Raises:
-        Unusable: No model is configured, the embedded model cannot run, the address is unavailable, or a store that the
-            service waited for cannot be used.
+        Unusable: No model is configured, the embedded model cannot run, the address is unavailable, several workers
+            cannot share a store, or a store that the service waited for cannot be used.
     """
+    if workers > 1:
+        require_shareable(settings)
     with ExitStack() as stack:
         if local:
             settings = _with_local_model(settings, stack)
@@ -52,11 +81,52 @@ def serve(settings: Settings, *, local: bool = False) -> bool:
         settings.require_model()
         if not settings.is_loopback:
             warn(f"Listening on {settings.host}: every client that reaches it can read and write all conversations.")
-        started, lifespan, shutdown = _run_server(settings, LOCAL_MODEL_NOTICE if local else "")
-    if isinstance(lifespan.failure, Unusable):
-        raise lifespan.failure
-    shutdown.exit_if_hung()
-    return started and lifespan.failure is None
+        notice = LOCAL_MODEL_NOTICE if local else ""
+
+        def greet(address: str) -> None:
+            LossyWriter(sys.stdout).write(BANNER.format(name=settings.app_name, address=address) + notice)
+
+        with listen(settings) as listener:
+            if workers > 1:
+                return _supervise(settings, listener, workers, greet)
+            served = run_server(settings, listener, greet)
+    return served.exit_status()
+
+
+def run_server(
+    settings: Settings, listener: socket.socket, on_started: Callable[[str], None], *, supervised: bool = False
+) -> Served:
+    """Serve on `listener` in this process until a signal stops it. `on_started` is called with the server's URL.
+
+    `supervised`: this process is one of several workers.
+    """
+    gc.disable()  # until the server has started: objects created by imports and wiring stay alive anyway
+    from entrypoints.http.app import create_app
+    from entrypoints.server import DrainingServer
+
+    app = create_app(settings)
+    server = DrainingServer(app, on_started, supervised=supervised)
+    server.run([listener])
+    return Served(server.started, app.state.lifespan, app.state.container.shutdown())
+
+
+def _supervise(settings: Settings, listener: socket.socket, workers: int, greet: Callable[[str], None]) -> int:
+    from entrypoints.observability import configure_logging
+    from entrypoints.supervisor import Supervisor
+    from entrypoints.worker_process import WorkerProcess
+
+    configure_logging(debug=settings.debug)
+    address = url_of(listener)
+
+    async def run() -> int:
+        start = partial(WorkerProcess.start, settings, listener)
+        supervisor = Supervisor(start, workers, partial(greet, address), grace=settings.shutdown_grace)
+        status = await supervisor.run()
+        if supervisor.refusal:
+            raise Unusable(supervisor.refusal)
+        return status
+
+    return asyncio.run(run())
 
 
 def _with_local_model(settings: Settings, stack: ExitStack) -> Settings:
@@ -75,30 +145,3 @@ def _with_local_model(settings: Settings, stack: ExitStack) -> Settings:
             "mem0_infer": False,
         }
     )
-
-
-def _run_server(settings: Settings, notice: str) -> "tuple[bool, Lifespan, Shutdown]":
-    def greet(address: str) -> None:
-        LossyWriter(sys.stdout).write(BANNER.format(name=settings.app_name, address=address) + notice)
-
-    with _listen(settings) as listener:
-        gc.disable()  # until the server has started: objects created by imports and wiring stay alive anyway
-        from entrypoints.http.app import create_app
-        from entrypoints.server import DrainingServer
-
-        app = create_app(settings)
-        server = DrainingServer(app, greet)
-        server.run([listener])
-    return server.started, app.state.lifespan, app.state.container.shutdown()
-
-
-def _listen(settings: Settings, backlog: int = 2048) -> socket.socket:
-    """Bind the listening socket, before anything else is touched. `backlog` limits pending connections."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=backlog)
-    except OSError as error:
-        cause = str(error.strerror).partition(" (")[0]
-        raise Unusable(
-            f"Cannot listen on {settings.host}, port {settings.port}: {cause}; check HOST and PORT."
-        ) from None

@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from entrypoints import local_model
-from entrypoints.cli.main import UNUSABLE_STATUS, main
+from entrypoints.cli.main import main
+from entrypoints.exit_status import UNUSABLE
 from entrypoints.http.app import create_app
 from entrypoints.server import DrainingServer
 from entrypoints.settings import Settings, load_settings
@@ -120,7 +121,7 @@ def test_the_image_and_the_unit_run_commands_of_the_service(unit: Any, project: 
 
 
 def test_a_configuration_that_cannot_be_used_is_not_tried_again(unit: Any) -> None:
-    assert unit["RestartPreventExitStatus"] == [str(UNUSABLE_STATUS)]
+    assert unit["RestartPreventExitStatus"] == [str(UNUSABLE)]
 
 
 def test_the_service_has_time_to_stop(unit: Any, instances: Any) -> None:

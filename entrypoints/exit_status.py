@@ -1,0 +1,9 @@
+"""Exit statuses of `smart-chatbot`, besides 0 for success and 2 for a usage error."""
+
+from typing import Final
+
+HUNG: Final = 1
+"""Something did not end in time on shutdown."""
+
+UNUSABLE: Final = 3
+"""The configuration, or a resource that it names, cannot be used. Starting again does not help."""

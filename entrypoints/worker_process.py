@@ -1,0 +1,83 @@
+"""A worker process, as its supervisor sees it."""
+
+import asyncio
+import pickle
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, Self
+
+from entrypoints.settings import Settings
+from entrypoints.supervisor import WorkerExit
+
+_PROGRAM: Final = "import sys; sys.path.append(sys.argv[1]); from entrypoints.cli.worker import main; main()"
+"""Finds this package wherever the worker runs, and, with the option -P, nothing in the working directory."""
+
+LISTENING: Final = "listening"
+UNUSABLE: Final = "unusable"
+"""First words of a worker's reports, which are lines. A sentence for the operator follows the latter."""
+
+
+class WorkerProcess:
+    """A process of its own, connected to this one by a socket.
+
+    It receives the settings through that socket, so that secrets are in no file and on no command line, and all workers
+    have the same settings, also when one is started again later. It reports through it, and drains when it is closed,
+    i.e. if this process is killed. It has a session of its own, so that signals of the terminal, e.g. Ctrl-C, reach the
+    supervisor only.
+    """
+
+    def __init__(
+        self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._process = process
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def start(cls, settings: Settings, listener: socket.socket) -> Self:
+        """Start a worker that serves on `listener`.
+
+        Raises:
+            OSError: the system has no resources left for it.
+        """
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-P", "-c", _PROGRAM, str(Path(__file__).parents[1])),
+                    *(str(listener.fileno()), str(theirs.fileno())),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    pass_fds=(listener.fileno(), theirs.fileno()),
+                    start_new_session=True,
+                )
+            reader, writer = await asyncio.open_connection(sock=ours)
+        except BaseException:
+            ours.close()
+            raise
+        writer.write(pickle.dumps(settings))
+        return cls(process, reader, writer)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def exited(self, on_listening: Callable[[], None]) -> WorkerExit:
+        sentence = ""
+        with suppress(OSError):  # it ended without having read its settings
+            async for line in self._reader:
+                report, _, detail = line.decode().strip().partition(" ")
+                if report == LISTENING:
+                    on_listening()
+                elif report == UNUSABLE:
+                    sentence = detail
+        status = await self._process.wait()
+        self._writer.close()
+        return WorkerExit(self.pid, status, sentence)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):
+            self._process.send_signal(number)
