@@ -1,7 +1,7 @@
 """Turns and the memory outbox in the memory of one process: for trying things out, and as a fake in tests."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -108,7 +108,7 @@ class HistoryInMemory(ConversationHistory, MemoryOutbox):
             raise IdempotencyKeyReused
         return self._turns[named.turn_id]
 
-    async def save_progress(self, additions: Mapping[TurnId, ReplyAddition], lease: timedelta) -> None:
+    async def save_progress(self, additions: Mapping[TurnId, ReplyAddition], lease: timedelta) -> Collection[TurnId]:
         await asyncio.sleep(0)
         for turn_id, (start, text) in additions.items():
             turn = self._turns.get(turn_id)
@@ -116,6 +116,7 @@ class HistoryInMemory(ConversationHistory, MemoryOutbox):
                 if text:
                     self._turns[turn_id] = replace(turn, reply=turn.reply[:start] + text)
                 self._leases[turn_id] = self._now() + lease
+        return additions.keys() - self._leases.keys()
 
     async def finish(self, end: TurnEnd) -> Turn | None:
         await asyncio.sleep(0)

@@ -1,6 +1,6 @@
 """A history and outbox whose calls are reported to the observer."""
 
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Protocol, TypeVar
 
@@ -44,8 +44,8 @@ class ObservedHistory(ConversationHistory, MemoryOutbox):
     async def find(self, key: IdempotencyKey) -> Turn | None:
         return await self._call("find", self._store.find(key))
 
-    async def save_progress(self, additions: Mapping[TurnId, ReplyAddition], lease: timedelta) -> None:
-        await self._call("save_progress", self._store.save_progress(additions, lease))
+    async def save_progress(self, additions: Mapping[TurnId, ReplyAddition], lease: timedelta) -> Collection[TurnId]:
+        return await self._call("save_progress", self._store.save_progress(additions, lease))
 
     async def finish(self, end: TurnEnd) -> Turn | None:
         return await self._call("finish", self._store.finish(end))

@@ -1,7 +1,6 @@
 """Turns and the memory outbox in a relational database."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
@@ -10,13 +9,11 @@ from adapters.clock import utc_now
 from adapters.sql import key_statements as keys
 from adapters.sql import outbox_statements as outbox
 from adapters.sql import turn_statements as turns
-from adapters.sql.database import Database, DatabaseLost, Statements, T
-from adapters.sql.errors import DATABASE_ERRORS
+from adapters.sql.database import Database, Statements, T
+from adapters.sql.history_errors import history_errors
 from adapters.sql.turn_rows import turn_of
 from application.ports.history import (
     ConversationHistory,
-    HistoryLost,
-    HistoryUnavailable,
     ReplyAddition,
     TurnBegin,
     TurnEnd,
@@ -46,12 +43,16 @@ class HistorySQL(ConversationHistory, MemoryOutbox):
         self._now = now
 
     async def begin(self, begin: TurnBegin) -> Turn:
-        now = self._now()
+        now, writes = self._now(), self._database.turn_writes
         if (key := begin.key) is not None:
-            named = await self._write(lambda connection: turns.begin_keyed(connection, begin, key, now))
+
+            def begin_keyed(connection: Connection) -> keys.NamedTurn | None:
+                writes.require_lease(connection, begin.turn)
+                return turns.begin_keyed(connection, begin, key, now)
+
+            named = await self._write(begin_keyed)
             return begin.turn if named is None else _same_request(key, named)
-        writes = self._database.turn_writes
-        with self._database_errors():
+        with history_errors(self._database):
             await self._database.write_turn(lambda connection: writes.begin(connection, begin, now))
         return begin.turn
 
@@ -60,19 +61,22 @@ class HistorySQL(ConversationHistory, MemoryOutbox):
         named = await self._read(lambda connection: keys.find(connection, key, now))
         return None if named is None else _same_request(key, named)
 
-    async def save_progress(self, additions: Mapping[TurnId, ReplyAddition], lease: timedelta) -> None:
+    async def save_progress(self, additions: Mapping[TurnId, ReplyAddition], lease: timedelta) -> Collection[TurnId]:
+        if not additions:
+            return ()
         now = self._now()
-        if additions:
-            await self._write(lambda connection: turns.save_progress(connection, additions, lease, now))
+        return await self._write(lambda connection: turns.save_progress(connection, additions, lease, now))
 
     async def finish(self, end: TurnEnd) -> Turn | None:
         now = self._now()
         writes = self._database.turn_writes
-        with self._database_errors():
+        with history_errors(self._database):
             return await self._database.write_turn(lambda connection: writes.finish(connection, end, now))
 
     async def finish_abandoned(self) -> int:
         now = self._now()
+        if not await self._read(lambda connection: turns.has_abandoned(connection, now)):
+            return 0
         return await self._write(lambda connection: turns.finish_abandoned(connection, now))
 
     async def get(self, turn_id: TurnId, owner: UserId | None) -> Turn:
@@ -105,16 +109,22 @@ class HistorySQL(ConversationHistory, MemoryOutbox):
         return page_of(((row.last_seq, turns.conversation_of(row)) for row in rows), limit)
 
     async def clear(self, user_id: UserId, conversation_id: ConversationId | None) -> int:
-        with self._database_errors():
-            return await self._database.erase(lambda connection: turns.clear(connection, user_id, conversation_id))
+        now, writes = self._now(), self._database.turn_writes
+
+        def clear(connection: Connection) -> int:
+            writes.delete_leases(connection, user_id, conversation_id, now)
+            return turns.clear(connection, user_id, conversation_id)
+
+        with history_errors(self._database):
+            return await self._database.erase(clear)
 
     async def check(self) -> None:
-        with self._database_errors():
+        with history_errors(self._database):
             await self._database.check()
         await self._read(lambda connection: connection.execute(turns.CHECK).all())
 
     async def probe_write(self) -> None:
-        with self._database_errors():
+        with history_errors(self._database):
             await self._database.write(turns.probe_write, patient=False)
 
     async def claim(self, limit: int, lease: timedelta) -> Sequence[OutboxJob]:
@@ -160,21 +170,12 @@ class HistorySQL(ConversationHistory, MemoryOutbox):
         return await self._read(outbox.counts)
 
     async def _read(self, statements: Statements[T]) -> T:
-        with self._database_errors():
+        with history_errors(self._database):
             return await self._database.read(statements)
 
     async def _write(self, statements: Statements[T]) -> T:
-        with self._database_errors():
+        with history_errors(self._database):
             return await self._database.write(statements)
-
-    @contextmanager
-    def _database_errors(self) -> Iterator[None]:
-        """Raise the port's errors from any database error raised in the block."""
-        try:
-            yield
-        except DATABASE_ERRORS as error:
-            kind = HistoryLost if isinstance(error, DatabaseLost) else HistoryUnavailable
-            raise kind(retry_after=1.0, explanation=self._database.explain(error)) from error
 
 
 def _same_request(key: IdempotencyKey, named: keys.NamedTurn) -> Turn:

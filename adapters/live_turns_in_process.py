@@ -191,10 +191,15 @@ class LiveTurnsInProcess(LiveTurns):
             raise StreamExpired
         return _Reader(log, after)
 
-    async def stop(self, turn_id: TurnId, owner: UserId | None) -> None:
+    async def stop(
+        self,
+        turn_id: TurnId,
+        owner: UserId | None,
+        interruption: Interruption = Cancelled(),  # noqa: B008  # immutable
+    ) -> None:
         log = self._log_of(turn_id, owner)
         if log is not None:
-            log.stop(Cancelled())
+            log.stop(interruption)
             await log.wait_for_end()
 
     async def discard(self, user_id: UserId, conversation_id: ConversationId | None) -> None:

@@ -20,6 +20,7 @@ from application.ports.turn_observer import (
     StoreFailing,
     StoreRecovered,
     TurnEnded,
+    TurnFenced,
     TurnObserver,
     TurnRejected,
     Where,
@@ -82,6 +83,9 @@ class TurnObserverStructlog(TurnObserver):
                 self._log.info("history available again", seconds=round(seconds, 1))
             case AbandonedTurnsEnded(count):
                 self._log.warning("abandoned turns ended", count=count)
+            case TurnFenced(turn):
+                fields = {"turn_id": turn.id, "user": self._pseudonym(turn.user_id), "reason": turn.reason}
+                self._log.warning("turn fenced: another worker had ended it", **fields)
             case ContextWindowExceeded(request, window, budget):
                 self._log.warning(
                     "prompts shortened to fit the model's context window; check CONTEXT_TOKENS and OPENAI_MAX_TOKENS",

@@ -16,6 +16,7 @@
     ├── Interruption            the turn was ended deliberately
     │   ├── Cancelled           cancelled
     │   ├── ClientDisconnected  client_disconnected
+    │   ├── Superseded          superseded
     │   └── ServerShuttingDown  server_shutting_down
     ├── LiveTurnsUnavailable    live_turns_unavailable
     ├── LLMError                application/ports/llm.py
@@ -184,6 +185,11 @@ class Cancelled(Interruption):
 class ClientDisconnected(Interruption):
     code = "client_disconnected"
     title = "The last reader disconnected"
+
+
+class Superseded(Interruption):
+    code = "superseded"
+    title = "A later message of the conversation interrupted the turn"
 
 
 class ServerShuttingDown(Interruption):

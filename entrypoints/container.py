@@ -31,6 +31,7 @@ from application.memory.forgetting import Forgetting
 from application.memory.outbox_worker import OutboxWorker
 from application.memory.recall import Recall
 from application.memory.user_lock import UserLock
+from application.ports.conversation_leases import ConversationLeases
 from application.ports.history import ConversationHistory
 from application.ports.memory import LongTermMemory
 from application.store_watch import StoreWatch
@@ -41,6 +42,7 @@ from application.turns.history import ClearHistory, GetHistory, ListConversation
 from application.turns.keyed_turns import KeyedTurns
 from application.turns.runner import TurnRunner
 from application.turns.send_message import SendMessage
+from application.turns.superseding import Superseding
 from domain.conversation import TurnId
 from entrypoints.pseudonyms import Pseudonyms
 from entrypoints.settings import Settings
@@ -48,7 +50,7 @@ from entrypoints.shutdown import Shutdown
 
 if TYPE_CHECKING:
     from adapters.llm_openai import LLMOpenAI
-    from adapters.sql.database import Database
+    from adapters.sql.database import Database, SharedDatabase
 
 
 def _database(settings: Settings, shutdown: Shutdown) -> "Database":
@@ -61,6 +63,12 @@ def _sql_store(database: "Database", now: Callable[[], datetime]) -> Conversatio
     from adapters.history_sql import HistorySQL
 
     return HistorySQL(database, now)
+
+
+def _sql_leases(database: "SharedDatabase") -> ConversationLeases:
+    from adapters.conversation_leases_sql import ConversationLeasesSQL
+
+    return ConversationLeasesSQL(database)
 
 
 def _sql_memory(database: "Database", now: Callable[[], datetime]) -> LongTermMemory:
@@ -146,7 +154,11 @@ class Container(containers.DeclarativeContainer):
         ObservedHistory, store, providers.Singleton(TurnObserverGroup, providers.List(observer, store_watch))
     )
     live_turns = providers.Singleton(LiveTurnsInProcess)
-    leases = providers.Singleton(ConversationLeasesInProcess)
+    leases = providers.Selector(
+        settings.provided.coordination,
+        sql=providers.Singleton(_sql_leases, database),
+        in_process=providers.Singleton(ConversationLeasesInProcess),
+    )
 
     unguarded_memory = providers.Selector(
         settings.provided.memory_backend,
@@ -178,15 +190,25 @@ class Container(containers.DeclarativeContainer):
         window=window,
         deadline=settings.provided.turn_timeout,
     )
-    turn_runner = providers.Singleton(TurnRunner, generate_reply, history, observer)
+    turn_runner = providers.Singleton(
+        TurnRunner,
+        generate_reply,
+        history,
+        observer,
+        is_store_shared=providers.Selector(
+            settings.provided.coordination, sql=providers.Object(True), in_process=providers.Object(False)
+        ),
+    )
 
     keyed_turns = providers.Singleton(KeyedTurns, history, live_turns)
+    superseding = providers.Singleton(Superseding, leases, live_turns, keyed_turns)
     send_message = providers.Singleton(
         SendMessage,
         history=history,
         live_turns=live_turns,
         leases=leases,
         keyed_turns=keyed_turns,
+        superseding=superseding,
         runner=turn_runner,
         observer=observer,
         now=now,

@@ -1,6 +1,6 @@
 """The statements that write and read turns: functions of a connection, for every database."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -93,16 +93,21 @@ _RENEW: Final = PrecompiledStatement(
         lease_expires_at=bindparam("expires_at")
     )
 )
+_RUNNING: Final = PrecompiledStatement(select(turns.c.id).where(RUNNING_TURNS))
+"""All running turns, of which an index is kept, those of other processes too."""
 
 
 def save_progress(
     connection: Connection, additions: Mapping[TurnId, ReplyAddition], lease: timedelta, now: datetime
-) -> None:
-    expiry = {"expires_at": now + lease, "renew_before": now + lease * 2 / 3}
+) -> Collection[TurnId]:
+    """Return those of the turns that do not run any more."""
+    # Somewhat before a third has passed, so that a caller who asks at a third always renews.
+    expiry = {"expires_at": now + lease, "renew_before": now + lease * 0.7}
     for turn_id, addition in additions.items():
         if addition.text:
             reply_parts.save(connection, turn_id, addition)
         _RENEW.execute_raw(connection, {"turn_id": turn_id, **expiry})
+    return additions.keys() - {turn_id for (turn_id,) in _RUNNING.execute_raw(connection, {}).fetchall()}
 
 
 _FINISH: Final = PrecompiledStatement(
@@ -145,6 +150,15 @@ _FINISH_ABANDONED: Final = (
         reason=WorkerLost.code,
     )
 )
+
+
+_ABANDONED: Final = PrecompiledStatement(
+    select(turns.c.id).where(RUNNING_TURNS, turns.c.lease_expires_at <= bindparam("now", type_=Instant)).limit(1)
+)
+
+
+def has_abandoned(connection: Connection, now: datetime) -> bool:
+    return _ABANDONED.execute_raw(connection, {"now": now}).fetchone() is not None
 
 
 def finish_abandoned(connection: Connection, now: datetime) -> int:

@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from adapters.sql import turn_statements
 from application.ports.history import TurnBegin, TurnEnd
-from domain.conversation import Turn
+from domain.conversation import ConversationId, Turn, UserId
 
 T = TypeVar("T")
 
@@ -20,15 +20,34 @@ A database that is a round trip away can so be sent the statements of a whole ba
 
 
 class TurnWrites:
-    """Runs the statements of a turn at once, one after another, in the caller's transaction."""
+    """Runs the statements of a turn at once, one after another, in the caller's transaction.
+
+    Leases are not kept in the database: a single process uses it.
+    """
+
+    def require_lease(self, connection: Connection, turn: Turn) -> None:
+        """Let no other turn take the conversation of a turn that is about to begin, until the transaction ends.
+
+        Raises:
+            TurnInProgress: another turn has taken it.
+        """
+
+    def delete_leases(
+        self, connection: Connection, user_id: UserId, conversation_id: ConversationId | None, now: datetime
+    ) -> None:
+        """Delete what is known about the leases of conversations whose turns are about to be deleted."""
 
     def begin(self, connection: Connection, record: TurnBegin, now: datetime) -> Sent[None]:
-        """Give the turn its place, count it in its conversation, and insert it."""
+        """Give the turn its place, count it in its conversation, and insert it.
+
+        Raises:
+            TurnInProgress: another turn has taken the conversation. Raised when the result is read.
+        """
         turn_statements.begin(connection, record, now)
         return lambda: None
 
     def finish(self, connection: Connection, end: TurnEnd, now: datetime) -> Sent[Turn | None]:
-        """End the turn if it is running, and put it into the outbox if it is to be remembered.
+        """End the turn if it is running, and put it into the outbox if it is to be remembered. Wake who waits for it.
 
         Results in the turn as stored, None if there is none.
         """

@@ -1,7 +1,7 @@
 """Keeping turns verbatim: a user's short-term memory."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, NamedTuple, Protocol
@@ -110,6 +110,7 @@ class ConversationHistory(Protocol):
 
         Raises:
             IdempotencyKeyReused: the key names a turn that was begun with another fingerprint.
+            TurnInProgress: the turn has lost the lease of its conversation, if that is kept in the same store.
         """
         ...
 
@@ -123,12 +124,15 @@ class ConversationHistory(Protocol):
         ...
 
     @abstractmethod
-    async def save_progress(self, additions: Mapping[TurnId, ReplyAddition], lease: timedelta) -> None:
+    async def save_progress(self, additions: Mapping[TurnId, ReplyAddition], lease: timedelta) -> Collection[TurnId]:
         """Add text to the replies of running turns and renew their leases, all or none.
+
+        Returns those of the turns that do not run any more, because they have ended or were deleted. They are left
+        alone.
 
         An addition starts at the end of the text that earlier calls have added, and may be empty. A call that failed
         can be repeated, with the text since: what is stored from `start` on is replaced. A lease that has not used up
-        a third of its time may be left as it is. Turns that have ended or were deleted are left alone.
+        a third of its time may be left as it is.
         """
         ...
 

@@ -115,8 +115,8 @@ class LiveTurns(Protocol):
     async def open(self, turn: Turn, stop: Stop, *, stop_when_left: bool) -> EventLog:
         """Create the log of a turn that runs in this process.
 
-        `stop` is called with `Cancelled` when a stop is requested and, if `stop_when_left`, with `ClientDisconnected`
-        when the last reader has left.
+        `stop` is called with the given interruption when a stop is requested and, if `stop_when_left`, with
+        `ClientDisconnected` when the last reader has left.
         """
         ...
 
@@ -132,8 +132,13 @@ class LiveTurns(Protocol):
         ...
 
     @abstractmethod
-    async def stop(self, turn_id: TurnId, owner: UserId | None) -> None:
-        """Stop the turn and wait until it has ended.
+    async def stop(
+        self,
+        turn_id: TurnId,
+        owner: UserId | None,
+        interruption: Interruption = Cancelled(),  # noqa: B008  # immutable
+    ) -> None:
+        """Stop the turn because of `interruption`, and wait until it has ended.
 
         Returns immediately if it is not running, or if it does not belong to `owner` (None skips that check).
         """

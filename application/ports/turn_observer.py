@@ -126,6 +126,16 @@ class AbandonedTurnsEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class TurnFenced:
+    """A turn was found ended in the history, as in `turn`, while this process ran it. Its own end was not stored.
+
+    It has lost its lease, e.g. because the process was paused or could not reach the store for longer than that.
+    """
+
+    turn: Turn
+
+
+@dataclass(frozen=True, slots=True)
 class StoreCalled:
     """A call of the history or outbox returned or raised after `seconds`. `operation` is the port's method name."""
 
@@ -170,6 +180,7 @@ Event = (
     | FirstDelta
     | TurnEnded
     | AbandonedTurnsEnded
+    | TurnFenced
     | StoreCalled
     | StoreFailing
     | StoreRecovered

@@ -10,7 +10,7 @@ from application.memory.recall import Recall
 from application.ports.history import ConversationHistory, HistoryUnavailable, HistoryWriteFailed, TurnEnd
 from application.ports.live_turns import End
 from application.ports.llm import LLM, LLMContextTooLong
-from application.ports.turn_observer import BackgroundFailure, TurnEnded, TurnObserver, Where
+from application.ports.turn_observer import BackgroundFailure, TurnEnded, TurnFenced, TurnObserver, Where
 from application.turns.context_window import Attempt, ContextWindow, PromptParts
 from application.turns.handle import end_of
 from application.turns.running import RunningTurn
@@ -107,6 +107,7 @@ class GenerateReply:
 
     async def _end(self, running: RunningTurn, finish_reason: str, error: ChatError | None) -> None:
         ended = self._ended(running, finish_reason, error)
+        running.has_ended = True
         try:
             stored = await self._store(running, ended)
         except HistoryWriteFailed as unstored:
@@ -116,8 +117,10 @@ class GenerateReply:
             if stored is None:
                 error = Cancelled("The turn was deleted.")
                 stored = ended.ended_by(error, ended.reply, ended.usage)
+            elif (stored.status, stored.reason) != (ended.status, ended.reason):
+                self.observer.observe(TurnFenced(stored))
         running.turn, running.failure = stored, error
-        await running.release_lease()
+        await running.release_lease(turn_ended=not isinstance(error, HistoryWriteFailed))
         await running.close(_end_event(stored, ended, error))
         self.observer.observe(_ended_event(running, stored, error))
         if error is not None:  # kept by the runner; its cause may hold the messages, and has been reported

@@ -13,14 +13,19 @@ from application.ports.turn_observer import AbandonedTurnsEnded, BackgroundFailu
 from application.turns.running import RunningTurn
 from application.turns.unstored_ends import UnstoredEnds
 from domain.conversation import TurnId
-from domain.errors import ServerShuttingDown
+from domain.errors import Cancelled, ServerShuttingDown
 
 
 class TurnRunner:
     """Runs turns, saves their text as it grows, and ends them all at shutdown.
 
-    Running turns are leased in the history for `lease` and renewed at a third of it. Turns whose worker died are ended
-    when it is opened, and every `lease` from then on. Ends that the store did not accept are stored later.
+    Running turns are leased in the history for `lease` and renewed at a third of it. Ends that the store did not accept
+    are stored later. A turn that was ended by another worker, or deleted, is stopped.
+
+    A fifth of `lease` after each other, sweeps end the turns whose worker died. If the store is shared, others may be
+    unable to renew their leases when this worker cannot reach it. So after a call that has failed, or taken longer than
+    `slow_call` seconds, the next sweep is a whole lease away: those that live renew theirs before. Likewise a worker
+    that has just started leaves them the time in which they renew.
     """
 
     def __init__(
@@ -29,14 +34,19 @@ class TurnRunner:
         history: ConversationHistory,
         observer: TurnObserver,
         *,
+        is_store_shared: bool = False,
         save_interval: float = 1.0,
+        slow_call: float = 2.0,
         lease: timedelta = timedelta(seconds=15),
     ) -> None:
         self.lease = lease
         self._generate = generate
         self._history = history
         self._observer = observer
+        self._is_store_shared = is_store_shared
         self._save_interval = save_interval
+        self._slow_call = slow_call
+        self._next_sweep = 0.0
         self._running: dict[TurnId, RunningTurn] = {}
         self._unstored = UnstoredEnds(history, observer)
         self._idle = anyio.Event()
@@ -55,8 +65,12 @@ class TurnRunner:
     async def opened(self) -> AsyncIterator[None]:
         """Run turns while the context is open. Exiting it ends those that still run."""
         async with anyio.create_task_group() as self._tasks:
-            swept = await self._try(Where.ENDING_ABANDONED_TURNS, self._end_abandoned())
-            self._tasks.start_soon(self._save_forever, self.lease.total_seconds() if swept else 0)
+            self._next_sweep = anyio.current_time()
+            if self._is_store_shared:
+                self._next_sweep += self._renew_after + self._save_interval
+            else:
+                await self._sweep()
+            self._tasks.start_soon(self._save_forever)
             try:
                 yield
             finally:
@@ -120,30 +134,42 @@ class TurnRunner:
         elif running.accepted:
             self.llm_failure = None
 
-    async def _save_forever(self, first_sweep: float) -> None:
-        next_sweep = anyio.current_time() + first_sweep
+    async def _save_forever(self) -> None:
         while True:
             await anyio.sleep(self._save_interval)
-            sweeps = anyio.current_time() >= next_sweep
+            sweeps = anyio.current_time() >= self._next_sweep
             # Before sweeping, all leases are renewed: after an outage our own turns must not look abandoned.
             saved = await self._try(Where.SAVING_PROGRESS, self._save_progress(renew_all=sweeps))
             # Nor may a sweep precede an end that is still to be stored: the text saved last would stand for the reply.
             await self._try(Where.STORING_END, self._unstored.store())
-            if sweeps and saved and not self._unstored:
-                next_sweep = anyio.current_time() + self.lease.total_seconds()
-                await self._try(Where.ENDING_ABANDONED_TURNS, self._end_abandoned())
+            if sweeps and saved and not self._unstored and anyio.current_time() >= self._next_sweep:
+                await self._sweep()
+
+    async def _sweep(self) -> None:
+        started = anyio.current_time()
+        if await self._try(Where.ENDING_ABANDONED_TURNS, self._end_abandoned()):
+            self._next_sweep = max(self._next_sweep, started + self.lease.total_seconds() / 5)
 
     async def _try(self, where: Where, work: Awaitable[None]) -> bool:
+        started = anyio.current_time()
+        succeeded = False
         try:
             await work
+            succeeded = True
         except Exception as error:  # of any kind: the loop must survive
             self._report(where, error)
-            return False
-        return True
+        now = anyio.current_time()
+        if self._is_store_shared and (not succeeded or now - started > self._slow_call):
+            self._next_sweep = now + self.lease.total_seconds()
+        return succeeded
+
+    @property
+    def _renew_after(self) -> float:
+        return self.lease.total_seconds() / 3
 
     async def _save_progress(self, *, renew_all: bool) -> None:
         now = anyio.current_time()
-        renew_before = now if renew_all else now - self.lease.total_seconds() / 3
+        renew_before = now if renew_all else now - self._renew_after
         due = {
             id: running
             for id, running in self._running.items()
@@ -152,10 +178,14 @@ class TurnRunner:
         if due:
             counts = {id: len(running.reply.deltas) for id, running in due.items()}
             additions = {id: running.unsaved for id, running in due.items()}
-            await self._history.save_progress(additions, self.lease)
+            lost = await self._history.save_progress(additions, self.lease)
             for id, running in due.items():
-                running.saved_deltas, running.renewed_at = counts[id], now
+                running.saved_deltas = counts[id]
                 running.saved_characters += len(additions[id].text)
+                if now - running.renewed_at >= self._renew_after:  # otherwise the store may have left the lease alone
+                    running.renewed_at = now
+                if id in lost and not running.has_ended:  # it was ended by another worker, or deleted
+                    running.stop(Cancelled())  # for want of a better reason: the stored end is what counts
 
     async def _end_abandoned(self) -> None:
         if count := await self._history.finish_abandoned():

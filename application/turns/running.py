@@ -36,6 +36,8 @@ class RunningTurn:
         self.use_memory = use_memory
         self.memories: int | None = None
         """Number of recalled memories; None if long-term memory did not answer or was not asked."""
+        self.has_ended = False
+        """The reply has ended, and its end is being stored."""
         self.failure: ChatError | None = None
         """The error that ended the turn, known once it has ended."""
         self.interruption: Interruption | None = None
@@ -121,11 +123,14 @@ class RunningTurn:
             except Exception as error:
                 self._abandon_log(error)
 
-    async def release_lease(self) -> None:
-        """Admit the next turn of the conversation. Never raises: the readers must still learn the end."""
+    async def release_lease(self, *, turn_ended: bool = False) -> None:
+        """Admit the next turn of the conversation. Never raises: the readers must still learn the end.
+
+        `turn_ended` says that the history has stored the end.
+        """
         try:
             with anyio.fail_after(self._close_timeout):
-                await self.lease.release()
+                await self.lease.release(turn_ended=turn_ended)
         except Exception as error:
             self._observer.observe(BackgroundFailure(Where.RELEASING_LEASE, error))
 

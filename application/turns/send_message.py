@@ -20,33 +20,14 @@ from application.ports.turn_observer import (
 from application.turns.context_window import ContextWindow
 from application.turns.handle import EndedReader, TurnHandle
 from application.turns.keyed_turns import KeyedTurns
+from application.turns.new_message import NewMessage, WhenBusy
 from application.turns.runner import TurnRunner
 from application.turns.running import RunningTurn
-from domain.conversation import ConversationId, Turn, TurnId, UserId
+from application.turns.superseding import Superseding
+from domain.conversation import Turn, TurnId
 from domain.errors import ChatError, Failure, InternalError, MessageTooLong, ServerShuttingDown, TurnInProgress
 from domain.idempotency import IdempotencyKey
 from domain.reply import MAX_REPLY_BYTES
-
-
-@dataclass(frozen=True, slots=True)
-class NewMessage:
-    """A message from a user.
-
-    `keep_running` generates the reply to its end even if no reader is left. Without `use_memory`, nothing is
-    recalled for the reply and the turn is not remembered.
-
-    If the user has sent this message before with the same idempotency `key`, the turn that it began then is returned,
-    with its events numbered above `after`. The user may not use the key for another message.
-    """
-
-    user_id: UserId
-    conversation_id: ConversationId
-    text: str
-    keep_running: bool
-    wait_when_busy: bool = True
-    use_memory: bool = True
-    key: str | None = None
-    after: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,6 +38,7 @@ class SendMessage:
     live_turns: LiveTurns
     leases: ConversationLeases
     keyed_turns: KeyedTurns
+    superseding: Superseding
     runner: TurnRunner
     observer: TurnObserver
     now: Callable[[], datetime]
@@ -82,7 +64,7 @@ class SendMessage:
             ServerShuttingDown: turns are no longer accepted.
             HistoryUnavailable: the message could not be stored; the model was not asked.
         """
-        wait = self.queue_timeout if message.wait_when_busy else 0
+        wait = 0 if message.when_busy is WhenBusy.REJECT else self.queue_timeout
         try:
             if message.key is not None:
                 return await self._send_once(message, message.key, wait)
@@ -116,9 +98,13 @@ class SendMessage:
     async def _send(self, message: NewMessage, key: IdempotencyKey | None, wait: float) -> TurnHandle | None:
         """Begin a turn, unless the key names one that another worker has begun meanwhile: then return None."""
         self._admit(message)
-        lease = await self.leases.acquire(message.user_id, message.conversation_id, wait=wait)
+        turn_id = self.new_turn_id()
+        if message.when_busy is WhenBusy.INTERRUPT:
+            lease = await self.superseding.acquire(turn_id, message.user_id, message.conversation_id, key, wait)
+        else:
+            lease = await self.leases.acquire(turn_id, message.user_id, message.conversation_id, wait=wait)
         with anyio.CancelScope(shield=True):  # a stored turn must have a task that ends it
-            handle = await self._begin(message, key, lease)
+            handle = await self._begin(message, turn_id, key, lease)
         return handle  # noqa: RET504  # for mypy, which assumes that the scope suppresses exceptions
 
     def _admit(self, message: NewMessage) -> None:
@@ -130,20 +116,29 @@ class SendMessage:
             )
         self.window.admit(self.instructions, message.text)
 
-    async def _begin(self, message: NewMessage, key: IdempotencyKey | None, lease: Lease) -> TurnHandle | None:
+    async def _begin(
+        self, message: NewMessage, turn_id: TurnId, key: IdempotencyKey | None, lease: Lease
+    ) -> TurnHandle | None:
         try:
             if self.runner.draining:
                 raise ServerShuttingDown
-            turn = Turn(self.new_turn_id(), message.user_id, message.conversation_id, self.now(), message.text)
+            turn = Turn(turn_id, message.user_id, message.conversation_id, self.now(), message.text)
             stored = await self.history.begin(TurnBegin(turn, self.runner.lease, key))
         except BaseException:
-            await lease.release()
+            await self._release(lease)
             raise
         if stored.id != turn.id:
-            await lease.release()
+            await self._release(lease)
             return None
         self.observer.observe(TurnBegun(turn))
         return await self._start(message, turn, lease)
+
+    async def _release(self, lease: Lease) -> None:
+        """Give back a lease whose turn has not begun. If that fails, it expires soon."""
+        try:
+            await lease.release()
+        except Exception as error:
+            self.observer.observe(BackgroundFailure(Where.RELEASING_LEASE, error))
 
     async def _start(self, message: NewMessage, turn: Turn, lease: Lease) -> TurnHandle:
         running = RunningTurn(
@@ -167,11 +162,13 @@ class SendMessage:
         failure = _failure(error)
         ended = running.turn.ended_by(failure)
         self.observer.observe(BackgroundFailure(Where.WRITING_EVENTS, error))
+        is_stored = False
         try:
             await self.history.finish(TurnEnd(ended))
+            is_stored = True
         except Exception as unstored:  # the turn is ended as abandoned when its lease expires
             self.observer.observe(BackgroundFailure(Where.STORING_END, unstored))
-        await running.release_lease()
+        await running.release_lease(turn_ended=is_stored)
         self.observer.observe(TurnEnded(ended, failure, seconds=anyio.current_time() - running.started_at))
         events = Batch(1, (), accepted=False, end=End(None, Failure.of(failure)))
         return TurnHandle(running.turn, EndedReader(events))

@@ -31,6 +31,7 @@ STATUS: Final[dict[type[ChatError], int]] = {
     errors.InternalError: 500,
     errors.Cancelled: 409,
     errors.ClientDisconnected: 409,
+    errors.Superseded: 409,
     errors.ServerShuttingDown: 503,
     llm.LLMUnreachable: 502,
     llm.LLMNotConnectable: 502,

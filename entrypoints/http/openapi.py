@@ -40,6 +40,7 @@ BEGIN: Final = (
     errors.TurnInProgress,
     errors.IdempotencyKeyReused,
     errors.Cancelled,
+    errors.Superseded,
     *STORE,
     *LIVE,
 )

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from itertools import count
 from pathlib import Path
 
 import anyio
 import pytest
 
 from application.ports.conversation_leases import ConversationLeases, Lease
-from domain.conversation import ConversationId, UserId
+from domain.conversation import ConversationId, TurnId, UserId
 from domain.errors import TurnInProgress
 from tests.contract.suite import Suite
 
@@ -18,21 +19,28 @@ LONG = 30.0
 """Seconds: a timeout that no test reaches."""
 
 
-async def run_other_tasks() -> None:
-    for _ in range(10):
-        await asyncio.sleep(0)
+_numbers = count(1)
 
 
-async def start_waiting(leases: ConversationLeases, wait: float = LONG) -> asyncio.Task[Lease]:
-    """Start a task that waits for Ann's work conversation; returns when it is in the queue."""
-    task = asyncio.create_task(leases.acquire(ANN, WORK, wait=wait))
-    await run_other_tasks()
-    return task
+def new_turn_id() -> TurnId:
+    return TurnId(f"00000000-0000-4000-8000-{next(_numbers):012}")
+
+
+async def acquire(
+    leases: ConversationLeases,
+    *,
+    user: UserId = ANN,
+    conversation: ConversationId = WORK,
+    turn_id: TurnId | None = None,
+    wait: float = 0,
+    first: bool = False,
+) -> Lease:
+    return await leases.acquire(turn_id or new_turn_id(), user, conversation, wait=wait, first=first)
 
 
 async def is_free(leases: ConversationLeases) -> bool:
     try:
-        lease = await leases.acquire(ANN, WORK, wait=0)
+        lease = await acquire(leases)
     except TurnInProgress:
         return False
     await lease.release()
@@ -47,35 +55,51 @@ class ConversationLeasesContract(Suite[ConversationLeases]):
         async with self.opened(tmp_path) as leases:
             yield leases
 
+    async def settle(self, leases: ConversationLeases) -> None:
+        """Return when everything that was requested of the adapter so far has been done, or waits for a release.
+
+        An adapter whose work is done by another thread or process overrides this.
+        """
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+    async def start_waiting(
+        self, leases: ConversationLeases, *, turn_id: TurnId | None = None, first: bool = False
+    ) -> asyncio.Task[Lease]:
+        """Start a task that waits for Ann's work conversation; returns when it is in the queue."""
+        task = asyncio.create_task(acquire(leases, turn_id=turn_id, wait=LONG, first=first))
+        await self.settle(leases)
+        return task
+
     async def test_a_free_conversation_is_acquired_immediately(self, leases: ConversationLeases) -> None:
-        await leases.acquire(ANN, WORK, wait=0)
+        await acquire(leases)
 
         assert not await is_free(leases)
 
     async def test_a_released_conversation_is_free_again(self, leases: ConversationLeases) -> None:
-        await (await leases.acquire(ANN, WORK, wait=0)).release()
+        await (await acquire(leases)).release()
 
         assert await is_free(leases)
 
     async def test_other_conversations_and_other_users_are_not_blocked(self, leases: ConversationLeases) -> None:
-        await leases.acquire(ANN, WORK, wait=0)
+        await acquire(leases)
 
-        await leases.acquire(ANN, HOME, wait=0)
-        await leases.acquire(BEN, WORK, wait=0)
+        await acquire(leases, conversation=HOME)
+        await acquire(leases, user=BEN)
 
     async def test_without_waiting_a_busy_conversation_is_rejected_immediately(
         self, leases: ConversationLeases
     ) -> None:
-        await leases.acquire(ANN, WORK, wait=0)
+        await acquire(leases)
 
         with pytest.raises(TurnInProgress) as refusal:
-            await leases.acquire(ANN, WORK, wait=0)
+            await acquire(leases)
 
         assert refusal.value.retry_after == 1
 
     async def test_a_release_lets_the_next_waiter_in(self, leases: ConversationLeases) -> None:
-        first = await leases.acquire(ANN, WORK, wait=0)
-        second = await start_waiting(leases)
+        first = await acquire(leases)
+        second = await self.start_waiting(leases)
 
         assert not second.done()
         await first.release()
@@ -83,86 +107,86 @@ class ConversationLeasesContract(Suite[ConversationLeases]):
         assert not await is_free(leases)
 
     async def test_waiters_acquire_in_the_order_they_arrived(self, leases: ConversationLeases) -> None:
-        lease = await leases.acquire(ANN, WORK, wait=0)
-        queue = [await start_waiting(leases) for _ in range(4)]
+        lease = await acquire(leases)
+        queue = [await self.start_waiting(leases) for _ in range(4)]
 
         for place, expected in enumerate(queue):
             await lease.release()
             lease = await expected
-            await run_other_tasks()
+            await self.settle(leases)
             assert [True] * (place + 1) + [False] * (3 - place) == [task.done() for task in queue]
 
     async def test_a_newcomer_cannot_overtake_a_waiter_that_is_just_being_woken(
         self, leases: ConversationLeases
     ) -> None:
-        first = await leases.acquire(ANN, WORK, wait=0)
-        second = await start_waiting(leases)
+        first = await acquire(leases)
+        second = await self.start_waiting(leases)
 
         await first.release()
 
         with pytest.raises(TurnInProgress):
-            await leases.acquire(ANN, WORK, wait=0)
+            await acquire(leases)
         await second
 
     async def test_a_fifth_waiter_is_rejected_immediately(self, leases: ConversationLeases) -> None:
-        await leases.acquire(ANN, WORK, wait=0)
-        queue = [await start_waiting(leases) for _ in range(4)]
+        await acquire(leases)
+        queue = [await self.start_waiting(leases) for _ in range(4)]
 
         with anyio.fail_after(5), pytest.raises(TurnInProgress):
-            await leases.acquire(ANN, WORK, wait=LONG)
+            await acquire(leases, wait=LONG)
 
         for task in queue:
             task.cancel()
 
     async def test_a_waiter_that_times_out_leaves_the_queue(self, leases: ConversationLeases) -> None:
-        first = await leases.acquire(ANN, WORK, wait=0)
+        first = await acquire(leases)
 
         with pytest.raises(TurnInProgress):
-            await leases.acquire(ANN, WORK, wait=0.01)
+            await acquire(leases, wait=0.01)
 
         await first.release()
         assert await is_free(leases)
 
     async def test_a_cancelled_waiter_leaves_the_queue(self, leases: ConversationLeases) -> None:
-        first = await leases.acquire(ANN, WORK, wait=0)
-        second, third = await start_waiting(leases), await start_waiting(leases)
+        first = await acquire(leases)
+        second, third = await self.start_waiting(leases), await self.start_waiting(leases)
 
         second.cancel()
-        await run_other_tasks()
+        await self.settle(leases)
         await first.release()
 
         await third
         assert second.cancelled()
 
     async def test_a_cancelled_waiter_makes_room_for_another(self, leases: ConversationLeases) -> None:
-        await leases.acquire(ANN, WORK, wait=0)
-        queue = [await start_waiting(leases) for _ in range(4)]
+        await acquire(leases)
+        queue = [await self.start_waiting(leases) for _ in range(4)]
 
         queue.pop().cancel()
-        await run_other_tasks()
-        queue.append(await start_waiting(leases))
+        await self.settle(leases)
+        queue.append(await self.start_waiting(leases))
 
         assert not queue[-1].done()
         for task in queue:
             task.cancel()
 
     async def test_a_waiter_cancelled_just_before_the_release_is_skipped(self, leases: ConversationLeases) -> None:
-        first = await leases.acquire(ANN, WORK, wait=0)
-        second, third = await start_waiting(leases), await start_waiting(leases)
+        first = await acquire(leases)
+        second, third = await self.start_waiting(leases), await self.start_waiting(leases)
 
         second.cancel()
         await first.release()
 
         await third
-        await run_other_tasks()
+        await self.settle(leases)
         assert second.cancelled()
 
     async def test_a_sole_waiter_cancelled_just_before_the_release_leaves_it_free(
         self,
         leases: ConversationLeases,
     ) -> None:
-        first = await leases.acquire(ANN, WORK, wait=0)
-        second = await start_waiting(leases)
+        first = await acquire(leases)
+        second = await self.start_waiting(leases)
 
         second.cancel()
         await first.release()
@@ -174,8 +198,8 @@ class ConversationLeasesContract(Suite[ConversationLeases]):
     async def test_a_waiter_cancelled_just_after_the_release_passes_the_lease_on(
         self, leases: ConversationLeases
     ) -> None:
-        first = await leases.acquire(ANN, WORK, wait=0)
-        second, third = await start_waiting(leases), await start_waiting(leases)
+        first = await acquire(leases)
+        second, third = await self.start_waiting(leases), await self.start_waiting(leases)
 
         await first.release()
         second.cancel()
@@ -187,23 +211,60 @@ class ConversationLeasesContract(Suite[ConversationLeases]):
         self,
         leases: ConversationLeases,
     ) -> None:
-        first = await leases.acquire(ANN, WORK, wait=0)
-        second = await start_waiting(leases)
+        first = await acquire(leases)
+        second = await self.start_waiting(leases)
 
         await first.release()
         second.cancel()
-        await run_other_tasks()
+        await self.settle(leases)
 
         assert await is_free(leases)
 
+    async def test_those_who_wait_first_go_ahead_of_others_in_the_order_they_arrived(
+        self, leases: ConversationLeases
+    ) -> None:
+        lease = await acquire(leases)
+        fourth = await self.start_waiting(leases)
+        queue = [await self.start_waiting(leases, first=True) for _ in range(3)]
+
+        for expected in [*queue, fourth]:
+            await lease.release()
+            lease = await expected
+
+    async def test_those_who_wait_first_are_limited_too(self, leases: ConversationLeases) -> None:
+        await acquire(leases)
+        queue = [await self.start_waiting(leases) for _ in range(4)]
+
+        with anyio.fail_after(5), pytest.raises(TurnInProgress):
+            await acquire(leases, wait=LONG, first=True)
+
+        for task in queue:
+            task.cancel()
+
+    async def test_the_holder_is_known_before_its_turn_begins(self, leases: ConversationLeases) -> None:
+        one, two = new_turn_id(), new_turn_id()
+
+        holders = [await leases.holder(ANN, WORK)]
+        lease = await acquire(leases, turn_id=one)
+        waiting = await self.start_waiting(leases, turn_id=two)
+        holders.append(await leases.holder(ANN, WORK))
+        await lease.release()
+        lease = await waiting
+        holders.append(await leases.holder(ANN, WORK))
+        await lease.release()
+        holders.append(await leases.holder(ANN, WORK))
+
+        assert [None, one, two, None] == holders
+        assert await leases.holder(ANN, HOME) is None
+
     async def test_releasing_twice_does_not_release_the_next_holders_lease(self, leases: ConversationLeases) -> None:
-        first = await leases.acquire(ANN, WORK, wait=0)
-        second, third = await start_waiting(leases), await start_waiting(leases)
+        first = await acquire(leases)
+        second, third = await self.start_waiting(leases), await self.start_waiting(leases)
 
         await first.release()
         await second
         await first.release()
-        await run_other_tasks()
+        await self.settle(leases)
 
         assert not third.done()
         third.cancel()
@@ -220,7 +281,7 @@ class ConversationLeasesContract(Suite[ConversationLeases]):
             for _ in range(number % 7):
                 await asyncio.sleep(0)
             try:
-                lease = await leases.acquire(ANN, WORK, wait=0.001 * (number % 5))
+                lease = await acquire(leases, wait=0.001 * (number % 5))
             except TurnInProgress:
                 return
             held += 1

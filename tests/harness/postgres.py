@@ -68,6 +68,7 @@ class Postgres:
         with psycopg.connect(self._migrated) as connection:
             for table in reversed(metadata.sorted_tables):
                 connection.execute(f"DELETE FROM {table.name}")
+            connection.execute("TRUNCATE conversation_leases, live_turns, turn_events, turn_readers")
         (directory / URL_FILE).write_text(self._migrated)
 
 

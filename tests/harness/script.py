@@ -1,6 +1,6 @@
 """The whole application on in-memory adapters and a scripted model, for tests of how its parts work together."""
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -30,8 +30,10 @@ from application.turns.context_window import ContextWindow
 from application.turns.generate_reply import GenerateReply
 from application.turns.handle import TurnHandle
 from application.turns.keyed_turns import KeyedTurns
+from application.turns.new_message import NewMessage, WhenBusy
 from application.turns.runner import TurnRunner
-from application.turns.send_message import NewMessage, SendMessage
+from application.turns.send_message import SendMessage
+from application.turns.superseding import Superseding
 from domain.conversation import DEFAULT_CONVERSATION, ConversationId, Exchange, Turn, TurnId, UserId
 from domain.errors import ChatError
 from domain.idempotency import IdempotencyKey
@@ -142,6 +144,7 @@ async def application(
     queue_timeout: float = 10,
     store_delays: Sequence[float] = (0.0, 0.5, 1.5),
     store_timeout: float = 5.0,
+    is_store_shared: bool = False,
     save_interval: float = 1.0,
     lease: timedelta = timedelta(seconds=15),
     keyed: Mapping[str, float] | None = None,
@@ -161,12 +164,16 @@ async def application(
     generate = GenerateReply(
         llm, history, recall, outbox_worker, observer, INSTRUCTIONS, window, deadline, store_delays, store_timeout
     )
-    runner = TurnRunner(generate, history, observer, save_interval=save_interval, lease=lease)
+    runner = TurnRunner(
+        generate, history, observer, is_store_shared=is_store_shared, save_interval=save_interval, lease=lease
+    )
+    keyed_turns = KeyedTurns(history, live_turns, **(keyed or {}))
     send = SendMessage(
         history=history,
         live_turns=live_turns,
         leases=leases,
-        keyed_turns=KeyedTurns(history, live_turns, **(keyed or {})),
+        keyed_turns=keyed_turns,
+        superseding=Superseding(leases, live_turns, keyed_turns, poll_interval=0.01),
         runner=runner,
         observer=observer,
         now=lambda: NOW,
@@ -189,13 +196,13 @@ def message(
     user: UserId = ANN,
     conversation: ConversationId = DEFAULT_CONVERSATION,
     keep_running: bool = False,
-    wait_when_busy: bool = True,
+    when_busy: WhenBusy = WhenBusy.WAIT,
     use_memory: bool = True,
     key: str | None = None,
     after: int = 0,
 ) -> NewMessage:
     """Create a message from Ann, for `Harness.send`."""
-    return NewMessage(user, conversation, text, keep_running, wait_when_busy, use_memory, key, after)
+    return NewMessage(user, conversation, text, keep_running, when_busy, use_memory, key, after)
 
 
 async def read(handle: TurnHandle) -> Ended:
@@ -260,9 +267,9 @@ class FailingHistory(HistoryInMemory):
         await self._before("probe_write")
         await super().probe_write()
 
-    async def save_progress(self, additions: Mapping[TurnId, ReplyAddition], lease: timedelta) -> None:
+    async def save_progress(self, additions: Mapping[TurnId, ReplyAddition], lease: timedelta) -> Collection[TurnId]:
         await self._before("save_progress")
-        await super().save_progress(additions, lease)
+        return await super().save_progress(additions, lease)
 
 
 class HangingHistory(HistoryInMemory):

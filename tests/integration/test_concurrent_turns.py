@@ -8,7 +8,7 @@ import pytest
 
 from adapters.conversation_leases_in_process import ConversationLeasesInProcess
 from application.ports.conversation_leases import ConversationLeases, Lease
-from domain.conversation import ConversationId, UserId
+from domain.conversation import ConversationId, TurnId, UserId
 from tests.harness.chat import (
     HANGS,
     HELLO,
@@ -116,17 +116,19 @@ async def test_a_turn_that_continued_can_be_rejoined() -> None:
 class SlowLeases(ConversationLeasesInProcess):
     """Releasing a lease takes a while, as in a database."""
 
-    async def acquire(self, user_id: UserId, conversation_id: ConversationId, *, wait: float) -> Lease:
-        return SlowLease(await super().acquire(user_id, conversation_id, wait=wait))
+    async def acquire(
+        self, turn_id: TurnId, user_id: UserId, conversation_id: ConversationId, *, wait: float, first: bool = False
+    ) -> Lease:
+        return SlowLease(await super().acquire(turn_id, user_id, conversation_id, wait=wait, first=first))
 
 
 class SlowLease(Lease):
     def __init__(self, lease: Lease) -> None:
         self._lease = lease
 
-    async def release(self) -> None:
+    async def release(self, *, turn_ended: bool = False) -> None:
         await anyio.sleep(0.02)
-        await self._lease.release()
+        await self._lease.release(turn_ended=turn_ended)
 
 
 @pytest.mark.parametrize("leases", [ConversationLeasesInProcess, SlowLeases], ids=["in process", "slow"])

@@ -11,6 +11,7 @@ import pytest
 from adapters.live_turns_in_process import LiveTurnsInProcess
 from application.ports.live_turns import Batch, End, EventLog, LiveTurnsUnavailable, Reader, Stop
 from domain.conversation import ConversationId, Turn, TurnId, UserId
+from domain.errors import Cancelled, Interruption
 from tests.harness.chat import HANGS, HELLO, last_turn, post, streaming
 from tests.harness.chat_stream import ChatStream
 from tests.harness.fakes import ScriptedLLM, ScriptedReply
@@ -58,9 +59,14 @@ class FailingLiveTurns(LiveTurnsInProcess):
         self._check("join")
         return FailingReader(await super().join(turn_id, owner, after), self._check)
 
-    async def stop(self, turn_id: TurnId, owner: UserId | None) -> None:
+    async def stop(
+        self,
+        turn_id: TurnId,
+        owner: UserId | None,
+        interruption: Interruption = Cancelled(),  # noqa: B008
+    ) -> None:
         self._check("stop")
-        await super().stop(turn_id, owner)
+        await super().stop(turn_id, owner, interruption)
 
     async def discard(self, user_id: UserId, conversation_id: ConversationId | None) -> None:
         self._check("discard")

@@ -4,7 +4,7 @@ import gc
 import weakref
 
 from adapters.conversation_leases_in_process import ConversationLeasesInProcess
-from domain.conversation import ConversationId, UserId
+from domain.conversation import ConversationId, TurnId, UserId
 
 
 class TrackedId(UserId):
@@ -15,7 +15,7 @@ async def test_free_conversations_take_no_memory() -> None:
     leases = ConversationLeasesInProcess()
     user_id = TrackedId("user123")
     user = weakref.ref(user_id)
-    lease = await leases.acquire(user_id, ConversationId("work"), wait=0)
+    lease = await leases.acquire(TurnId("turn"), user_id, ConversationId("work"), wait=0)
     del user_id
     await lease.release()
     del lease

@@ -20,6 +20,7 @@ DOCUMENTED = {
     "turn_in_progress": 409,
     "cancelled": 409,
     "client_disconnected": 409,
+    "superseded": 409,
     "stream_expired": 410,
     "message_too_long": 413,
     "context_too_long": 413,

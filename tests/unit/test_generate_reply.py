@@ -17,6 +17,7 @@ from application.ports.live_turns import Batch, End, EventLog, LiveTurnsUnavaila
 from application.ports.llm import LLMContextTooLong, LLMDisconnected, LLMError, LLMUnreachable, Reply
 from application.ports.turn_observer import FirstDelta, MemoriesRecalled, TurnAccepted, TurnBegun, TurnEnded, Where
 from application.turns.handle import TurnHandle
+from application.turns.new_message import WhenBusy
 from application.turns.running import RunningTurn
 from domain.conversation import DEFAULT_CONVERSATION, Message, Turn, TurnId, TurnStatus, Usage, UserId
 from domain.errors import (
@@ -521,7 +522,7 @@ async def test_an_end_that_was_stored_despite_a_reported_error_is_a_success() ->
 async def test_the_conversation_is_free_before_readers_see_the_end() -> None:
     async with application(ScriptedReply()) as app:
         for _ in range(20):
-            async with await app.send(message(wait_when_busy=False)) as handle:
+            async with await app.send(message(when_busy=WhenBusy.REJECT)) as handle:
                 await handle.read_to_end()
 
 
@@ -648,7 +649,7 @@ class StuckLease(Lease):
     def __init__(self, error: Exception | None) -> None:
         self._error = error
 
-    async def release(self) -> None:
+    async def release(self, *, turn_ended: bool = False) -> None:
         if self._error is None:
             await anyio.sleep_forever()
         else:

@@ -17,6 +17,7 @@ from application.ports.live_turns import Batch
 from application.ports.llm import LLMUnreachable
 from application.turns.handle import TurnHandle, stored_events
 from application.turns.keyed_turns import KeyedTurns
+from application.turns.new_message import WhenBusy
 from domain.conversation import ConversationId, Exchange, Turn, TurnId, TurnStatus, Usage, UserId
 from domain.errors import (
     Cancelled,
@@ -172,7 +173,7 @@ async def test_a_retry_neither_waits_for_its_own_turn_nor_is_subject_to_limits()
         await app.send(KEYED)
         with anyio.fail_after(5):
             for _ in range(10):
-                assert (await app.send(message(key="k", wait_when_busy=False))).is_repeated
+                assert (await app.send(message(key="k", when_busy=WhenBusy.REJECT))).is_repeated
         with pytest.raises(MessageTooLong):
             await app.send(message("too long", key="other"))
 
@@ -281,7 +282,7 @@ async def test_a_rejected_request_does_not_use_its_key() -> None:
         running = await app.send(message("another"))
         await app.until_replied(running)
         with pytest.raises(TurnInProgress):
-            await app.send(message(key="k", wait_when_busy=False))
+            await app.send(message(key="k", when_busy=WhenBusy.REJECT))
         await app.live_turns.stop(running.turn.id, None)
         await app.until_idle()
 
@@ -375,7 +376,7 @@ async def test_how_the_reply_is_delivered_is_not_part_of_the_request() -> None:
     async with application() as app:
         await app.complete(KEYED)
 
-        assert (await app.send(message(key="k", keep_running=True, wait_when_busy=False))).is_repeated
+        assert (await app.send(message(key="k", keep_running=True, when_busy=WhenBusy.REJECT))).is_repeated
 
 
 async def test_each_user_has_keys_of_their_own() -> None:
@@ -455,7 +456,7 @@ async def test_the_loser_of_a_race_between_workers_follows_the_winner() -> None:
 
         assert ("winner", ["Hi"], True) == (handle.turn.id, (await read(handle)).deltas, handle.is_repeated)
         assert app.llm.asked == []
-        assert WHOLE == (await app.complete(message("free again", wait_when_busy=False))).deltas
+        assert WHOLE == (await app.complete(message("free again", when_busy=WhenBusy.REJECT))).deltas
 
 
 class BusyElsewhere(ConversationLeases):
@@ -465,11 +466,16 @@ class BusyElsewhere(ConversationLeases):
         self._app = app
         self._with_the_key = with_the_key
 
-    async def acquire(self, user_id: UserId, conversation_id: ConversationId, *, wait: float) -> Lease:
+    async def acquire(
+        self, turn_id: TurnId, user_id: UserId, conversation_id: ConversationId, *, wait: float, first: bool = False
+    ) -> Lease:
         if self._with_the_key:
             turn = await begun_elsewhere(self._app)
             await self._app.history.finish(TurnEnd(turn.completed("Hi", "stop")))
         raise TurnInProgress
+
+    async def holder(self, user_id: UserId, conversation_id: ConversationId) -> TurnId | None:
+        return TurnId("another")
 
 
 @pytest.mark.parametrize("with_the_key", [True, False])

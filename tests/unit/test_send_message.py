@@ -13,6 +13,7 @@ from application.ports.history import HistoryUnavailable, TurnBegin
 from application.ports.live_turns import EventLog, LiveTurnsUnavailable, Reader, Stop
 from application.ports.llm import Reply
 from application.ports.turn_observer import Where
+from application.turns.new_message import WhenBusy
 from domain.conversation import DEFAULT_CONVERSATION, ConversationId, Message, Turn, TurnId, TurnStatus, UserId
 from domain.errors import ContextTooLong, MessageTooLong, ServerShuttingDown, TurnInProgress
 from tests.harness.fakes import ScriptedLLM, ScriptedReply
@@ -70,7 +71,7 @@ async def test_a_message_that_cannot_be_stored_leaves_the_conversation_free() ->
         with pytest.raises(HistoryUnavailable):
             await app.send(message())
 
-        assert (await app.complete(message(wait_when_busy=False))).end.finish_reason == "stop"
+        assert (await app.complete(message(when_busy=WhenBusy.REJECT))).end.finish_reason == "stop"
 
 
 async def test_a_message_that_is_too_long_is_rejected_and_not_stored() -> None:
@@ -124,7 +125,7 @@ async def test_a_turn_that_must_not_wait_is_rejected_while_another_runs() -> Non
         await app.send(message())
 
         with pytest.raises(TurnInProgress):
-            await app.send(message(wait_when_busy=False))
+            await app.send(message(when_busy=WhenBusy.REJECT))
 
         assert len(await turns_of(app)) == 1
 
@@ -141,7 +142,7 @@ async def test_turns_of_different_conversations_and_users_run_concurrently() -> 
     async with application(HANGS) as app:
         for user in ("ann", "ben"):
             for conversation in ("home", "work"):
-                sent = message(user=UserId(user), conversation=ConversationId(conversation), wait_when_busy=False)
+                sent = message(user=UserId(user), conversation=ConversationId(conversation), when_busy=WhenBusy.REJECT)
                 await app.send(sent)
 
         assert len(app.runner) == 4
@@ -156,7 +157,7 @@ async def test_a_cancelled_wait_stores_nothing_and_leaves_the_conversation_free(
         await app.until_idle()
 
         assert [turn.user_message for turn in await turns_of(app)] == ["Hello"]
-        await app.send(message("free again", wait_when_busy=False))
+        await app.send(message("free again", when_busy=WhenBusy.REJECT))
 
 
 async def test_a_turn_whose_sender_is_cancelled_while_it_is_stored_still_ends() -> None:
@@ -281,7 +282,7 @@ async def test_a_turn_without_an_event_log_fails_before_the_model_is_called(
 async def test_a_turn_without_an_event_log_leaves_the_conversation_free() -> None:
     async with application(live_turns=FailingLiveTurns("join", LiveTurnsUnavailable())) as app:
         await app.complete(message())
-        await app.complete(message(wait_when_busy=False))
+        await app.complete(message(when_busy=WhenBusy.REJECT))
 
         assert 2 == len(await turns_of(app))
 
@@ -329,7 +330,7 @@ async def test_a_turn_whose_log_does_not_open_in_time_fails_and_leaves_the_conve
         send = replace(app.send, open_timeout=0.01)
         with anyio.fail_after(5):
             ended = await read(await send(message()))
-            await read(await send(message(wait_when_busy=False)))
+            await read(await send(message(when_busy=WhenBusy.REJECT)))
 
         assert "live_turns_unavailable" == ended.code
         assert TurnStatus.FAILED == (await app.last_turn()).status

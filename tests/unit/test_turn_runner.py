@@ -1,6 +1,6 @@
 """The turn runner: saving progress, storing ends, draining, and leases."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -46,11 +46,12 @@ class Recording(HistoryInMemory):
     def saved(self) -> list[ReplyAddition]:
         return [addition for save in self.saves for addition in save.values()]
 
-    async def save_progress(self, additions: Mapping[TurnId, ReplyAddition], lease: timedelta) -> None:
+    async def save_progress(self, additions: Mapping[TurnId, ReplyAddition], lease: timedelta) -> Collection[TurnId]:
         self.saves.append(dict(additions))
-        await super().save_progress(additions, lease)
+        lost = await super().save_progress(additions, lease)
         if self.fails_late:
             raise HistoryUnavailable
+        return lost
 
 
 async def test_the_text_is_saved_while_the_turn_runs() -> None:

@@ -71,6 +71,11 @@ def named(url: URL) -> str:
     return f"{url.database or '(default)'} at {host if isinstance(host, str) else ', '.join(host)}"
 
 
+def is_deadlock(error: Exception) -> bool:
+    """Whether the transaction was rolled back because it and another one waited for each other."""
+    return isinstance(_driver_error(error), psycopg.errors.DeadlockDetected)
+
+
 def remove_values(error: Exception) -> None:
     """Leave only the primary message of an error: PostgreSQL quotes values of rows in its detail."""
     cause = _driver_error(error)

@@ -3,14 +3,17 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import groupby
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from adapters.sql.database_thread import DatabaseThread, Job
 from adapters.sql.postgres.engine import driver, is_broken
-from adapters.sql.postgres.errors import remove_values
+from adapters.sql.postgres.errors import is_deadlock, remove_values
+
+_MAX_DEADLOCKS: Final = 3
+"""How often a job runs again. Each time, the server has waited for its `deadlock_timeout`, usually a second."""
 
 
 class Reader(DatabaseThread):
@@ -42,10 +45,12 @@ class Writer(DatabaseThread):
             for job in jobs:
                 self._commit([job])
 
-    def _commit(self, jobs: Sequence[Job]) -> bool:
+    def _commit(self, jobs: Sequence[Job], deadlocks: int = 0) -> bool:
         """Run the jobs in one transaction. Returns False if one of several failed and all were rolled back.
 
-        Raises if there is no connection: running the jobs one by one would not help.
+        A batch locks rows in the order of its jobs, so it may deadlock with one of another process. A single job that
+        was rolled back because of that runs again. Raises if there is no connection: running the jobs one by one would
+        not help.
         """
         reused, committing = self._connection is not None, False
         connection = self.connection
@@ -67,6 +72,8 @@ class Writer(DatabaseThread):
                 if broken:
                     raise
                 return False
+            if is_deadlock(error) and deadlocks < _MAX_DEADLOCKS:
+                return self._commit(jobs, deadlocks + 1)
             jobs[0].fail(error)
         else:
             for job, result in zip(jobs, results, strict=True):

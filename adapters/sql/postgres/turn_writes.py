@@ -7,17 +7,27 @@ from sqlalchemy import Connection, bindparam, text
 
 from adapters.sql import turn_statements
 from adapters.sql.compiled import PrecompiledStatement
+from adapters.sql.lease_statements import TOPIC
+from adapters.sql.postgres.notifications import CHANNEL
 from adapters.sql.reply_parts import REST_OF_REPLY
 from adapters.sql.tables import Instant
 from adapters.sql.turn_rows import end_values
 from adapters.sql.turn_writes import Sent, TurnWrites
 from application.ports.history import TurnBegin, TurnEnd
-from domain.conversation import Turn
+from domain.conversation import ConversationId, Turn, UserId
+from domain.errors import TurnInProgress
+
+_OF_CONVERSATION: Final = "user_id = :user AND conversation_id = :conversation"
 
 _BEGIN: Final = PrecompiledStatement(
     text(
-        "WITH place AS ("
-        " INSERT INTO users (id, last_seq) VALUES (:user, :now)"
+        # The lock keeps `lease_statements.take_or_wait` from giving the conversation to another turn meanwhile. If that
+        # has just been done, the row is visible, but not as ours. There is no row if leases are kept elsewhere.
+        "WITH held AS ("  # noqa: S608
+        f" SELECT turn_id FROM conversation_leases WHERE {_OF_CONVERSATION} AND turn_id = :turn FOR SHARE"
+        "), place AS ("
+        " INSERT INTO users (id, last_seq) SELECT :user, :now WHERE EXISTS (SELECT FROM held)"
+        f" OR NOT EXISTS (SELECT FROM conversation_leases WHERE {_OF_CONVERSATION})"
         " ON CONFLICT (id) DO UPDATE SET last_seq = users.last_seq + 1 RETURNING last_seq, memory_epoch"
         "), conversation AS ("
         " INSERT INTO conversations (user_id, id, created_at, updated_at, last_seq, turns)"
@@ -35,24 +45,54 @@ _FINISH_SQL: Final = (
     "UPDATE turns SET status = :new_status, reason = :new_reason, prompt_tokens = :new_prompt_tokens,"  # noqa: S608
     " completion_tokens = :new_completion_tokens, usage_estimated = :new_usage_estimated,"
     f" reply = {REST_OF_REPLY.text} WHERE id = :turn_id AND status = 'in_progress'"
+    " RETURNING id, user_id, conversation_id, memory_epoch"
 )
-_FINISH: Final = PrecompiledStatement(text(_FINISH_SQL))
+_WOKEN_SQL: Final = (
+    f"SELECT pg_notify('{CHANNEL}', '{TOPIC} ' || lease.user_id || ' ' || lease.conversation_id)"  # noqa: S608
+    " FROM finished JOIN conversation_leases AS lease USING (user_id, conversation_id) WHERE lease.waiting <> ''"
+)
+_COUNTS_SQL: Final = "SELECT (SELECT count(*) FROM finished), (SELECT count(*) FROM woken)"
+_FINISH: Final = PrecompiledStatement(text(f"WITH finished AS ({_FINISH_SQL}), woken AS ({_WOKEN_SQL}) {_COUNTS_SQL}"))
 _FINISH_AND_REMEMBER: Final = PrecompiledStatement(
     text(
         # Forgetting the user waits for this lock, or else has advanced the epoch, which the locked row shows.
         "WITH owner AS (SELECT id, memory_epoch FROM users WHERE id = :user FOR SHARE), finished AS ("  # noqa: S608
-        f"{_FINISH_SQL} RETURNING id, user_id, memory_epoch"
-        "), remembered AS ("
+        f"{_FINISH_SQL}), woken AS ({_WOKEN_SQL}), remembered AS ("
         " INSERT INTO remembering (turn_id, user_id, due_at, attempts)"
         " SELECT finished.id, finished.user_id, :now, 0 FROM finished JOIN owner"
         " ON owner.id = finished.user_id AND owner.memory_epoch = finished.memory_epoch"
-        ") SELECT count(*) FROM finished"
+        f") {_COUNTS_SQL}"
     ).bindparams(bindparam("now", type_=Instant))
 )
 
+_HOLDER: Final = text(f"SELECT turn_id FROM conversation_leases WHERE {_OF_CONVERSATION} FOR SHARE")  # noqa: S608
+
+_CLEARED: Final = "user_id = :user AND conversation_id = coalesce(CAST(:conversation AS text), conversation_id)"
+_LOCK_LEASES: Final = text(f"SELECT FROM conversation_leases WHERE {_CLEARED} ORDER BY conversation_id FOR UPDATE")
+_DELETE_LEASES: Final = text(
+    # Not that of a turn which is about to begin, after the deletion: it would no longer keep others out.
+    f"DELETE FROM conversation_leases WHERE {_CLEARED}"  # noqa: S608
+    " AND (expires_at <= :now OR EXISTS (SELECT FROM turns WHERE turns.id = turn_id))"
+).bindparams(bindparam("now", type_=Instant))
+
 
 class PostgresTurnWrites(TurnWrites):
-    """Sends one statement, whose result may be read after others have been sent."""
+    """Sends one statement, whose result may be read after others have been sent.
+
+    All writes that lock several rows lock the lease first, then the user, then the turns.
+    """
+
+    def require_lease(self, connection: Connection, turn: Turn) -> None:
+        values = {"user": turn.user_id, "conversation": turn.conversation_id}
+        if connection.execute(_HOLDER, values).scalar() not in (None, turn.id):
+            raise TurnInProgress(retry_after=1)
+
+    def delete_leases(
+        self, connection: Connection, user_id: UserId, conversation_id: ConversationId | None, now: datetime
+    ) -> None:
+        values = {"user": user_id, "conversation": conversation_id, "now": now}
+        connection.execute(_LOCK_LEASES, values).close()
+        connection.execute(_DELETE_LEASES, values).close()
 
     def begin(self, connection: Connection, record: TurnBegin, now: datetime) -> Sent[None]:
         turn = record.turn
@@ -67,14 +107,21 @@ class PostgresTurnWrites(TurnWrites):
             "expires_at": now + record.lease,
         }
         cursor = _BEGIN.execute_raw(connection, values)
-        return lambda: cursor.close()
+
+        def begun() -> None:
+            refused = not cursor.rowcount
+            cursor.close()
+            if refused:
+                raise TurnInProgress(retry_after=1)
+
+        return begun
 
     def finish(self, connection: Connection, end: TurnEnd, now: datetime) -> Sent[Turn | None]:
         values = {**end_values(end.turn), "user": end.turn.user_id, "now": now}
         cursor = (_FINISH_AND_REMEMBER if end.remember else _FINISH).execute_raw(connection, values)
 
         def stored() -> Turn | None:
-            finished = cursor.fetchone()[0] if end.remember else cursor.rowcount
+            finished, _ = cursor.fetchone()
             cursor.close()
             return end.turn if finished else turn_statements.get(connection, end.turn.id, None)
 

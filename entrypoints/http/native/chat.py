@@ -6,7 +6,8 @@ from fastapi import APIRouter, Request, Response
 
 from application.ports.live_turns import Batch
 from application.turns.handle import TurnHandle
-from application.turns.send_message import NewMessage, SendMessage
+from application.turns.new_message import NewMessage
+from application.turns.send_message import SendMessage
 from domain.errors import Failure, StreamExpired
 from entrypoints.http.dependencies import SendMessageDep, SettingsDep
 from entrypoints.http.disconnect import closing_on_error, unless_disconnected

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, Field, GetPydanticSchema, model_
 from pydantic_core import CoreSchema, core_schema
 
 from application.turns.history import Cleared
-from application.turns.send_message import NewMessage
+from application.turns.new_message import NewMessage, WhenBusy
 from domain.conversation import (
     DEFAULT_CONVERSATION,
     ID_PATTERN,
@@ -58,8 +58,12 @@ class ChatRequest(BaseModel):
             "`Idempotency-Key`, otherwise the server's setting."
         ),
     )
-    when_busy: Literal["wait", "reject"] = Field(
-        "wait", description="If another turn of the conversation is running: `wait` for it, or `reject` with 409."
+    when_busy: Literal["wait", "reject", "interrupt"] = Field(
+        "wait",
+        description=(
+            "If another turn of the conversation is running: `wait` for it, `reject` with 409, or `interrupt` it: it "
+            "ends as `superseded`, and this one runs next."
+        ),
     )
     memory: bool = Field(
         True,
@@ -78,7 +82,7 @@ class ChatRequest(BaseModel):
             self.conversation_id or DEFAULT_CONVERSATION,
             self.message,
             keep_running=policy == "continue",
-            wait_when_busy=self.when_busy == "wait",
+            when_busy=WhenBusy(self.when_busy),
             use_memory=self.memory,
             key=key,
             after=after,

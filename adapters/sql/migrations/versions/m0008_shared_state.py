@@ -13,7 +13,7 @@ _CREATE_ON_POSTGRESQL = (
     "SELECT setval('reply_numbers', max(reply_number)) FROM reply_parts HAVING count(*) > 0",
     "CREATE TABLE conversation_leases ("
     " user_id text NOT NULL, conversation_id text NOT NULL, turn_id text NOT NULL, expires_at bigint NOT NULL,"
-    " waiting text[] NOT NULL DEFAULT '{}', waiting_until bigint[] NOT NULL DEFAULT '{}',"
+    " waiting text NOT NULL DEFAULT '',"
     " CONSTRAINT pk_conversation_leases PRIMARY KEY (user_id, conversation_id)) WITH (fillfactor = 70)",
     "CREATE UNLOGGED TABLE live_turns ("
     " turn_id text NOT NULL, user_id text NOT NULL, conversation_id text NOT NULL, worker text NOT NULL,"
