@@ -1,7 +1,7 @@
 """Leases as rows of a database, for all processes that share it."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 
@@ -35,18 +35,21 @@ class ConversationLeasesSQL(ConversationLeases):
 
     The history has to be in the same database: a lease ends with its turn, and `begin` refuses a turn that has lost it.
     At most `max_waiting` turns queue for each conversation. They look every `poll_interval` seconds, and when they are
-    notified. A caller that is cancelled takes at most `leave_timeout` seconds to leave the queue.
+    notified. A caller that is cancelled takes at most `leave_timeout` seconds to leave the queue. `on_failure` is called
+    if the database fails to write.
     """
 
     def __init__(
         self,
         database: SharedDatabase,
+        on_failure: Callable[[HistoryUnavailable], None] = lambda _: None,
         *,
         max_waiting: int = 4,
         poll_interval: float = 0.25,
         leave_timeout: float = 1.0,
     ) -> None:
         self._database = database
+        self._on_failure = on_failure
         self._max_waiting = max_waiting
         self._poll_interval = poll_interval
         self._leave_timeout = leave_timeout
@@ -65,7 +68,9 @@ class ConversationLeasesSQL(ConversationLeases):
                 )
                 if not free:
                     await self._queue(applicant, wait)
-        except (asyncio.CancelledError, HistoryUnavailable):  # what was requested may still be done
+        except (asyncio.CancelledError, HistoryUnavailable) as error:  # what was requested may still be done
+            if isinstance(error, HistoryUnavailable):
+                self._on_failure(error)
             with anyio.move_on_after(self._leave_timeout, shield=True):
                 await self._try_to_give_up(applicant)
             raise

@@ -26,7 +26,7 @@ async def holdings(service: Service) -> Holdings:
         tasks=len(asyncio.all_tasks()),
         files=len(await asyncio.to_thread(os.listdir, "/proc/self/fd")),
         running_turns=len(service.container.turn_runner()),
-        leases=len(service.container.leases()._queues),
+        leases=len(service.container.leases()._busy),
         readers=sum(log.readers for log in service.container.live_turns()._logs.values()),
     )
 
