@@ -6,7 +6,9 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, create_engine, insert, make_url, select, text
+from sqlalchemy import Connection, create_engine, delete, insert, make_url, select, text
 from sqlalchemy.exc import DBAPIError
 
 from adapters.history_sql import HistorySQL
@@ -463,6 +465,28 @@ async def test_a_statement_that_takes_too_long_is_ended(url: str) -> None:
                 await call(lambda connection: connection.execute(text("SELECT pg_sleep(30)")).close())
             assert database.explain(raised.value) == "The database cannot be used: a statement took too long."
         await database.search(lambda connection: connection.execute(text("SELECT pg_sleep(0.3)")).close())
+
+
+async def add_users_slowly(database: PostgresDatabase, names: Sequence[str], others: threading.Barrier) -> None:
+    """Add two users in one transaction, the second one when others have added their first."""
+
+    def add(connection: Connection) -> None:
+        connection.execute(insert(users).values(id=names[0], last_seq=1)).close()
+        with suppress(threading.BrokenBarrierError):  # when it runs again
+            others.wait(2)
+        statement = "INSERT INTO users (id, last_seq) VALUES (:id, 1) ON CONFLICT DO NOTHING"
+        connection.execute(text(statement), {"id": names[1]}).close()
+        connection.execute(delete(users)).close()
+
+    await database.write(add)
+
+
+async def test_a_write_that_deadlocks_with_one_of_another_process_runs_again(url: str) -> None:
+    both = threading.Barrier(2)
+    async with PostgresDatabase(url) as one, PostgresDatabase(url) as two:
+        await asyncio.gather(add_users_slowly(one, ["a", "b"], both), add_users_slowly(two, ["b", "a"], both))
+
+        assert [] == await names(one)
 
 
 # Errors

@@ -1,0 +1,335 @@
+"""Leases of conversations that two workers share: each has its own connections to one PostgreSQL."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import anyio
+import pytest
+from sqlalchemy import Connection, text
+
+from adapters.clock import utc_now
+from adapters.conversation_leases_sql import ConversationLeasesSQL
+from adapters.history_sql import HistorySQL
+from adapters.sql import lease_statements
+from adapters.sql.database import Statements
+from adapters.sql.lease_statements import Applicant, Outcome
+from adapters.sql.postgres.database import PostgresDatabase
+from application.ports.conversation_leases import Lease
+from application.ports.history import TurnBegin, TurnEnd
+from domain.conversation import ConversationId, Turn, TurnId
+from domain.errors import TurnInProgress
+from domain.idempotency import IdempotencyKey
+from tests.contract.conversation_leases import ANN, HOME, LONG, WORK, new_turn_id
+from tests.harness.postgres import URL_FILE
+from tests.harness.script import NOW
+
+pytestmark = [pytest.mark.server, pytest.mark.usefixtures("postgres_in_tmp_path")]
+
+LEASE = timedelta(seconds=15)
+
+
+class Database(PostgresDatabase):
+    """A PostgreSQL whose clock a test can set forward."""
+
+    later = timedelta(0)
+
+    def now(self) -> datetime:
+        return super().now() + self.later
+
+
+@dataclass
+class Worker:
+    database: Database
+    leases: ConversationLeasesSQL
+    history: HistorySQL
+
+    async def acquire(self, turn_id: TurnId | None = None, *, wait: float = 0) -> tuple[Turn, Lease]:
+        turn = Turn(turn_id or new_turn_id(), ANN, WORK, NOW, "Hello")
+        return turn, await self.leases.acquire(turn.id, ANN, WORK, wait=wait)
+
+    async def begin(self, turn: Turn, key: IdempotencyKey | None = None) -> None:
+        assert turn == await self.history.begin(TurnBegin(turn, LEASE, key))
+
+    async def run_turn(self) -> None:
+        turn, lease = await self.acquire()
+        await self.begin(turn)
+        await self.history.finish(TurnEnd(turn.completed("Hi", "stop")))
+        await lease.release(turn_ended=True)
+
+    async def start_waiting(self) -> "asyncio.Task[tuple[Turn, Lease]]":
+        """Start a task that waits for the conversation; returns when it is in the queue."""
+        before = await self.waiting()
+        task = asyncio.create_task(self.acquire(wait=LONG))
+        while await self.waiting() == before:
+            await asyncio.sleep(0.005)
+        return task
+
+    async def waiting(self) -> str:
+        queue = text("SELECT waiting FROM conversation_leases")
+        return str(await self.database.read(lambda connection: connection.execute(queue).scalar_one()))
+
+    async def rows(self) -> int:
+        count = text("SELECT count(*) FROM conversation_leases")
+        return int(await self.database.read(lambda connection: connection.execute(count).scalar_one()))
+
+
+@asynccontextmanager
+async def worker(directory: Path, poll_interval: float = 0.25) -> AsyncIterator[Worker]:
+    async with Database((directory / URL_FILE).read_text()) as database:
+        yield Worker(
+            database,
+            ConversationLeasesSQL(database, poll_interval=poll_interval),
+            HistorySQL(database, database.now),
+        )
+
+
+@pytest.fixture
+async def one(tmp_path: Path) -> AsyncIterator[Worker]:
+    async with worker(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+async def two(tmp_path: Path) -> AsyncIterator[Worker]:
+    async with worker(tmp_path) as running:
+        yield running
+
+
+async def test_turns_wait_in_one_queue_in_the_order_they_arrived(one: Worker, two: Worker) -> None:
+    _, lease = await one.acquire()
+    queue = [await worker.start_waiting() for worker in (two, one, one, two)]
+
+    for place, expected in enumerate(queue):
+        await lease.release()
+        _, lease = await expected
+        assert [False] * (3 - place) == [task.done() for task in queue[place + 1 :]]
+
+
+async def test_four_turns_wait_over_all_workers(one: Worker, two: Worker) -> None:
+    await one.acquire()
+    queue = [await worker.start_waiting() for worker in (two, one, one, two)]
+
+    with anyio.fail_after(5), pytest.raises(TurnInProgress):
+        await two.acquire(wait=LONG)
+
+    for task in queue:
+        task.cancel()
+    await asyncio.wait(queue)
+
+
+@pytest.mark.parametrize("ends", ["finish", "release"])
+async def test_a_turn_that_waits_on_another_worker_is_notified(tmp_path: Path, ends: str) -> None:
+    async with worker(tmp_path) as one, worker(tmp_path, poll_interval=LONG) as two:
+        turn, lease = await one.acquire()
+        await one.begin(turn)
+        waiting = await two.start_waiting()
+        if ends == "finish":
+            await one.history.finish(TurnEnd(turn.completed("Hi", "stop")))
+        await lease.release(turn_ended=ends == "finish")
+
+        with anyio.fail_after(LONG / 2):
+            await waiting
+
+
+async def test_a_turn_waits_until_that_of_a_dead_worker_is_ended(one: Worker, two: Worker) -> None:
+    turn, _ = await one.acquire()
+    await one.begin(turn)
+    waiting = await two.start_waiting()
+    two.database.later = 2 * LEASE
+    await asyncio.sleep(0.5)
+    assert not waiting.done()
+
+    assert 1 == await two.history.finish_abandoned()
+    with anyio.fail_after(5):
+        await waiting
+
+
+async def test_a_waiting_turn_whose_worker_died_is_skipped_when_its_time_is_up(one: Worker, two: Worker) -> None:
+    _, lease = await one.acquire()
+    dead = Applicant(new_turn_id(), ANN, WORK)
+    assert Outcome.WAITING == await two.database.write(
+        lambda connection: lease_statements.take_or_wait(connection, dead, timedelta(seconds=1), 4, two.database.now())
+    )
+    waiting = await one.start_waiting()
+    await lease.release()
+    await asyncio.sleep(0.3)
+    assert not waiting.done()
+
+    with anyio.fail_after(5):
+        await waiting
+
+
+async def test_a_lease_whose_turn_does_not_begin_expires(one: Worker, two: Worker) -> None:
+    await one.acquire()
+    with pytest.raises(TurnInProgress):
+        await two.acquire()
+    two.database.later = timedelta(seconds=5)
+
+    other, _ = await two.acquire()
+    assert other.id == await one.leases.holder(ANN, WORK)
+
+
+@pytest.mark.parametrize("key", [None, IdempotencyKey.of("k", ANN, WORK, "Hello", use_memory=True)])
+async def test_a_turn_that_has_lost_its_lease_cannot_begin(
+    one: Worker, two: Worker, key: IdempotencyKey | None
+) -> None:
+    turn, _ = await one.acquire()
+    two.database.later = timedelta(seconds=5)
+    other, _ = await two.acquire()
+
+    with pytest.raises(TurnInProgress):
+        await one.begin(turn, key)
+
+    assert [] == (await one.history.page(ANN, None, 1, None)).items
+    await two.begin(other, key)
+
+
+async def test_a_turn_that_has_lost_its_lease_does_not_fail_others_that_begin_with_it(one: Worker, two: Worker) -> None:
+    turn, _ = await one.acquire()
+    two.database.later = timedelta(seconds=5)
+    await two.acquire()
+
+    begins = [one.begin(replace(turn, id=new_turn_id(), conversation_id=HOME)), one.begin(turn)]
+    begun, refused = await asyncio.gather(*begins, return_exceptions=True)
+
+    assert begun is None
+    assert isinstance(refused, TurnInProgress)
+
+
+@pytest.mark.parametrize("first", ["begin", "take"])
+async def test_a_lease_that_expires_while_its_turn_begins_is_not_given_to_two(
+    one: Worker, two: Worker, first: str
+) -> None:
+    turn, _ = await one.acquire()
+    two.database.later = timedelta(seconds=5)
+    other = Applicant(new_turn_id(), ANN, WORK)
+    done, proceed = threading.Event(), threading.Event()
+
+    def begin(connection: Connection) -> bool:
+        one.database.turn_writes.begin(connection, TurnBegin(turn, LEASE), NOW)()
+        return True
+
+    def take(connection: Connection) -> bool:
+        now, wait = two.database.now(), timedelta(0)
+        return Outcome.TAKEN is lease_statements.take_or_wait(connection, other, wait, 4, now)
+
+    def held_open(statements: Statements[bool]) -> Statements[bool]:
+        def run(connection: Connection) -> bool:
+            result = statements(connection)
+            done.set()
+            proceed.wait(10)
+            return result
+
+        return run
+
+    if first == "begin":
+        earlier, later = one.database.write(held_open(begin)), two.database.write(take)
+    else:
+        earlier, later = two.database.write(held_open(take)), one.database.write(begin)
+    tasks = [asyncio.ensure_future(earlier)]
+    await asyncio.to_thread(done.wait, 10)
+    tasks.append(asyncio.ensure_future(later))
+    await asyncio.sleep(0.2)
+    assert not tasks[1].done()
+    proceed.set()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert True is results[0]
+    assert results[1] is False if first == "begin" else isinstance(results[1], TurnInProgress)
+
+
+async def test_the_next_turn_is_never_rejected_as_busy_after_the_end_was_stored(one: Worker, two: Worker) -> None:
+    for _ in range(500):
+        await one.run_turn()
+        await two.run_turn()
+
+    assert 1 == await one.rows()
+
+
+async def test_a_lease_that_is_given_back_before_its_turn_begins_leaves_nothing(one: Worker) -> None:
+    _, lease = await one.acquire()
+    await lease.release()
+
+    assert 0 == await one.rows()
+
+
+async def test_a_turn_that_is_about_to_begin_keeps_its_lease_when_the_history_is_deleted(
+    one: Worker, two: Worker
+) -> None:
+    await one.run_turn()
+    turn, _ = await one.acquire()
+
+    assert 1 == await two.history.clear(ANN, None)
+    with pytest.raises(TurnInProgress):
+        await two.acquire()
+    await one.begin(turn)
+
+
+@pytest.mark.parametrize("conversation", [WORK, None])
+async def test_leases_are_deleted_with_the_history(
+    one: Worker, two: Worker, conversation: ConversationId | None
+) -> None:
+    turn, _ = await one.acquire()
+    await one.begin(turn)
+
+    await two.history.clear(ANN, conversation)
+
+    assert 0 == await two.rows()
+    assert await one.history.finish(TurnEnd(turn.completed("Hi", "stop"))) is None
+    await two.run_turn()
+
+
+async def test_leases_of_other_conversations_are_not_deleted(one: Worker) -> None:
+    await one.run_turn()
+    await one.history.clear(ANN, HOME)
+
+    assert 1 == await one.rows()
+
+
+async def test_waiting_turns_stay_in_the_queue_when_the_history_is_deleted(one: Worker, two: Worker) -> None:
+    turn, _ = await one.acquire()
+    await one.begin(turn)
+    waiting = await two.start_waiting()
+
+    await one.history.clear(ANN, None)
+    with anyio.fail_after(5):
+        await waiting
+
+
+@pytest.mark.parametrize("jump", [timedelta(hours=1), timedelta(hours=-1)])
+async def test_a_worker_whose_clock_is_wrong_takes_no_lease_and_ends_no_turn(
+    one: Worker, tmp_path: Path, jump: timedelta, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adapters.sql.postgres.clock.utc_now", lambda: utc_now() + jump)
+    turn, _ = await one.acquire()
+    async with worker(tmp_path) as wrong:
+        with pytest.raises(TurnInProgress):
+            await wrong.acquire()
+        await one.begin(turn)
+        assert 0 == await wrong.history.finish_abandoned()
+        with pytest.raises(TurnInProgress):
+            await wrong.acquire()
+
+
+async def test_turns_of_a_conversation_that_run_and_are_deleted_on_two_workers_at_once_never_fail(
+    one: Worker, two: Worker
+) -> None:
+    async def send(worker: Worker, number: int) -> None:
+        turn, lease = await worker.acquire()
+        await worker.begin(turn)
+        await worker.history.finish(TurnEnd(turn.completed(str(number), "stop"), remember=number % 2 == 0))
+        await lease.release(turn_ended=True)
+
+    async def client(worker: Worker, number: int) -> None:
+        for _ in range(10):
+            with suppress(TurnInProgress):
+                await send(worker, number)
+            if number % 5 == 0:
+                await worker.history.clear(ANN, WORK)
+
+    await asyncio.gather(*(client(worker, number) for number in range(10) for worker in (one, two)))
