@@ -35,8 +35,8 @@ class ConversationLeasesSQL(ConversationLeases):
 
     The history has to be in the same database: a lease ends with its turn, and `begin` refuses a turn that has lost it.
     At most `max_waiting` turns queue for each conversation. They look every `poll_interval` seconds, and when they are
-    notified. A caller that is cancelled takes at most `leave_timeout` seconds to leave the queue. `on_failure` is called
-    if the database fails to write.
+    notified. A caller that is cancelled leaves the queue within `leave_timeout` seconds. If the database fails,
+    `on_failure` is called.
     """
 
     def __init__(

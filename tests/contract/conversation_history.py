@@ -231,7 +231,19 @@ class ConversationHistoryContract(Suite[ConversationHistory]):
         assert ["second", "third"] == [(await history.get(turn.id, None)).reply for turn in (second, third)]
 
     async def test_saving_no_progress_is_allowed(self, history: ConversationHistory) -> None:
-        await history.save_progress({}, LEASE)
+        assert not await history.save_progress({}, LEASE)
+
+    async def test_turns_that_do_not_run_any_more_are_reported_when_their_progress_is_saved(
+        self, history: ConversationHistory
+    ) -> None:
+        running, ended, deleted, other = new_turn(), new_turn(), new_turn(user_id=BOB), new_turn()
+        await begin(history, running, ended, deleted, other)
+        await history.finish(TurnEnd(ended.completed("Hi", "stop")))
+        await history.clear(BOB, None)
+
+        lost = await history.save_progress({turn.id: ReplyAddition(0, "") for turn in (running, ended, deleted)}, LEASE)
+
+        assert {ended.id, deleted.id} == set(lost)
 
     async def test_the_stored_end_is_returned_to_a_later_finish(self, history: ConversationHistory) -> None:
         turn = new_turn()

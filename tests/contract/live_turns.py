@@ -13,7 +13,7 @@ import pytest
 
 from application.ports.live_turns import DELETED, Batch, End, EventLog, LiveTurns, LiveTurnsUnavailable, Reader
 from domain.conversation import DEFAULT_CONVERSATION, ConversationId, Turn, TurnId, UserId
-from domain.errors import Cancelled, ClientDisconnected, Failure, Interruption, OutputLimit, StreamExpired
+from domain.errors import Cancelled, ClientDisconnected, Failure, Interruption, OutputLimit, StreamExpired, Superseded
 from tests.contract.suite import Suite
 
 ANN, BEN = UserId("ann"), UserId("ben")
@@ -218,6 +218,15 @@ class LiveTurnsContract(Suite[LiveTurns]):
 
             assert [Cancelled] == [type(stop) for stop in running.stops]
             assert Batch(1, [], False, CUT) == await reader.next(LONG)
+
+    async def test_a_turn_is_stopped_because_of_the_given_interruption(self, live: LiveTurns) -> None:
+        running = await begin(live)
+        stopping = asyncio.create_task(live.stop(running.id, ANN, Superseded()))
+        await run_other_tasks()
+        await running.log.close(CUT)
+        await stopping
+
+        assert [Superseded] == [type(stop) for stop in running.stops]
 
     async def test_reading_after_the_end_returns_the_end_again(self, live: LiveTurns) -> None:
         running = await begin(live)

@@ -146,6 +146,7 @@ async def application(
     store_timeout: float = 5.0,
     is_store_shared: bool = False,
     save_interval: float = 1.0,
+    slow_call: float = 2.0,
     lease: timedelta = timedelta(seconds=15),
     keyed: Mapping[str, float] | None = None,
 ) -> AsyncIterator[Harness]:
@@ -165,7 +166,13 @@ async def application(
         llm, history, recall, outbox_worker, observer, INSTRUCTIONS, window, deadline, store_delays, store_timeout
     )
     runner = TurnRunner(
-        generate, history, observer, is_store_shared=is_store_shared, save_interval=save_interval, lease=lease
+        generate,
+        history,
+        observer,
+        is_store_shared=is_store_shared,
+        save_interval=save_interval,
+        slow_call=slow_call,
+        lease=lease,
     )
     keyed_turns = KeyedTurns(history, live_turns, **(keyed or {}))
     send = SendMessage(

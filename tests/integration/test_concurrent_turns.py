@@ -64,6 +64,35 @@ async def test_four_turns_wait_and_a_fifth_is_rejected_immediately() -> None:
         assert len(llm.asked) == 5
 
 
+@pytest.mark.parametrize("path", ["/api/chat", "/api/chat/simple"])
+async def test_a_message_that_interrupts_ends_the_running_turn_as_superseded(path: str) -> None:
+    async with serving(HANGS, ScriptedReply()) as (service, _), streaming(service) as first:
+        await first.until(b'"lo"')
+        response = await post(service, path, message="And now?", when_busy="interrupt")
+        await first.until(b"[DONE]")
+        turns = (await history(service))["history"]
+
+        assert response.status_code == 200
+        assert b'"code": "superseded"' in first.events
+        assert b'"retryable": false' in first.events
+        assert [("Hello", "superseded"), ("Hello, world!", None)] == [
+            (turn["assistant_response"], turn["reason"]) for turn in turns
+        ]
+
+
+async def test_a_whole_reply_that_is_superseded_is_a_conflict() -> None:
+    async with serving(HANGS, ScriptedReply()) as (service, llm):
+        first = asyncio.create_task(post(service, "/api/chat/simple"))
+        await eventually(lambda: is_asked(llm))
+        await post(service, when_busy="interrupt")
+
+        assert (409, "superseded") == ((await first).status_code, (await first).json()["code"])
+
+
+async def is_asked(llm: ScriptedLLM) -> bool:
+    return llm.open == 1
+
+
 async def test_a_turn_of_another_conversation_does_not_wait() -> None:
     async with serving(HANGS, ScriptedReply()) as (service, _), streaming(service):
         assert (await post(service, when_busy="reject", conversation_id="other")).content == WHOLE

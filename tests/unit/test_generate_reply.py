@@ -15,7 +15,15 @@ from application.ports.conversation_leases import Lease
 from application.ports.history import HistoryUnavailable, HistoryWriteFailed, TurnBegin, TurnEnd
 from application.ports.live_turns import Batch, End, EventLog, LiveTurnsUnavailable, Reader, Stop
 from application.ports.llm import LLMContextTooLong, LLMDisconnected, LLMError, LLMUnreachable, Reply
-from application.ports.turn_observer import FirstDelta, MemoriesRecalled, TurnAccepted, TurnBegun, TurnEnded, Where
+from application.ports.turn_observer import (
+    FirstDelta,
+    MemoriesRecalled,
+    TurnAccepted,
+    TurnBegun,
+    TurnEnded,
+    TurnFenced,
+    Where,
+)
 from application.turns.handle import TurnHandle
 from application.turns.new_message import WhenBusy
 from application.turns.running import RunningTurn
@@ -493,6 +501,7 @@ async def test_readers_receive_the_end_as_stored() -> None:
         assert ("worker_lost", "worker_lost") == (ended.code, turn.reason)
         assert ended.end.failure == Failure.of(WorkerLost())
         assert [turn] == [event.turn for event in app.observer.ended]
+        assert [TurnFenced(turn)] == [event for event in app.observer.events if isinstance(event, TurnFenced)]
 
 
 async def test_a_stored_reason_of_a_newer_version_is_reported_as_an_internal_error() -> None:

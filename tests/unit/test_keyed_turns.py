@@ -18,6 +18,7 @@ from application.ports.llm import LLMUnreachable
 from application.turns.handle import TurnHandle, stored_events
 from application.turns.keyed_turns import KeyedTurns
 from application.turns.new_message import WhenBusy
+from application.turns.superseding import Superseding
 from domain.conversation import ConversationId, Exchange, Turn, TurnId, TurnStatus, Usage, UserId
 from domain.errors import (
     Cancelled,
@@ -489,6 +490,39 @@ async def test_a_conversation_that_another_worker_keeps_busy_is_no_reason_to_rej
         else:
             with pytest.raises(TurnInProgress):
                 await send(KEYED)
+
+
+async def test_an_interrupting_request_does_not_interrupt_the_turn_of_its_own_key_on_another_worker() -> None:
+    """Another worker has received the same request, and begins the turn after its key was looked for here."""
+
+    async with application() as app:
+
+        class BusyWithIt(BusyElsewhere):
+            turn: Turn | None = None
+
+            async def acquire(self, *_: object, **__: object) -> Lease:
+                self.turn = await begun_elsewhere(app)
+                await anyio.sleep_forever()
+                raise AssertionError
+
+            async def holder(self, user_id: UserId, conversation_id: ConversationId) -> TurnId | None:
+                return None if self.turn is None else self.turn.id
+
+        leases = BusyWithIt(app, with_the_key=True)
+        superseding = Superseding(leases, app.live_turns, app.send.keyed_turns)
+        send = replace(app.send, leases=leases, superseding=superseding)
+        async with anyio.create_task_group() as tasks:
+            handles: list[TurnHandle] = []
+
+            async def interrupt() -> None:
+                handles.append(await send(replace(KEYED, when_busy=WhenBusy.INTERRUPT)))
+
+            tasks.start_soon(interrupt)
+            await anyio.sleep(0.05)
+            assert leases.turn is not None
+            await app.history.finish(TurnEnd(leases.turn.completed("Hi", "stop")))
+
+        assert ["Hi"] == (await read(handles[0])).deltas
 
 
 async def test_an_outgrown_log_is_replaced_by_the_stored_reply() -> None:

@@ -9,16 +9,26 @@ import pytest
 
 from adapters.history_in_memory import HistoryInMemory
 from adapters.live_turns_in_process import LiveTurnsInProcess
-from application.ports.history import HistoryUnavailable, TurnBegin
+from application.ports.history import HistoryUnavailable, TurnBegin, TurnEnd
 from application.ports.live_turns import EventLog, LiveTurnsUnavailable, Reader, Stop
 from application.ports.llm import Reply
 from application.ports.turn_observer import Where
 from application.turns.new_message import WhenBusy
 from domain.conversation import DEFAULT_CONVERSATION, ConversationId, Message, Turn, TurnId, TurnStatus, UserId
-from domain.errors import ContextTooLong, MessageTooLong, ServerShuttingDown, TurnInProgress
+from domain.errors import (
+    Cancelled,
+    ContextTooLong,
+    Failure,
+    Interruption,
+    MessageTooLong,
+    ServerShuttingDown,
+    Superseded,
+    TurnInProgress,
+)
 from tests.harness.fakes import ScriptedLLM, ScriptedReply
-from tests.harness.script import ANN, NOW, FailingHistory, Harness, application, message, read
+from tests.harness.script import ANN, NOW, FailingHistory, Harness, application, message, read, until
 
+WHOLE = ["Hello", ", ", "world", "!"]
 HANGS = ScriptedReply(deltas=("Hel",), hangs=True)
 
 
@@ -136,6 +146,94 @@ async def test_a_turn_is_rejected_after_the_queue_timeout() -> None:
 
         with pytest.raises(TurnInProgress):
             await app.send(message())
+
+
+async def test_an_interrupting_turn_supersedes_the_running_one_and_runs_before_those_that_wait() -> None:
+    async with application(HANGS, ScriptedReply()) as app, anyio.create_task_group() as tasks:
+        first = await app.send(message("One"))
+        await app.until_replied(first)
+        tasks.start_soon(app.complete, message("Three"))
+        await anyio.sleep(0.02)
+        assert WHOLE == (await app.complete(message("Two", when_busy=WhenBusy.INTERRUPT))).deltas
+
+        stopped, failure = await app.stored(first.turn.id), (await read(first)).end.failure
+        assert ("Hel", TurnStatus.INTERRUPTED, "superseded") == (stopped.reply, stopped.status, stopped.reason)
+        assert Failure.of(Superseded()) == failure
+        assert not failure.retryable
+    assert ["Two", "Three"] == [asked[-1].text for asked in app.llm.asked[1:]]
+
+
+async def test_an_interrupting_turn_of_a_free_conversation_runs_at_once() -> None:
+    async with application() as app:
+        assert WHOLE == (await app.complete(message(when_busy=WhenBusy.INTERRUPT))).deltas
+
+
+async def test_an_interrupting_turn_stops_one_that_is_about_to_begin() -> None:
+    class SlowBegin(HistoryInMemory):
+        async def begin(self, begin: TurnBegin) -> Turn:
+            await anyio.sleep(0.05)
+            return await super().begin(begin)
+
+    async with application(HANGS, ScriptedReply(), history=SlowBegin()) as app, anyio.create_task_group() as tasks:
+        tasks.start_soon(app.complete, message("One"))
+        await anyio.sleep(0.01)
+        await app.complete(message("Two", when_busy=WhenBusy.INTERRUPT))
+
+        assert ["superseded", None] == [turn.reason for turn in await turns_of(app)]
+
+
+async def test_the_last_of_several_interrupting_turns_runs_to_its_end() -> None:
+    async with application(HANGS, HANGS, HANGS, ScriptedReply()) as app, anyio.create_task_group() as tasks:
+        for text in ("One", "Two", "Three", "Four"):
+            tasks.start_soon(app.complete, message(text, when_busy=WhenBusy.INTERRUPT))
+            await anyio.sleep(0.001)
+        await until(lambda: len(app.observer.ended) == 4)
+
+        expected = [(text, "superseded") for text in ("One", "Two", "Three")]
+        assert [*expected, ("Four", None)] == [(turn.user_message, turn.reason) for turn in await turns_of(app)]
+
+
+class SlowFinish(HistoryInMemory):
+    async def finish(self, end: TurnEnd) -> Turn | None:
+        await anyio.sleep(0.1)
+        return await super().finish(end)
+
+
+async def test_an_interrupting_turn_that_waited_too_long_leaves_the_conversation_free() -> None:
+    async with application(HANGS, ScriptedReply(), history=SlowFinish(), queue_timeout=0.02) as app:
+        await app.until_replied(await app.send(message()))
+        with pytest.raises(TurnInProgress):
+            await app.send(message(when_busy=WhenBusy.INTERRUPT))
+        await app.until_idle()
+
+        assert WHOLE == (await app.complete(message(when_busy=WhenBusy.REJECT))).deltas
+
+
+async def test_an_interrupting_turn_whose_sender_is_cancelled_leaves_the_conversation_free() -> None:
+    async with application(HANGS, ScriptedReply(), history=SlowFinish()) as app:
+        await app.until_replied(await app.send(message()))
+        with anyio.move_on_after(0.02):
+            await app.send(message(when_busy=WhenBusy.INTERRUPT))
+        await app.until_idle()
+
+        assert WHOLE == (await app.complete(message(when_busy=WhenBusy.REJECT))).deltas
+
+
+async def test_an_interrupting_turn_is_rejected_if_the_running_one_cannot_be_stopped() -> None:
+    class Unavailable(LiveTurnsInProcess):
+        async def stop(
+            self,
+            turn_id: TurnId,
+            owner: UserId | None,
+            interruption: Interruption = Cancelled(),  # noqa: B008
+        ) -> None:
+            raise LiveTurnsUnavailable
+
+    async with application(HANGS, live_turns=Unavailable()) as app:
+        await app.send(message())
+
+        with pytest.raises(LiveTurnsUnavailable):
+            await app.send(message(when_busy=WhenBusy.INTERRUPT))
 
 
 async def test_turns_of_different_conversations_and_users_run_concurrently() -> None:

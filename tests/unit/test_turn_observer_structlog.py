@@ -31,6 +31,7 @@ from application.ports.turn_observer import (
     StoreFailing,
     StoreRecovered,
     TurnEnded,
+    TurnFenced,
     TurnRejected,
     Where,
 )
@@ -397,6 +398,14 @@ def test_abandoned_turns_are_a_warning(observer: TurnObserverStructlog, lines: l
     observer.observe(AbandonedTurnsEnded(3))
 
     assert lines == [{"log_level": "warning", "event": "abandoned turns ended", "count": 3}]
+
+
+def test_a_fenced_turn_is_a_warning(observer: TurnObserverStructlog, lines: list[MutableMapping[str, Any]]) -> None:
+    observer.observe(TurnFenced(BEGUN.ended_by(WorkerLost(), REPLY)))
+
+    [line] = lines
+    assert ("warning", BEGUN.id, "worker_lost") == (line["log_level"], line["turn_id"], line["reason"])
+    assert "fenced" in line["event"]
 
 
 def test_a_turn_that_another_worker_ended_is_a_warning(

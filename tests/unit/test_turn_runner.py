@@ -11,7 +11,7 @@ from adapters.history_in_memory import HistoryInMemory
 from application.ports.history import HistoryUnavailable, ReplyAddition, TurnBegin, TurnEnd
 from application.ports.live_turns import End
 from application.ports.llm import LLMContentRefused, LLMContextTooLong, LLMError, LLMUnreachable
-from application.ports.turn_observer import AbandonedTurnsEnded, Event, TurnEnded, Where
+from application.ports.turn_observer import AbandonedTurnsEnded, Event, TurnEnded, TurnFenced, Where
 from application.turns.handle import TurnHandle
 from domain.conversation import ConversationId, Turn, TurnId, TurnStatus
 from domain.errors import WorkerLost
@@ -439,6 +439,106 @@ async def test_an_end_that_is_never_stored_does_not_keep_abandoned_turns_from_be
         assert "history_write_failed" == (await app.complete(message())).code
         sweeps = history.calls.count("finish_abandoned")
         await until(lambda: history.calls.count("finish_abandoned") > sweeps + 1)
+
+
+# A store that other workers share
+
+
+SHARED: Any = {"is_store_shared": True, "save_interval": 0.005, "lease": timedelta(milliseconds=300)}
+"""Sweeps are 60 ms apart; a turn is renewed after 100 ms."""
+
+
+class Sweeps(FailingHistory):
+    """Records when it is swept. A call of `save_progress` takes `save_time` seconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sweeps: list[float] = []
+        self.save_time = 0.0
+
+    async def finish_abandoned(self) -> int:
+        self.sweeps.append(anyio.current_time())
+        return await super().finish_abandoned()
+
+    async def save_progress(self, additions: Mapping[TurnId, ReplyAddition], lease: timedelta) -> Collection[TurnId]:
+        await anyio.sleep(self.save_time)
+        return await super().save_progress(additions, lease)
+
+
+async def test_a_worker_sweeps_a_fifth_of_the_lease_after_each_other() -> None:
+    history = Sweeps()
+    async with application(history=history, **SHARED):
+        await until(lambda: len(history.sweeps) == 6)
+
+    assert 0.3 <= history.sweeps[5] - history.sweeps[0]
+
+
+async def test_a_worker_that_has_just_started_leaves_others_the_time_to_renew_their_leases() -> None:
+    history = Sweeps()
+    started = anyio.current_time()
+    async with application(history=history, **SHARED):
+        await until(lambda: bool(history.sweeps))
+
+    assert 0.1 <= history.sweeps[0] - started
+
+
+@pytest.mark.parametrize("operation", ["finish_abandoned", "save_progress"])
+async def test_after_a_failed_call_no_sweep_precedes_a_whole_lease(operation: str) -> None:
+    history = Sweeps()
+    async with application(HANGS, history=history, **SHARED) as app:
+        await app.send(message())
+        await until(lambda: bool(history.sweeps))
+        history.plans[operation] = [HistoryUnavailable()]
+        await until(lambda: not history.plans[operation])
+        failed = anyio.current_time()
+        swept = len(history.sweeps)
+        await until(lambda: len(history.sweeps) > swept)
+
+    assert 0.3 <= history.sweeps[-1] - failed + 0.02
+
+
+async def test_after_a_slow_call_no_sweep_precedes_a_whole_lease() -> None:
+    history = Sweeps()
+    async with application(HANGS, history=history, slow_call=0.05, **SHARED) as app:
+        await app.send(message())
+        await until(lambda: bool(history.sweeps))
+        history.save_time = 0.1
+        await until(lambda: history.calls.count("save_progress") > 1)
+        saves = history.calls.count("save_progress")
+        await until(lambda: history.calls.count("save_progress") > saves)
+        history.save_time, swept, slow = 0, len(history.sweeps), anyio.current_time()
+        await until(lambda: len(history.sweeps) > swept)
+
+    assert 0.3 <= history.sweeps[swept] - slow + 0.02
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+async def test_a_turn_that_another_worker_ended_or_that_was_deleted_stops(deleted: bool) -> None:
+    history = HistoryInMemory()
+    async with application(HANGS, history=history, save_interval=0.005, lease=timedelta(milliseconds=60)) as app:
+        handle = await app.send(message(keep_running=True))
+        await app.until_replied(handle, 2)
+        if deleted:
+            await history.clear(ANN, None)
+        else:
+            await history.finish(TurnEnd(handle.turn.ended_by(WorkerLost(), "Hel")))
+        ended = await read(handle)
+        await app.until_idle()
+
+        assert ("cancelled" if deleted else "worker_lost") == ended.code
+        assert app.llm.open == 0
+        fenced = [event.turn.reason for event in app.observer.events if isinstance(event, TurnFenced)]
+        assert ([] if deleted else ["worker_lost"]) == fenced
+
+
+async def test_a_turn_that_ends_while_it_is_saved_is_not_taken_for_fenced() -> None:
+    history = Sweeps()
+    history.save_time = 0.05
+    async with application(ScriptedReply(pause=0.01), history=history, save_interval=0.005) as app:
+        assert End("stop", None, USAGE) == (await app.complete(message())).end
+        await anyio.sleep(0.1)
+
+        assert [] == [event for event in app.observer.events if isinstance(event, TurnFenced)]
 
 
 async def test_abandoned_turns_are_ended_soon_after_a_start_at_which_the_store_failed() -> None:
