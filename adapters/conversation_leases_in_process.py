@@ -50,7 +50,14 @@ class ConversationLeasesInProcess(ConversationLeases):
         self._busy: dict[_Key, _Conversation] = {}
 
     async def acquire(
-        self, turn_id: TurnId, user_id: UserId, conversation_id: ConversationId, *, wait: float, first: bool = False
+        self,
+        turn_id: TurnId,
+        user_id: UserId,
+        conversation_id: ConversationId,
+        *,
+        wait: float,
+        first: bool = False,
+        tentative: bool = False,
     ) -> Lease:
         key = (user_id, conversation_id)
         conversation = self._busy.get(key)

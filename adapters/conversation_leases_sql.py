@@ -1,7 +1,7 @@
 """Leases as rows of a database, for all processes that share it."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 
@@ -18,6 +18,8 @@ from domain.errors import TurnInProgress
 
 
 class _Lease(Lease):
+    kept_in_history = True
+
     def __init__(self, leases: "ConversationLeasesSQL", applicant: Applicant) -> None:
         self._leases = leases
         self._applicant = applicant
@@ -33,23 +35,21 @@ class _Lease(Lease):
 class ConversationLeasesSQL(ConversationLeases):
     """Runs one turn at a time per conversation, over all processes that share the database.
 
-    The history has to be in the same database: a lease ends with its turn, and `begin` refuses a turn that has lost it.
+    The history has to be in the same database: `begin` takes a lease, or refuses a turn that has lost it, and the lease
+    ends with the turn. So a turn of a conversation that is free needs nothing of this class.
     At most `max_waiting` turns queue for each conversation. They look every `poll_interval` seconds, and when they are
-    notified. A caller that is cancelled leaves the queue within `leave_timeout` seconds. If the database fails,
-    `on_failure` is called.
+    notified. A caller that is cancelled leaves the queue within `leave_timeout` seconds.
     """
 
     def __init__(
         self,
         database: SharedDatabase,
-        on_failure: Callable[[HistoryUnavailable], None] = lambda _: None,
         *,
         max_waiting: int = 4,
         poll_interval: float = 0.25,
         leave_timeout: float = 1.0,
     ) -> None:
         self._database = database
-        self._on_failure = on_failure
         self._max_waiting = max_waiting
         self._poll_interval = poll_interval
         self._leave_timeout = leave_timeout
@@ -57,23 +57,24 @@ class ConversationLeasesSQL(ConversationLeases):
         database.notifications.subscribe(statements.TOPIC, self._wake, self._wake_all)
 
     async def acquire(
-        self, turn_id: TurnId, user_id: UserId, conversation_id: ConversationId, *, wait: float, first: bool = False
+        self,
+        turn_id: TurnId,
+        user_id: UserId,
+        conversation_id: ConversationId,
+        *,
+        wait: float,
+        first: bool = False,
+        tentative: bool = False,
     ) -> Lease:
         applicant = Applicant(turn_id, user_id, conversation_id, first)
-        database = self._database
-        try:
-            with history_errors(database):
-                free = await database.write_turn(
-                    lambda connection: statements.take_free(connection, applicant, database.now())
-                )
-                if not free:
+        if not tentative:
+            try:
+                with history_errors(self._database):
                     await self._queue(applicant, wait)
-        except (asyncio.CancelledError, HistoryUnavailable) as error:  # what was requested may still be done
-            if isinstance(error, HistoryUnavailable):
-                self._on_failure(error)
-            with anyio.move_on_after(self._leave_timeout, shield=True):
-                await self._try_to_give_up(applicant)
-            raise
+            except (asyncio.CancelledError, HistoryUnavailable):  # what was requested may still be done
+                with anyio.move_on_after(self._leave_timeout, shield=True):
+                    await self._try_to_give_up(applicant)
+                raise
         return _Lease(self, applicant)
 
     async def holder(self, user_id: UserId, conversation_id: ConversationId) -> TurnId | None:

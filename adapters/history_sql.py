@@ -26,8 +26,8 @@ from application.ports.memory_outbox import (
     OutboxJob,
     RememberTurn,
 )
-from domain.conversation import Conversation, ConversationId, Exchange, Turn, TurnId, UserId
-from domain.errors import IdempotencyKeyReused, TurnNotFound
+from domain.conversation import Conversation, ConversationId, Exchange, Turn, TurnId, TurnStatus, UserId
+from domain.errors import IdempotencyKeyReused, TurnInProgress, TurnNotFound
 from domain.idempotency import IdempotencyKey
 from domain.paging import Page, page_of, page_of_turns, parse_cursor
 
@@ -46,14 +46,20 @@ class HistorySQL(ConversationHistory, MemoryOutbox):
         now, writes = self._now(), self._database.turn_writes
         if (key := begin.key) is not None:
 
-            def begin_keyed(connection: Connection) -> keys.NamedTurn | None:
-                writes.require_lease(connection, begin.turn)
-                return turns.begin_keyed(connection, begin, key, now)
+            def begin_keyed(connection: Connection) -> keys.NamedTurn | bool:
+                if begin.takes_conversation and not writes.take_conversation(connection, begin.turn, now):
+                    named = keys.find(connection, key, now)  # perhaps the very turn that has the conversation
+                    return named if named is not None and named.turn.status is not TurnStatus.FAILED else False
+                return turns.begin_keyed(connection, begin, key, now) or True
 
-            named = await self._write(begin_keyed)
-            return begin.turn if named is None else _same_request(key, named)
-        with history_errors(self._database):
-            await self._database.write_turn(lambda connection: writes.begin(connection, begin, now))
+            begun = await self._write(begin_keyed)
+            if isinstance(begun, keys.NamedTurn):
+                return _same_request(key, begun)
+        else:
+            with history_errors(self._database):
+                begun = await self._database.write_turn(lambda connection: writes.begin(connection, begin, now))
+        if not begun:
+            raise TurnInProgress(retry_after=1)
         return begin.turn
 
     async def find(self, key: IdempotencyKey) -> Turn | None:

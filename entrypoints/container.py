@@ -32,7 +32,7 @@ from application.memory.outbox_worker import OutboxWorker
 from application.memory.recall import Recall
 from application.memory.user_lock import UserLock
 from application.ports.conversation_leases import ConversationLeases
-from application.ports.history import ConversationHistory, HistoryUnavailable
+from application.ports.history import ConversationHistory
 from application.ports.memory import LongTermMemory
 from application.store_watch import StoreWatch
 from application.turns.access import FollowTurn, GetTurn, StopTurn
@@ -65,10 +65,10 @@ def _sql_store(database: "Database", now: Callable[[], datetime]) -> Conversatio
     return HistorySQL(database, now)
 
 
-def _sql_leases(database: "SharedDatabase", on_failure: Callable[[HistoryUnavailable], None]) -> ConversationLeases:
+def _sql_leases(database: "SharedDatabase") -> ConversationLeases:
     from adapters.conversation_leases_sql import ConversationLeasesSQL
 
-    return ConversationLeasesSQL(database, on_failure)
+    return ConversationLeasesSQL(database)
 
 
 def _sql_memory(database: "Database", now: Callable[[], datetime]) -> LongTermMemory:
@@ -156,7 +156,7 @@ class Container(containers.DeclarativeContainer):
     live_turns = providers.Singleton(LiveTurnsInProcess)
     leases = providers.Selector(
         settings.provided.coordination,
-        sql=providers.Singleton(_sql_leases, database, store_watch.provided.note_failure),
+        sql=providers.Singleton(_sql_leases, database),
         in_process=providers.Singleton(ConversationLeasesInProcess),
     )
 

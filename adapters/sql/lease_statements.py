@@ -16,7 +16,6 @@ from sqlalchemy import Connection, bindparam, text
 from adapters.sql.compiled import PrecompiledStatement
 from adapters.sql.database import Notifications
 from adapters.sql.tables import EPOCH, Instant
-from adapters.sql.turn_writes import Sent
 from domain.conversation import ConversationId, TurnId, UserId
 
 TOPIC: Final = "leases"
@@ -55,32 +54,26 @@ class Outcome(Enum):
     REJECTED = auto()
 
 
-_TAKE_FREE: Final = PrecompiledStatement(
-    text(
-        "INSERT INTO conversation_leases AS lease (user_id, conversation_id, turn_id, expires_at)"
-        " VALUES (:user, :conversation, :turn, :expires_at)"
-        " ON CONFLICT (user_id, conversation_id) DO UPDATE SET"
-        " turn_id = excluded.turn_id, expires_at = excluded.expires_at"
-        # `lease` is the row's latest version, but the subquery sees the moment at which the statement began. If it
-        # finds that the holder has ended, that is true for ever. A holder that it does not find is left alone here,
-        # since it may have begun meanwhile: `take_or_wait` looks again after locking the row.
-        " WHERE lease.waiting = '' AND (SELECT status FROM turns WHERE turns.id = lease.turn_id) <> 'in_progress'"
-    ).bindparams(bindparam("expires_at", type_=Instant))
+TAKE_SQL: Final = (
+    "INSERT INTO conversation_leases AS lease (user_id, conversation_id, turn_id, expires_at)"
+    " VALUES (:user, :conversation, :turn, :lease_expires_at)"
+    " ON CONFLICT (user_id, conversation_id) DO UPDATE SET"
+    " turn_id = excluded.turn_id, expires_at = excluded.expires_at"
+    " WHERE lease.turn_id = excluded.turn_id OR lease.waiting = ''"
+    " AND (SELECT status FROM turns WHERE turns.id = lease.turn_id) <> 'in_progress'"
 )
+"""Takes a conversation that was never used, or whose last turn has ended, if nobody waits. A holder keeps it.
+
+`lease` is the row's latest version, locked, but the subquery sees the moment at which the statement began. If it finds
+that the holder has ended, that is true for ever. A holder that it does not find is left alone, since it may have begun
+meanwhile: `take_or_wait` looks again after locking the row.
+"""
 
 
-def take_free(connection: Connection, applicant: Applicant, now: datetime) -> Sent[bool]:
-    """Take a conversation that was never used, or whose last turn has ended, if nobody waits. Can be pipelined."""
-    cursor = _TAKE_FREE.execute_raw(connection, {**applicant.values, "expires_at": now + TIME_TO_BEGIN})
-
-    def taken() -> bool:
-        rows: int = cursor.rowcount
-        cursor.close()
-        return rows == 1
-
-    return taken
-
-
+_INSERT: Final = text(
+    "INSERT INTO conversation_leases (user_id, conversation_id, turn_id, expires_at)"
+    " VALUES (:user, :conversation, :turn, :expires_at) ON CONFLICT DO NOTHING"
+).bindparams(bindparam("expires_at", type_=Instant))
 _LOCK: Final = text(f"SELECT turn_id, expires_at, waiting FROM conversation_leases WHERE {_OF_CONVERSATION} FOR UPDATE")  # noqa: S608
 _STATUS: Final = text("SELECT status FROM turns WHERE id = :turn")
 _GIVE: Final = text(
@@ -100,7 +93,7 @@ def take_or_wait(
     """
     values = applicant.values
     while (row := connection.execute(_LOCK, values).one_or_none()) is None:
-        if take_free(connection, applicant, now)():
+        if connection.execute(_INSERT, {**values, "expires_at": now + TIME_TO_BEGIN}).rowcount:
             return Outcome.TAKEN
     holder, expires_at, waiting = row
     status = connection.execute(_STATUS, {"turn": holder}).scalar()
@@ -122,7 +115,8 @@ def give_up(connection: Connection, applicant: Applicant, notifications: Notific
         return
     queue = [waiter for waiter in _parse(row.waiting, now) if waiter.turn_id != applicant.turn_id]
     if row.turn_id != applicant.turn_id:
-        connection.execute(_SET_WAITING, {**values, "waiting": _format(queue)})
+        if (waiting := _format(queue)) != row.waiting:
+            connection.execute(_SET_WAITING, {**values, "waiting": waiting})
     elif queue:
         connection.execute(_GIVE, {**values, "turn": _NOBODY, "expires_at": EPOCH, "waiting": _format(queue)})
         notifications.send(connection, TOPIC, f"{applicant.user_id} {applicant.conversation_id}")

@@ -25,26 +25,22 @@ class TurnWrites:
     Leases are not kept in the database: a single process uses it.
     """
 
-    def require_lease(self, connection: Connection, turn: Turn) -> None:
-        """Let no other turn take the conversation of a turn that is about to begin, until the transaction ends.
-
-        Raises:
-            TurnInProgress: another turn has taken it.
-        """
+    def take_conversation(self, connection: Connection, turn: Turn, now: datetime) -> bool:
+        """Take the lease of the conversation for a turn, or keep it. Returns False if another turn has it."""
+        return True
 
     def delete_leases(
         self, connection: Connection, user_id: UserId, conversation_id: ConversationId | None, now: datetime
     ) -> None:
         """Delete what is known about the leases of conversations whose turns are about to be deleted."""
 
-    def begin(self, connection: Connection, record: TurnBegin, now: datetime) -> Sent[None]:
+    def begin(self, connection: Connection, record: TurnBegin, now: datetime) -> Sent[bool]:
         """Give the turn its place, count it in its conversation, and insert it.
 
-        Raises:
-            TurnInProgress: another turn has taken the conversation. Raised when the result is read.
+        Results in False, and writes nothing, if it was to take its conversation and another turn has that.
         """
         turn_statements.begin(connection, record, now)
-        return lambda: None
+        return lambda: True
 
     def finish(self, connection: Connection, end: TurnEnd, now: datetime) -> Sent[Turn | None]:
         """End the turn if it is running, and put it into the outbox if it is to be remembered. Wake who waits for it.

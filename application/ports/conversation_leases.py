@@ -13,6 +13,9 @@ from domain.conversation import ConversationId, TurnId, UserId
 class Lease(Protocol):
     """The exclusive right to run a turn in a conversation."""
 
+    kept_in_history: bool = False
+    """The store of the history keeps the lease: the turn has to begin with `takes_conversation`."""
+
     @abstractmethod
     async def release(self, *, turn_ended: bool = False) -> None:
         """Admit the next waiting turn. Idempotent.
@@ -35,12 +38,21 @@ class ConversationLeases(Protocol):
 
     @abstractmethod
     async def acquire(
-        self, turn_id: TurnId, user_id: UserId, conversation_id: ConversationId, *, wait: float, first: bool = False
+        self,
+        turn_id: TurnId,
+        user_id: UserId,
+        conversation_id: ConversationId,
+        *,
+        wait: float,
+        first: bool = False,
+        tentative: bool = False,
     ) -> Lease:
         """Wait up to `wait` seconds for the conversation to be free. With 0, succeed or fail immediately.
 
         The turn has to begin within seconds, or else an adapter may give the lease to another one. `begin` then refuses
-        the turn. With `first`, the turn waits ahead of those that wait without it.
+        the turn. With `first`, the turn waits ahead of those that wait without it. With `tentative`, a lease that is
+        kept in the history may be returned without asking whether the conversation is free, because `begin` takes it
+        or refuses the turn.
 
         A caller that is cancelled while waiting leaves the queue.
 

@@ -53,13 +53,15 @@ class TurnBegin:
     """Everything that is written together when a turn begins.
 
     The turn is leased to the caller for `lease`, renewed by `save_progress`. A turn whose lease has expired was
-    abandoned by its worker. If there is a `key`, it names the turn for `key_retention`.
+    abandoned by its worker. If there is a `key`, it names the turn for `key_retention`. With `takes_conversation`, the
+    turn also takes the lease of its conversation, or keeps the one that it has.
     """
 
     turn: Turn
     lease: timedelta
     key: IdempotencyKey | None = None
     key_retention: timedelta = KEY_RETENTION
+    takes_conversation: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,7 @@ class ConversationHistory(Protocol):
 
         Raises:
             IdempotencyKeyReused: the key names a turn that was begun with another fingerprint.
-            TurnInProgress: the turn has lost the lease of its conversation, if that is kept in the same store.
+            TurnInProgress: the turn was to take its conversation, but another one has it or waits for it.
         """
         ...
 

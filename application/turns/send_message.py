@@ -98,11 +98,21 @@ class SendMessage:
     async def _send(self, message: NewMessage, key: IdempotencyKey | None, wait: float) -> TurnHandle | None:
         """Begin a turn, unless the key names one that another worker has begun meanwhile: then return None."""
         self._admit(message)
-        turn_id = self.new_turn_id()
+        turn_id, conversation = self.new_turn_id(), (message.user_id, message.conversation_id)
+        try:  # the conversation is nearly always free
+            lease = await self.leases.acquire(turn_id, *conversation, wait=0, tentative=True)
+            return await self._begin_shielded(message, turn_id, key, lease)
+        except TurnInProgress:
+            pass
         if message.when_busy is WhenBusy.INTERRUPT:
-            lease = await self.superseding.acquire(turn_id, message.user_id, message.conversation_id, key, wait)
+            lease = await self.superseding.acquire(turn_id, *conversation, key, wait)
         else:
-            lease = await self.leases.acquire(turn_id, message.user_id, message.conversation_id, wait=wait)
+            lease = await self.leases.acquire(turn_id, *conversation, wait=wait)
+        return await self._begin_shielded(message, turn_id, key, lease)
+
+    async def _begin_shielded(
+        self, message: NewMessage, turn_id: TurnId, key: IdempotencyKey | None, lease: Lease
+    ) -> TurnHandle | None:
         with anyio.CancelScope(shield=True):  # a stored turn must have a task that ends it
             handle = await self._begin(message, turn_id, key, lease)
         return handle  # noqa: RET504  # for mypy, which assumes that the scope suppresses exceptions
@@ -123,7 +133,9 @@ class SendMessage:
             if self.runner.draining:
                 raise ServerShuttingDown
             turn = Turn(turn_id, message.user_id, message.conversation_id, self.now(), message.text)
-            stored = await self.history.begin(TurnBegin(turn, self.runner.lease, key))
+            stored = await self.history.begin(
+                TurnBegin(turn, self.runner.lease, key, takes_conversation=lease.kept_in_history)
+            )
         except BaseException:
             await self._release(lease)
             raise

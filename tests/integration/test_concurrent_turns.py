@@ -146,7 +146,14 @@ class SlowLeases(ConversationLeasesInProcess):
     """Releasing a lease takes a while, as in a database."""
 
     async def acquire(
-        self, turn_id: TurnId, user_id: UserId, conversation_id: ConversationId, *, wait: float, first: bool = False
+        self,
+        turn_id: TurnId,
+        user_id: UserId,
+        conversation_id: ConversationId,
+        *,
+        wait: float,
+        first: bool = False,
+        tentative: bool = False,
     ) -> Lease:
         return SlowLease(await super().acquire(turn_id, user_id, conversation_id, wait=wait, first=first))
 

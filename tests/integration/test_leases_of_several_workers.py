@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from adapters.sql.lease_statements import Applicant, Outcome
 from adapters.sql.postgres.database import PostgresDatabase
 from application.ports.conversation_leases import Lease
 from application.ports.history import TurnBegin, TurnEnd
-from domain.conversation import ConversationId, Turn, TurnId
+from domain.conversation import ConversationId, Turn
 from domain.errors import TurnInProgress
 from domain.idempotency import IdempotencyKey
 from tests.contract.conversation_leases import ANN, HOME, LONG, WORK, new_turn_id
@@ -48,15 +49,15 @@ class Worker:
     leases: ConversationLeasesSQL
     history: HistorySQL
 
-    async def acquire(self, turn_id: TurnId | None = None, *, wait: float = 0) -> tuple[Turn, Lease]:
-        turn = Turn(turn_id or new_turn_id(), ANN, WORK, NOW, "Hello")
-        return turn, await self.leases.acquire(turn.id, ANN, WORK, wait=wait)
+    async def acquire(self, *, wait: float = 0, tentative: bool = False) -> tuple[Turn, Lease]:
+        turn = Turn(new_turn_id(), ANN, WORK, NOW, "Hello")
+        return turn, await self.leases.acquire(turn.id, ANN, WORK, wait=wait, tentative=tentative)
 
     async def begin(self, turn: Turn, key: IdempotencyKey | None = None) -> None:
-        assert turn == await self.history.begin(TurnBegin(turn, LEASE, key))
+        assert turn == await self.history.begin(TurnBegin(turn, LEASE, key, takes_conversation=True))
 
-    async def run_turn(self) -> None:
-        turn, lease = await self.acquire()
+    async def run_turn(self, *, tentative: bool = False) -> None:
+        turn, lease = await self.acquire(tentative=tentative)
         await self.begin(turn)
         await self.history.finish(TurnEnd(turn.completed("Hi", "stop")))
         await lease.release(turn_ended=True)
@@ -211,8 +212,8 @@ async def test_a_lease_that_expires_while_its_turn_begins_is_not_given_to_two(
     done, proceed = threading.Event(), threading.Event()
 
     def begin(connection: Connection) -> bool:
-        one.database.turn_writes.begin(connection, TurnBegin(turn, LEASE), NOW)()
-        return True
+        record = TurnBegin(turn, LEASE, takes_conversation=True)
+        return one.database.turn_writes.begin(connection, record, one.database.now())()
 
     def take(connection: Connection) -> bool:
         now, wait = two.database.now(), timedelta(0)
@@ -237,18 +238,65 @@ async def test_a_lease_that_expires_while_its_turn_begins_is_not_given_to_two(
     await asyncio.sleep(0.2)
     assert not tasks[1].done()
     proceed.set()
-    results = await asyncio.gather(*tasks, return_exceptions=True)
+    results = await asyncio.gather(*tasks)
 
-    assert True is results[0]
-    assert results[1] is False if first == "begin" else isinstance(results[1], TurnInProgress)
+    assert [True, False] == results
 
 
-async def test_the_next_turn_is_never_rejected_as_busy_after_the_end_was_stored(one: Worker, two: Worker) -> None:
+@pytest.mark.parametrize("tentative", [True, False])
+async def test_the_next_turn_is_never_rejected_as_busy_after_the_end_was_stored(
+    one: Worker, two: Worker, tentative: bool
+) -> None:
     for _ in range(500):
-        await one.run_turn()
-        await two.run_turn()
+        await one.run_turn(tentative=tentative)
+        await two.run_turn(tentative=tentative)
 
     assert 1 == await one.rows()
+
+
+KEY = IdempotencyKey.of("k", ANN, WORK, "Hello", use_memory=True)
+
+
+@pytest.mark.parametrize("key", [None, KEY])
+@pytest.mark.parametrize("busy", ["about to begin", "running", "waited for"])
+async def test_a_turn_that_did_not_wait_cannot_begin_in_a_busy_conversation(
+    one: Worker, two: Worker, busy: str, key: IdempotencyKey | None
+) -> None:
+    running, lease = await one.acquire()
+    waiting = []
+    if busy != "about to begin":
+        await one.begin(running)
+    if busy == "waited for":
+        waiting.append(await one.start_waiting())
+        await one.history.finish(TurnEnd(running.completed("Hi", "stop")))
+    turn, tentative = await two.acquire(tentative=True)
+
+    with pytest.raises(TurnInProgress):
+        await two.begin(turn, key)
+
+    await tentative.release()
+    assert turn not in (await two.history.page(ANN, None, 10, None)).items
+    await lease.release()
+    await asyncio.gather(*waiting)
+
+
+async def test_of_turns_that_begin_at_the_same_time_one_begins(one: Worker, two: Worker) -> None:
+    for _ in range(50):
+        turns = [(worker, (await worker.acquire(tentative=True))[0]) for worker in (one, two, one, two)]
+        results = await asyncio.gather(*(worker.begin(turn) for worker, turn in turns), return_exceptions=True)
+
+        assert {None: 1, TurnInProgress: 3} == Counter(result and type(result) for result in results)
+        await one.history.finish(TurnEnd(turns[results.index(None)][1].completed("Hi", "stop")))
+
+
+async def test_a_repeated_request_gets_the_turn_of_its_key_although_that_has_the_conversation(
+    one: Worker, two: Worker
+) -> None:
+    first, _ = await one.acquire(tentative=True)
+    await one.begin(first, KEY)
+    again, _ = await two.acquire(tentative=True)
+
+    assert first == await two.history.begin(TurnBegin(again, LEASE, KEY, takes_conversation=True))
 
 
 async def test_a_lease_that_is_given_back_before_its_turn_begins_leaves_nothing(one: Worker) -> None:

@@ -468,7 +468,14 @@ class BusyElsewhere(ConversationLeases):
         self._with_the_key = with_the_key
 
     async def acquire(
-        self, turn_id: TurnId, user_id: UserId, conversation_id: ConversationId, *, wait: float, first: bool = False
+        self,
+        turn_id: TurnId,
+        user_id: UserId,
+        conversation_id: ConversationId,
+        *,
+        wait: float,
+        first: bool = False,
+        tentative: bool = False,
     ) -> Lease:
         if self._with_the_key:
             turn = await begun_elsewhere(self._app)
@@ -500,7 +507,9 @@ async def test_an_interrupting_request_does_not_interrupt_the_turn_of_its_own_ke
         class BusyWithIt(BusyElsewhere):
             turn: Turn | None = None
 
-            async def acquire(self, *_: object, **__: object) -> Lease:
+            async def acquire(self, *_: object, tentative: bool = False, **__: object) -> Lease:
+                if tentative:
+                    raise TurnInProgress
                 self.turn = await begun_elsewhere(app)
                 await anyio.sleep_forever()
                 raise AssertionError

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, bindparam, text
 
 from adapters.sql import turn_statements
 from adapters.sql.compiled import PrecompiledStatement
-from adapters.sql.lease_statements import TOPIC
+from adapters.sql.lease_statements import TAKE_SQL, TIME_TO_BEGIN, TOPIC
 from adapters.sql.postgres.notifications import CHANNEL
 from adapters.sql.reply_parts import REST_OF_REPLY
 from adapters.sql.tables import Instant
@@ -15,19 +15,14 @@ from adapters.sql.turn_rows import end_values
 from adapters.sql.turn_writes import Sent, TurnWrites
 from application.ports.history import TurnBegin, TurnEnd
 from domain.conversation import ConversationId, Turn, UserId
-from domain.errors import TurnInProgress
 
-_OF_CONVERSATION: Final = "user_id = :user AND conversation_id = :conversation"
+_INSTANTS: Final = [bindparam(name, type_=Instant) for name in ("now", "started_at", "expires_at", "lease_expires_at")]
 
-_BEGIN: Final = PrecompiledStatement(
-    text(
-        # The lock keeps `lease_statements.take_or_wait` from giving the conversation to another turn meanwhile. If that
-        # has just been done, the row is visible, but not as ours. There is no row if leases are kept elsewhere.
-        "WITH held AS ("  # noqa: S608
-        f" SELECT turn_id FROM conversation_leases WHERE {_OF_CONVERSATION} AND turn_id = :turn FOR SHARE"
-        "), place AS ("
-        " INSERT INTO users (id, last_seq) SELECT :user, :now WHERE EXISTS (SELECT FROM held)"
-        f" OR NOT EXISTS (SELECT FROM conversation_leases WHERE {_OF_CONVERSATION})"
+
+def _begin_sql(first: str, condition: str) -> str:
+    return (
+        f"WITH {first}place AS ("  # noqa: S608
+        f" INSERT INTO users (id, last_seq) SELECT :user, :now WHERE {condition}"
         " ON CONFLICT (id) DO UPDATE SET last_seq = users.last_seq + 1 RETURNING last_seq, memory_epoch"
         "), conversation AS ("
         " INSERT INTO conversations (user_id, id, created_at, updated_at, last_seq, turns)"
@@ -38,8 +33,14 @@ _BEGIN: Final = PrecompiledStatement(
         " lease_expires_at)"
         " SELECT :turn, :user, :conversation, last_seq, :started_at, :message, '', :status, memory_epoch, :expires_at"
         " FROM place"
-    ).bindparams(*(bindparam(name, type_=Instant) for name in ("now", "started_at", "expires_at")))
+    )
+
+
+_BEGIN: Final = PrecompiledStatement(text(_begin_sql("", "true")).bindparams(*_INSTANTS[:3]))
+_TAKE_AND_BEGIN: Final = PrecompiledStatement(
+    text(_begin_sql(f"taken AS ({TAKE_SQL} RETURNING turn_id), ", "EXISTS (SELECT FROM taken)")).bindparams(*_INSTANTS)
 )
+_TAKE: Final = text(TAKE_SQL).bindparams(_INSTANTS[3])
 
 _FINISH_SQL: Final = (
     "UPDATE turns SET status = :new_status, reason = :new_reason, prompt_tokens = :new_prompt_tokens,"  # noqa: S608
@@ -65,8 +66,6 @@ _FINISH_AND_REMEMBER: Final = PrecompiledStatement(
     ).bindparams(bindparam("now", type_=Instant))
 )
 
-_HOLDER: Final = text(f"SELECT turn_id FROM conversation_leases WHERE {_OF_CONVERSATION} FOR SHARE")  # noqa: S608
-
 _CLEARED: Final = "user_id = :user AND conversation_id = coalesce(CAST(:conversation AS text), conversation_id)"
 _LOCK_LEASES: Final = text(f"SELECT FROM conversation_leases WHERE {_CLEARED} ORDER BY conversation_id FOR UPDATE")
 _DELETE_LEASES: Final = text(
@@ -82,10 +81,9 @@ class PostgresTurnWrites(TurnWrites):
     All writes that lock several rows lock the lease first, then the user, then the turns.
     """
 
-    def require_lease(self, connection: Connection, turn: Turn) -> None:
-        values = {"user": turn.user_id, "conversation": turn.conversation_id}
-        if connection.execute(_HOLDER, values).scalar() not in (None, turn.id):
-            raise TurnInProgress(retry_after=1)
+    def take_conversation(self, connection: Connection, turn: Turn, now: datetime) -> bool:
+        values = {"turn": turn.id, "user": turn.user_id, "conversation": turn.conversation_id}
+        return connection.execute(_TAKE, {**values, "lease_expires_at": now + TIME_TO_BEGIN}).rowcount == 1
 
     def delete_leases(
         self, connection: Connection, user_id: UserId, conversation_id: ConversationId | None, now: datetime
@@ -94,7 +92,7 @@ class PostgresTurnWrites(TurnWrites):
         connection.execute(_LOCK_LEASES, values).close()
         connection.execute(_DELETE_LEASES, values).close()
 
-    def begin(self, connection: Connection, record: TurnBegin, now: datetime) -> Sent[None]:
+    def begin(self, connection: Connection, record: TurnBegin, now: datetime) -> Sent[bool]:
         turn = record.turn
         values = {
             "turn": turn.id,
@@ -105,14 +103,14 @@ class PostgresTurnWrites(TurnWrites):
             "message": turn.user_message,
             "status": turn.status,
             "expires_at": now + record.lease,
+            "lease_expires_at": now + TIME_TO_BEGIN,
         }
-        cursor = _BEGIN.execute_raw(connection, values)
+        cursor = (_TAKE_AND_BEGIN if record.takes_conversation else _BEGIN).execute_raw(connection, values)
 
-        def begun() -> None:
-            refused = not cursor.rowcount
+        def begun() -> bool:
+            rows: int = cursor.rowcount
             cursor.close()
-            if refused:
-                raise TurnInProgress(retry_after=1)
+            return rows == 1
 
         return begun
 
