@@ -22,10 +22,10 @@ class TurnRunner:
     Running turns are leased in the history for `lease` and renewed at a third of it. Ends that the store did not accept
     are stored later. A turn that was ended by another worker, or deleted, is stopped.
 
-    A fifth of `lease` after each other, sweeps end the turns whose worker died. If the store is shared, others may be
-    unable to renew their leases when this worker cannot reach it. So after a call that has failed, or taken longer than
-    `slow_call` seconds, the next sweep is a whole lease away: those that live renew theirs before. Likewise a worker
-    that has just started leaves them the time in which they renew.
+    Sweeps end the turns whose worker died: when it is opened, and every `lease`. If the store is shared, they are a
+    fifth of that apart. Then others may be unable to renew their leases when this worker cannot reach the store. So
+    after a call that has failed, or taken longer than `slow_call` seconds, the next sweep is a whole lease away: those
+    that live renew theirs before. Likewise a worker that has just started leaves them the time in which they renew.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class TurnRunner:
         self._is_store_shared = is_store_shared
         self._save_interval = save_interval
         self._slow_call = slow_call
+        self._sweep_interval = lease.total_seconds() / (5 if is_store_shared else 1)
         self._next_sweep = 0.0
         self._running: dict[TurnId, RunningTurn] = {}
         self._unstored = UnstoredEnds(history, observer)
@@ -148,7 +149,7 @@ class TurnRunner:
     async def _sweep(self) -> None:
         started = anyio.current_time()
         if await self._try(Where.ENDING_ABANDONED_TURNS, self._end_abandoned()):
-            self._next_sweep = max(self._next_sweep, started + self.lease.total_seconds() / 5)
+            self._next_sweep = max(self._next_sweep, started + self._sweep_interval)
 
     async def _try(self, where: Where, work: Awaitable[None]) -> bool:
         started = anyio.current_time()

@@ -51,6 +51,8 @@ class SendMessage:
     """Seconds that a turn waits for the previous one of its conversation."""
     open_timeout: float = 5.0
     """Seconds that opening and joining the event log of a turn may take."""
+    release_timeout: float = 1.0
+    """Seconds that a rejected request waits for its lease to be released."""
 
     async def __call__(self, message: NewMessage) -> TurnHandle:
         """Return once the turn has begun; its events and its end are read from the handle.
@@ -136,8 +138,9 @@ class SendMessage:
             stored = await self.history.begin(
                 TurnBegin(turn, self.runner.lease, key, takes_conversation=lease.kept_in_history)
             )
-        except BaseException:
-            await self._release(lease)
+        except BaseException as error:
+            if not (lease.kept_in_history and isinstance(error, TurnInProgress)):  # which says that it has no lease
+                await self._release(lease)
             raise
         if stored.id != turn.id:
             await self._release(lease)
@@ -146,9 +149,10 @@ class SendMessage:
         return await self._start(message, turn, lease)
 
     async def _release(self, lease: Lease) -> None:
-        """Give back a lease whose turn has not begun. If that fails, it expires soon."""
+        """Give back a lease whose turn has not begun. If that fails or takes long, it expires soon."""
         try:
-            await lease.release()
+            with anyio.move_on_after(self.release_timeout):
+                await lease.release()
         except Exception as error:
             self.observer.observe(BackgroundFailure(Where.RELEASING_LEASE, error))
 
