@@ -33,6 +33,7 @@ from application.memory.recall import Recall
 from application.memory.user_lock import UserLock
 from application.ports.conversation_leases import ConversationLeases
 from application.ports.history import ConversationHistory
+from application.ports.live_turns import LiveTurns
 from application.ports.memory import LongTermMemory
 from application.store_watch import StoreWatch
 from application.turns.access import FollowTurn, GetTurn, StopTurn
@@ -75,6 +76,12 @@ def _sql_memory(database: "Database", now: Callable[[], datetime]) -> LongTermMe
     from adapters.memory_sql import MemorySQL
 
     return MemorySQL(database, now)
+
+
+def _shared_live_turns(database: "SharedDatabase") -> LiveTurns:
+    from adapters.live_turns_sql import LiveTurnsSQL
+
+    return LiveTurnsSQL(database)
 
 
 def _mem0_memory(settings: Settings, now: Callable[[], datetime]) -> LongTermMemory:
@@ -153,7 +160,11 @@ class Container(containers.DeclarativeContainer):
     history = providers.Singleton(
         ObservedHistory, store, providers.Singleton(TurnObserverGroup, providers.List(observer, store_watch))
     )
-    live_turns = providers.Singleton(LiveTurnsInProcess)
+    live_turns = providers.Selector(
+        settings.provided.coordination,
+        sql=providers.Singleton(_shared_live_turns, database),
+        in_process=providers.Singleton(LiveTurnsInProcess),
+    )
     leases = providers.Selector(
         settings.provided.coordination,
         sql=providers.Singleton(_sql_leases, database),

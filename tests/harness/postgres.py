@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 URL_FILE = "postgres-url"
 
+SHARED_STATE = ("conversation_leases", "live_turns", "turn_events", "turn_readers")
+"""Tables that only PostgreSQL has."""
+
 
 class Postgres:
     def __init__(self, server: "PostgresServer") -> None:
@@ -66,9 +69,8 @@ class Postgres:
             self._migrated = self.new_database()
             PostgresDatabase(self._migrated).migrate()
         with psycopg.connect(self._migrated) as connection:
-            for table in reversed(metadata.sorted_tables):
-                connection.execute(f"DELETE FROM {table.name}")
-            connection.execute("TRUNCATE conversation_leases, live_turns, turn_events, turn_readers")
+            for table in (*(table.name for table in reversed(metadata.sorted_tables)), *SHARED_STATE):
+                connection.execute(f"DELETE FROM {table}")
         (directory / URL_FILE).write_text(self._migrated)
 
 

@@ -17,10 +17,12 @@ _CREATE_ON_POSTGRESQL = (
     " CONSTRAINT pk_conversation_leases PRIMARY KEY (user_id, conversation_id)) WITH (fillfactor = 70)",
     "CREATE UNLOGGED TABLE live_turns ("
     " turn_id text NOT NULL, user_id text NOT NULL, conversation_id text NOT NULL, worker text NOT NULL,"
-    ' accepted boolean NOT NULL DEFAULT false, stop text, "end" text, ended_at bigint,'
+    " stop_when_left boolean NOT NULL, accepted boolean NOT NULL DEFAULT false,"
+    ' stop text, "end" text, ended_at bigint,'
     " CONSTRAINT pk_live_turns PRIMARY KEY (turn_id))",
     "CREATE INDEX ix_live_turns_user_id ON live_turns (user_id, conversation_id)",
-    "CREATE INDEX ix_live_turns_ended_at ON live_turns (ended_at) WHERE ended_at IS NOT NULL",
+    "CREATE INDEX ix_live_turns_ended_at ON live_turns (ended_at)",
+    "CREATE INDEX ix_live_turns_worker ON live_turns (worker) WHERE stop IS NOT NULL AND ended_at IS NULL",
     "CREATE UNLOGGED TABLE turn_events (turn_id text NOT NULL, first integer NOT NULL, deltas text NOT NULL,"
     " CONSTRAINT pk_turn_events PRIMARY KEY (turn_id, first))",
     "CREATE UNLOGGED TABLE turn_readers (turn_id text NOT NULL, worker text NOT NULL, expires_at bigint NOT NULL,"

@@ -1,0 +1,147 @@
+"""LiveTurns in several processes that share a PostgreSQL database."""
+
+import asyncio
+from contextlib import AbstractAsyncContextManager, suppress
+from datetime import timedelta
+from functools import partial
+from typing import Final, Self
+from uuid import uuid4
+
+from adapters.event_logs import EventLogs
+from adapters.sql.database import SharedDatabase
+from adapters.sql.errors import DATABASE_ERRORS, raised_as
+from adapters.sql.live_turns import statements
+from adapters.sql.live_turns.mirrors import Mirrors
+from adapters.sql.live_turns.outgoing import Outgoing, SharedLog
+from adapters.sql.live_turns.own_turns import OwnTurns
+from application.ports.live_turns import EventLog, LiveTurns, LiveTurnsUnavailable, Reader, Stop
+from domain.conversation import ConversationId, Turn, TurnId, UserId
+from domain.errors import Cancelled, Interruption, StreamExpired
+
+STOP_TIMEOUT: Final = 30.0
+"""Seconds that a stop waits for a turn of another worker. If that has died, its turns are ended after 20 seconds."""
+
+
+class LiveTurnsSQL(LiveTurns, AbstractAsyncContextManager["LiveTurnsSQL"]):
+    """Lets every process follow and stop the turns of all processes. `EventLogs` describes the limits.
+
+    A turn's readers in the process that runs it read its log in memory. The others read copies, which the database
+    carries, in batches. It also knows which processes have readers, and keeps finished logs for `retention` seconds.
+    """
+
+    def __init__(
+        self,
+        database: SharedDatabase,
+        *,
+        retention: float = 600,
+        max_events: int = 10_000,
+        max_bytes: int = 512_000,
+        max_retained_bytes: int = 64_000_000,
+        purge_interval: float = 60.0,
+    ) -> None:
+        self._database = database
+        self._retention = timedelta(seconds=retention)
+        self._purge_interval = purge_interval
+        worker = uuid4().hex
+        self._logs: EventLogs[SharedLog] = EventLogs(
+            retention=retention, max_events=max_events, max_bytes=max_bytes, max_retained_bytes=max_retained_bytes
+        )
+        self._outgoing = Outgoing(database, worker)
+        self._own_turns = OwnTurns(database, worker, self._logs)
+        self._mirrors = Mirrors(database, worker)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        loops = (self._outgoing.run(), self._own_turns.run(), self._mirrors.run(), self._purge_forever())
+        self._tasks = [asyncio.create_task(loop) for loop in loops]
+        self._database.notifications.subscribe(statements.TOPIC, self._on_message, self._on_gap)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks)
+        await self._mirrors.close()
+        await self._outgoing.close()
+
+    async def open(self, turn: Turn, stop: Stop, *, stop_when_left: bool) -> EventLog:
+        log = SharedLog(turn, stop, self._logs, self._outgoing, self._own_turns, stop_when_left=stop_when_left)
+        self._logs.add(log)
+        self._own_turns.began(log)
+        return log
+
+    async def join(self, turn_id: TurnId, owner: UserId | None, after: int = 0) -> Reader:
+        log = self._logs.get(turn_id)
+        if log is None:
+            return self._logs.join(await self._mirrors.mirror(turn_id, owner), after)
+        if owner not in (None, log.user_id):
+            raise StreamExpired
+        return self._logs.join(log, after)
+
+    async def stop(self, turn_id: TurnId, owner: UserId | None, interruption: Interruption | None = None) -> None:
+        interruption = interruption or Cancelled()
+        log = self._logs.get(turn_id)
+        if log is None:
+            await self._stop_elsewhere(turn_id, owner, interruption)
+        elif owner in (None, log.user_id):
+            log.stop(interruption)
+            await log.wait_for_end()
+
+    async def discard(self, user_id: UserId, conversation_id: ConversationId | None) -> None:
+        for log in self._logs.of(user_id, conversation_id):
+            log.unshare()
+            self._logs.discard(log)
+        discard = partial(
+            statements.discard,
+            user_id=user_id,
+            conversation_id=conversation_id,
+            notifications=self._database.notifications,
+        )
+        with raised_as(LiveTurnsUnavailable):
+            await self._database.write_soon(discard)
+
+    async def _stop_elsewhere(self, turn_id: TurnId, owner: UserId | None, interruption: Interruption) -> None:
+        request = partial(
+            statements.request_stop,
+            turn_id=turn_id,
+            owner=owner,
+            code=interruption.code,
+            notifications=self._database.notifications,
+        )
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT):
+                delay = 0.05
+                with raised_as(LiveTurnsUnavailable):
+                    while await self._database.write_soon(request):
+                        await asyncio.sleep(delay)
+                        delay = min(delay * 1.5, 0.5)
+        except TimeoutError:
+            raise LiveTurnsUnavailable from None
+
+    def _on_message(self, message: str) -> None:
+        verb, *arguments = message.split(" ")
+        match verb, arguments:
+            case "flushed", [worker]:
+                self._mirrors.look(worker)
+            case "stop", [turn_id, code]:
+                self._own_turns.stop(TurnId(turn_id), code)
+            case "entered", [turn_id]:
+                self._own_turns.entered(TurnId(turn_id))
+            case "left", [turn_id]:
+                self._own_turns.left(TurnId(turn_id))
+            case "discard", [user_id, conversation_id]:
+                conversation = ConversationId(conversation_id) if conversation_id else None
+                self._own_turns.look_for_deletions(self._logs.of(UserId(user_id), conversation))
+                self._mirrors.look()
+
+    def _on_gap(self) -> None:
+        self._own_turns.look_for_deletions(self._logs.all())
+        self._mirrors.look()
+
+    async def _purge_forever(self) -> None:
+        while True:
+            await asyncio.sleep(self._purge_interval)
+            purge = partial(statements.purge, now=self._database.now(), retention=self._retention)
+            with suppress(*DATABASE_ERRORS):  # the store's own calls report what is wrong with it
+                while await self._database.write_soon(purge):
+                    pass

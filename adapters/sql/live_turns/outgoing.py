@@ -1,0 +1,226 @@
+"""The events of this worker's turns on their way to the database, in batches for all turns together."""
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import orjson
+
+from adapters.event_logs import EventLogs, RunningLog
+from adapters.sql.database import SharedDatabase
+from adapters.sql.errors import DATABASE_ERRORS
+from adapters.sql.live_turns import statements
+from adapters.sql.live_turns.statements import Events, Flush, Header, State
+from application.ports.live_turns import End, LiveTurnsUnavailable, Stop
+from domain.conversation import Turn, TurnId
+
+if TYPE_CHECKING:
+    from adapters.sql.live_turns.own_turns import OwnTurns
+
+RETRY_DELAY: Final = 0.25
+"""Seconds between attempts to store a batch."""
+
+
+class SharedLog(RunningLog):
+    """A log whose events are stored in the database as well."""
+
+    def __init__(
+        self,
+        turn: Turn,
+        stop: Stop,
+        logs: "EventLogs[SharedLog]",
+        outgoing: "Outgoing",
+        own_turns: "OwnTurns",
+        *,
+        stop_when_left: bool,
+    ) -> None:
+        super().__init__(turn, stop, logs, stop_when_left=stop_when_left)
+        self._outgoing = outgoing
+        self._own_turns = own_turns
+        self.announced = False
+        """Whether its header has been handed over to be stored."""
+        self.flushed = 0
+        """Number of deltas that have been handed over."""
+        self.full_at = outgoing.max_events
+        """Number of deltas at which they are handed over at once."""
+        self.acceptance_flushed = False
+        self.queued = False
+        self.is_shared = True
+        """Whether further events are stored."""
+        self.stored = asyncio.get_running_loop().create_future()
+        """Resolved when the end is stored, or will not be."""
+        outgoing.add(self)
+
+    def accept(self) -> None:
+        super().accept()
+        self._outgoing.add(self)
+
+    def append(self, deltas: Sequence[str]) -> None:
+        super().append(deltas)
+        if not self.queued:
+            self._outgoing.add(self)
+        elif len(self.deltas) >= self.full_at:
+            self._outgoing.flush_now()
+
+    def finish(self, end: End) -> None:
+        super().finish(end)
+        self._own_turns.ended(self)
+        self._outgoing.add(self)
+        self._outgoing.flush_now()
+
+    async def close(self, end: End) -> None:
+        await super().close(end)
+        await self._outgoing.wait_for(self)
+
+    def last_reader_left(self) -> None:
+        if self.stop_when_left:
+            self._own_turns.look_for_readers(self)
+
+    def delete_stored(self) -> None:
+        """Delete what is stored of this log, and store no more of it."""
+        self.unshare()
+        self._outgoing.delete(self)
+
+    def unshare(self) -> None:
+        """Store no more of this log."""
+        self.is_shared = False
+        if not self.stored.done():
+            self.stored.set_result(None)
+
+
+class Outgoing:
+    """Stores what is new every `interval` seconds, or immediately if a log has `max_events` new events or has ended.
+
+    While the database fails, turns go on, and their events are stored later, in the same order. Closing a log waits
+    for the end to be stored for at most `close_timeout` seconds. After `give_up_after` seconds of failures, the logs
+    that are waiting are given up, so that they do not fill the memory.
+    """
+
+    def __init__(
+        self,
+        database: SharedDatabase,
+        worker: str,
+        *,
+        interval: float = 0.25,
+        max_events: int = 50,
+        close_timeout: float = 1.0,
+        give_up_after: float = 30.0,
+    ) -> None:
+        self.max_events = max_events
+        self._database = database
+        self._worker = worker
+        self._interval = interval
+        self._close_timeout = close_timeout
+        self._give_up_after = give_up_after
+        self._queued: list[SharedLog] = []
+        self._deleted: list[TurnId] = []
+        self._due = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._failure: Exception | None = None
+
+    def add(self, log: SharedLog) -> None:
+        """Store what is new in this log with the next batch."""
+        if not log.queued:
+            log.queued = True
+            self._queued.append(log)
+            self._start_timer()
+
+    def delete(self, log: SharedLog) -> None:
+        """Delete a log from the database with the next batch."""
+        self._deleted.append(log.turn_id)
+        self._start_timer()
+
+    def flush_now(self) -> None:
+        self._due.set()
+
+    async def wait_for(self, log: SharedLog) -> None:
+        """Wait until the end of a log is stored.
+
+        Raises:
+            LiveTurnsUnavailable: it is not stored yet.
+        """
+        try:
+            async with asyncio.timeout(0 if self._failure else self._close_timeout):
+                await asyncio.shield(log.stored)
+        except TimeoutError:
+            raise LiveTurnsUnavailable from self._failure
+
+    async def run(self) -> None:
+        """Store batches for ever."""
+        while True:
+            await self._due.wait()
+            await self._flush()
+
+    async def close(self) -> None:
+        """Store what is left, if the database does not fail."""
+        self._give_up_after = 0
+        if self._queued or self._deleted:
+            await self._flush()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _start_timer(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._interval, self._due.set)
+
+    async def _flush(self) -> None:
+        self._due.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        logs, self._queued = self._queued, []
+        flush = self._take(logs)
+        # A failed attempt may have stored everything, so each one has to store the same.
+        failing_since: float | None = None
+        while True:
+            try:
+                store = partial(
+                    statements.store, flush=flush, worker=self._worker, notifications=self._database.notifications
+                )
+                await self._database.write_soon(store)
+            except DATABASE_ERRORS as error:
+                now = asyncio.get_running_loop().time()
+                self._failure, failing_since = error, failing_since or now
+                if now - failing_since >= self._give_up_after:
+                    self._give_up(logs, flush)
+                    return
+                await asyncio.sleep(RETRY_DELAY)
+            else:
+                break
+        self._failure = None
+        for log in logs:
+            if log.end is not None and not log.queued:
+                log.unshare()
+
+    def _take(self, logs: "list[SharedLog]") -> Flush:
+        headers, events, states = [], [], []
+        now = statements.instant(self._database.now())
+        for log in logs:
+            log.queued = False
+            if not log.is_shared:
+                continue
+            if not log.announced:
+                log.announced = True
+                headers.append(Header(log.turn_id, log.user_id, log.conversation_id, log.stop_when_left))
+            if len(log.deltas) > log.flushed:
+                deltas = orjson.dumps(log.deltas[log.flushed :]).decode()
+                events.append(Events(log.turn_id, log.flushed + 1, deltas))
+                log.flushed = len(log.deltas)
+                log.full_at = log.flushed + self.max_events
+            if log.end is not None:
+                states.append(State(log.turn_id, log.accepted, statements.encode_end(log.end), now))
+            elif log.accepted and not log.acceptance_flushed:
+                log.acceptance_flushed = True
+                states.append(State(log.turn_id, True, None, None))
+        deleted, self._deleted = self._deleted, []
+        return Flush(deleted, headers, events, states)
+
+    def _give_up(self, logs: "list[SharedLog]", flush: Flush) -> None:
+        self._deleted += flush.deleted
+        for log in [*logs, *self._queued]:
+            if log.is_shared:
+                log.unshare()
+                self._deleted.append(log.turn_id)  # others must not take what is stored for the whole
+        if self._deleted:
+            self._start_timer()

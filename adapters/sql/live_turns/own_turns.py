@@ -1,0 +1,152 @@
+"""What other workers ask of the turns that run in this one: to stop, to go on for their readers, to be deleted."""
+
+import asyncio
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+from adapters.event_logs import EventLogs
+from adapters.sql.database import SharedDatabase
+from adapters.sql.errors import DATABASE_ERRORS
+from adapters.sql.live_turns import statements
+from domain.conversation import TurnId
+from domain.errors import Cancelled, ClientDisconnected, Interruption
+
+if TYPE_CHECKING:
+    from adapters.sql.live_turns.outgoing import SharedLog
+
+
+class OwnTurns:
+    """Acts on messages of other workers, and looks every `poll_interval` seconds for what it may have missed.
+
+    A turn whose last reader in this worker has left is stopped unless there are readers in others. If the database
+    fails, it is stopped as well, unless it had readers in other workers: they may be there for `max_outage` seconds.
+    """
+
+    def __init__(
+        self,
+        database: SharedDatabase,
+        worker: str,
+        logs: "EventLogs[SharedLog]",
+        *,
+        poll_interval: float = 1.0,
+        read_timeout: float = 0.8,
+        max_outage: float = 15.0,
+    ) -> None:
+        self._database = database
+        self._worker = worker
+        self._logs = logs
+        self._poll_interval = poll_interval
+        self._read_timeout = read_timeout
+        self._max_outage = max_outage
+        self._running: dict[TurnId, SharedLog] = {}
+        self._left: dict[TurnId, SharedLog] = {}
+        """Running turns whose readers, if any, are in other workers."""
+        self._elsewhere: set[TurnId] = set()
+        """Running turns that have, or had, readers in other workers."""
+        self._perhaps_deleted: dict[TurnId, SharedLog] = {}
+        self._due = asyncio.Event()
+        self._succeeded_at = 0.0
+
+    def began(self, log: "SharedLog") -> None:
+        if not self._running:
+            self._succeeded_at = asyncio.get_running_loop().time()
+            self._due.set()  # to poll from now on
+        self._running[log.turn_id] = log
+
+    def ended(self, log: "SharedLog") -> None:
+        self._running.pop(log.turn_id, None)
+        self._left.pop(log.turn_id, None)
+        self._elsewhere.discard(log.turn_id)
+
+    def look_for_readers(self, log: "SharedLog") -> None:
+        """Stop a turn whose last reader here has left, unless others have readers."""
+        self._left[log.turn_id] = log
+        self._due.set()
+
+    def entered(self, turn_id: TurnId) -> None:
+        if turn_id in self._running:
+            self._elsewhere.add(turn_id)
+
+    def left(self, turn_id: TurnId) -> None:
+        if turn_id in self._left:
+            self._due.set()
+
+    def stop(self, turn_id: TurnId, code: str) -> None:
+        log = self._logs.get(turn_id)
+        if log is not None:
+            log.stop(_interruption(code))
+
+    def look_for_deletions(self, logs: "list[SharedLog]") -> None:
+        """Discard those of the logs whose turns are deleted."""
+        self._perhaps_deleted.update((log.turn_id, log) for log in logs)
+        self._due.set()
+
+    async def run(self) -> None:
+        """Do this for ever."""
+        while True:
+            busy = self._running or self._perhaps_deleted
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._poll_interval if busy else None):
+                    await self._due.wait()
+            self._due.clear()
+            now = asyncio.get_running_loop().time()
+            try:
+                async with asyncio.timeout(self._read_timeout):
+                    await self._look_for_readers()
+                    await self._look_for_stops()
+                await self._look_for_deletions()
+            except (*DATABASE_ERRORS, TimeoutError):
+                self._assume_readers(now)
+            else:
+                self._succeeded_at = now
+
+    async def _look_for_readers(self) -> None:
+        if not self._left:
+            return
+        read = partial(statements.presence, turn_ids=list(self._left), now=self._database.now())
+        for turn_id, is_shared, present in await self._database.read(read):
+            log = self._left.get(turn_id)
+            if log is None:
+                continue
+            if log.readers:
+                del self._left[turn_id]
+            elif present:
+                self._elsewhere.add(turn_id)
+            elif turn_id in self._elsewhere and not is_shared:
+                del self._left[turn_id]  # the tables were emptied by a crash: readers were lost, but none has left
+            else:
+                self._stop(log)
+
+    def _assume_readers(self, now: float) -> None:
+        """Stop turns that probably have no readers, because the database does not tell."""
+        for turn_id, log in list(self._left.items()):
+            if log.readers:
+                del self._left[turn_id]
+            elif turn_id not in self._elsewhere or now - self._succeeded_at >= self._max_outage:
+                self._stop(log)
+
+    def _stop(self, log: "SharedLog") -> None:
+        del self._left[log.turn_id]
+        log.stop(ClientDisconnected())
+
+    async def _look_for_stops(self) -> None:
+        if self._running:
+            for turn_id, code in await self._database.read(partial(statements.stops, worker=self._worker)):
+                self.stop(turn_id, code)
+
+    async def _look_for_deletions(self) -> None:
+        if self._perhaps_deleted:
+            asked = dict(self._perhaps_deleted)
+            for turn_id in await self._database.read(partial(statements.deleted, turn_ids=list(asked))):
+                log = asked[turn_id]
+                if not log.discarded:
+                    self._logs.discard(log)
+                    log.delete_stored()
+            for turn_id in asked:
+                self._perhaps_deleted.pop(turn_id, None)
+
+
+def _interruption(code: str) -> Interruption:
+    """Return the reason to stop with this code."""
+    return next((kind() for kind in Interruption.__subclasses__() if kind.code == code), Cancelled())

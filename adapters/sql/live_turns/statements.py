@@ -1,0 +1,309 @@
+"""The statements that share the event logs of running turns, on PostgreSQL: functions of a connection.
+
+The tables are created by migration 0008. `live_turns` has one row per log, its header; `turn_events` has the deltas in
+batches, the first of which has the number `first`; `turn_readers` names the workers that have readers of a turn that
+runs in another one. They are unlogged, so they are empty after a crash of the server.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final, NamedTuple
+
+import orjson
+from sqlalchemy import Connection
+
+from adapters.sql.database import Notifications
+from adapters.sql.tables import EPOCH
+from application.ports.live_turns import End
+from domain.conversation import ConversationId, TurnId, Usage, UserId
+from domain.errors import Failure
+
+TOPIC: Final = "live_turns"
+"""Of the messages between workers. Each is a verb and its arguments, separated by spaces."""
+
+PRESENCE: Final = timedelta(seconds=30)
+"""How long a worker's readers count as present after it has said so. It says so again every few seconds; the rest is
+for the longest outage of the database that must not end a turn, which is 15 seconds."""
+
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+class Header(NamedTuple):
+    turn_id: TurnId
+    user_id: UserId
+    conversation_id: ConversationId
+    stop_when_left: bool
+
+
+class Events(NamedTuple):
+    """Deltas as one JSON text; `first` is the number of the first."""
+
+    turn_id: TurnId
+    first: int
+    deltas: str
+
+
+class State(NamedTuple):
+    turn_id: TurnId
+    accepted: bool
+    end: str | None
+    ended_at: int | None
+
+
+class Flush(NamedTuple):
+    """What a worker has to store. Storing it again changes nothing."""
+
+    deleted: Sequence[TurnId]
+    headers: Sequence[Header]
+    events: Sequence[Events]
+    states: Sequence[State]
+
+
+_INSERT_HEADERS: Final = (
+    "INSERT INTO live_turns (turn_id, user_id, conversation_id, stop_when_left, worker)"
+    " SELECT new.*, %(worker)s"
+    " FROM unnest(%(turns)s::text[], %(users)s::text[], %(conversations)s::text[], %(stops)s::boolean[]) AS new(id)"
+    " WHERE EXISTS (SELECT FROM turns WHERE turns.id = new.id) ON CONFLICT DO NOTHING"
+)
+_INSERT_EVENTS: Final = (
+    "INSERT INTO turn_events (turn_id, first, deltas)"
+    " SELECT new.* FROM unnest(%(turns)s::text[], %(firsts)s::integer[], %(deltas)s::text[]) AS new(id)"
+    " JOIN live_turns ON live_turns.turn_id = new.id AND live_turns.worker = %(worker)s"
+    " FOR KEY SHARE OF live_turns SKIP LOCKED ON CONFLICT DO NOTHING"
+)
+"""Events without a header are dropped: their log was discarded, or a crash has emptied the table. The lock lets a
+discard wait for the events that it has to delete; headers that a discard has locked are gone as soon as it commits."""
+
+_UPDATE_HEADERS: Final = (
+    'UPDATE live_turns SET accepted = new.accepted, "end" = new."end", ended_at = new.ended_at'
+    " FROM unnest(%(turns)s::text[], %(accepted)s::boolean[], %(ends)s::text[], %(ended_at)s::bigint[])"
+    ' AS new(id, accepted, "end", ended_at)'
+    " WHERE live_turns.turn_id = new.id AND live_turns.worker = %(worker)s"
+)
+
+
+def store(connection: Connection, flush: Flush, worker: str, notifications: Notifications) -> None:
+    if flush.deleted:
+        _delete(connection, flush.deleted)
+    if flush.headers:
+        turns, users, conversations, stops = _columns(flush.headers)
+        _run(
+            connection,
+            _INSERT_HEADERS,
+            turns=turns,
+            users=users,
+            conversations=conversations,
+            stops=stops,
+            worker=worker,
+        )
+    if flush.events:
+        turns, firsts, deltas = _columns(flush.events)
+        _run(connection, _INSERT_EVENTS, turns=turns, firsts=firsts, deltas=deltas, worker=worker)
+    if flush.states:
+        turns, accepted, ends, ended_at = _columns(flush.states)
+        _run(connection, _UPDATE_HEADERS, turns=turns, accepted=accepted, ends=ends, ended_at=ended_at, worker=worker)
+    notifications.send(connection, TOPIC, f"flushed {worker}")
+
+
+def _columns(rows: Iterable[tuple[Any, ...]]) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+class News(NamedTuple):
+    """A header with one batch of events, if there is one. `status` is the turn's in the history, None if it is deleted.
+
+    The header's columns are None if there is none.
+    """
+
+    turn_id: TurnId
+    status: str | None
+    reason: str | None
+    user_id: UserId | None
+    conversation_id: ConversationId | None
+    worker: str | None
+    stop_when_left: bool | None
+    accepted: bool | None
+    end: str | None
+    first: int | None
+    deltas: str | None
+
+
+_NEWS: Final = (
+    "SELECT followed.id, turns.status, turns.reason, live_turns.user_id, live_turns.conversation_id, worker,"
+    ' stop_when_left, accepted, "end", first, deltas'
+    " FROM unnest(%(turns)s::text[], %(seen)s::integer[]) AS followed(id, seen)"
+    " LEFT JOIN turns ON turns.id = followed.id"
+    " LEFT JOIN live_turns ON live_turns.turn_id = followed.id"
+    " LEFT JOIN turn_events ON turn_events.turn_id = live_turns.turn_id AND first > followed.seen"
+    " ORDER BY followed.id, first"
+)
+
+
+def news(connection: Connection, seen: dict[TurnId, int]) -> Sequence[News]:
+    """Return what is stored about the turns, with the events above the number that was seen last of each."""
+    rows = _run(connection, _NEWS, turns=list(seen), seen=list(seen.values()))
+    return [News(*row) for row in rows]
+
+
+_ENTER: Final = (
+    "INSERT INTO turn_readers (turn_id, worker, expires_at)"
+    " SELECT turn_id, %(worker)s, %(expires_at)s FROM live_turns"
+    " WHERE turn_id = ANY(%(turns)s::text[]) AND stop_when_left AND ended_at IS NULL"
+    " ON CONFLICT (turn_id, worker) DO UPDATE SET expires_at = excluded.expires_at"
+)
+
+
+def enter(connection: Connection, turn_ids: Sequence[TurnId], worker: str, now: datetime) -> int:
+    """Record that a worker has readers of these turns, for `PRESENCE` from now on. Returns of how many it matters."""
+    return _changed(connection, _ENTER, turns=list(turn_ids), worker=worker, expires_at=instant(now + PRESENCE))
+
+
+def load(
+    connection: Connection, turn_id: TurnId, worker: str, now: datetime, notifications: Notifications
+) -> Sequence[News]:
+    """Enter, and return everything about the turn."""
+    if enter(connection, [turn_id], worker, now):
+        notifications.send(connection, TOPIC, f"entered {turn_id}")
+    return news(connection, {turn_id: 0})
+
+
+def leave(connection: Connection, turn_ids: Sequence[TurnId], worker: str, notifications: Notifications) -> None:
+    """Record that a worker has no readers of these turns any more."""
+    for (turn_id,) in _run(
+        connection,
+        "DELETE FROM turn_readers WHERE turn_id = ANY(%(turns)s::text[]) AND worker = %(worker)s RETURNING turn_id",
+        turns=list(turn_ids),
+        worker=worker,
+    ):
+        notifications.send(connection, TOPIC, f"left {turn_id}")
+
+
+class Presence(NamedTuple):
+    """Whether a turn still has a header, and whether other workers have readers of it."""
+
+    turn_id: TurnId
+    shared: bool
+    present: bool
+
+
+_PRESENT: Final = (
+    "SELECT watched.id, EXISTS (SELECT FROM live_turns WHERE turn_id = watched.id),"
+    " EXISTS (SELECT FROM turn_readers WHERE turn_id = watched.id AND expires_at > %(now)s)"
+    " FROM unnest(%(turns)s::text[]) AS watched(id)"
+)
+
+
+def presence(connection: Connection, turn_ids: Sequence[TurnId], now: datetime) -> Sequence[Presence]:
+    return [Presence(*row) for row in _run(connection, _PRESENT, turns=list(turn_ids), now=instant(now))]
+
+
+_MARK: Final = "UPDATE live_turns SET stop = %(code)s WHERE turn_id = %(turn)s AND stop IS NULL AND ended_at IS NULL"
+
+
+def request_stop(
+    connection: Connection, turn_id: TurnId, owner: UserId | None, code: str, notifications: Notifications
+) -> bool:
+    """Ask the worker that runs a turn to stop it, unless that was asked before. Returns whether it is running."""
+    row = _run(connection, "SELECT user_id FROM turns WHERE id = %(turn)s AND status = 'in_progress'", turn=turn_id)
+    if not row or owner not in (None, row[0][0]):
+        return False
+    marked = _changed(connection, _MARK, turn=turn_id, code=code)
+    if marked or not _run(connection, "SELECT 1 FROM live_turns WHERE turn_id = %(turn)s", turn=turn_id):
+        notifications.send(connection, TOPIC, f"stop {turn_id} {code}")
+    return True
+
+
+_STOPS: Final = (
+    "SELECT turn_id, stop FROM live_turns WHERE worker = %(worker)s AND stop IS NOT NULL AND ended_at IS NULL"
+)
+
+
+def stops(connection: Connection, worker: str) -> Sequence[tuple[TurnId, str]]:
+    """Return the running turns of a worker that were asked to stop, each with the code of the reason."""
+    return [(turn_id, code) for turn_id, code in _run(connection, _STOPS, worker=worker)]
+
+
+_DELETE_HEADERS: Final = (
+    "DELETE FROM live_turns WHERE user_id = %(user)s"
+    " AND (%(conversation)s::text IS NULL OR conversation_id = %(conversation)s)"
+    " AND NOT EXISTS (SELECT FROM turns WHERE turns.id = turn_id) RETURNING turn_id"
+)
+
+
+def discard(
+    connection: Connection, user_id: UserId, conversation_id: ConversationId | None, notifications: Notifications
+) -> None:
+    """Delete the logs of turns that are deleted from the history, and tell every worker."""
+    rows = _run(connection, _DELETE_HEADERS, user=user_id, conversation=conversation_id)
+    _delete(connection, [turn_id for (turn_id,) in rows])
+    notifications.send(connection, TOPIC, f"discard {user_id} {conversation_id or ''}")
+
+
+def deleted(connection: Connection, turn_ids: Sequence[TurnId]) -> Sequence[TurnId]:
+    """Return the turns that are not in the history."""
+    rows = _run(
+        connection,
+        "SELECT id FROM unnest(%(turns)s::text[]) AS asked(id) WHERE NOT EXISTS"
+        " (SELECT FROM turns WHERE turns.id = asked.id)",
+        turns=list(turn_ids),
+    )
+    return [turn_id for (turn_id,) in rows]
+
+
+_DELETE: Final = (
+    "DELETE FROM live_turns WHERE turn_id = ANY(%(turns)s::text[])",
+    "DELETE FROM turn_events WHERE turn_id = ANY(%(turns)s::text[])",
+    "DELETE FROM turn_readers WHERE turn_id = ANY(%(turns)s::text[])",
+)
+"""The header first: that waits for a flush of its events, which are then visible."""
+
+
+def _delete(connection: Connection, turn_ids: Sequence[TurnId]) -> None:
+    for statement in _DELETE:
+        _changed(connection, statement, turns=list(turn_ids))
+
+
+_END_LOST: Final = (
+    "UPDATE live_turns SET ended_at = %(now)s WHERE ended_at IS NULL"
+    " AND NOT EXISTS (SELECT FROM turns WHERE turns.id = turn_id AND status = 'in_progress')"
+)
+"""Logs whose worker died."""
+
+_EXPIRED: Final = "SELECT turn_id FROM live_turns WHERE ended_at <= %(oldest)s LIMIT 1000 FOR UPDATE SKIP LOCKED"
+
+
+def purge(connection: Connection, now: datetime, retention: timedelta) -> bool:
+    """Delete expired logs, at most 1,000. Returns whether there may be more."""
+    _changed(connection, _END_LOST, now=instant(now))
+    _changed(connection, "DELETE FROM turn_readers WHERE expires_at <= %(now)s", now=instant(now))
+    expired = [turn_id for (turn_id,) in _run(connection, _EXPIRED, oldest=instant(now - retention))]
+    _delete(connection, expired)
+    return len(expired) == 1000
+
+
+def encode_end(end: End) -> str:
+    usage = end.usage and (end.usage.prompt_tokens, end.usage.completion_tokens, end.usage.estimated)
+    return orjson.dumps([end.finish_reason, end.failure and tuple(end.failure), usage]).decode()
+
+
+def decode_end(text: str) -> End:
+    finish_reason, failure, usage = orjson.loads(text)
+    return End(finish_reason, failure and Failure(*failure), usage and Usage(*usage))
+
+
+def instant(moment: datetime) -> int:
+    """Return a time as it is stored: whole microseconds since 1970."""
+    return (moment - EPOCH) // _MICROSECOND
+
+
+def _run(connection: Connection, sql: str, **values: object) -> Sequence[Any]:
+    result = connection.exec_driver_sql(sql, values)
+    return result.all() if result.returns_rows else ()
+
+
+def _changed(connection: Connection, sql: str, **values: object) -> int:
+    result = connection.exec_driver_sql(sql, values)
+    try:
+        return result.rowcount
+    finally:
+        result.close()
