@@ -7,8 +7,6 @@ from functools import partial
 from itertools import groupby
 from typing import Final
 
-import orjson
-
 from adapters.event_logs import Log
 from adapters.sql.database import SharedDatabase
 from adapters.sql.errors import DATABASE_ERRORS, raised_as
@@ -42,7 +40,7 @@ class Mirror(Log):
         if news.first is None or news.deltas is None:
             return
         if news.first == len(self.deltas) + 1:
-            self.append(orjson.loads(news.deltas))
+            self.append(news.deltas)
         else:  # something was lost, e.g. in a crash of the server
             self.abandon()
 

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-import orjson
-
 from adapters.event_logs import EventLogs, RunningLog
 from adapters.sql.database import SharedDatabase
 from adapters.sql.errors import DATABASE_ERRORS
@@ -42,8 +40,8 @@ class SharedLog(RunningLog):
         """Whether its header has been handed over to be stored."""
         self.flushed = 0
         """Number of deltas that have been handed over."""
-        self.full_at = outgoing.max_events
-        """Number of deltas at which they are handed over at once."""
+        self.tell_at = 0
+        """Number of deltas at which `outgoing` has to know: the first new one, then those of a full batch."""
         self.acceptance_flushed = False
         self.queued = False
         self.is_shared = True
@@ -57,11 +55,12 @@ class SharedLog(RunningLog):
         self._outgoing.add(self)
 
     def append(self, deltas: Sequence[str]) -> None:
-        super().append(deltas)
-        if not self.queued:
+        if self.discarded:
+            return
+        self.deltas += deltas
+        self._wake()
+        if len(self.deltas) >= self.tell_at:
             self._outgoing.add(self)
-        elif len(self.deltas) >= self.full_at:
-            self._outgoing.flush_now()
 
     def finish(self, end: End) -> None:
         super().finish(end)
@@ -122,9 +121,11 @@ class Outgoing:
     def add(self, log: SharedLog) -> None:
         """Store what is new in this log with the next batch."""
         if not log.queued:
-            log.queued = True
+            log.queued, log.tell_at = True, log.flushed + self.max_events
             self._queued.append(log)
             self._start_timer()
+        elif len(log.deltas) >= log.tell_at:
+            self.flush_now()
 
     def delete(self, log: SharedLog) -> None:
         """Delete a log from the database with the next batch."""
@@ -197,22 +198,30 @@ class Outgoing:
         headers, events, states = [], [], []
         now = statements.instant(self._database.now())
         for log in logs:
-            log.queued = False
+            log.queued, log.tell_at = False, 0
             if not log.is_shared:
                 continue
             if not log.announced:
                 log.announced = True
-                headers.append(Header(log.turn_id, log.user_id, log.conversation_id, log.stop_when_left))
+                headers.append(
+                    Header(
+                        turn_id=log.turn_id,
+                        user_id=log.user_id,
+                        conversation_id=log.conversation_id,
+                        stop_when_left=log.stop_when_left,
+                    )
+                )
             if len(log.deltas) > log.flushed:
-                deltas = orjson.dumps(log.deltas[log.flushed :]).decode()
-                events.append(Events(log.turn_id, log.flushed + 1, deltas))
+                deltas = log.deltas[log.flushed :]
+                events.append(Events(turn_id=log.turn_id, first=log.flushed + 1, deltas=deltas))
                 log.flushed = len(log.deltas)
-                log.full_at = log.flushed + self.max_events
             if log.end is not None:
-                states.append(State(log.turn_id, log.accepted, statements.encode_end(log.end), now))
+                states.append(
+                    State(turn_id=log.turn_id, accepted=log.accepted, end=statements.encode_end(log.end), ended_at=now)
+                )
             elif log.accepted and not log.acceptance_flushed:
                 log.acceptance_flushed = True
-                states.append(State(log.turn_id, True, None, None))
+                states.append(State(turn_id=log.turn_id, accepted=True, end=None, ended_at=None))
         deleted, self._deleted = self._deleted, []
         return Flush(deleted, headers, events, states)
 

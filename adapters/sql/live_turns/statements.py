@@ -1,13 +1,13 @@
 """The statements that share the event logs of running turns, on PostgreSQL: functions of a connection.
 
 The tables are created by migration 0008. `live_turns` has one row per log, its header; `turn_events` has the deltas in
-batches, the first of which has the number `first`; `turn_readers` names the workers that have readers of a turn that
-runs in another one. They are unlogged, so they are empty after a crash of the server.
+batches, as JSON, the first of which has the number `first`; `turn_readers` names the workers that have readers of a
+turn that runs in another one. They are unlogged, so they are empty after a crash of the server.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypedDict
 
 import orjson
 from sqlalchemy import Connection
@@ -28,22 +28,24 @@ for the longest outage of the database that must not end a turn, which is 15 sec
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 
-class Header(NamedTuple):
+class Header(TypedDict):
+    """The first record of a log."""
+
     turn_id: TurnId
     user_id: UserId
     conversation_id: ConversationId
     stop_when_left: bool
 
 
-class Events(NamedTuple):
-    """Deltas as one JSON text; `first` is the number of the first."""
+class Events(TypedDict):
+    """Consecutive deltas; `first` is the number of the first."""
 
     turn_id: TurnId
     first: int
-    deltas: str
+    deltas: Sequence[str]
 
 
-class State(NamedTuple):
+class State(TypedDict):
     turn_id: TurnId
     accepted: bool
     end: str | None
@@ -61,14 +63,14 @@ class Flush(NamedTuple):
 
 _INSERT_HEADERS: Final = (
     "INSERT INTO live_turns (turn_id, user_id, conversation_id, stop_when_left, worker)"
-    " SELECT new.*, %(worker)s"
-    " FROM unnest(%(turns)s::text[], %(users)s::text[], %(conversations)s::text[], %(stops)s::boolean[]) AS new(id)"
-    " WHERE EXISTS (SELECT FROM turns WHERE turns.id = new.id) ON CONFLICT DO NOTHING"
+    " SELECT new.*, %(worker)s FROM json_to_recordset(%(rows)s::json)"
+    " AS new(turn_id text, user_id text, conversation_id text, stop_when_left boolean)"
+    " WHERE EXISTS (SELECT FROM turns WHERE turns.id = new.turn_id) ON CONFLICT DO NOTHING"
 )
 _INSERT_EVENTS: Final = (
-    "INSERT INTO turn_events (turn_id, first, deltas)"
-    " SELECT new.* FROM unnest(%(turns)s::text[], %(firsts)s::integer[], %(deltas)s::text[]) AS new(id)"
-    " JOIN live_turns ON live_turns.turn_id = new.id AND live_turns.worker = %(worker)s"
+    "INSERT INTO turn_events (turn_id, first, deltas) SELECT new.* FROM"
+    " json_to_recordset(%(rows)s::json) AS new(turn_id text, first integer, deltas json)"
+    " JOIN live_turns ON live_turns.turn_id = new.turn_id AND live_turns.worker = %(worker)s"
     " FOR KEY SHARE OF live_turns SKIP LOCKED ON CONFLICT DO NOTHING"
 )
 """Events without a header are dropped: their log was discarded, or a crash has emptied the table. The lock lets a
@@ -76,37 +78,23 @@ discard wait for the events that it has to delete; headers that a discard has lo
 
 _UPDATE_HEADERS: Final = (
     'UPDATE live_turns SET accepted = new.accepted, "end" = new."end", ended_at = new.ended_at'
-    " FROM unnest(%(turns)s::text[], %(accepted)s::boolean[], %(ends)s::text[], %(ended_at)s::bigint[])"
-    ' AS new(id, accepted, "end", ended_at)'
-    " WHERE live_turns.turn_id = new.id AND live_turns.worker = %(worker)s"
+    " FROM json_to_recordset(%(rows)s::json)"
+    ' AS new(turn_id text, accepted boolean, "end" text, ended_at bigint)'
+    " WHERE live_turns.turn_id = new.turn_id AND live_turns.worker = %(worker)s"
 )
 
 
 def store(connection: Connection, flush: Flush, worker: str, notifications: Notifications) -> None:
     if flush.deleted:
         _delete(connection, flush.deleted)
-    if flush.headers:
-        turns, users, conversations, stops = _columns(flush.headers)
-        _run(
-            connection,
-            _INSERT_HEADERS,
-            turns=turns,
-            users=users,
-            conversations=conversations,
-            stops=stops,
-            worker=worker,
-        )
-    if flush.events:
-        turns, firsts, deltas = _columns(flush.events)
-        _run(connection, _INSERT_EVENTS, turns=turns, firsts=firsts, deltas=deltas, worker=worker)
-    if flush.states:
-        turns, accepted, ends, ended_at = _columns(flush.states)
-        _run(connection, _UPDATE_HEADERS, turns=turns, accepted=accepted, ends=ends, ended_at=ended_at, worker=worker)
+    for statement, rows in (
+        (_INSERT_HEADERS, flush.headers),
+        (_INSERT_EVENTS, flush.events),
+        (_UPDATE_HEADERS, flush.states),
+    ):
+        if rows:  # as JSON, because the driver takes long to make arrays of texts
+            _changed(connection, statement, rows=orjson.dumps(rows).decode(), worker=worker)
     notifications.send(connection, TOPIC, f"flushed {worker}")
-
-
-def _columns(rows: Iterable[tuple[Any, ...]]) -> list[list[Any]]:
-    return [list(column) for column in zip(*rows, strict=True)]
 
 
 class News(NamedTuple):
@@ -125,7 +113,7 @@ class News(NamedTuple):
     accepted: bool | None
     end: str | None
     first: int | None
-    deltas: str | None
+    deltas: Sequence[str] | None
 
 
 _NEWS: Final = (

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from adapters.daemon_threads import run_in_daemon_thread
+from adapters.sql.compiled import PrecompiledStatement
 from adapters.sql.database import Notifications
 from adapters.sql.postgres.engine import driver
 from domain.retry import RetryPolicy
@@ -17,7 +18,7 @@ from domain.retry import RetryPolicy
 CHANNEL: Final = "smart_chatbot"
 """A channel belongs to one database (https://www.postgresql.org/docs/current/sql-notify.html)."""
 
-_SEND: Final = text(f"SELECT pg_notify('{CHANNEL}', :payload)")
+_SEND: Final = PrecompiledStatement(text(f"SELECT pg_notify('{CHANNEL}', :payload)"))
 _RECONNECT: Final = RetryPolicy(first_delay=timedelta(seconds=0.2), max_delay=timedelta(seconds=5))
 
 
@@ -40,7 +41,7 @@ class PostgresNotifications(Notifications):
             on_gap()
 
     def send(self, connection: Connection, topic: str, message: str) -> None:
-        connection.execute(_SEND, {"payload": f"{topic} {message}"}).close()
+        _SEND.execute_raw(connection, {"payload": f"{topic} {message}"}).close()
 
     def open(self, engine: Engine) -> None:
         """Receive from now on. The connection is made in the background."""
