@@ -1,6 +1,7 @@
 """LiveTurns in several processes that share a PostgreSQL database."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, suppress
 from datetime import timedelta
 from functools import partial
@@ -28,12 +29,14 @@ class LiveTurnsSQL(LiveTurns, AbstractAsyncContextManager["LiveTurnsSQL"]):
     A turn's readers in the process that runs it read its log in memory. The others read copies, which the database
     carries, in batches. It also knows which processes have readers, and keeps finished logs for `retention` seconds.
 
+    `is_closing` tells whether the service is shutting down, which takes readers away from turns that go on elsewhere.
     While the database fails, turns go on, and the readers of copies wait for at most `max_outage` seconds.
     """
 
     def __init__(
         self,
         database: SharedDatabase,
+        is_closing: Callable[[], bool] = lambda: False,
         *,
         retention: float = 600,
         max_events: int = 10_000,
@@ -51,7 +54,7 @@ class LiveTurnsSQL(LiveTurns, AbstractAsyncContextManager["LiveTurnsSQL"]):
         )
         self._outgoing = Outgoing(database, worker, give_up_after=2 * max_outage)
         self._own_turns = OwnTurns(database, worker, self._logs, max_outage=max_outage)
-        self._mirrors = Mirrors(database, worker, max_outage=max_outage)
+        self._mirrors = Mirrors(database, worker, is_closing, max_outage=max_outage)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
@@ -64,7 +67,6 @@ class LiveTurnsSQL(LiveTurns, AbstractAsyncContextManager["LiveTurnsSQL"]):
         for task in self._tasks:
             task.cancel()
         await asyncio.wait(self._tasks)
-        await self._mirrors.close()
         await self._outgoing.close()
 
     async def open(self, turn: Turn, stop: Stop, *, stop_when_left: bool) -> EventLog:

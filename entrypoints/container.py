@@ -78,10 +78,10 @@ def _sql_memory(database: "Database", now: Callable[[], datetime]) -> LongTermMe
     return MemorySQL(database, now)
 
 
-def _shared_live_turns(database: "SharedDatabase") -> LiveTurns:
+def _shared_live_turns(database: "SharedDatabase", is_closing: Callable[[], bool]) -> LiveTurns:
     from adapters.live_turns_sql import LiveTurnsSQL
 
-    return LiveTurnsSQL(database)
+    return LiveTurnsSQL(database, is_closing)
 
 
 def _mem0_memory(settings: Settings, now: Callable[[], datetime]) -> LongTermMemory:
@@ -162,7 +162,7 @@ class Container(containers.DeclarativeContainer):
     )
     live_turns = providers.Selector(
         settings.provided.coordination,
-        sql=providers.Singleton(_shared_live_turns, database),
+        sql=providers.Singleton(_shared_live_turns, database, shutdown.provided.has_begun),
         in_process=providers.Singleton(LiveTurnsInProcess),
     )
     leases = providers.Selector(

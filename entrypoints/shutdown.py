@@ -74,6 +74,10 @@ class Shutdown:
             self._exits.put(time.monotonic() + seconds - LOG_TIME)
         return self._signals > 1
 
+    def has_begun(self) -> bool:
+        """Return whether the budget has begun."""
+        return self._deadline is not None
+
     def share(self) -> float:
         """Return half of the seconds that are left. Begins the budget if no signal did."""
         if self._deadline is None:

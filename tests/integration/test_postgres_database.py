@@ -658,4 +658,4 @@ def test_the_indexes_of_running_turns_and_contexts_are_partial(connection: Conne
     command.upgrade(migrations(connection), "head")
     found = connection.execute(text("SELECT indexname FROM pg_indexes WHERE indexdef LIKE '% WHERE %'")).scalars()
 
-    assert sorted(found) == ["ix_live_turns_ended_at", "ix_turns_context", "ix_turns_running"]
+    assert sorted(found) == ["ix_live_turns_worker", "ix_turns_context", "ix_turns_running"]

@@ -2,10 +2,13 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from itertools import groupby
 from typing import Final
+
+import orjson
 
 from adapters.event_logs import Log
 from adapters.sql.database import SharedDatabase
@@ -40,7 +43,7 @@ class Mirror(Log):
         if news.first is None or news.deltas is None:
             return
         if news.first == len(self.deltas) + 1:
-            self.append(news.deltas)
+            self.append(orjson.loads(news.deltas))
         else:  # something was lost, e.g. in a crash of the server
             self.abandon()
 
@@ -50,12 +53,16 @@ class Mirrors:
 
     If the database fails for `max_outage` seconds, the mirrors end with `live_turns_unavailable`. So do those whose log
     has no end `end_timeout` seconds after their turn was seen to have ended, unless its worker died.
+
+    While the service is closing, readers do not leave by themselves. Their turns wait for them to come back elsewhere,
+    for as long as their presence was reported last.
     """
 
     def __init__(
         self,
         database: SharedDatabase,
         worker: str,
+        is_closing: Callable[[], bool],
         *,
         poll_interval: float = 1.0,
         max_outage: float = 15.0,
@@ -64,6 +71,7 @@ class Mirrors:
     ) -> None:
         self._database = database
         self._worker = worker
+        self._is_closing = is_closing
         self._poll_interval = poll_interval
         self._max_outage = max_outage
         self._end_timeout = end_timeout
@@ -100,7 +108,8 @@ class Mirrors:
     def drop(self, mirror: Mirror) -> None:
         """Forget a mirror whose last reader has left."""
         self._mirrors.pop(mirror.turn_id, None)
-        self.report_departure(mirror.turn_id)
+        if not self._is_closing():
+            self.report_departure(mirror.turn_id)
 
     def report_departure(self, turn_id: TurnId) -> None:
         self._left.add(turn_id)
@@ -128,14 +137,6 @@ class Mirrors:
                 await asyncio.sleep(min(self._poll_interval, 0.25))
             else:
                 self._succeeded_at = now
-
-    async def close(self) -> None:
-        """Report that this worker has no readers any more."""
-        self._left.update(self._mirrors)
-        self._mirrors.clear()
-        if self._left:
-            with suppress(*DATABASE_ERRORS):  # they are forgotten some time after the last report
-                await self._leave()
 
     async def _load(self, turn_id: TurnId) -> list[News]:
         give_up_at = asyncio.get_running_loop().time() + self._begin_timeout

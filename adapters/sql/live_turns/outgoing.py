@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+import orjson
+
 from adapters.event_logs import EventLogs, RunningLog
 from adapters.sql.database import SharedDatabase
 from adapters.sql.errors import DATABASE_ERRORS
@@ -212,7 +214,7 @@ class Outgoing:
                     )
                 )
             if len(log.deltas) > log.flushed:
-                deltas = log.deltas[log.flushed :]
+                deltas = orjson.dumps(log.deltas[log.flushed :]).decode()
                 events.append(Events(turn_id=log.turn_id, first=log.flushed + 1, deltas=deltas))
                 log.flushed = len(log.deltas)
             if log.end is not None:

@@ -38,11 +38,11 @@ class Header(TypedDict):
 
 
 class Events(TypedDict):
-    """Consecutive deltas; `first` is the number of the first."""
+    """Consecutive deltas as one JSON text; `first` is the number of the first."""
 
     turn_id: TurnId
     first: int
-    deltas: Sequence[str]
+    deltas: str
 
 
 class State(TypedDict):
@@ -69,7 +69,7 @@ _INSERT_HEADERS: Final = (
 )
 _INSERT_EVENTS: Final = (
     "INSERT INTO turn_events (turn_id, first, deltas) SELECT new.* FROM"
-    " json_to_recordset(%(rows)s::json) AS new(turn_id text, first integer, deltas json)"
+    " json_to_recordset(%(rows)s::json) AS new(turn_id text, first integer, deltas text)"
     " JOIN live_turns ON live_turns.turn_id = new.turn_id AND live_turns.worker = %(worker)s"
     " FOR KEY SHARE OF live_turns SKIP LOCKED ON CONFLICT DO NOTHING"
 )
@@ -113,7 +113,7 @@ class News(NamedTuple):
     accepted: bool | None
     end: str | None
     first: int | None
-    deltas: Sequence[str] | None
+    deltas: str | None
 
 
 _NEWS: Final = (

@@ -23,7 +23,7 @@ _CREATE_ON_POSTGRESQL = (
     "CREATE INDEX ix_live_turns_user_id ON live_turns (user_id, conversation_id)",
     "CREATE INDEX ix_live_turns_ended_at ON live_turns (ended_at)",
     "CREATE INDEX ix_live_turns_worker ON live_turns (worker) WHERE stop IS NOT NULL AND ended_at IS NULL",
-    "CREATE UNLOGGED TABLE turn_events (turn_id text NOT NULL, first integer NOT NULL, deltas json NOT NULL,"
+    "CREATE UNLOGGED TABLE turn_events (turn_id text NOT NULL, first integer NOT NULL, deltas text NOT NULL,"
     " CONSTRAINT pk_turn_events PRIMARY KEY (turn_id, first))",
     "CREATE UNLOGGED TABLE turn_readers (turn_id text NOT NULL, worker text NOT NULL, expires_at bigint NOT NULL,"
     " CONSTRAINT pk_turn_readers PRIMARY KEY (turn_id, worker))",
