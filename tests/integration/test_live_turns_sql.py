@@ -548,7 +548,7 @@ async def test_a_worker_that_closes_stores_what_is_left(postgres_in_tmp_path: No
 async def test_readers_that_a_shutdown_takes_away_can_come_back_elsewhere(
     workers: tuple[Worker, Worker], tmp_path: Path
 ) -> None:
-    one, other = workers
+    one, _ = workers
     running = await begin(one)
     async with await one.join(running.id, ANN), open_worker(tmp_path, is_closing=lambda: True) as closing:
         reader = await closing.join(running.id, ANN)
