@@ -321,10 +321,11 @@ async def test_another_worker_discards_a_finished_log(workers: tuple[Worker, Wor
 
 async def test_a_turn_that_begins_after_the_deletion_is_not_discarded(workers: tuple[Worker, Worker]) -> None:
     one, other = workers
-    old = await begin(one)
+    old = await begin(one, stop_when_left=False)
     await one.history.clear(ANN, None)
-    running = await begin(one)
-    await super(Worker, other).discard(ANN, None)  # the history was cleared before `running` began
+    running = await begin(one, stop_when_left=False)
+    async with await other.join(running.id, ANN):  # its header is stored
+        await super(Worker, other).discard(ANN, None)  # the history was cleared before `running` began
     await stops_of(old)
     running.log.append(["a"])
     async with await other.join(running.id, ANN) as reader:
@@ -418,6 +419,25 @@ async def test_nothing_is_lost_with_messages(
             await one.join(finished.id, BEN)
 
 
+async def test_a_deletion_that_no_worker_announced_is_found_after_a_gap(
+    workers: tuple[Worker, Worker], tmp_path: Path
+) -> None:
+    one, other = workers
+    running = await begin(one)
+    running.log.append(["secret"])
+    async with await other.join(running.id, ANN) as reader:
+        assert await read(reader, 1) == ["secret"]
+    await one.history.clear(ANN, None)  # and then this worker died
+    await end_sessions(one.database, await asyncio.to_thread((tmp_path / URL_FILE).read_text), "LISTEN %")
+
+    async def is_gone() -> bool:
+        return await count(one.database, "turn_events") == 0
+
+    await until(is_gone)
+    with pytest.raises(StreamExpired):
+        await one.join(running.id, ANN)
+
+
 async def test_a_reader_that_leaves_unheard_stops_the_turn(
     workers: tuple[Worker, Worker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -453,6 +473,7 @@ async def test_after_a_crash_of_the_server_turns_go_on_and_new_ones_are_shared(
         async with await other.join(new.id, ANN) as reader:
             await new.log.close(STOP)
             assert await read_to_end(reader) == (["new"], STOP)
+        assert await count(one.database, f"turn_events WHERE turn_id = '{running.id}'") == 0
         assert running.stops == []
         stopping = asyncio.create_task(other.stop(running.id, ANN))
         await stops_of(running)
