@@ -122,6 +122,8 @@ class Outgoing:
 
     def add(self, log: SharedLog) -> None:
         """Store what is new in this log with the next batch."""
+        if not log.is_shared:
+            return
         if not log.queued:
             log.queued, log.tell_at = True, log.flushed + self.max_events
             self._queued.append(log)
