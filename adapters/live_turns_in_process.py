@@ -3,7 +3,7 @@
 from adapters.event_logs import EventLogs, RunningLog
 from application.ports.live_turns import EventLog, LiveTurns, Reader, Stop
 from domain.conversation import ConversationId, Turn, TurnId, UserId
-from domain.errors import Cancelled, StreamExpired
+from domain.errors import Cancelled, Interruption, StreamExpired
 
 
 class LiveTurnsInProcess(LiveTurns):
