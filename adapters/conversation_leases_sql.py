@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import timedelta
 
 import anyio
 
@@ -38,7 +37,8 @@ class ConversationLeasesSQL(ConversationLeases):
     The history has to be in the same database: `begin` takes a lease, or refuses a turn that has lost it, and the lease
     ends with the turn. So a turn of a conversation that is free needs nothing of this class.
     At most `max_waiting` turns queue for each conversation. They look every `poll_interval` seconds, and when they are
-    notified. A caller that is cancelled leaves the queue within `leave_timeout` seconds.
+    notified. Every `renew_interval` they report that they still wait: a queue forgets those whose process has died. A
+    caller that is cancelled leaves the queue within `leave_timeout` seconds.
     """
 
     def __init__(
@@ -47,11 +47,13 @@ class ConversationLeasesSQL(ConversationLeases):
         *,
         max_waiting: int = 4,
         poll_interval: float = 0.25,
+        renew_interval: float = 1.0,
         leave_timeout: float = 1.0,
     ) -> None:
         self._database = database
         self._max_waiting = max_waiting
         self._poll_interval = poll_interval
+        self._renew_interval = renew_interval
         self._leave_timeout = leave_timeout
         self._waiting: dict[str, list[asyncio.Event]] = {}
         database.notifications.subscribe(statements.TOPIC, self._wake, self._wake_all)
@@ -101,7 +103,7 @@ class ConversationLeasesSQL(ConversationLeases):
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + wait
         with self._woken(applicant) as woken:
-            outcome = await self._take_or_wait(applicant, wait)
+            outcome, renewed_at = await self._take_or_wait(applicant, waits=wait > 0), loop.time()
             while outcome is Outcome.WAITING:
                 left = give_up_at - loop.time()
                 if left <= 0:
@@ -110,15 +112,15 @@ class ConversationLeasesSQL(ConversationLeases):
                 with anyio.move_on_after(min(left, self._poll_interval)):
                     await woken.wait()
                 woken.clear()
-                if await self._is_next(applicant):
-                    outcome = await self._take_or_wait(applicant, max(left, self._poll_interval))
+                if loop.time() - renewed_at >= self._renew_interval or await self._is_next(applicant):
+                    outcome, renewed_at = await self._take_or_wait(applicant, waits=True), loop.time()
             if outcome is not Outcome.TAKEN:
                 raise TurnInProgress(retry_after=1)
 
-    async def _take_or_wait(self, applicant: Applicant, wait: float) -> Outcome:
-        database, duration, limit = self._database, timedelta(seconds=wait), self._max_waiting
+    async def _take_or_wait(self, applicant: Applicant, *, waits: bool) -> Outcome:
+        database, limit = self._database, self._max_waiting
         return await database.write(
-            lambda connection: statements.take_or_wait(connection, applicant, duration, limit, database.now())
+            lambda connection: statements.take_or_wait(connection, applicant, limit, database.now(), waits=waits)
         )
 
     async def _is_next(self, applicant: Applicant) -> bool:

@@ -23,6 +23,9 @@ TOPIC: Final = "leases"
 
 TIME_TO_BEGIN: Final = timedelta(seconds=5)
 
+PRESENCE: Final = timedelta(seconds=3)
+"""How long a waiting turn keeps its place without a call of `take_or_wait`. Its process may have died."""
+
 _MICROSECOND: Final = timedelta(microseconds=1)
 _OF_CONVERSATION: Final = "user_id = :user AND conversation_id = :conversation"
 _NOBODY: Final = ""
@@ -44,7 +47,7 @@ class Applicant(NamedTuple):
 class _Waiter(NamedTuple):
     turn_id: str
     until: int
-    """Microseconds since 1970. It does not count from then on, because its process may have died."""
+    """Microseconds since 1970. It does not count from then on."""
     first: bool
 
 
@@ -85,9 +88,11 @@ _DELETE: Final = text(f"DELETE FROM conversation_leases WHERE {_OF_CONVERSATION}
 
 
 def take_or_wait(
-    connection: Connection, applicant: Applicant, wait: timedelta, max_waiting: int, now: datetime
+    connection: Connection, applicant: Applicant, max_waiting: int, now: datetime, *, waits: bool
 ) -> Outcome:
     """Take the conversation if it is the turn of the applicant, who otherwise joins the queue or keeps its place.
+
+    An applicant that does not wait is rejected instead.
 
     `begin` locks the row, too. So a holder that has not begun by now is refused if it begins later.
     """
@@ -98,11 +103,11 @@ def take_or_wait(
     holder, expires_at, waiting = row
     status = connection.execute(_STATUS, {"turn": holder}).scalar()
     waiters = _parse(waiting, now, applicant)
-    queue = _with(waiters, applicant, now + wait)
+    queue = _with(waiters, applicant, now + PRESENCE)
     if not _is_live(status, expires_at, now) and queue[0].turn_id == applicant.turn_id:
         connection.execute(_GIVE, {**values, "expires_at": now + TIME_TO_BEGIN, "waiting": _format(queue[1:])})
         return Outcome.TAKEN
-    if not wait or len(queue) > max(max_waiting, len(waiters)):
+    if not waits or len(queue) > max(max_waiting, len(waiters)):
         return Outcome.REJECTED
     connection.execute(_SET_WAITING, {**values, "waiting": _format(queue)})
     return Outcome.WAITING
@@ -155,11 +160,12 @@ def _is_live(status: str | None, expires_at: int, now: datetime) -> bool:
 
 
 def _with(queue: Sequence[_Waiter], applicant: Applicant, until: datetime) -> Sequence[_Waiter]:
-    """Return the queue with the applicant in it."""
-    if any(waiter.turn_id == applicant.turn_id for waiter in queue):
-        return queue
-    place = sum(waiter.first for waiter in queue) if applicant.first else len(queue)
-    return [*queue[:place], _Waiter(applicant.turn_id, _microseconds(until), applicant.first), *queue[place:]]
+    """Return the queue with the applicant in it, present until the given time."""
+    places = {waiter.turn_id: place for place, waiter in enumerate(queue)}
+    end = sum(waiter.first for waiter in queue) if applicant.first else len(queue)
+    place = places.get(applicant.turn_id, end)
+    others = [waiter for waiter in queue if waiter.turn_id != applicant.turn_id]
+    return [*others[:place], _Waiter(applicant.turn_id, _microseconds(until), applicant.first), *others[place:]]
 
 
 def _parse(waiting: str, now: datetime, applicant: Applicant | None = None) -> Sequence[_Waiter]:

@@ -1,6 +1,7 @@
 """Leases of conversations that two workers share: each has its own connections to one PostgreSQL."""
 
 import asyncio
+import json
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -70,9 +71,11 @@ class Worker:
             await asyncio.sleep(0.005)
         return task
 
-    async def waiting(self) -> str:
-        queue = text("SELECT waiting FROM conversation_leases")
-        return str(await self.database.read(lambda connection: connection.execute(queue).scalar_one()))
+    async def waiting(self) -> list[str]:
+        """The ids of the waiting turns."""
+        query = text("SELECT waiting FROM conversation_leases")
+        queue = await self.database.read(lambda connection: connection.execute(query).scalar_one())
+        return [turn_id for turn_id, *_ in json.loads(queue or "[]")]
 
     async def rows(self) -> int:
         count = text("SELECT count(*) FROM conversation_leases")
@@ -80,11 +83,11 @@ class Worker:
 
 
 @asynccontextmanager
-async def worker(directory: Path, poll_interval: float = 0.25) -> AsyncIterator[Worker]:
+async def worker(directory: Path, poll_interval: float = 0.25, renew_interval: float = 1.0) -> AsyncIterator[Worker]:
     async with Database((directory / URL_FILE).read_text()) as database:
         yield Worker(
             database,
-            ConversationLeasesSQL(database, poll_interval=poll_interval),
+            ConversationLeasesSQL(database, poll_interval=poll_interval, renew_interval=renew_interval),
             HistorySQL(database, database.now),
         )
 
@@ -150,19 +153,55 @@ async def test_a_turn_waits_until_that_of_a_dead_worker_is_ended(one: Worker, tw
         await waiting
 
 
-async def test_a_waiting_turn_whose_worker_died_is_skipped_when_its_time_is_up(one: Worker, two: Worker) -> None:
-    _, lease = await one.acquire()
+async def join_and_die(worker: Worker) -> None:
+    """Let a turn join the queue whose worker dies then."""
     dead = Applicant(new_turn_id(), ANN, WORK)
-    assert Outcome.WAITING == await two.database.write(
-        lambda connection: lease_statements.take_or_wait(connection, dead, timedelta(seconds=1), 4, two.database.now())
+    assert Outcome.WAITING == await worker.database.write(
+        lambda connection: lease_statements.take_or_wait(connection, dead, 4, worker.database.now(), waits=True)
     )
+
+
+async def test_a_waiting_turn_whose_worker_died_is_skipped_when_it_is_not_present_any_more(
+    one: Worker, two: Worker
+) -> None:
+    _, lease = await one.acquire()
+    await join_and_die(two)
     waiting = await one.start_waiting()
     await lease.release()
     await asyncio.sleep(0.3)
     assert not waiting.done()
 
+    one.database.later = lease_statements.PRESENCE
     with anyio.fail_after(5):
         await waiting
+
+
+async def test_turns_of_dead_workers_do_not_fill_the_queue(one: Worker, two: Worker) -> None:
+    _, lease = await one.acquire()
+    for _ in range(4):
+        await join_and_die(two)
+    with pytest.raises(TurnInProgress):
+        await one.acquire(wait=5)
+
+    one.database.later = lease_statements.PRESENCE
+    waiting = await one.start_waiting()
+    await lease.release()
+    with anyio.fail_after(5):
+        await waiting
+
+
+async def test_a_turn_that_still_waits_keeps_its_place(tmp_path: Path) -> None:
+    async with worker(tmp_path, 0.05, 0.1) as one, worker(tmp_path, 0.05, 0.1) as two:
+        _, lease = await one.acquire()
+        waiting = [await one.start_waiting(), await two.start_waiting()]
+        for step in range(1, 5):
+            one.database.later = two.database.later = lease_statements.PRESENCE * step * 0.6
+            await asyncio.sleep(0.5)
+        await lease.release()
+        with anyio.fail_after(5):
+            await waiting[0]
+        assert not waiting[1].done()
+        waiting[1].cancel()
 
 
 async def test_a_lease_whose_turn_does_not_begin_expires(one: Worker, two: Worker) -> None:
@@ -216,8 +255,7 @@ async def test_a_lease_that_expires_while_its_turn_begins_is_not_given_to_two(
         return one.database.turn_writes.begin(connection, record, one.database.now())()
 
     def take(connection: Connection) -> bool:
-        now, wait = two.database.now(), timedelta(0)
-        return Outcome.TAKEN is lease_statements.take_or_wait(connection, other, wait, 4, now)
+        return Outcome.TAKEN is lease_statements.take_or_wait(connection, other, 4, two.database.now(), waits=False)
 
     def held_open(statements: Statements[bool]) -> Statements[bool]:
         def run(connection: Connection) -> bool:
