@@ -35,12 +35,19 @@ from domain.paging import Page, page_of, page_of_turns, parse_cursor
 class HistorySQL(ConversationHistory, MemoryOutbox):
     """Turns and the memory outbox as rows of one database, so that both change in the same transaction.
 
-    As durable as the database's commits. `now` is the clock of leases and delays.
+    As durable as the database's commits. `now` is the clock of leases and delays. While it is not steady, no turn is
+    taken for abandoned: other processes may have renewed its lease by another time.
     """
 
-    def __init__(self, database: Database, now: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self,
+        database: Database,
+        now: Callable[[], datetime] = utc_now,
+        is_clock_steady: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._database = database
         self._now = now
+        self._is_clock_steady = is_clock_steady
 
     async def begin(self, begin: TurnBegin) -> Turn:
         now, writes = self._now(), self._database.turn_writes
@@ -81,7 +88,7 @@ class HistorySQL(ConversationHistory, MemoryOutbox):
 
     async def finish_abandoned(self) -> int:
         now = self._now()
-        if not await self._read(lambda connection: turns.has_abandoned(connection, now)):
+        if not self._is_clock_steady() or not await self._read(lambda connection: turns.has_abandoned(connection, now)):
             return 0
         return await self._write(lambda connection: turns.finish_abandoned(connection, now))
 

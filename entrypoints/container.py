@@ -66,6 +66,12 @@ def _sql_store(database: "Database", now: Callable[[], datetime]) -> Conversatio
     return HistorySQL(database, now)
 
 
+def _shared_store(database: "SharedDatabase") -> ConversationHistory:
+    from adapters.history_sql import HistorySQL
+
+    return HistorySQL(database, database.now, database.is_clock_steady)
+
+
 def _sql_leases(database: "SharedDatabase") -> ConversationLeases:
     from adapters.conversation_leases_sql import ConversationLeasesSQL
 
@@ -150,10 +156,14 @@ class Container(containers.DeclarativeContainer):
     )
 
     database = providers.Singleton(_database, settings, shutdown)
-    history_clock = providers.Selector(settings.provided.coordination, sql=database.provided.now, in_process=now)
+    database_store = providers.Selector(
+        settings.provided.coordination,
+        sql=providers.Singleton(_shared_store, database),
+        in_process=providers.Singleton(_sql_store, database, now),
+    )
     store = providers.Selector(
         settings.provided.history_backend,
-        sql=providers.Singleton(_sql_store, database, history_clock),
+        sql=database_store,
         in_memory=providers.Singleton(HistoryInMemory, now),
     )
     store_watch = providers.Singleton(StoreWatch, store, observer)

@@ -60,7 +60,8 @@ class PrecompiledStatement:
         compiled = self.statement.compile(dialect=dialect)
         assert isinstance(compiled, SQLCompiler)
         assert not compiled.post_compile_params, "the SQL depends on the values"
-        names = (compiled.positiontup if compiled.positional else list(compiled.bind_names.values())) or ()
+        by_name = list(dict.fromkeys(compiled.bind_names.values()))  # one may occur several times
+        names = (compiled.positiontup if compiled.positional else by_name) or ()
         binds = {name: compiled.binds[name] for name in names}
         assert all(bind.callable is None for bind in binds.values()), "a value is computed at each execution"
         converters = {name: bind.type.dialect_impl(dialect).bind_processor(dialect) for name, bind in binds.items()}

@@ -212,6 +212,11 @@ class SharedDatabase(Database, Protocol):
         ...
 
     @abstractmethod
+    def is_clock_steady(self) -> bool:
+        """Whether times that other processes have stored can be compared with it: it was not set recently."""
+        ...
+
+    @abstractmethod
     async def write_soon(self, statements: Statements[T]) -> T:
         """Like `write`, for data that may be lost if the server crashes.
 

@@ -156,7 +156,12 @@ def holder(connection: Connection, user_id: UserId, conversation_id: Conversatio
 
 def _is_live(status: str | None, expires_at: int, now: datetime) -> bool:
     """Whether a holder with this status, None if there is no such turn, keeps others out."""
-    return expires_at > _microseconds(now) if status is None else status == "in_progress"
+    return _is_soon(expires_at, now) if status is None else status == "in_progress"
+
+
+def _is_soon(instant: int, now: datetime) -> bool:
+    """Whether an instant is still to come, and not so far away that the clock must have been set back since."""
+    return _microseconds(now) < instant < _microseconds(now + 2 * TIME_TO_BEGIN)
 
 
 def _with(queue: Sequence[_Waiter], applicant: Applicant, until: datetime) -> Sequence[_Waiter]:
@@ -171,8 +176,7 @@ def _with(queue: Sequence[_Waiter], applicant: Applicant, until: datetime) -> Se
 def _parse(waiting: str, now: datetime, applicant: Applicant | None = None) -> Sequence[_Waiter]:
     """Return the waiters whose time is not up, and the applicant if it waits."""
     queue = [_Waiter(*each) for each in json.loads(waiting)] if waiting else []
-    alive = _microseconds(now)
-    return [each for each in queue if each.until > alive or (applicant and each.turn_id == applicant.turn_id)]
+    return [each for each in queue if _is_soon(each.until, now) or (applicant and each.turn_id == applicant.turn_id)]
 
 
 def _format(queue: Sequence[_Waiter]) -> str:

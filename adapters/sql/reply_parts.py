@@ -1,5 +1,6 @@
 """Replies that are saved while they are generated: statements that store their parts and put them together."""
 
+from contextlib import closing
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -81,12 +82,13 @@ _INSERT: Final = PrecompiledStatement(
 )
 
 
-def save(connection: Connection, turn_id: TurnId, addition: ReplyAddition) -> None:
-    """Store an addition to the reply of a turn, if that is running."""
+def save(connection: Connection, turn_id: TurnId, addition: ReplyAddition) -> bool:
+    """Store an addition to the reply of a turn, if that is running. Returns whether it is."""
     values = {"turn_id": turn_id, "start": addition.start, "text": addition.text}
     if addition.start == 0:
         _ASSIGN_NUMBER.execute_raw(connection, values).close()
-    _INSERT.execute_raw(connection, values).close()
+    with closing(_INSERT.execute_raw(connection, values)) as cursor:
+        return bool(cursor.rowcount)
 
 
 def delete_of(connection: Connection, user_id: UserId, conversation_id: ConversationId | None) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, and_, bindparam, case, delete, exists, insert, select, text, update
+from sqlalchemy import Connection, Row, and_, bindparam, case, delete, exists, insert, or_, select, text, update
 
 from adapters.sql import key_statements as keys
 from adapters.sql import reply_parts
@@ -89,12 +89,14 @@ def _insert(connection: Connection, record: TurnBegin, now: datetime, seq: int, 
 
 _ONE_RUNNING: Final = update(turns).where(turns.c.id == bindparam("turn_id"), RUNNING_TURNS)
 _RENEW: Final = PrecompiledStatement(
-    _ONE_RUNNING.where(turns.c.lease_expires_at <= bindparam("renew_before")).values(
-        lease_expires_at=bindparam("expires_at")
-    )
+    _ONE_RUNNING.where(
+        or_(
+            turns.c.lease_expires_at <= bindparam("renew_before"),
+            turns.c.lease_expires_at > bindparam("expires_at"),  # the clock was set back meanwhile
+        )
+    ).values(lease_expires_at=bindparam("expires_at"))
 )
-_RUNNING: Final = PrecompiledStatement(select(turns.c.id).where(RUNNING_TURNS))
-"""All running turns, of which an index is kept, those of other processes too."""
+_IS_RUNNING: Final = PrecompiledStatement(select(turns.c.id).where(turns.c.id == bindparam("turn_id"), RUNNING_TURNS))
 
 
 def save_progress(
@@ -103,11 +105,13 @@ def save_progress(
     """Return those of the turns that do not run any more."""
     # Somewhat before a third has passed, so that a caller who asks at a third always renews.
     expiry = {"expires_at": now + lease, "renew_before": now + lease * 0.7}
+    lost = set()
     for turn_id, addition in additions.items():
-        if addition.text:
-            reply_parts.save(connection, turn_id, addition)
-        _RENEW.execute_raw(connection, {"turn_id": turn_id, **expiry})
-    return additions.keys() - {turn_id for (turn_id,) in _RUNNING.execute_raw(connection, {}).fetchall()}
+        runs = bool(addition.text) and reply_parts.save(connection, turn_id, addition)
+        renewed = _RENEW.execute_raw(connection, {"turn_id": turn_id, **expiry}).rowcount
+        if not runs and not renewed and not _IS_RUNNING.execute_raw(connection, {"turn_id": turn_id}).fetchall():
+            lost.add(turn_id)
+    return lost
 
 
 _FINISH: Final = PrecompiledStatement(

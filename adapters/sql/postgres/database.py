@@ -120,6 +120,9 @@ class PostgresDatabase(SharedDatabase):
     def now(self) -> datetime:
         return self._clock.now()
 
+    def is_clock_steady(self) -> bool:
+        return self._clock.is_steady
+
     def migrate(self) -> None:
         self._connect_and_prepare(self._engine(self._statement_timeout)).close()
 
