@@ -223,3 +223,8 @@ class SharedDatabase(Database, Protocol):
         It has a connection of its own, so that it neither waits for the writes of turns nor delays them.
         """
         ...
+
+    @abstractmethod
+    async def send_soon(self, statements: Statements[Sent[T]]) -> T:
+        """Like `write_soon`, for statements whose results need not be read before the next ones are sent."""
+        ...

@@ -183,7 +183,7 @@ class Outgoing:
                 store = partial(
                     statements.store, flush=flush, worker=self._worker, notifications=self._database.notifications
                 )
-                await self._database.write_soon(store)
+                await self._database.send_soon(store)
             except DATABASE_ERRORS as error:
                 now = asyncio.get_running_loop().time()
                 self._failure, failing_since = error, failing_since or now

@@ -10,10 +10,12 @@ from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple, TypedDict
 
 import orjson
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
+from adapters.sql.compiled import PrecompiledStatement
 from adapters.sql.database import Notifications
 from adapters.sql.tables import EPOCH
+from adapters.sql.turn_writes import Sent
 from application.ports.live_turns import End
 from domain.conversation import ConversationId, TurnId, Usage, UserId
 from domain.errors import Failure
@@ -61,30 +63,42 @@ class Flush(NamedTuple):
     states: Sequence[State]
 
 
-_INSERT_HEADERS: Final = (
-    "INSERT INTO live_turns (turn_id, user_id, conversation_id, stop_when_left, worker)"
-    " SELECT new.*, %(worker)s FROM json_to_recordset(%(rows)s::json)"
-    " AS new(turn_id text, user_id text, conversation_id text, stop_when_left boolean)"
-    " WHERE EXISTS (SELECT FROM turns WHERE turns.id = new.turn_id) ON CONFLICT DO NOTHING"
+_INSERT_HEADERS: Final = PrecompiledStatement(
+    text(
+        "INSERT INTO live_turns (turn_id, user_id, conversation_id, stop_when_left, worker)"
+        " SELECT new.*, :worker FROM json_to_recordset(CAST(:rows AS json))"
+        " AS new(turn_id text, user_id text, conversation_id text, stop_when_left boolean)"
+        " WHERE EXISTS (SELECT FROM turns WHERE turns.id = new.turn_id) ON CONFLICT DO NOTHING"
+    )
 )
-_INSERT_EVENTS: Final = (
-    "INSERT INTO turn_events (turn_id, first, deltas) SELECT new.* FROM"
-    " json_to_recordset(%(rows)s::json) AS new(turn_id text, first integer, deltas text)"
-    " JOIN live_turns ON live_turns.turn_id = new.turn_id AND live_turns.worker = %(worker)s"
-    " FOR KEY SHARE OF live_turns SKIP LOCKED ON CONFLICT DO NOTHING"
+_INSERT_EVENTS: Final = PrecompiledStatement(
+    text(
+        "INSERT INTO turn_events (turn_id, first, deltas)"
+        " SELECT new.* FROM json_to_recordset(CAST(:rows AS json)) AS new(turn_id text, first integer, deltas text)"
+        " JOIN live_turns ON live_turns.turn_id = new.turn_id AND live_turns.worker = :worker"
+        " FOR KEY SHARE OF live_turns SKIP LOCKED ON CONFLICT DO NOTHING"
+    )
 )
 """Events without a header are dropped: their log was discarded, or a crash has emptied the table. The lock lets a
 discard wait for the events that it has to delete; headers that a discard has locked are gone as soon as it commits."""
 
-_UPDATE_HEADERS: Final = (
-    'UPDATE live_turns SET accepted = new.accepted, "end" = new."end", ended_at = new.ended_at'
-    " FROM json_to_recordset(%(rows)s::json)"
-    ' AS new(turn_id text, accepted boolean, "end" text, ended_at bigint)'
-    " WHERE live_turns.turn_id = new.turn_id AND live_turns.worker = %(worker)s"
+_UPDATE_HEADERS: Final = PrecompiledStatement(
+    text(
+        'UPDATE live_turns SET accepted = new.accepted, "end" = new."end", ended_at = new.ended_at'
+        " FROM json_to_recordset(CAST(:rows AS json))"
+        ' AS new(turn_id text, accepted boolean, "end" text, ended_at bigint)'
+        " WHERE live_turns.turn_id = new.turn_id AND live_turns.worker = :worker"
+    )
 )
+_DELETE: Final = (
+    PrecompiledStatement(text("DELETE FROM live_turns WHERE turn_id = ANY(CAST(:turns AS text[]))")),
+    PrecompiledStatement(text("DELETE FROM turn_events WHERE turn_id = ANY(CAST(:turns AS text[]))")),
+    PrecompiledStatement(text("DELETE FROM turn_readers WHERE turn_id = ANY(CAST(:turns AS text[]))")),
+)
+"""The header first: that waits for a flush of its events, which are then visible."""
 
 
-def store(connection: Connection, flush: Flush, worker: str, notifications: Notifications) -> None:
+def store(connection: Connection, flush: Flush, worker: str, notifications: Notifications) -> Sent[None]:
     if flush.deleted:
         _delete(connection, flush.deleted)
     for statement, rows in (
@@ -93,8 +107,9 @@ def store(connection: Connection, flush: Flush, worker: str, notifications: Noti
         (_UPDATE_HEADERS, flush.states),
     ):
         if rows:  # as JSON, because the driver takes long to make arrays of texts
-            _changed(connection, statement, rows=orjson.dumps(rows).decode(), worker=worker)
+            statement.execute_raw(connection, {"rows": orjson.dumps(rows).decode(), "worker": worker}).close()
     notifications.send(connection, TOPIC, f"flushed {worker}")
+    return lambda: None
 
 
 class News(NamedTuple):
@@ -238,17 +253,9 @@ def deleted(connection: Connection, turn_ids: Sequence[TurnId]) -> Sequence[Turn
     return [turn_id for (turn_id,) in rows]
 
 
-_DELETE: Final = (
-    "DELETE FROM live_turns WHERE turn_id = ANY(%(turns)s::text[])",
-    "DELETE FROM turn_events WHERE turn_id = ANY(%(turns)s::text[])",
-    "DELETE FROM turn_readers WHERE turn_id = ANY(%(turns)s::text[])",
-)
-"""The header first: that waits for a flush of its events, which are then visible."""
-
-
 def _delete(connection: Connection, turn_ids: Sequence[TurnId]) -> None:
     for statement in _DELETE:
-        _changed(connection, statement, turns=list(turn_ids))
+        statement.execute_raw(connection, {"turns": list(turn_ids)}).close()
 
 
 _END_LOST: Final = (
@@ -274,8 +281,8 @@ def encode_end(end: End) -> str:
     return orjson.dumps([end.finish_reason, end.failure and tuple(end.failure), usage]).decode()
 
 
-def decode_end(text: str) -> End:
-    finish_reason, failure, usage = orjson.loads(text)
+def decode_end(stored: str) -> End:
+    finish_reason, failure, usage = orjson.loads(stored)
     return End(finish_reason, failure and Failure(*failure), usage and Usage(*usage))
 
 

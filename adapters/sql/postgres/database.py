@@ -203,6 +203,11 @@ class PostgresDatabase(SharedDatabase):
             raise DatabaseClosed
         return await self._response(self._soon_writer.run(statements))
 
+    async def send_soon(self, statements: Statements[Sent[T]]) -> T:
+        if self._soon_writer is None:
+            raise DatabaseClosed
+        return await self._response(self._soon_writer.run_pipelined(statements))
+
     async def erase(self, statements: Statements[int]) -> int:
         """Like `write`. The content of the rows leaves the files with PostgreSQL's next vacuum."""
         return await self.write(statements)
