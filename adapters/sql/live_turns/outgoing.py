@@ -118,6 +118,8 @@ class Outgoing:
         self._deleted: list[TurnId] = []
         self._due = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
+        self._all_due = False
+        """Whether everything is to be stored, not only what is urgent."""
         self._failure: Exception | None = None
 
     def add(self, log: SharedLog) -> None:
@@ -159,7 +161,7 @@ class Outgoing:
 
     async def close(self) -> None:
         """Store what is left, if the database does not fail."""
-        self._give_up_after = 0
+        self._give_up_after, self._all_due = 0, True
         if self._queued or self._deleted:
             await self._flush()
         if self._timer is not None:
@@ -167,15 +169,22 @@ class Outgoing:
 
     def _start_timer(self) -> None:
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self._interval, self._due.set)
+            self._timer = asyncio.get_running_loop().call_later(self._interval, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer, self._all_due = None, True
+        self._due.set()
 
     async def _flush(self) -> None:
         self._due.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         logs, self._queued = self._queued, []
+        if not self._all_due:  # a log that ends does not break up the batches of the others
+            self._queued = [log for log in logs if not self._is_urgent(log)]
+            logs = [log for log in logs if self._is_urgent(log)]
+        self._all_due = False
         flush = self._take(logs)
+        if not any(flush):
+            return
         # A failed attempt may have stored everything, so each one has to store the same.
         failing_since: float | None = None
         while True:
@@ -197,6 +206,9 @@ class Outgoing:
         for log in logs:
             if log.end is not None and not log.queued:
                 log.unshare()
+
+    def _is_urgent(self, log: SharedLog) -> bool:
+        return log.end is not None or len(log.deltas) - log.flushed >= self.max_events
 
     def _take(self, logs: "list[SharedLog]") -> Flush:
         headers, events, states = [], [], []
