@@ -1,12 +1,14 @@
 """LiveTurns in several processes that share a PostgreSQL database."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, suppress
 from datetime import timedelta
 from functools import partial
 from typing import Final, Self
 from uuid import uuid4
+
+import structlog
 
 from adapters.event_logs import EventLogs
 from adapters.sql.database import SharedDatabase
@@ -58,8 +60,8 @@ class LiveTurnsSQL(LiveTurns, AbstractAsyncContextManager["LiveTurnsSQL"]):
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
-        loops = (self._outgoing.run(), self._own_turns.run(), self._mirrors.run(), self._purge_forever())
-        self._tasks = [asyncio.create_task(loop) for loop in loops]
+        loops = (self._outgoing.run, self._own_turns.run, self._mirrors.run, self._purge_forever)
+        self._tasks = [asyncio.create_task(_run_forever(loop)) for loop in loops]
         self._database.notifications.subscribe(statements.TOPIC, self._on_message, self._on_gap)
         return self
 
@@ -83,8 +85,12 @@ class LiveTurnsSQL(LiveTurns, AbstractAsyncContextManager["LiveTurnsSQL"]):
             raise StreamExpired
         return self._logs.join(log, after)
 
-    async def stop(self, turn_id: TurnId, owner: UserId | None, interruption: Interruption | None = None) -> None:
-        interruption = interruption or Cancelled()
+    async def stop(
+        self,
+        turn_id: TurnId,
+        owner: UserId | None,
+        interruption: Interruption = Cancelled(),  # noqa: B008  # immutable
+    ) -> None:
         log = self._logs.get(turn_id)
         if log is None:
             await self._stop_elsewhere(turn_id, owner, interruption)
@@ -140,6 +146,7 @@ class LiveTurnsSQL(LiveTurns, AbstractAsyncContextManager["LiveTurnsSQL"]):
                 self._mirrors.look()
 
     def _on_gap(self) -> None:
+        self._own_turns.follow_all()
         self._own_turns.look_for_deletions(self._logs.all())
         self._mirrors.look()
 
@@ -150,3 +157,13 @@ class LiveTurnsSQL(LiveTurns, AbstractAsyncContextManager["LiveTurnsSQL"]):
             with suppress(*DATABASE_ERRORS):  # the store's own calls report what is wrong with it
                 while await self._database.write_soon(purge):
                     pass
+
+
+async def _run_forever(loop: Callable[[], Awaitable[None]]) -> None:
+    """Run a loop again if it fails unexpectedly: without it, no turn could be followed elsewhere."""
+    while True:
+        try:
+            await loop()
+        except Exception as bug:
+            structlog.get_logger().error("sharing of running turns failed", exc_info=bug)
+            await asyncio.sleep(1)

@@ -5,10 +5,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, make_url, text
+from structlog.testing import capture_logs
 
+from adapters.sql.live_turns import statements
 from adapters.sql.postgres.database import PostgresDatabase
 from application.ports.history import TurnEnd
 from application.ports.live_turns import DELETED, Batch, End, LiveTurnsUnavailable, Reader
@@ -97,6 +100,56 @@ async def test_a_reader_of_another_worker_receives_events_while_the_turn_runs(wo
             assert Batch(number, [str(number)], True, None) == await reader.next(LONG)
         await running.log.close(STOP)
         assert Batch(4, [], True, STOP) == await reader.next(LONG)
+
+
+async def test_workers_are_notified_of_events_only_if_the_turn_is_followed_elsewhere(
+    workers: tuple[Worker, Worker], tmp_path: Path
+) -> None:
+    one, other = workers
+    received: list[str] = []
+    async with PostgresDatabase((tmp_path / URL_FILE).read_text()) as listening:
+        connected = asyncio.Event()
+        listening.notifications.subscribe(statements.TOPIC, received.append, connected.set)
+        await connected.wait()
+        received.clear()  # on connecting, workers notify others of what these may have missed
+        running = await begin(one)
+        running.log.append(["unnoticed"])
+        await until(lambda: is_stored(one.database))
+        assert [] == received
+
+        async with await other.join(running.id, ANN) as reader:
+            assert ["unnoticed"] == await read(reader, 1)
+            running.log.append(["noticed"])
+            batch = await reader.next(LONG)
+            assert batch == Batch(2, ["noticed"], False, None)
+            assert [message.partition(" ")[0] for message in received] == ["entered", "flushed", "flushed"]
+
+
+async def is_stored(database: PostgresDatabase) -> bool:
+    return await count(database, "turn_events") == 1
+
+
+async def test_a_loop_that_fails_unexpectedly_is_run_again(
+    workers: tuple[Worker, Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = workers
+    store, failures = statements.store, iter([ValueError("bug")])
+
+    def fail_once(*arguments: Any, **keywords: Any) -> Any:
+        for failure in failures:
+            raise failure
+        return store(*arguments, **keywords)
+
+    monkeypatch.setattr(statements, "store", fail_once)
+    with capture_logs() as lines:
+        lost = await begin(one)
+        lost.log.append(["lost"])
+        await asyncio.sleep(1.5)
+    assert ["sharing of running turns failed"] == [line["event"] for line in lines]
+    running = await begin(one)
+    running.log.append(["text"])
+    async with await other.join(running.id, ANN) as reader:
+        assert ["text"] == await read(reader, 1)
 
 
 async def test_many_readers_follow_many_turns_without_gaps(workers: tuple[Worker, Worker]) -> None:

@@ -46,6 +46,8 @@ class SharedLog(RunningLog):
         """Number of deltas at which `outgoing` has to know: the first new one, then those of a full batch."""
         self.acceptance_flushed = False
         self.queued = False
+        self.is_followed = False
+        """Whether it has, or had, readers in other workers."""
         self.is_shared = True
         """Whether further events are stored."""
         self.stored = asyncio.get_running_loop().create_future()
@@ -77,6 +79,11 @@ class SharedLog(RunningLog):
     def last_reader_left(self) -> None:
         if self.stop_when_left:
             self._own_turns.look_for_readers(self)
+
+    def follow(self) -> None:
+        """Tell the readers in other workers of what is stored from now on, and of what was before they asked."""
+        self.is_followed = True
+        self._outgoing.notify()
 
     def delete_stored(self) -> None:
         """Delete what is stored of this log, and store no more of it."""
@@ -120,6 +127,8 @@ class Outgoing:
         self._timer: asyncio.TimerHandle | None = None
         self._all_due = False
         """Whether everything is to be stored, not only what is urgent."""
+        self._notifies = False
+        """Whether others are to be notified even if nothing of interest to them is stored."""
         self._failure: Exception | None = None
 
     def add(self, log: SharedLog) -> None:
@@ -139,6 +148,11 @@ class Outgoing:
         self._start_timer()
 
     def flush_now(self) -> None:
+        self._due.set()
+
+    def notify(self) -> None:
+        """Let other workers look for what is stored."""
+        self._notifies = True
         self._due.set()
 
     async def wait_for(self, log: SharedLog) -> None:
@@ -183,14 +197,19 @@ class Outgoing:
             logs = [log for log in logs if self._is_urgent(log)]
         self._all_due = False
         flush = self._take(logs)
-        if not any(flush):
+        notifies = self._notifies or any(log.is_followed for log in logs)
+        self._notifies = False
+        if not any(flush) and not notifies:
             return
         # A failed attempt may have stored everything, so each one has to store the same.
         failing_since: float | None = None
         while True:
             try:
                 store = partial(
-                    statements.store, flush=flush, worker=self._worker, notifications=self._database.notifications
+                    statements.store,
+                    flush=flush,
+                    worker=self._worker,
+                    notifications=self._database.notifications if notifies else None,
                 )
                 await self._database.send_soon(store)
             except DATABASE_ERRORS as error:

@@ -65,8 +65,14 @@ class OwnTurns:
         self._due.set()
 
     def entered(self, turn_id: TurnId) -> None:
-        if turn_id in self._running:
+        if (log := self._running.get(turn_id)) is not None:
             self._elsewhere.add(turn_id)
+            log.follow()
+
+    def follow_all(self) -> None:
+        """Assume that all turns have readers elsewhere, because the messages about them may have been lost."""
+        for log in self._running.values():
+            log.follow()
 
     def left(self, turn_id: TurnId) -> None:
         if turn_id in self._left:

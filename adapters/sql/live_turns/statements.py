@@ -98,7 +98,12 @@ _DELETE: Final = (
 """The header first: that waits for a flush of its events, which are then visible."""
 
 
-def store(connection: Connection, flush: Flush, worker: str, notifications: Notifications) -> Sent[None]:
+def store(connection: Connection, flush: Flush, worker: str, notifications: Notifications | None) -> Sent[None]:
+    """Store a batch. With `notifications`, tell all workers.
+
+    Every message wakes every worker, on the server as well: with 100 workers, messages about each batch would take a
+    third of a processor there. So they are sent only if a turn is followed elsewhere.
+    """
     if flush.deleted:
         _delete(connection, flush.deleted)
     for statement, rows in (
@@ -108,7 +113,8 @@ def store(connection: Connection, flush: Flush, worker: str, notifications: Noti
     ):
         if rows:  # as JSON, because the driver takes long to make arrays of texts
             statement.execute_raw(connection, {"rows": orjson.dumps(rows).decode(), "worker": worker}).close()
-    notifications.send(connection, TOPIC, f"flushed {worker}")
+    if notifications is not None:
+        notifications.send(connection, TOPIC, f"flushed {worker}")
     return lambda: None
 
 
