@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -52,6 +53,7 @@ class Forks:
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
         self._started = 0
+        self._lock = threading.Lock()
 
     async def send(self, command: dict[str, Any]) -> int:
         """Send a command to the process and return its result."""
@@ -60,9 +62,10 @@ class Forks:
     def _send(self, command: dict[str, Any]) -> int:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(command) + "\n")
-        self._process.stdin.flush()
-        return int(self._process.stdout.readline())
+        with self._lock:
+            self._process.stdin.write(json.dumps(command) + "\n")
+            self._process.stdin.flush()
+            return int(self._process.stdout.readline())
 
     @asynccontextmanager
     async def service(

@@ -1,8 +1,8 @@
 """The faults of the scripted upstream. The name of the model selects one; any other name gets an ordinary reply.
 
 A name may end in numbers: `rst-3` resets the connection after three chunks, `tokens-100-20` sends 100 chunks, one every
-20 ms, `503-1` fails once and then replies, `context-2000` rejects prompts of more than 2,000 characters,
-`window-4096` prompts that leave no room for the reply in 4,096 tokens.
+20 ms, `echo-3-20` 3 chunks that name the message, `503-1` fails once and then replies, `context-2000` rejects prompts
+of more than 2,000 characters, `window-4096` prompts that leave no room for the reply in 4,096 tokens.
 """
 
 import asyncio
@@ -46,6 +46,21 @@ async def tokens(call: "Call") -> None:
     call.begin()
     await asyncio.sleep(call.number(2, 0) / 1000)
     await call.deltas(call.number(0, 100), call.number(1, 0) / 1000)
+    call.end()
+
+
+def echoed(message: str, count: int) -> list[str]:
+    """Return the deltas of the model `echo-<count>`, which name the message, so that no two replies are alike."""
+    return [f"{message}.{number} " for number in range(count)]
+
+
+@fault("echo")
+async def echo(call: "Call") -> None:
+    call.begin()
+    for delta in echoed(call.request.body["messages"][-1]["content"], call.number(0, 3)):
+        await asyncio.sleep(call.number(1, 0) / 1000)
+        await call.writable.wait()
+        call.chunk({"content": delta})
     call.end()
 
 

@@ -13,9 +13,10 @@ import json
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self, cast
 
 from tests.harness.scripted_faults import find
@@ -37,11 +38,12 @@ USAGE = {"prompt_tokens": 10, "completion_tokens": 4, "total_tokens": 14}
 
 @dataclass(frozen=True)
 class Request:
-    """One request as received."""
+    """One request as received. `received_at` is the time of `time.monotonic()`."""
 
     path: str
     headers: Mapping[str, str]
     body: Any
+    received_at: float = field(default_factory=time.monotonic, compare=False)
 
 
 class Call(asyncio.Protocol):

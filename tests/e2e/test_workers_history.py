@@ -1,0 +1,87 @@
+"""Several workers on one database: what clients, readers and the model see is one history, whatever fails."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.harness.cluster import Cluster, running_cluster
+from tests.harness.forks import Forks
+from tests.harness.postgres import Postgres
+from tests.harness.scenarios import (
+    chat_meanwhile,
+    chat_together,
+    cut_streams,
+    disconnects,
+    kills,
+    pause,
+    race_deletions,
+    repeat_keys,
+    restarts,
+)
+
+WORKERS = 1
+SHORT_LEASE = 1.0
+
+Start = Callable[..., Any]
+
+
+@pytest.fixture
+def start(forks: Forks, tmp_path: Path) -> Start:
+    """Starts the workers on an empty database of a server."""
+
+    @asynccontextmanager
+    async def start(server: Postgres, **options: Any) -> AsyncIterator[tuple[Cluster, str]]:
+        url = await asyncio.to_thread(server.new_database)
+        async with running_cluster(forks, tmp_path, workers=WORKERS, DATABASE_URL=url, **options) as cluster:
+            yield cluster, url
+
+    return start
+
+
+async def test_clients_of_one_user_at_several_workers_see_one_history(postgres: Postgres, start: Start) -> None:
+    async with start(postgres) as (cluster, _):
+        workload = await chat_together(cluster, clients=8, turns=12)
+        assert await workload.finish() == []
+
+
+async def test_kills_of_workers_under_load_lose_and_duplicate_no_turn(postgres: Postgres, start: Start) -> None:
+    async with start(postgres, lease=SHORT_LEASE, deltas=10, pause_ms=10) as (cluster, _):
+        workload = await chat_meanwhile(cluster, kills(cluster, 3, (0.3, 1.0)), users=3)
+        assert await workload.finish(wait_for_lost=True) == []
+
+
+async def test_a_worker_that_was_paused_for_longer_than_its_leases_overwrites_nothing(
+    postgres: Postgres, start: Start
+) -> None:
+    async with start(postgres, lease=SHORT_LEASE, deltas=20, pause_ms=20) as (cluster, _):
+        workload = await chat_meanwhile(cluster, pause(cluster, SHORT_LEASE + 3), users=3)
+        assert await workload.finish() == []
+
+
+async def test_requests_with_the_same_key_at_two_workers_ask_the_model_once(postgres: Postgres, start: Start) -> None:
+    async with start(postgres, deltas=5, pause_ms=5) as (cluster, _):
+        workload = await repeat_keys(cluster, keys=60)
+        assert await workload.finish() == []
+
+
+async def test_a_stream_that_is_cut_continues_at_another_worker_to_the_byte(postgres: Postgres, start: Start) -> None:
+    async with start(postgres, deltas=40, pause_ms=15) as (cluster, _):
+        workload = await cut_streams(cluster, streams=30, cuts=5)
+        assert await workload.finish() == []
+
+
+async def test_nothing_that_was_deleted_is_read_at_any_worker(postgres: Postgres, start: Start) -> None:
+    async with start(postgres, pause_ms=5) as (cluster, _):
+        workload = await race_deletions(cluster, races=50)
+        assert await workload.finish() == []
+
+
+async def test_no_turn_is_lost_when_postgresql_ends_connections_or_crashes(own_server: Postgres, start: Start) -> None:
+    async with start(own_server, lease=SHORT_LEASE, deltas=10, pause_ms=10) as (cluster, url):
+        faults = (disconnects(own_server, url, 4, 0.5), restarts(own_server, 1, 0.5))
+        workload = await chat_meanwhile(cluster, *faults, users=3)
+        assert await workload.finish() == []
