@@ -33,6 +33,7 @@ class Worker:
         self._lease = lease
         self._timeout = timeout
         self._stack = AsyncExitStack()
+        self.is_running = False
 
     async def start(self, **environment: str) -> None:
         self._environment = environment
@@ -48,11 +49,13 @@ class Worker:
         async with asyncio.timeout(START_TIMEOUT):
             while (await self.client.get("/readyz")).status_code != 200:
                 await asyncio.sleep(0.02)
+        self.is_running = True
 
     async def restart(self) -> None:
         """Kill the process with SIGKILL and start another one, which listens on another port."""
         self.signal(signal.SIGKILL)
         await self.process.wait()
+        self.is_running = False
         await self.stop()
         await self.start(**self._environment)
 
@@ -74,8 +77,9 @@ class Cluster:
         self._deltas = deltas
 
     def pick(self, *, other_than: Worker | None = None) -> Worker:
-        """Return a worker at random; another one if there are several."""
-        return self.chance.choice([worker for worker in self.workers if worker is not other_than] or self.workers)
+        """Return a worker at random, running and another one if possible."""
+        running = [worker for worker in self.workers if worker.is_running] or self.workers
+        return self.chance.choice([worker for worker in running if worker is not other_than] or running)
 
     def deltas_of(self, message: str) -> list[str]:
         """Return the deltas of the model's reply to a message."""

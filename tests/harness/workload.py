@@ -53,6 +53,8 @@ class Workload:
     async def read(self, user_id: str, worker: Worker) -> Read | None:
         """Read a user's history; None if that failed."""
         started = monotonic()
+        if not worker.is_running:
+            return None
         try:
             turns = await history(worker.client, user_id)
         except (httpx2.HTTPError, RuntimeError) as error:  # the latter if a restart has closed the client
@@ -130,6 +132,9 @@ class Client:
         give_up_at = started + MAX_SECONDS
         worker = self.cluster.pick()
         while True:
+            while not worker.is_running:
+                await asyncio.sleep(RETRY_SECONDS)
+                worker = self.cluster.pick()
             answer = await self.attempt(worker, message, conversation_id, keyed=keyed)
             if answer.ended or monotonic() > give_up_at or (answer.outcome is Outcome.INFO and not keyed):
                 return self.record(message, conversation_id, started, answer, worker, keyed=keyed)
@@ -170,8 +175,6 @@ class Client:
     ) -> tuple[str, Answer]:
         body = {"user_id": self.user_id, "message": message, "conversation_id": conversation_id}
         headers = {"Idempotency-Key": message} if keyed else {}
-        if worker.client.is_closed:
-            return "restarting", Answer(Outcome.FAIL)
         try:
             response = await worker.client.post("/api/chat", json=body, headers=headers)
         except httpx2.ConnectError:
