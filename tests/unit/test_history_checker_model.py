@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.harness.history_checker import Violation, check
+from tests.harness.history_checker import check
+from tests.harness.history_violations import Violation
 from tests.harness.observations import Observations
 from tests.harness.simulated_history import MAX_CONTEXT, SimulatedHistory, defects, reply_of, resurrections
 
