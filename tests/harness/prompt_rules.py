@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from tests.harness.history_violations import Violation, difference
-from tests.harness.observations import Outcome, Prompt, Read, Sent
+from tests.harness.observations import Outcome, Prompt, Sent
 from tests.harness.user_history import UserHistory
 
 
@@ -22,28 +22,28 @@ def wrong_prompt(user: UserHistory, prompt: Prompt, *, is_latest: bool) -> Itera
             return
         if user.gone(earlier, sent.started):
             yield Violation("P8", f"the prompt of {sent.message} has {message}, which was deleted")
-    reads = [read for read, turns in zip(user.reads, user.turns, strict=True) if sent.message in turns]
     unsure = sent.keyed and (sent.outcome is not Outcome.OK or sent.message in user.replaced)
-    if reads and is_latest and not unsure:
-        yield from _prompt_as_read(user, prompt, sent, pairs, reads[0])
+    if is_latest and not unsure and sent.message in user.first_read:
+        yield from _prompt_as_read(user, prompt, sent, pairs)
     else:
         yield from _prompt_as_acknowledged(user, prompt, sent, pairs)
 
 
 def _prompt_as_read(
-    user: UserHistory, prompt: Prompt, sent: Sent, pairs: Sequence[tuple[str, str]], read: Read
+    user: UserHistory, prompt: Prompt, sent: Sent, pairs: Sequence[tuple[str, str]]
 ) -> Iterator[Violation]:
-    """Compare a prompt with the turns that come before its own in a read."""
-    place = next(place for place, turn in enumerate(read.turns) if turn.message == sent.message)
-    before = [
-        (turn.message, turn.reply)
-        for turn in read.turns[:place]
-        if turn.conversation_id == sent.conversation_id and turn.reply and turn.message in user.sent
-    ]
-    expected = [
-        pair for pair in before if pair in pairs or not user.may_be_deleted(user.sent[pair[0]], prompt.received_at)
-    ]
-    kept = [pair for pair in pairs if pair in before or not user.may_be_deleted(user.sent[pair[0]], read.ended)]
+    """Compare a prompt with the turns that come before its own, in the first read that has it."""
+    read, place = user.first_read[sent.message]
+    told, expected = set(pairs), list[tuple[str, str]]()
+    for turn in reversed(read.turns[:place]):
+        if len(expected) == user.max_context:
+            break
+        if turn.conversation_id == sent.conversation_id and turn.reply and (earlier := user.sent.get(turn.message)):
+            pair = (turn.message, turn.reply)
+            if pair in told or not user.may_be_deleted(earlier, prompt.received_at):
+                expected.insert(0, pair)
+    there = {turn.message for turn in read.turns} if user.deletions else ()
+    kept = [pair for pair in pairs if pair[0] in there or not user.may_be_deleted(user.sent[pair[0]], read.ended)]
     is_whole = len(kept) == len(expected) or len(pairs) >= user.max_context
     if not is_whole or kept != expected[len(expected) - len(kept) :]:
         yield Violation(

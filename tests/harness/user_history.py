@@ -45,6 +45,11 @@ class UserHistory:
                 seen[sent.message] = min(sent.ended, seen.get(sent.message, sent.ended))
         return seen
 
+    @cached_property
+    def first_read(self) -> dict[str, tuple[Read, int]]:
+        """The first read that has a message, and its place there."""
+        return {turn.message: (read, place) for read in reversed(self.reads) for place, turn in enumerate(read.turns)}
+
     def _deletions_of(self, sent: Sent) -> Iterator[Deletion]:
         for deletion in self.deletions:
             if deletion.conversation_id in (None, sent.conversation_id) and deletion.outcome is not Outcome.FAIL:
