@@ -17,7 +17,6 @@ from tests.harness.scenarios import (
     cut_streams,
     disconnects,
     kills,
-    pause,
     race_deletions,
     repeat_keys,
     restarts,
@@ -54,14 +53,6 @@ async def test_kills_of_workers_under_load_lose_and_duplicate_no_turn(postgres: 
         assert await workload.finish(wait_for_lost=True) == []
 
 
-async def test_a_worker_that_was_paused_for_longer_than_its_leases_overwrites_nothing(
-    postgres: Postgres, start: Start
-) -> None:
-    async with start(postgres, lease=SHORT_LEASE, deltas=20, pause_ms=20) as (cluster, _):
-        workload = await chat_meanwhile(cluster, pause(cluster, SHORT_LEASE + 3), users=3)
-        assert await workload.finish() == []
-
-
 async def test_requests_with_the_same_key_at_two_workers_ask_the_model_once(postgres: Postgres, start: Start) -> None:
     async with start(postgres, deltas=5, pause_ms=5) as (cluster, _):
         workload = await repeat_keys(cluster, keys=60)
@@ -80,6 +71,7 @@ async def test_nothing_that_was_deleted_is_read_at_any_worker(postgres: Postgres
         assert await workload.finish() == []
 
 
+@pytest.mark.row("S14")
 async def test_no_turn_is_lost_when_postgresql_ends_connections_or_crashes(own_server: Postgres, start: Start) -> None:
     async with start(own_server, lease=SHORT_LEASE, deltas=10, pause_ms=10) as (cluster, url):
         faults = (disconnects(own_server, url, 4, 0.5), restarts(own_server, 1, 0.5))

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 
 from tests.harness.cluster import Cluster
+from tests.harness.cut_streams import receive_with_cuts, wire_of
 from tests.harness.observations import Outcome, Sent
 from tests.harness.postgres import Postgres
 from tests.harness.workload import Client, Workload
@@ -94,7 +95,8 @@ def disconnects(server: Postgres, database: str, times: int, pause: float) -> Fa
     async def fault() -> None:
         for _ in range(times):
             await asyncio.sleep(pause)
-            await asyncio.to_thread(server.execute, statement, database)
+            ended = await asyncio.to_thread(server.execute, statement, database)
+            assert ended, "there was no connection to end"
 
     return fault
 
@@ -149,8 +151,8 @@ async def cut_streams(cluster: Cluster, *, streams: int, cuts: int, at_once: int
     async def stream(number: int) -> None:
         async with slots:
             client = workload.client(f"user{number % 5}")
-            events = range(1, len(client.wire_of("any")))
-            await client.stream_with_cuts(f"conversation{number}", cluster.chance.sample(events, cuts))
+            places = range(1, len(wire_of(cluster, "any")))
+            await receive_with_cuts(client, f"conversation{number}", cluster.chance.sample(places, cuts))
 
     async with asyncio.TaskGroup() as group:
         for number in range(streams):

@@ -2,9 +2,7 @@
 
 import asyncio
 import itertools
-import json
 from collections import Counter
-from collections.abc import Sequence
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -115,7 +113,7 @@ class Client:
     def __init__(self, workload: Workload, user_id: str, name: str) -> None:
         self.user_id = user_id
         self.name = name
-        self._workload = workload
+        self.workload = workload
         self.cluster = workload.cluster
         self._numbers = itertools.count(1)
 
@@ -161,13 +159,13 @@ class Client:
             self.name,
             worker.name,
         )
-        self._workload.observed.sent.append(sent)
+        self.workload.observed.sent.append(sent)
         return sent
 
     async def attempt(self, worker: Worker, message: str, conversation_id: str, *, keyed: bool = False) -> Answer:
         """Send a message once."""
         text, answer = await self._attempt(worker, message, conversation_id, keyed=keyed)
-        self._workload.answers[text] += 1
+        self.workload.answers[text] += 1
         return answer
 
     async def _attempt(
@@ -202,65 +200,10 @@ class Client:
             outcome = Outcome.OK if response.status_code == 200 else Outcome.INFO
         except httpx2.TransportError:
             outcome = Outcome.INFO
-        self._workload.answers[f"delete: {outcome}"] += 1
+        self.workload.answers[f"delete: {outcome}"] += 1
         deletion = Deletion(self.user_id, conversation_id, started, monotonic(), outcome, worker.name)
-        self._workload.observed.deletions.append(deletion)
+        self.workload.observed.deletions.append(deletion)
         return deletion
 
     async def read(self) -> Read | None:
-        return await self._workload.read(self.user_id, self.cluster.pick())
-
-    async def stream_with_cuts(self, conversation_id: str, cuts: Sequence[int]) -> None:
-        """Receive a reply, leave after each of these numbers of events, and continue elsewhere each time."""
-        message, worker, started = self.new_message(), self.cluster.pick(), monotonic()
-        body = {
-            "user_id": self.user_id,
-            "message": message,
-            "conversation_id": conversation_id,
-            "on_disconnect": "continue",
-        }
-        expected = self.wire_of(message)
-        last = len(expected)
-        received, turn_id = b"", ""
-        for cut in [*sorted(cuts), last]:
-            seen = received.count(b"\n\n")
-            arguments: dict[str, Any] = {"method": "POST", "url": "/api/chat", "json": body}
-            if turn_id:
-                worker = self.cluster.pick(other_than=worker)
-                headers = {"Last-Event-ID": str(seen)}
-                arguments = {"method": "GET", "url": f"/api/chat/turns/{turn_id}/stream", "headers": headers}
-            if cut <= seen:
-                continue
-            async with worker.client.stream(**arguments) as response:
-                self._workload.answers[f"{arguments['method']} {response.status_code}"] += 1
-                if response.status_code != 200:
-                    text = (await response.aread()).decode()
-                    self._workload.problem(f"{message} after {seen} events: {response.status_code} {text}")
-                    break
-                turn_id = response.headers["X-Turn-ID"]
-                received += await _events(response, cut - seen)
-        whole = b"".join(expected)
-        if received != whole:
-            self._workload.problem(f"{message} was streamed to {cuts} as {received!r} instead of {whole!r}")
-        replay = await self.cluster.pick().client.get(f"/api/chat/turns/{turn_id}/stream")
-        if replay.content.replace(b": keep-alive\n", b"") != whole:
-            self._workload.problem(f"{message} is replayed as {replay.content!r}")
-        answer = Answer(Outcome.OK, self.cluster.reply_of(message)) if received == whole else Answer(Outcome.INFO)
-        self.record(message, conversation_id, started, answer, worker)
-
-    def wire_of(self, message: str) -> list[bytes]:
-        """Return the events of the stream of a reply."""
-        chunks: list[dict[str, Any]] = [{"content": d, "done": False} for d in self.cluster.deltas_of(message)]
-        data = [*map(json.dumps, [*chunks, {"content": "", "done": True}]), "[DONE]"]
-        return [f"id: {number}\ndata: {text}\n\n".encode() for number, text in enumerate(data, 1)]
-
-
-async def _events(response: httpx2.Response, count: int) -> bytes:
-    """Return the next events, at least `count` unless the stream ends before."""
-    received = b""
-    async for data in response.aiter_raw():
-        received += data
-        if received.count(b"\n\n") >= count:
-            break
-    received = received.replace(b": keep-alive\n", b"")
-    return received[: received.rfind(b"\n\n") + 2] if b"\n\n" in received else b""
+        return await self.workload.read(self.user_id, self.cluster.pick())

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.harness.history_checker import check
+from tests.harness.history_defects import defects, resurrections
 from tests.harness.history_violations import Violation
 from tests.harness.observations import Observations
-from tests.harness.simulated_history import MAX_CONTEXT, SimulatedHistory, defects, reply_of, resurrections
+from tests.harness.simulated_history import MAX_CONTEXT, SimulatedHistory, reply_of
 
 STEPS = st.integers(min_value=1, max_value=150)
 CHANCES = st.randoms(use_true_random=False)
