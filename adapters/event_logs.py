@@ -13,6 +13,9 @@ from domain.errors import Cancelled, ClientDisconnected, Failure, Interruption, 
 LOG_OVERHEAD: Final = 1_500
 """Memory of a log without its deltas, in bytes (measured)."""
 
+MAX_BATCH: Final = 250
+"""Events that a reader gets at once, so that a client that reads slowly holds little of a long reply in memory."""
+
 DELTA_OVERHEAD: Final = 56
 """Memory of a delta beyond its characters, in bytes."""
 
@@ -103,9 +106,9 @@ class LogReader(Reader):
         if log.discarded:
             return Batch(len(log.deltas) + 1, (), log.accepted, log.end)
         first = min(self._after, len(log.deltas)) + 1
-        deltas = log.deltas[self._after :]
+        deltas = log.deltas[self._after : self._after + MAX_BATCH]
         self._after += len(deltas)
-        return Batch(first, deltas, log.accepted, log.end)
+        return Batch(first, deltas, log.accepted, log.end if self._after >= len(log.deltas) else None)
 
     async def _wait(self, wait: float) -> bool:
         # One timer serves all waits of a reader: creating and cancelling one per wait costs more than the wait itself.

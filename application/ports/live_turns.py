@@ -60,8 +60,9 @@ class Reader(AbstractAsyncContextManager["Reader"], Protocol):
     async def next(self, wait: float) -> Batch | None:
         """Return the events appended since the last call, or wait up to `wait` seconds for the next one.
 
-        Returns None if nothing was appended in time. Returns the end again if called after the end. If the turn's log
-        was discarded, only `DELETED` is returned, once the turn has ended.
+        If there are many, the next calls return the rest. Returns None if nothing was appended in time. Returns the end
+        again if called after the end. If the turn's log was discarded, only `DELETED` is returned, once the turn has
+        ended.
 
         Raises:
             LiveTurnsUnavailable: the log cannot be read.

@@ -5,6 +5,7 @@ import weakref
 
 import pytest
 
+from adapters.event_logs import MAX_BATCH
 from adapters.live_turns_in_process import LiveTurnsInProcess
 from application.ports.live_turns import Batch
 from domain.errors import StreamExpired
@@ -47,6 +48,18 @@ async def test_a_log_with_too_many_events_keeps_its_readers_but_rejects_new_ones
             await live.join(running.id, ANN)
         await running.log.close(STOP)
         assert await read_to_end(reader) == (["a", "b", "c", "d"], STOP)
+
+
+async def test_a_long_log_is_read_in_several_batches() -> None:
+    live = LiveTurnsInProcess()
+    running = await begin(live)
+    deltas = [str(number) for number in range(2 * MAX_BATCH + 1)]
+    running.log.append(deltas)
+    await running.log.close(STOP)
+    async with await live.join(running.id, ANN) as reader:
+        assert Batch(1, deltas[:MAX_BATCH], False, None) == await reader.next(LONG)
+        assert Batch(1 + MAX_BATCH, deltas[MAX_BATCH:-1], False, None) == await reader.next(LONG)
+        assert Batch(1 + 2 * MAX_BATCH, deltas[-1:], False, STOP) == await reader.next(LONG)
 
 
 async def test_a_log_with_too_much_text_keeps_its_readers_but_rejects_new_ones() -> None:
