@@ -1,6 +1,7 @@
 """The listening socket."""
 
 import socket
+import sys
 
 from domain.errors import Unusable
 from entrypoints.settings import Settings
@@ -16,6 +17,18 @@ def listen(settings: Settings, backlog: int = 2048) -> socket.socket:
         raise Unusable(
             f"Cannot listen on {settings.host}, port {settings.port}: {cause}; check HOST and PORT."
         ) from None
+
+
+def limit_sending(listener: socket.socket, timeout: float, buffer: int = 64 * 1024) -> None:
+    """Bound what the connections of a listener hold for a client that does not read, and for how long.
+
+    After `timeout` seconds in which a client confirms nothing of what it was sent, or has no room for what is waiting,
+    Linux resets the connection. Other systems have no such option. `buffer` is the size of the system's send buffer in
+    bytes, which would otherwise grow to megabytes; Linux doubles it for its own overhead.
+    """
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
+    if sys.platform == "linux":
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, round(timeout * 1000)))
 
 
 def url_of(listener: socket.socket) -> str:

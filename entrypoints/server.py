@@ -5,7 +5,8 @@ import gc
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Final
+from functools import partial
+from typing import Final, cast
 
 import uvicorn
 from fastapi import FastAPI
@@ -13,7 +14,8 @@ from fastapi import FastAPI
 from entrypoints.connection import Connection
 from entrypoints.drain import Drain
 from entrypoints.file_descriptors import ignore_failed_accepts, warn_if_exhausted
-from entrypoints.listener import url_of
+from entrypoints.listener import limit_sending, url_of
+from entrypoints.settings import Settings
 from entrypoints.shutdown import Shutdown
 from entrypoints.signals import HURRY, signals_handled
 
@@ -44,11 +46,13 @@ class DrainingServer(uvicorn.Server):
         keep_alive: int = 75,
         close_timeout: float = 1,
     ) -> None:
+        settings: Settings = app.state.settings
+        protocol = partial(Connection, head_timeout=settings.head_timeout, body_timeout=settings.body_timeout)
         super().__init__(
             uvicorn.Config(
                 app,
-                loop=app.state.settings.event_loop,
-                http=Connection,
+                loop=settings.event_loop,
+                http=cast(type[asyncio.Protocol], protocol),
                 ws="none",
                 access_log=False,
                 log_config=None,
@@ -57,6 +61,7 @@ class DrainingServer(uvicorn.Server):
                 timeout_keep_alive=keep_alive,
             )
         )
+        self._send_timeout = settings.send_timeout
         self._drain: Drain = app.state.drain
         self._shutdown: Shutdown = app.state.container.shutdown()
         self._close_timeout = close_timeout
@@ -72,6 +77,8 @@ class DrainingServer(uvicorn.Server):
             yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        for listener in sockets or ():
+            limit_sending(listener, self._send_timeout)
         await super().startup(sockets)
         if self.started:
             loop = asyncio.get_running_loop()

@@ -172,6 +172,15 @@ class Settings(BaseSettings):
         10, description="Seconds to hold back a stream's response headers until the model accepts the request."
     )
     comment_interval: Seconds = Field(15, description="Seconds between keep-alive comments on an idle stream.")
+    head_timeout: Seconds = Field(
+        10, description="Seconds that a client has to send the request line and the headers of a request."
+    )
+    body_timeout: Seconds = Field(30, description="Seconds that a client has to send the body of a request.")
+    send_timeout: Seconds = Field(
+        15,
+        description="Seconds without progress after which a client that does not read, or has vanished, counts as "
+        "disconnected. On Linux only.",
+    )
     shutdown_grace: float = Field(
         3,
         ge=0,

@@ -23,7 +23,7 @@ async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, None]) ->
     with anyio.CancelScope() as watch:
         working.add_done_callback(lambda _: watch.cancel())
         try:
-            await _wait_for_disconnect(receive)
+            await wait_for_disconnect(receive)
         finally:
             working.cancel()
     await asyncio.wait([working])
@@ -51,6 +51,12 @@ async def closing_on_error(handle: TurnHandle) -> AsyncIterator[None]:
         stack.pop_all()
 
 
+async def wait_for_disconnect(receive: Receive) -> None:
+    """Return when the client has disconnected. The request body must have been read."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
 @contextmanager
 def _cancelled_on_disconnect(receive: Receive) -> Iterator[None]:
     with anyio.CancelScope() as scope:
@@ -62,10 +68,5 @@ def _cancelled_on_disconnect(receive: Receive) -> Iterator[None]:
 
 
 async def _cancel_on_disconnect(receive: Receive, scope: anyio.CancelScope) -> None:
-    await _wait_for_disconnect(receive)
+    await wait_for_disconnect(receive)
     scope.cancel()
-
-
-async def _wait_for_disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -84,6 +84,21 @@ class RequestProblem(Exception):
     detail: str
     errors: Sequence[dict[str, str]] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
+    retryable: bool = False
+
+
+def malformed_request(detail: str = "The request is not valid HTTP/1.1.") -> RequestProblem:
+    return RequestProblem(400, "malformed_request", "Malformed request", detail)
+
+
+def request_timeout() -> RequestProblem:
+    detail = "The request did not arrive in time."
+    return RequestProblem(408, "request_timeout", "Request timeout", detail, retryable=True)
+
+
+def headers_too_large(limit: int, count: int) -> RequestProblem:
+    detail = f"The limits are {limit} bytes for the request line and the headers, and {count} headers."
+    return RequestProblem(431, "headers_too_large", "Request head too large", detail)
 
 
 def malformed_json(detail: str) -> RequestProblem:
@@ -152,6 +167,25 @@ def chat_problem(
     )
 
 
+def request_problem(request_id: str, found: RequestProblem, log: Mapping[str, Any] | None = None) -> Response:
+    """Build the response for a rejected request. `log` is by default what the client is told."""
+    if log is None:
+        reasons = [f"{error['pointer']}: {error['detail']}" for error in found.errors]
+        log = {"errors": reasons} if reasons else {"detail": found.detail}
+    response = problem(
+        request_id,
+        found.status,
+        found.code,
+        found.title,
+        found.detail,
+        retryable=found.retryable,
+        errors=found.errors,
+        log=log,
+    )
+    response.headers.update(found.headers)
+    return response
+
+
 def internal_error(request_id: str) -> Response:
     return chat_problem(request_id, errors.InternalError())
 
@@ -182,23 +216,14 @@ async def _on_refused_turn(request: Request, refused: Exception) -> Response:
 
 async def _on_request_problem(request: Request, found: Exception) -> Response:
     assert isinstance(found, RequestProblem)
-    reasons = [f"{error['pointer']}: {error['detail']}" for error in found.errors]
-    response = _rejected(request, found, {"errors": reasons} if reasons else {"detail": found.detail})
-    response.headers.update(found.headers)
-    return response
+    return request_problem(_request_id(request), found)
 
 
 async def _on_validation_error(request: Request, invalid: Exception) -> Response:
     assert isinstance(invalid, RequestValidationError)
     fields = [{"pointer": _pointer(error["loc"]), "detail": _detail(error["msg"])} for error in invalid.errors()]
     kinds = [f"{_pointer(error['loc'])}: {_kind(error)}" for error in invalid.errors()]
-    return _rejected(request, invalid_requests(422, fields), {"errors": kinds})
-
-
-def _rejected(request: Request, found: RequestProblem, log: Mapping[str, Any]) -> Response:
-    return problem(
-        _request_id(request), found.status, found.code, found.title, found.detail, errors=found.errors, log=log
-    )
+    return request_problem(_request_id(request), invalid_requests(422, fields), {"errors": kinds})
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:

@@ -30,7 +30,8 @@ class JSONRequest(Request):
         client that is still sending might not read the 413.
 
         Raises:
-            RequestProblem: The body has another content type, is compressed, is too large, or is not JSON.
+            RequestProblem: The body has another content type, is compressed, is too large, is not JSON, or does not
+                arrive as HTTP demands, or not in time.
             ClientGone: The client disconnected before the end of the body.
         """
         if not _JSON_TYPE.match(self.headers.get("content-type", "")):
@@ -55,6 +56,8 @@ class JSONRequest(Request):
                         break
         except ClientDisconnect:
             raise ClientGone from None
+        if refusal := self.scope.get("state", {}).get("refusal"):  # by the connection, see `entrypoints/connection.py`
+            raise refusal
         if size > limit or reading.cancelled_caught:
             raise body_too_large(limit)
         self._body = b"".join(chunks)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from pydantic import BaseModel, Field
@@ -10,6 +10,11 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from domain.conversation import TurnId
+
+_CLOSING: Final = frozenset(
+    {"server_shutting_down", "body_too_large", "malformed_request", "request_timeout", "headers_too_large"}
+)
+"""Codes after which the connection is closed."""
 
 
 class FieldProblem(BaseModel):
@@ -84,6 +89,6 @@ def problem(
         body["errors"] = errors
     if retryable:
         headers["Retry-After"] = str(math.ceil(retry_after or 1))
-    if code in ("server_shutting_down", "body_too_large"):
+    if code in _CLOSING:
         headers["Connection"] = "close"
     return ProblemResponse(body, headers, {"reason": code, **(log or {})})

@@ -39,6 +39,14 @@ class RawClient:
     def send(self, data: bytes) -> None:
         self._writer.write(data)
 
+    async def has_room(self) -> bool:
+        """Wait until there is room to send more; false if the connection has ended."""
+        try:
+            await self._writer.drain()
+        except ConnectionError:
+            return False
+        return not self._writer.is_closing()
+
     def post(self, path: str, fields: dict[str, Any]) -> None:
         body = json.dumps(fields).encode()
         self.request("POST", path, f"Content-Type: application/json\r\nContent-Length: {len(body)}", body)
@@ -87,14 +95,18 @@ class RawClient:
     def stream(self) -> ChatStream:
         return ChatStream.of(self.body)
 
+    @property
+    def socket(self) -> socket.socket:
+        connection: socket.socket = self._writer.get_extra_info("socket")
+        return connection
+
     def leave(self, how: str) -> None:
         """Close the connection with a FIN (`fin`) or RST (`rst`), or only its sending half (`half`)."""
         match how:
             case "fin":
                 self._writer.transport.close()
             case "rst":
-                sock: socket.socket = self._writer.get_extra_info("socket")
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 self._writer.transport.abort()
             case "half":
                 self._writer.write_eof()
