@@ -27,7 +27,7 @@ async def holdings(service: Service) -> Holdings:
         files=len(await asyncio.to_thread(os.listdir, "/proc/self/fd")),
         running_turns=len(service.container.turn_runner()),
         leases=len(service.container.leases()._busy),
-        readers=sum(log.readers for log in service.container.live_turns()._logs.values()),
+        readers=sum(log.readers for log in service.container.live_turns()._logs._logs.values()),
     )
 
 

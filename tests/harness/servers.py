@@ -66,6 +66,9 @@ async def running_service(
         container.providers[name].override(providers.Object(part))
     for name, keywords in (arguments or {}).items():
         provider = container.providers[name]
+        if isinstance(provider, providers.Selector):
+            assert provider.selector is not None
+            provider = provider.providers[provider.selector()]
         assert isinstance(provider, providers.Singleton)
         provider.add_kwargs(**keywords)
     started: asyncio.Future[str] = asyncio.get_running_loop().create_future()
