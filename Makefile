@@ -23,10 +23,14 @@ setup: .venv/installed  ## Install everything, if something has changed.
 run: setup  ## Start the service; with the embedded model where no other one is configured.
 	@$(BIN)/smart-chatbot serve --local=auto
 
-test: setup  ## Run every test: those of whole processes, which mostly wait, beside the others.
-	@$(BIN)/pytest tests/e2e >.venv/e2e.log 2>&1 & e2e=$$!; trap 'kill $$e2e' INT TERM; \
-	$(BIN)/pytest --ignore=tests/e2e; others=$$?; \
-	wait $$e2e; e2e=$$?; cat .venv/e2e.log; exit $$((others || e2e))
+test: setup  ## Run every test, in three runs side by side: those of whole processes mostly wait.
+	@$(BIN)/pytest tests/e2e >.venv/e2e.log 2>&1 & e2e=$$!; \
+	$(BIN)/pytest tests/integration >.venv/integration.log 2>&1 & integration=$$!; \
+	trap 'kill $$e2e $$integration' INT TERM; \
+	$(BIN)/pytest --ignore=tests/e2e --ignore=tests/integration; others=$$?; \
+	wait $$integration; integration=$$?; cat .venv/integration.log; \
+	wait $$e2e; e2e=$$?; cat .venv/e2e.log; \
+	exit $$((others || integration || e2e))
 
 test-fast: setup  ## Run the tests that need no server, in less than two minutes.
 	$(BIN)/pytest -m "not server"

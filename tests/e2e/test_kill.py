@@ -38,11 +38,12 @@ async def test_kills_lose_no_acknowledged_turn_and_duplicate_none(forks: Forks, 
 
 
 async def test_kills_lose_and_duplicate_no_turn_on_postgresql(forks: Forks, tmp_path: Path, postgres: Postgres) -> None:
+    """Turns end with their leases, since other workers might be running them, so these are short."""
     url = await asyncio.to_thread(postgres.new_database)
-    await _kill_and_check(forks, tmp_path, CYCLES // 2, DATABASE_URL=url)
+    await _kill_and_check(forks, tmp_path, CYCLES // 2, "tests.harness.apps.short_lease_service", "1", DATABASE_URL=url)
 
 
-async def _kill_and_check(forks: Forks, tmp_path: Path, cycles: int, **environment: str) -> None:
+async def _kill_and_check(forks: Forks, tmp_path: Path, cycles: int, *module: str, **environment: str) -> None:
     chance, sent = random.Random(20), list[Exchange]()
     async with ScriptedUpstream() as upstream:
         environment["OPENAI_BASE_URL"] = upstream.base_url
@@ -51,11 +52,11 @@ async def _kill_and_check(forks: Forks, tmp_path: Path, cycles: int, **environme
             long = cycle in LONG_CYCLES
             # In short cycles the model is silent for a third of the time, so that some kills precede the first delta.
             model = "tokens-1000-5" if long else "tokens-20-5-50"
-            async with forks.service(tmp_path, OPENAI_MODEL=model, **environment) as service:
+            async with forks.service(tmp_path, *module, OPENAI_MODEL=model, **environment) as service:
                 await _check_histories(service, sent)
                 seconds = LONG_CYCLE_SECONDS if long else chance.uniform(0, 0.5)
                 sent += await _chat_until_killed(service, f"cycle {cycle}", seconds)
-        async with forks.service(tmp_path, **environment) as service:
+        async with forks.service(tmp_path, *module, **environment) as service:
             await _check_histories(service, sent)
     # All three outcomes occurred.
     assert any(exchange.acknowledged for exchange in sent)
@@ -164,6 +165,10 @@ async def _check_histories(service: Fork, sent: Sequence[Exchange]) -> None:
     async with client_of(service.url) as client:
         for user_id in USERS:
             turns = await history(client, user_id)
+            async with asyncio.timeout(20):
+                while any(turn["status"] == "in_progress" for turn in turns):
+                    await asyncio.sleep(0.05)
+                    turns = await history(client, user_id)
             _check(turns, [exchange for exchange in sent if exchange.user_id == user_id])
 
 
