@@ -3,11 +3,11 @@
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
-from sqlalchemy import Connection, bindparam, delete, insert, or_, select, text
+from sqlalchemy import Connection, bindparam, delete, select, text
 
 from adapters.sql.reply_parts import TURN
+from adapters.sql.tables import Instant, turns
 from adapters.sql.tables import idempotency_keys as keys
-from adapters.sql.tables import turns
 from adapters.sql.turn_rows import turn_of
 from domain.conversation import ConversationId, Turn, TurnId, UserId
 from domain.idempotency import IdempotencyKey
@@ -39,20 +39,25 @@ _EXPIRED: Final = (
     .limit(bindparam("rows"))
     .with_for_update(skip_locked=True)
 )
-REMOVE_EXPIRED: Final = delete(keys).where(or_(keys.c.name == bindparam("key_name"), keys.c.turn_id.in_(_EXPIRED)))
-"""Removes an expired key that is used again, and the oldest others, which an index finds. More are removed than added,
-and few at a time, so that no request waits for a day's keys."""
+REMOVE_EXPIRED: Final = delete(keys).where(keys.c.turn_id.in_(_EXPIRED))
+"""Removes the keys that expired first, which an index finds. More are removed than added, and few at a time, so that no
+request waits for a day's keys."""
 
 _REMOVED_AT_ONCE: Final = 4
 
-_INSERT: Final = insert(keys)
+_NAME: Final = text(
+    "INSERT INTO idempotency_keys (turn_id, name, fingerprint, expires_at)"
+    " VALUES (:turn_id, :name, :fingerprint, :expires_at) ON CONFLICT (name) DO UPDATE SET"
+    " turn_id = excluded.turn_id, fingerprint = excluded.fingerprint, expires_at = excluded.expires_at"
+).bindparams(bindparam("expires_at", type_=Instant))
+"""A key that is stored already has expired, but was not removed yet."""
 
 
 def name(connection: Connection, turn_id: TurnId, key: IdempotencyKey, retention: timedelta, now: datetime) -> None:
     """Let a key that names no turn name this one."""
-    connection.execute(REMOVE_EXPIRED, {"key_name": key.name, "now": now, "rows": _REMOVED_AT_ONCE}).close()
+    connection.execute(REMOVE_EXPIRED, {"now": now, "rows": _REMOVED_AT_ONCE}).close()
     row = {"turn_id": turn_id, "name": key.name, "fingerprint": key.fingerprint, "expires_at": now + retention}
-    connection.execute(_INSERT, row).close()
+    connection.execute(_NAME, row).close()
 
 
 _DELETE_TURN: Final = delete(turns).where(turns.c.id == bindparam("turn"))

@@ -7,8 +7,9 @@ from threading import Thread
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import Connection, Engine, create_engine, func, make_url, select
+from sqlalchemy import Connection, Engine, create_engine, func, make_url, select, text
 
+from adapters.sql.key_statements import REMOVE_EXPIRED, find
 from adapters.sql.tables import idempotency_keys, metadata, turns
 from adapters.sql.turn_statements import begin_keyed, finish
 from application.ports.history import TurnBegin, TurnEnd
@@ -78,3 +79,25 @@ def test_two_begins_that_remove_expired_keys_do_not_wait_for_each_other(engine: 
         assert begin(other, new_turn("bob"), IdempotencyKey("b", "")) is None
     with engine.begin() as connection:
         assert ["a", "b"] == sorted(connection.scalars(select(idempotency_keys.c.name)))
+
+
+def test_removing_expired_keys_scans_no_table(engine: Engine) -> None:
+    statement = REMOVE_EXPIRED.compile(engine)
+    with engine.begin() as connection:
+        connection.execute(text("SET LOCAL enable_seqscan = off"))  # for tables this small
+        parameters = statement.construct_params({"now": 0, "rows": 4})
+        plan = connection.exec_driver_sql(f"EXPLAIN {statement}", parameters).scalars().all()
+    assert [step for step in plan if "Seq Scan" in step] == []
+
+
+def test_an_expired_key_that_is_used_again_names_the_new_turn(engine: Engine) -> None:
+    earlier, later = new_turn(), new_turn("bob")
+    with engine.begin() as connection:
+        for n in range(9):  # more than are removed at once
+            begin(connection, new_turn(f"user{n}"), IdempotencyKey(f"expired {n}", ""), NOW - timedelta(days=3))
+        begin(connection, earlier, KEY, NOW - timedelta(days=2))
+    with engine.begin() as connection:
+        assert begin(connection, later) is None
+        named = find(connection, KEY, NOW)
+        assert named is not None
+        assert named.turn == later
