@@ -168,8 +168,8 @@ _BEGIN_FORGETTING: Final = text(
 def begin_forgetting(connection: Connection, user_id: UserId, now: datetime) -> None:
     user: dict[str, Any] = {"user": user_id}
     connection.execute(_NEXT_EPOCH, user)  # first: it waits for transactions that add turns of the epoch before
+    connection.execute(_BEGIN_FORGETTING, {**user, "now": now})  # before the turns, as all that locks both
     connection.execute(_WITHDRAW, user)
-    connection.execute(_BEGIN_FORGETTING, {**user, "now": now})
 
 
 _END_FORGETTING: Final = (

@@ -7,15 +7,16 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import DBAPIError
 
 from adapters.sql import outbox_statements as outbox
+from adapters.sql.postgres.database import PostgresDatabase
 from adapters.sql.postgres.turn_writes import PostgresTurnWrites
-from adapters.sql.tables import metadata
 from adapters.sql.turn_statements import get
 from adapters.sql.turn_writes import TurnWrites
 from application.ports.history import TurnBegin, TurnEnd
-from application.ports.memory_outbox import ForgetUser, RememberTurn
+from application.ports.memory_outbox import ForgetUser, OutboxCounts, RememberTurn
 from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, TurnStatus, UserId
 from tests.harness.postgres import Postgres
 
@@ -27,9 +28,9 @@ NOW, HOUR = datetime(2026, 1, 1, tzinfo=UTC), timedelta(hours=1)
 
 @pytest.fixture
 def engine(postgres: Postgres) -> Iterator[Engine]:
-    engine = create_engine(make_url(postgres.new_database()).set(drivername="postgresql+psycopg"))
-    with engine.begin() as connection:
-        metadata.create_all(connection)
+    url = postgres.new_database()
+    PostgresDatabase(url).migrate()
+    engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"))
     yield engine
     engine.dispose()
 
@@ -138,3 +139,48 @@ def test_a_turn_that_another_worker_has_just_remembered_is_not_remembered_again(
         run_before_claim(connection, other_worker)
         assert [] == outbox.claim(connection, 8, HOUR, NOW)
         assert outbox.claim_user(connection, ADA, HOUR, NOW)
+
+
+def test_the_end_of_a_turn_that_is_to_be_remembered_waits_for_its_user_before_it_locks_the_turn(
+    engine: Engine, writes: TurnWrites
+) -> None:
+    turn = begin_turn(writes, engine)
+
+    def finish() -> None:
+        with engine.begin() as connection:
+            finish_turn(writes, connection, turn)
+
+    finishing = Thread(target=finish)
+    with engine.begin() as deleting:
+        deleting.execute(text("SELECT FROM users WHERE id = 'ada' FOR UPDATE"))
+        finishing.start()
+        finishing.join(0.3)
+        deleting.execute(text("SELECT FROM turns FOR UPDATE NOWAIT"))  # which a deletion does next
+    finishing.join()
+
+
+def test_a_user_is_forgotten_while_another_worker_settles_a_turn(engine: Engine, writes: TurnWrites) -> None:
+    turn = begin_turn(writes, engine)
+    with engine.begin() as connection:
+        finish_turn(writes, connection, turn)
+        (job,) = outbox.claim(connection, 8, HOUR, NOW)
+        assert isinstance(job, RememberTurn)
+    errors: list[Exception] = []
+
+    def forget() -> None:
+        try:
+            with engine.begin() as connection:
+                outbox.begin_forgetting(connection, ADA, NOW)
+        except DBAPIError as error:
+            errors.append(error)
+
+    forgetting = Thread(target=forget)
+    with engine.begin() as connection:
+        connection.execute(text("SELECT FROM memory_users FOR UPDATE"))  # which settling does first
+        forgetting.start()
+        forgetting.join(0.3)
+        outbox.settle(connection, job, NOW)
+    forgetting.join()
+    assert errors == []
+    with engine.begin() as connection:
+        assert outbox.counts(connection) == OutboxCounts(0, 0, 1)

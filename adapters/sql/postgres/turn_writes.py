@@ -46,19 +46,22 @@ _FINISH_SQL: Final = (
     "UPDATE turns SET status = :new_status, reason = :new_reason, prompt_tokens = :new_prompt_tokens,"  # noqa: S608
     " completion_tokens = :new_completion_tokens, usage_estimated = :new_usage_estimated,"
     f" reply = {REST_OF_REPLY.text} WHERE id = :turn_id AND status = 'in_progress'"
-    " RETURNING id, user_id, conversation_id, memory_epoch"
 )
+_RETURNING_SQL: Final = " RETURNING id, user_id, conversation_id, memory_epoch"
 _WOKEN_SQL: Final = (
     f"SELECT pg_notify('{CHANNEL}', '{TOPIC} ' || lease.user_id || ' ' || lease.conversation_id)"  # noqa: S608
     " FROM finished JOIN conversation_leases AS lease USING (user_id, conversation_id) WHERE lease.waiting <> ''"
 )
 _COUNTS_SQL: Final = "SELECT (SELECT count(*) FROM finished), (SELECT count(*) FROM woken)"
-_FINISH: Final = PrecompiledStatement(text(f"WITH finished AS ({_FINISH_SQL}), woken AS ({_WOKEN_SQL}) {_COUNTS_SQL}"))
+_FINISH: Final = PrecompiledStatement(
+    text(f"WITH finished AS ({_FINISH_SQL}{_RETURNING_SQL}), woken AS ({_WOKEN_SQL}) {_COUNTS_SQL}")
+)
 _FINISH_AND_REMEMBER: Final = PrecompiledStatement(
     text(
         # Forgetting the user waits for this lock, or else has advanced the epoch, which the locked row shows.
         "WITH owner AS (SELECT id, memory_epoch FROM users WHERE id = :user FOR SHARE), finished AS ("  # noqa: S608
-        f"{_FINISH_SQL}), woken AS ({_WOKEN_SQL}), remembered AS ("
+        # Without a use in `finished`, that would run first and lock the turn, for which a deletion of the user waits.
+        f"{_FINISH_SQL} AND EXISTS (SELECT FROM owner){_RETURNING_SQL}), woken AS ({_WOKEN_SQL}), remembered AS ("
         " INSERT INTO remembering (turn_id, user_id, due_at, attempts)"
         " SELECT finished.id, finished.user_id, :now, 0 FROM finished JOIN owner"
         " ON owner.id = finished.user_id AND owner.memory_epoch = finished.memory_epoch"
