@@ -7,11 +7,13 @@ from sqlalchemy import (
     BigInteger,
     Connection,
     Select,
+    Text,
     bindparam,
     case,
     column,
     delete,
     func,
+    insert,
     literal_column,
     select,
     text,
@@ -74,17 +76,20 @@ _ASSIGN_NUMBER: Final = PrecompiledStatement(
 )
 
 _INSERT: Final = PrecompiledStatement(
-    text(
-        "INSERT INTO reply_parts (reply_number, start, text) SELECT reply_number, :start, :text FROM turns"
-        " WHERE id = :turn_id AND status = 'in_progress'"
-        " ON CONFLICT (reply_number, start) DO UPDATE SET text = excluded.text"
+    insert(reply_parts).from_select(
+        [reply_parts.c.reply_number, reply_parts.c.start, reply_parts.c.text],
+        select(turns.c.reply_number, bindparam("from_start", type_=BigInteger), bindparam("new_text", type_=Text))
+        .where(turns.c.id == bindparam("turn_id"), RUNNING_TURNS)
+        # Another worker may be about to end the turn. It waits, or else this does not find the turn running any more.
+        .with_for_update(read=True)
+        .suffix_with("ON CONFLICT (reply_number, start) DO UPDATE SET text = excluded.text"),
     )
 )
 
 
 def save(connection: Connection, turn_id: TurnId, addition: ReplyAddition) -> bool:
     """Store an addition to the reply of a turn, if that is running. Returns whether it is."""
-    values = {"turn_id": turn_id, "start": addition.start, "text": addition.text}
+    values = {"turn_id": turn_id, "from_start": addition.start, "new_text": addition.text}
     if addition.start == 0:
         _ASSIGN_NUMBER.execute_raw(connection, values).close()
     with closing(_INSERT.execute_raw(connection, values)) as cursor:

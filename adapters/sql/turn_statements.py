@@ -145,7 +145,14 @@ def finish(connection: Connection, end: TurnEnd, now: datetime) -> Turn | None:
 
 _FINISH_ABANDONED: Final = (
     update(turns)
-    .where(RUNNING_TURNS, turns.c.lease_expires_at <= bindparam("now"))
+    .where(
+        # A worker that was paused may have locked some of its turns. These must not keep the others from being ended.
+        turns.c.id.in_(
+            select(turns.c.id)
+            .where(RUNNING_TURNS, turns.c.lease_expires_at <= bindparam("now"))
+            .with_for_update(skip_locked=True)
+        )
+    )
     .values(
         status=case(
             (and_(turns.c.reply == "", turns.c.reply_number.is_(None)), TurnStatus.FAILED.value),

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import anyio
+import psycopg
 import pytest
 from sqlalchemy import Connection, text
 
@@ -24,7 +25,7 @@ from adapters.sql.postgres.database import PostgresDatabase
 from application.ports.conversation_leases import Lease
 from application.ports.history import TurnBegin, TurnEnd
 from domain.conversation import ConversationId, Turn
-from domain.errors import TurnInProgress
+from domain.errors import TurnInProgress, WorkerLost
 from domain.idempotency import IdempotencyKey
 from tests.contract.conversation_leases import ANN, HOME, LONG, WORK, new_turn_id
 from tests.harness.postgres import URL_FILE
@@ -151,6 +152,20 @@ async def test_a_turn_waits_until_that_of_a_dead_worker_is_ended(one: Worker, tw
     assert 1 == await two.history.finish_abandoned()
     with anyio.fail_after(5):
         await waiting
+
+
+async def test_a_turn_that_a_paused_worker_has_locked_does_not_keep_others_from_being_ended(
+    one: Worker, two: Worker, tmp_path: Path
+) -> None:
+    locked, dead = (Turn(new_turn_id(), ANN, conversation, NOW, "Hello") for conversation in (WORK, HOME))
+    await one.begin(locked)
+    await one.begin(dead)
+    two.database.later = 2 * LEASE
+    async with await psycopg.AsyncConnection.connect((tmp_path / URL_FILE).read_text()) as paused:
+        await paused.execute("SELECT FROM turns WHERE id = %s FOR NO KEY UPDATE", [locked.id])
+        assert 1 == await two.history.finish_abandoned()
+        assert WorkerLost.code == (await two.history.get(dead.id, ANN)).reason
+    assert 1 == await two.history.finish_abandoned()
 
 
 async def join_and_die(worker: Worker) -> None:

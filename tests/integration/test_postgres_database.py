@@ -213,6 +213,15 @@ async def test_a_commit_is_on_disk_whatever_the_servers_default_unless_it_may_be
         assert await database.write_soon(lambda c: c.execute(text("SHOW synchronous_commit")).scalar_one()) == "off"
 
 
+async def test_a_process_that_is_paused_in_a_transaction_loses_its_locks_when_its_turns_count_as_abandoned(
+    url: str,
+) -> None:
+    async with PostgresDatabase(url) as database:
+        show = text("SHOW idle_in_transaction_session_timeout")
+        for run in (database.write, database.write_soon):
+            assert await run(lambda connection: connection.execute(show).scalar_one()) == "15s"
+
+
 REFUSED_URLS = {
     "postgresql://user:canary@127.0.0.1:1/chat": (TemporarilyUnusable, r"chat at 127\.0\.0\.1 .*Connection refused"),
     "postgresql://user:canary@nowhere.invalid/chat": (TemporarilyUnusable, "failed to resolve host"),

@@ -17,10 +17,11 @@ _CONNECTION: Final = {
 """Parameters of a connection that its URL does not set. A host that has vanished is noticed within 20 seconds."""
 
 _SET_UP: Final = (
-    # The server, too, has to notice when this host has vanished: an open session would keep its locks.
+    # The server, too, has to notice when this host has vanished: an open session would keep its locks. So would that of
+    # a process that was paused in a transaction. It ends when the leases of its turns have expired.
     "SELECT set_config('tcp_keepalives_idle', '5', false), set_config('tcp_keepalives_interval', '5', false),"
     " set_config('tcp_keepalives_count', '3', false), set_config('lock_timeout', %s, false),"
-    " set_config('statement_timeout', %s, false), set_config('idle_in_transaction_session_timeout', '60s', false),"
+    " set_config('statement_timeout', %s, false), set_config('idle_in_transaction_session_timeout', '15s', false),"
     " set_config('synchronous_commit', CASE WHEN NOT %s THEN 'off' WHEN current_setting('synchronous_commit') = 'off'"
     " THEN 'on' ELSE current_setting('synchronous_commit') END, false)"
 )

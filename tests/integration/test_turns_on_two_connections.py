@@ -1,0 +1,72 @@
+"""Turns on two connections of PostgreSQL: one worker ends a turn of another that was paused in a transaction."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from threading import Thread
+
+import pytest
+from sqlalchemy import Engine, create_engine, make_url
+
+from adapters.sql.postgres.database import PostgresDatabase
+from adapters.sql.postgres.turn_writes import PostgresTurnWrites
+from adapters.sql.turn_statements import finish_abandoned, get, save_progress
+from application.ports.history import ReplyAddition, TurnBegin
+from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, TurnStatus, UserId
+from tests.harness.postgres import Postgres
+
+pytestmark = pytest.mark.server
+
+NOW, LEASE = datetime(2026, 1, 1, tzinfo=UTC), timedelta(seconds=15)
+SOON, LATER = NOW + timedelta(seconds=1), NOW + 2 * LEASE
+"""When the paused worker saves text, too early to renew the lease, and when another one looks for abandoned turns."""
+
+
+@pytest.fixture
+def engine(postgres: Postgres) -> Iterator[Engine]:
+    url = postgres.new_database()
+    PostgresDatabase(url).migrate()
+    engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"))
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def turn(engine: Engine) -> Turn:
+    """A running turn of which text is saved."""
+    turn = Turn(TurnId("turn"), UserId("ada"), DEFAULT_CONVERSATION, NOW, "Hello")
+    with engine.begin() as connection:
+        assert PostgresTurnWrites().begin(connection, TurnBegin(turn, LEASE), NOW)()
+        assert not save_progress(connection, {turn.id: ReplyAddition(0, "one ")}, LEASE, NOW)
+    return turn
+
+
+def test_a_turn_is_not_ended_while_its_worker_saves_text(engine: Engine, turn: Turn) -> None:
+    with engine.begin() as paused:
+        assert not save_progress(paused, {turn.id: ReplyAddition(4, "two")}, LEASE, SOON)
+        with engine.begin() as other:
+            assert 0 == finish_abandoned(other, LATER)
+    with engine.begin() as other:
+        assert 1 == finish_abandoned(other, LATER)
+        ended = get(other, turn.id, None)
+    assert ended is not None
+    assert (TurnStatus.INTERRUPTED, "one two") == (ended.status, ended.reply)
+
+
+def test_no_text_is_saved_for_a_turn_that_is_just_being_ended(engine: Engine, turn: Turn) -> None:
+    lost: list[TurnId] = []
+
+    def save() -> None:
+        with engine.begin() as resumed:
+            lost.extend(save_progress(resumed, {turn.id: ReplyAddition(4, "two")}, LEASE, SOON))
+
+    saving = Thread(target=save)
+    with engine.begin() as other:
+        assert 1 == finish_abandoned(other, LATER)
+        saving.start()
+        saving.join(0.3)
+    saving.join()
+    with engine.begin() as other:
+        ended = get(other, turn.id, None)
+    assert ended is not None
+    assert (TurnStatus.INTERRUPTED, "one ") == (ended.status, ended.reply)
+    assert lost == [turn.id]
