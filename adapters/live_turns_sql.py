@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from functools import partial
 from typing import Final, Self
@@ -154,9 +154,11 @@ class LiveTurnsSQL(LiveTurns, AbstractAsyncContextManager["LiveTurnsSQL"]):
         while True:
             await asyncio.sleep(self._purge_interval)
             purge = partial(statements.purge, now=self._database.now(), retention=self._retention)
-            with suppress(*DATABASE_ERRORS):  # the store's own calls report what is wrong with it
+            try:
                 while await self._database.write_soon(purge):
                     pass
+            except DATABASE_ERRORS as error:  # without the warning, tables would grow unnoticed
+                structlog.get_logger().warning("logs of ended turns not deleted", detail=self._database.explain(error))
 
 
 async def _run_forever(loop: Callable[[], Awaitable[None]]) -> None:

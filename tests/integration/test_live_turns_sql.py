@@ -125,6 +125,22 @@ async def test_workers_are_notified_of_events_only_if_the_turn_is_followed_elsew
             assert [message.partition(" ")[0] for message in received] == ["entered", "flushed", "flushed"]
 
 
+async def test_a_worker_is_told_that_a_turn_is_followed_elsewhere_even_if_that_needs_no_readers(
+    workers: tuple[Worker, Worker],
+) -> None:
+    one, other = workers
+    running = await begin(one, stop_when_left=False)
+    running.log.append(["a"])
+    await until(lambda: is_stored(one.database))
+    async with await other.join(running.id, ANN) as reader:
+        assert await read(reader, 1) == ["a"]
+        await asyncio.sleep(0.3)
+        for _ in range(3):  # each would take nearly a second if the other worker was not notified
+            running.log.append(["b"])
+            async with asyncio.timeout(0.7):
+                assert await reader.next(LONG) is not None
+
+
 async def is_stored(database: PostgresDatabase) -> bool:
     return await count(database, "turn_events") == 1
 
@@ -249,6 +265,21 @@ async def test_a_turn_is_stopped_for_the_reason_that_another_worker_gives(worker
     await stopping
 
 
+async def test_another_worker_stops_a_turn_whose_log_was_abandoned(workers: tuple[Worker, Worker]) -> None:
+    one, other = workers
+    running = await begin(one)
+    running.log.abandon()
+    await until(lambda: has_ended_log(one.database))
+    stopping = asyncio.create_task(other.stop(running.id, ANN))
+    assert [Cancelled] == [type(stop) for stop in await stops_of(running)][:1]
+    await one.history.finish(TurnEnd(running.turn.ended_by(Cancelled())))
+    await stopping
+
+
+async def has_ended_log(database: PostgresDatabase) -> bool:
+    return await count(database, "live_turns WHERE ended_at IS NOT NULL") == 1
+
+
 async def test_only_the_owner_stops_a_turn_of_another_worker(workers: tuple[Worker, Worker]) -> None:
     one, other = workers
     running = await begin(one)
@@ -309,6 +340,22 @@ async def test_a_reader_that_was_lost_does_not_stop_the_turn(workers: tuple[Work
         reader = await other.join(running.id, ANN)
     await reader.__aexit__(LiveTurnsUnavailable, LiveTurnsUnavailable(), None)
     assert running.stops == []
+
+
+async def test_a_turn_goes_on_for_readers_of_another_worker_when_the_clock_of_the_server_was_set(
+    workers: tuple[Worker, Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = workers
+    running = await begin(one)
+    async with await other.join(running.id, ANN):
+        async with await one.join(running.id, ANN):
+            pass
+        await asyncio.sleep(1.2)
+        now = one.database.now
+        monkeypatch.setattr(one.database, "now", lambda: now() + timedelta(hours=1))
+        monkeypatch.setattr(one.database, "is_clock_steady", lambda: False)
+        await asyncio.sleep(2.2)
+        assert running.stops == []
 
 
 async def test_a_turn_without_stop_when_left_needs_no_readers(workers: tuple[Worker, Worker]) -> None:
@@ -594,7 +641,9 @@ async def test_after_a_long_outage_readers_of_other_workers_are_told(own_server:
             assert await read_to_end(there) == ([], UNAVAILABLE)
             with pytest.raises(LiveTurnsUnavailable):
                 await other.join(running.id, ANN)
-            await asyncio.sleep(3)  # the events are given up
+            with capture_logs() as logs:
+                await asyncio.sleep(3)  # the events are given up
+            assert "sharing of running turns given up" in [line["event"] for line in logs]
             await asyncio.to_thread(own_server.start)
 
             async def is_gone() -> bool:

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import orjson
+import structlog
 
 from adapters.event_logs import EventLogs, RunningLog
 from adapters.sql.database import SharedDatabase
@@ -216,7 +217,7 @@ class Outgoing:
                 now = asyncio.get_running_loop().time()
                 self._failure, failing_since = error, failing_since or now
                 if now - failing_since >= self._give_up_after:
-                    self._give_up(logs, flush)
+                    self._give_up(logs, flush, error)
                     return
                 await asyncio.sleep(RETRY_DELAY)
             else:
@@ -260,7 +261,8 @@ class Outgoing:
         deleted, self._deleted = self._deleted, []
         return Flush(deleted, headers, events, states)
 
-    def _give_up(self, logs: "list[SharedLog]", flush: Flush) -> None:
+    def _give_up(self, logs: "list[SharedLog]", flush: Flush, error: Exception) -> None:
+        structlog.get_logger().warning("sharing of running turns given up", detail=self._database.explain(error))
         self._deleted += flush.deleted
         for log in [*logs, *self._queued]:
             if log.is_shared:

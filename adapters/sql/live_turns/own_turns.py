@@ -119,6 +119,8 @@ class OwnTurns:
                 del self._left[turn_id]
             elif present:
                 self._elsewhere.add(turn_id)
+            elif turn_id in self._elsewhere and not self._database.is_clock_steady():
+                pass  # readers there have not been reported by the new time yet
             elif turn_id in self._elsewhere and not is_shared:
                 del self._left[turn_id]  # the tables were emptied by a crash: readers were lost, but none has left
             else:

@@ -130,7 +130,6 @@ class News(NamedTuple):
     user_id: UserId | None
     conversation_id: ConversationId | None
     worker: str | None
-    stop_when_left: bool | None
     accepted: bool | None
     end: str | None
     first: int | None
@@ -139,7 +138,7 @@ class News(NamedTuple):
 
 _NEWS: Final = (
     "SELECT followed.id, turns.status, turns.reason, live_turns.user_id, live_turns.conversation_id, worker,"
-    ' stop_when_left, accepted, "end", first, deltas'
+    ' accepted, "end", first, deltas'
     " FROM unnest(%(turns)s::text[], %(seen)s::integer[]) AS followed(id, seen)"
     " LEFT JOIN turns ON turns.id = followed.id"
     " LEFT JOIN live_turns ON live_turns.turn_id = followed.id"
@@ -162,18 +161,20 @@ _ENTER: Final = (
 )
 
 
-def enter(connection: Connection, turn_ids: Sequence[TurnId], worker: str, now: datetime) -> int:
-    """Record that a worker has readers of these turns, for `PRESENCE` from now on. Returns of how many it matters."""
-    return _changed(connection, _ENTER, turns=list(turn_ids), worker=worker, expires_at=instant(now + PRESENCE))
+def enter(connection: Connection, turn_ids: Sequence[TurnId], worker: str, now: datetime) -> None:
+    """Record that a worker has readers of these turns, for `PRESENCE` from now on, unless the turns need no readers."""
+    _changed(connection, _ENTER, turns=list(turn_ids), worker=worker, expires_at=instant(now + PRESENCE))
 
 
 def load(
     connection: Connection, turn_id: TurnId, worker: str, now: datetime, notifications: Notifications
 ) -> Sequence[News]:
-    """Enter, and return everything about the turn."""
-    if enter(connection, [turn_id], worker, now):
+    """Enter, and return everything about the turn. Its worker is told that it is followed, unless it has ended."""
+    enter(connection, [turn_id], worker, now)
+    found = news(connection, {turn_id: 0})
+    if found[0].worker is not None and found[0].end is None:
         notifications.send(connection, TOPIC, f"entered {turn_id}")
-    return news(connection, {turn_id: 0})
+    return found
 
 
 def leave(connection: Connection, turn_ids: Sequence[TurnId], worker: str, notifications: Notifications) -> None:
@@ -207,6 +208,8 @@ def presence(connection: Connection, turn_ids: Sequence[TurnId], now: datetime) 
 
 
 _MARK: Final = "UPDATE live_turns SET stop = %(code)s WHERE turn_id = %(turn)s AND stop IS NULL AND ended_at IS NULL"
+_CAN_BE_MARKED: Final = "SELECT 1 FROM live_turns WHERE turn_id = %(turn)s AND ended_at IS NULL"
+"""False before the header of a log is stored, and if the log of a running turn was abandoned."""
 
 
 def request_stop(
@@ -217,7 +220,7 @@ def request_stop(
     if not row or owner not in (None, row[0][0]):
         return False
     marked = _changed(connection, _MARK, turn=turn_id, code=code)
-    if marked or not _run(connection, "SELECT 1 FROM live_turns WHERE turn_id = %(turn)s", turn=turn_id):
+    if marked or not _run(connection, _CAN_BE_MARKED, turn=turn_id):
         notifications.send(connection, TOPIC, f"stop {turn_id} {code}")
     return True
 
