@@ -64,7 +64,9 @@ class HistorySQL(ConversationHistory, MemoryOutbox):
                 return _same_request(key, begun)
         else:
             with history_errors(self._database):
-                begun = await self._database.write_turn(lambda connection: writes.begin(connection, begin, now))
+                begun = await self._database.write_turn(
+                    lambda connection: writes.begin(connection, begin, now), begin.turn.user_id
+                )
         if not begun:
             raise TurnInProgress(retry_after=1)
         return begin.turn
@@ -84,7 +86,9 @@ class HistorySQL(ConversationHistory, MemoryOutbox):
         now = self._now()
         writes = self._database.turn_writes
         with history_errors(self._database):
-            return await self._database.write_turn(lambda connection: writes.finish(connection, end, now))
+            return await self._database.write_turn(
+                lambda connection: writes.finish(connection, end, now), end.turn.user_id
+            )
 
     async def finish_abandoned(self) -> int:
         now = self._now()

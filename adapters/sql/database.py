@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from adapters.sql.full_text import FullText
 from adapters.sql.turn_writes import Sent, TurnWrites
+from domain.conversation import UserId
 from domain.errors import Unusable
 
 T = TypeVar("T")
@@ -166,8 +167,8 @@ class Database(Protocol):
         ...
 
     @abstractmethod
-    async def write_turn(self, statements: Statements[Sent[T]]) -> T:
-        """Like `write`, for statements of `turn_writes`."""
+    async def write_turn(self, statements: Statements[Sent[T]], user_id: UserId) -> T:
+        """Like `write`, for statements of `turn_writes` about a turn of this user."""
         ...
 
     @abstractmethod

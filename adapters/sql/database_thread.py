@@ -21,10 +21,11 @@ class Job:
     """Statements to run, and the future of the caller that awaits their result.
 
     `erasing` marks statements whose deleted rows must also leave the database's files, and `patient` those that wait
-    for another program's lock. `pipelined` ones return a `turn_writes.Sent` instead of their result.
+    for another program's lock. `pipelined` ones return a `turn_writes.Sent` instead of their result. `user` is the id
+    of the only user whose rows they lock, empty if that is not known.
     """
 
-    __slots__ = ("erasing", "error", "future", "patient", "pipelined", "result", "settled", "statements")
+    __slots__ = ("erasing", "error", "future", "patient", "pipelined", "result", "settled", "statements", "user")
 
     def __init__(
         self,
@@ -34,12 +35,14 @@ class Job:
         erasing: bool = False,
         patient: bool = True,
         pipelined: bool = False,
+        user: str = "",
     ) -> None:
         self.statements = statements
         self.future = future
         self.erasing = erasing
         self.patient = patient
         self.pipelined = pipelined
+        self.user = user
         self.settled = False
         self.result: Any = None
         self.error: Exception | None = None
@@ -88,9 +91,9 @@ class DatabaseThread(ABC):
         result: T = await self._result(Job(statements, self._loop.create_future(), erasing=erasing, patient=patient))
         return result
 
-    async def run_pipelined(self, statements: Statements[Sent[T]]) -> T:
+    async def run_pipelined(self, statements: Statements[Sent[T]], user: str = "") -> T:
         """Like `run`, for statements whose results need not be read before the next statements are sent."""
-        result: T = await self._result(Job(statements, self._loop.create_future(), pipelined=True))
+        result: T = await self._result(Job(statements, self._loop.create_future(), pipelined=True, user=user))
         return result
 
     async def _result(self, job: Job) -> Any:

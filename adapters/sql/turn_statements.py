@@ -130,12 +130,13 @@ _ADD_TO_OUTBOX: Final = text(
 ).bindparams(bindparam("now", type_=Instant))
 
 
-_SHARE_USER: Final = select(users.c.id).where(users.c.id == bindparam("user")).with_for_update(read=True)
+_HOLD_USER: Final = select(users.c.id).where(users.c.id == bindparam("user")).with_for_update(key_share=True)
+"""Not for sharing: two batches that both did so would deadlock if each began another turn of the user afterwards."""
 
 
 def finish(connection: Connection, end: TurnEnd, now: datetime) -> Turn | None:
     if end.remember:  # forgetting the user waits until the turn is in the outbox, or else is seen here
-        connection.execute(_SHARE_USER, {"user": end.turn.user_id}).close()
+        connection.execute(_HOLD_USER, {"user": end.turn.user_id}).close()
     if _FINISH.execute_raw(connection, end_values(end.turn)).rowcount:
         if end.remember:
             connection.execute(_ADD_TO_OUTBOX, {"turn_id": end.turn.id, "now": now})

@@ -9,6 +9,7 @@ from adapters.sql.database import Copied, Database, Statements, T
 from adapters.sql.full_text import FullText
 from adapters.sql.sqlite.full_text import SQLiteFullText
 from adapters.sql.turn_writes import Sent, TurnWrites
+from domain.conversation import UserId
 from domain.errors import Unusable
 
 
@@ -62,7 +63,7 @@ class FailingDatabase(Database):
     async def write(self, statements: Statements[T], *, patient: bool = True) -> T:
         raise self.error
 
-    async def write_turn(self, statements: Statements[Sent[T]]) -> T:
+    async def write_turn(self, statements: Statements[Sent[T]], user_id: UserId) -> T:
         raise self.error
 
     async def erase(self, statements: Statements[int]) -> int:

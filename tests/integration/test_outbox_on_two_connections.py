@@ -1,8 +1,10 @@
 """The memory outbox on two connections of PostgreSQL: one worker acts between two statements of the other."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from threading import Thread
+from threading import Barrier, BrokenBarrierError, Thread
 from typing import Any
 from uuid import uuid4
 
@@ -46,8 +48,12 @@ def finish_turn(writes: TurnWrites, connection: Connection, turn: Turn) -> None:
     writes.finish(connection, TurnEnd(turn.completed("Hi", "stop"), remember=True), NOW)()
 
 
+def new_turn() -> Turn:
+    return Turn(TurnId(str(uuid4())), ADA, DEFAULT_CONVERSATION, NOW, "Hello")
+
+
 def begin_turn(writes: TurnWrites, engine: Engine) -> Turn:
-    turn = Turn(TurnId(str(uuid4())), ADA, DEFAULT_CONVERSATION, NOW, "Hello")
+    turn = new_turn()
     with engine.begin() as connection:
         writes.begin(connection, TurnBegin(turn, HOUR), NOW)()
     return turn
@@ -184,3 +190,19 @@ def test_a_user_is_forgotten_while_another_worker_settles_a_turn(engine: Engine,
     assert errors == []
     with engine.begin() as connection:
         assert outbox.counts(connection) == OutboxCounts(0, 0, 1)
+
+
+def test_workers_that_end_turns_of_a_user_and_begin_others_do_not_deadlock(engine: Engine, writes: TurnWrites) -> None:
+    turns = [begin_turn(writes, engine) for _ in range(2)]
+    both_end = Barrier(2)
+
+    def end_and_begin(turn: Turn) -> None:
+        with engine.begin() as connection:  # a batch of jobs is one transaction
+            finish_turn(writes, connection, turn)
+            with suppress(BrokenBarrierError):  # the other worker waits for this one
+                both_end.wait(0.5)
+            writes.begin(connection, TurnBegin(new_turn(), HOUR), NOW)()
+
+    with ThreadPoolExecutor() as threads:
+        for result in [threads.submit(end_and_begin, turn) for turn in turns]:
+            result.result()

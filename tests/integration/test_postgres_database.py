@@ -25,13 +25,14 @@ from sqlalchemy import Connection, create_engine, delete, insert, make_url, sele
 from sqlalchemy.exc import DBAPIError
 
 from adapters.history_sql import HistorySQL
-from adapters.sql.database import DatabaseClosed
+from adapters.sql.database import DatabaseClosed, Statements
 from adapters.sql.databases import database_at
 from adapters.sql.errors import DATABASE_ERRORS
 from adapters.sql.postgres.database import PostgresDatabase
 from adapters.sql.schema import HEAD, MIGRATIONS, OLDEST_COMPATIBLE
 from adapters.sql.tables import metadata, users
 from adapters.sql.turn_statements import save_progress
+from adapters.sql.turn_writes import Sent
 from application.ports.history import HistoryUnavailable, ReplyAddition, TurnBegin, TurnEnd
 from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, TurnStatus, UserId
 from domain.errors import TemporarilyUnusable, Unusable
@@ -496,6 +497,22 @@ async def test_a_write_that_deadlocks_with_one_of_another_process_runs_again(url
         await asyncio.gather(add_users_slowly(one, ["a", "b"], both), add_users_slowly(two, ["b", "a"], both))
 
         assert [] == await names(one)
+
+
+async def test_writes_of_a_batch_lock_users_in_the_same_order_in_every_process(url: str) -> None:
+    order: list[str] = []
+
+    def note(name: str) -> Statements[Sent[None]]:
+        def send(_: Connection) -> Sent[None]:
+            order.append(name)
+            return lambda: None
+
+        return send
+
+    async with PostgresDatabase(url) as database:
+        names = ["b1", "c1", "a1", "b2", "a2"]
+        await asyncio.gather(*(database.write_turn(note(name), UserId(name[0])) for name in names))
+    assert order == ["a1", "a2", "b1", "b2", "c1"]
 
 
 # Errors

@@ -30,6 +30,7 @@ from adapters.sql.postgres.turn_writes import PostgresTurnWrites
 from adapters.sql.schema import HEAD, bring_up_to_date, is_outdated, require_current
 from adapters.sql.tables import PROBE_WRITE
 from adapters.sql.turn_writes import Sent
+from domain.conversation import UserId
 from domain.errors import TemporarilyUnusable, Unusable
 
 T = TypeVar("T")
@@ -193,10 +194,10 @@ class PostgresDatabase(SharedDatabase):
             raise DatabaseClosed
         return await self._response(self._writer.run(statements, patient=patient))
 
-    async def write_turn(self, statements: Statements[Sent[T]]) -> T:
+    async def write_turn(self, statements: Statements[Sent[T]], user_id: UserId) -> T:
         if self._writer is None:
             raise DatabaseClosed
-        return await self._response(self._writer.run_pipelined(statements))
+        return await self._response(self._writer.run_pipelined(statements, user_id))
 
     async def write_soon(self, statements: Statements[T]) -> T:
         if self._soon_writer is None:

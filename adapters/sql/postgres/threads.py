@@ -41,6 +41,7 @@ class Writer(DatabaseThread):
     """Commits each batch in one transaction (group commit). Its sessions hold the lock on the database."""
 
     def run_jobs(self, jobs: Sequence[Job]) -> None:
+        jobs = _in_lock_order(jobs)
         if not self._commit(jobs):
             for job in jobs:
                 self._commit([job])
@@ -48,9 +49,9 @@ class Writer(DatabaseThread):
     def _commit(self, jobs: Sequence[Job], deadlocks: int = 0) -> bool:
         """Run the jobs in one transaction. Returns False if one of several failed and all were rolled back.
 
-        A batch locks rows in the order of its jobs, so it may deadlock with one of another process. A single job that
-        was rolled back because of that runs again. Raises if there is no connection: running the jobs one by one would
-        not help.
+        A batch locks rows in the order of its jobs, so it may still deadlock with one of another process. A single job
+        that was rolled back because of that runs again. Raises if there is no connection: running the jobs one by one
+        would not help.
         """
         reused, committing = self._connection is not None, False
         connection = self.connection
@@ -85,6 +86,17 @@ class Writer(DatabaseThread):
         if self._connection is not None:
             with suppress(SQLAlchemyError):
                 self._connection.exec_driver_sql("SELECT pg_advisory_unlock_all()").close()
+
+
+def _in_lock_order(jobs: Sequence[Job]) -> Sequence[Job]:
+    """Sort the jobs by user as far as this is known, so that batches of several processes lock users in one order.
+
+    Jobs of the same user, and those before and after a job whose user is not known, keep their order.
+    """
+    ordered: list[Job] = []
+    for _, group in groupby(jobs, key=lambda job: bool(job.user)):
+        ordered += sorted(group, key=lambda job: job.user)  # which keeps the order of those without
+    return ordered
 
 
 def _results(connection: Connection, jobs: Sequence[Job]) -> Sequence[Any]:

@@ -58,8 +58,9 @@ _FINISH: Final = PrecompiledStatement(
 )
 _FINISH_AND_REMEMBER: Final = PrecompiledStatement(
     text(
-        # Forgetting the user waits for this lock, or else has advanced the epoch, which the locked row shows.
-        "WITH owner AS (SELECT id, memory_epoch FROM users WHERE id = :user FOR SHARE), finished AS ("  # noqa: S608
+        # Forgetting the user waits for this lock, or else has advanced the epoch, which the locked row shows. It is not
+        # FOR SHARE: two batches that both had that would deadlock if each began another turn of the user afterwards.
+        "WITH owner AS (SELECT id, memory_epoch FROM users WHERE id = :user FOR NO KEY UPDATE), finished AS ("  # noqa: S608
         # Without a use in `finished`, that would run first and lock the turn, for which a deletion of the user waits.
         f"{_FINISH_SQL} AND EXISTS (SELECT FROM owner){_RETURNING_SQL}), woken AS ({_WOKEN_SQL}), remembered AS ("
         " INSERT INTO remembering (turn_id, user_id, due_at, attempts)"

@@ -26,6 +26,7 @@ from adapters.sql.sqlite.threads import Reader, Writer
 from adapters.sql.tables import PROBE_WRITE, RELEASE_LEASES
 from adapters.sql.turn_writes import Sent, TurnWrites
 from application.ports.memory_outbox import SETTLE_TIME
+from domain.conversation import UserId
 from domain.errors import Unusable
 
 T = TypeVar("T")
@@ -178,7 +179,7 @@ class SQLiteDatabase(Database):
             raise DatabaseClosed
         return await self._writer.run(statements, patient=patient)
 
-    async def write_turn(self, statements: Statements[Sent[T]]) -> T:
+    async def write_turn(self, statements: Statements[Sent[T]], user_id: UserId) -> T:
         return await self.write(lambda connection: statements(connection)())
 
     async def erase(self, statements: Statements[int]) -> int:
