@@ -152,8 +152,8 @@ class Mirrors:
                 news = list(await self._database.write_soon(load))
             if news[0].worker is not None:
                 return news
-            # The header of a turn that has just begun is stored with the next batch of its worker.
-            if news[0].status != TurnStatus.IN_PROGRESS or asyncio.get_running_loop().time() >= give_up_at:
+            # The header of a turn that has just begun, and may have ended, is stored with the next batch of its worker.
+            if news[0].status is None or asyncio.get_running_loop().time() >= give_up_at:
                 raise StreamExpired
             await asyncio.sleep(0.1)
 

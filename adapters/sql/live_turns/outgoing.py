@@ -1,6 +1,7 @@
 """The events of this worker's turns on their way to the database, in batches for all turns together."""
 
 import asyncio
+import sys
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -71,11 +72,13 @@ class SharedLog(RunningLog):
         super().finish(end)
         self._own_turns.ended(self)
         self._outgoing.add(self)
-        self._outgoing.flush_now()
+        if self.is_followed:
+            self._outgoing.flush_now()
 
     async def close(self, end: End) -> None:
         await super().close(end)
-        await self._outgoing.wait_for(self)
+        if self.is_followed:
+            await self._outgoing.wait_for(self)
 
     def last_reader_left(self) -> None:
         if self.stop_when_left:
@@ -99,11 +102,14 @@ class SharedLog(RunningLog):
 
 
 class Outgoing:
-    """Stores what is new every `interval` seconds, or immediately if a log has `max_events` new events or has ended.
+    """Stores what is new every `interval` seconds.
 
-    While the database fails, turns go on, and their events are stored later, in the same order. Closing a log waits
-    for the end to be stored for at most `close_timeout` seconds. After `give_up_after` seconds of failures, the logs
-    that are waiting are given up, so that they do not fill the memory.
+    A log that is followed elsewhere is stored as soon as it ends, one with `max_events` new events within
+    `urgent_interval`: a statement costs as much as some hundred events.
+
+    While the database fails, turns go on, and their events are stored later, in the same order. Closing a log that is
+    followed elsewhere waits for its end to be stored for at most `close_timeout` seconds. After `give_up_after` seconds
+    of failures, the logs that are waiting are given up, so that they do not fill the memory.
     """
 
     def __init__(
@@ -112,6 +118,7 @@ class Outgoing:
         worker: str,
         *,
         interval: float = 0.25,
+        urgent_interval: float = 0.05,
         max_events: int = 50,
         close_timeout: float = 1.0,
         give_up_after: float = 30.0,
@@ -120,12 +127,14 @@ class Outgoing:
         self._database = database
         self._worker = worker
         self._interval = interval
+        self._urgent_interval = urgent_interval
         self._close_timeout = close_timeout
         self._give_up_after = give_up_after
         self._queued: list[SharedLog] = []
         self._deleted: list[TurnId] = []
         self._due = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
+        self._urgent_timer: asyncio.TimerHandle | None = None
         self._all_due = False
         """Whether everything is to be stored, not only what is urgent."""
         self._notifies = False
@@ -141,7 +150,9 @@ class Outgoing:
             self._queued.append(log)
             self._start_timer()
         elif len(log.deltas) >= log.tell_at:
-            self.flush_now()
+            log.tell_at = sys.maxsize
+            if self._urgent_timer is None:
+                self._urgent_timer = asyncio.get_running_loop().call_later(self._urgent_interval, self._on_urgent_timer)
 
     def delete(self, log: SharedLog) -> None:
         """Delete a log from the database with the next batch."""
@@ -179,8 +190,9 @@ class Outgoing:
         self._give_up_after, self._all_due = 0, True
         if self._queued or self._deleted:
             await self._flush()
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._urgent_timer):
+            if timer is not None:
+                timer.cancel()
 
     def _start_timer(self) -> None:
         if self._timer is None:
@@ -190,10 +202,14 @@ class Outgoing:
         self._timer, self._all_due = None, True
         self._due.set()
 
+    def _on_urgent_timer(self) -> None:
+        self._urgent_timer = None
+        self._due.set()
+
     async def _flush(self) -> None:
         self._due.clear()
         logs, self._queued = self._queued, []
-        if not self._all_due:  # a log that ends does not break up the batches of the others
+        if not self._all_due:  # an urgent log does not break up the batches of the others
             self._queued = [log for log in logs if not self._is_urgent(log)]
             logs = [log for log in logs if self._is_urgent(log)]
         self._all_due = False
@@ -228,7 +244,7 @@ class Outgoing:
                 log.unshare()
 
     def _is_urgent(self, log: SharedLog) -> bool:
-        return log.end is not None or len(log.deltas) - log.flushed >= self.max_events
+        return (log.is_followed and log.end is not None) or len(log.deltas) - log.flushed >= self.max_events
 
     def _take(self, logs: "list[SharedLog]") -> Flush:
         headers, events, states = [], [], []

@@ -65,8 +65,9 @@ class OwnTurns:
         self._due.set()
 
     def entered(self, turn_id: TurnId) -> None:
-        if (log := self._running.get(turn_id)) is not None:
+        if turn_id in self._running:
             self._elsewhere.add(turn_id)
+        if (log := self._logs.get(turn_id)) is not None:  # it may have ended, but its end is not stored yet
             log.follow()
 
     def follow_all(self) -> None:
