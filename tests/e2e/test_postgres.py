@@ -81,6 +81,7 @@ async def test_while_the_server_is_down_turns_are_rejected_and_nothing_is_lost(
         assert "Traceback" not in "".join(service.output)
 
 
+@pytest.mark.row("P14")
 async def test_a_service_that_starts_before_its_server_waits_for_it(
     own_server: Postgres, tmp_path: Path, upstream: ScriptedUpstream
 ) -> None:
