@@ -49,6 +49,12 @@ SCENARIOS = {
         ),
         {"deltas": 10, "pause_ms": 20},
     ),
+    "rolling": Scenario(
+        "rolling restarts of all workers under load",
+        20,
+        lambda cluster, server, url, times: scenarios.rolling_restarts(cluster, times=times, users=10),
+        {"deltas": 40, "pause_ms": 40, "SHUTDOWN_GRACE": "0.2"},
+    ),
     "pause": Scenario(
         "pauses of a worker, 20 s each",
         1,

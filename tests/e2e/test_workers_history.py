@@ -24,6 +24,7 @@ from tests.harness.scenarios import (
     race_deletions,
     repeat_keys,
     restarts,
+    rolling_restarts,
 )
 from tests.harness.workload import Workload
 
@@ -57,6 +58,16 @@ async def test_kills_of_workers_under_load_lose_and_duplicate_no_turn(postgres: 
     async with start(postgres, lease=SHORT_LEASE, deltas=10, pause_ms=10) as (cluster, _):
         workload = await chat_meanwhile(cluster, kills(cluster, 2, (0.3, 1.0)), users=3)
         assert await workload.finish(wait_for_lost=True) == []
+
+
+@pytest.mark.row("P7")
+async def test_a_rolling_restart_under_load_ends_some_turns_early_and_loses_none(
+    postgres: Postgres, start: Start
+) -> None:
+    async with start(postgres, deltas=40, pause_ms=40, SHUTDOWN_GRACE="0.2") as (cluster, _):
+        workload = await rolling_restarts(cluster, times=1, users=6)
+        assert await workload.finish() == []
+        assert workload.answers["ended by server_shutting_down"]
 
 
 @pytest.mark.row("S23")

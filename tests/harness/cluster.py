@@ -24,7 +24,7 @@ START_TIMEOUT = 60
 
 
 class Worker:
-    """One process, which is replaced by a new one when it was killed."""
+    """One process, which is replaced by a new one when it was killed or stopped."""
 
     def __init__(self, name: str, forks: Forks, directory: Path, lease: float | None, timeout: float) -> None:
         self.name = name
@@ -51,13 +51,15 @@ class Worker:
                 await asyncio.sleep(0.02)
         self.is_running = True
 
-    async def restart(self) -> None:
-        """Kill the process with SIGKILL and start another one, which listens on another port."""
-        self.signal(signal.SIGKILL)
-        await self.process.wait()
+    async def restart(self, number: signal.Signals = signal.SIGKILL) -> Fork:
+        """End the process with a signal and start another one, which listens on another port. Returns the former."""
+        ended = self.process
+        self.signal(number)
+        await ended.wait()
         self.is_running = False
         await self.stop()
         await self.start(**self._environment)
+        return ended
 
     async def stop(self) -> None:
         await self._stack.aclose()

@@ -5,14 +5,22 @@ import signal
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from time import monotonic
+from typing import Protocol
 
 from tests.harness.cluster import Cluster
 from tests.harness.cut_streams import receive_with_cuts, wire_of
 from tests.harness.observations import Outcome, Sent
 from tests.harness.postgres import Postgres
+from tests.harness.rejoined_streams import SHUTDOWN, send_and_follow
 from tests.harness.workload import Client, Workload
 
 Fault = Callable[[], Awaitable[None]]
+
+
+class Send(Protocol):
+    async def __call__(self, client: Client, /, *, keyed: bool) -> Sent:
+        """Send a message as a client, and record what became of it."""
+
 
 READ_EVERY = 10
 """A client reads the history after every tenth message, on average."""
@@ -35,7 +43,7 @@ async def chat_together(cluster: Cluster, *, clients: int, turns: int) -> Worklo
     return workload
 
 
-async def chat_meanwhile(cluster: Cluster, *faults: Fault, users: int) -> Workload:
+async def chat_meanwhile(cluster: Cluster, *faults: Fault, users: int, send: Send = Client.send) -> Workload:
     """Let two clients of each user chat, one of them with keys, until all faults have happened and they go on."""
     workload = Workload(cluster)
     happened_at: list[float] = []
@@ -43,7 +51,7 @@ async def chat_meanwhile(cluster: Cluster, *faults: Fault, users: int) -> Worklo
     async def chat(client: Client, *, keyed: bool) -> None:
         sent: Sent | None = None
         while not (happened_at and sent and sent.outcome is Outcome.OK and sent.started > happened_at[0]):
-            sent = await client.send(keyed=keyed)
+            sent = await send(client, keyed=keyed)
             await _read_sometimes(client)
 
     async with asyncio.TaskGroup() as group:
@@ -111,6 +119,26 @@ def restarts(server: Postgres, times: int, pause: float) -> Fault:
             await asyncio.to_thread(server.start)
 
     return fault
+
+
+async def rolling_restarts(cluster: Cluster, *, times: int, users: int) -> Workload:
+    """Replace all workers, one after the other and `times` times, while clients send and follow messages."""
+
+    async def fault() -> None:
+        for _ in range(times):
+            for worker in cluster.workers:
+                await asyncio.sleep(0.3)
+                stopped = await worker.restart(signal.SIGTERM)
+                assert stopped.status == 0, await stopped.output()
+                assert "Traceback" not in await stopped.output()
+
+    workload = await chat_meanwhile(cluster, fault, users=users, send=send_and_follow)
+    for number in range(users):
+        await workload.until_ended(f"user{number}")
+        for turn in workload.observed.reads[-1].turns:
+            if (turn.status, turn.reason) not in {("completed", None), ("interrupted", SHUTDOWN)}:
+                workload.problem(f"{turn.message} is {turn.status}, because of {turn.reason}")
+    return workload
 
 
 async def repeat_keys(cluster: Cluster, *, keys: int, requests: int = 3) -> Workload:

@@ -72,12 +72,12 @@ class Workload:
         users = sorted({sent.user_id for sent in self.observed.sent})
         grace = self.cluster.lease + 5
         for user_id in users:
-            await self._until_ended(user_id)
+            await self.until_ended(user_id)
         if wait_for_lost:
             unknown = [sent.ended for sent in self.observed.sent if sent.outcome is Outcome.INFO]
             await asyncio.sleep(max(0, max(unknown, default=0) + grace + 0.1 - monotonic()))
             for user_id in users:
-                await self._until_ended(user_id)
+                await self.until_ended(user_id)
         requests = self.cluster.upstream.requests
         self.observed.prompts = [
             Prompt(request.received_at, [(part["role"], part["content"]) for part in request.body["messages"]])
@@ -86,7 +86,8 @@ class Workload:
         found = await asyncio.to_thread(check, self.observed, reply_of=self.cluster.reply_of, grace=grace)
         return [*self.problems, *map(str, found)]
 
-    async def _until_ended(self, user_id: str) -> None:
+    async def until_ended(self, user_id: str) -> None:
+        """Read a user's history at every worker until all turns have ended."""
         for worker in self.cluster.workers:
             async with asyncio.timeout(MAX_SECONDS):
                 while True:
