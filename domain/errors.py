@@ -9,6 +9,11 @@
     ├── IdempotencyKeyReused    idempotency_key_reused
     ├── StreamExpired           stream_expired
     ├── UnknownCursor           invalid_request
+    ├── Unauthenticated         unauthenticated
+    ├── Forbidden               forbidden
+    ├── AuthNotConfigured       auth_not_configured
+    ├── AmbiguousCredentials    ambiguous_credentials
+    ├── TooManyAttempts         too_many_attempts
     ├── TurnDeadline            turn_deadline
     ├── OutputLimit             output_limit
     ├── WorkerLost              worker_lost
@@ -147,6 +152,46 @@ class UnknownCursor(ChatError):
 
     code = "invalid_request"
     title = "Invalid request"
+
+
+class Unauthenticated(ChatError):
+    """No valid credential. The same for every cause, so that a response tells nothing about keys and tokens."""
+
+    code = "unauthenticated"
+    title = "Authentication is required"
+
+    def __init__(self) -> None:
+        super().__init__("Send a valid API key or token as Authorization: Bearer, or an API key as X-API-Key.")
+
+
+class Forbidden(ChatError):
+    """The principal may not do this, e.g. with another user's data. Raised whether or not there is such data."""
+
+    code = "forbidden"
+    title = "This credential does not permit the request"
+
+
+class AuthNotConfigured(ChatError):
+    """There is no authentication, and the request may come from another machine or another site's page."""
+
+    code = "auth_not_configured"
+    title = "Authentication is not configured"
+
+    def __init__(self) -> None:
+        super().__init__("Without authentication, only direct requests to localhost from this machine are served.")
+
+
+class AmbiguousCredentials(ChatError):
+    code = "ambiguous_credentials"
+    title = "The request has several credentials"
+
+
+class TooManyAttempts(ChatError):
+    """Too many failed attempts to authenticate, by this address or with the id of this API key."""
+
+    code = "too_many_attempts"
+    title = "Too many failed attempts to authenticate"
+    retryable = True
 
 
 class TurnDeadline(ChatError):
