@@ -13,10 +13,12 @@ from application.ports.llm import LLMAuthFailed, LLMError, LLMRedirected
 from application.ports.memory import MemoryLeaked
 from application.ports.turn_observer import (
     AbandonedTurnsEnded,
+    AuthenticationFailed,
     BackgroundFailure,
     ContextWindowExceeded,
     Event,
     ReplyLimitLowered,
+    SigningKeysNotFetched,
     StoreFailing,
     StoreRecovered,
     TurnEnded,
@@ -81,6 +83,12 @@ class TurnObserverStructlog(TurnObserver):
                 self._log.log(level, "history unavailable", detail=_detail(error), seconds=round(seconds, 1))
             case StoreRecovered(seconds):
                 self._log.info("history available again", seconds=round(seconds, 1))
+            case AuthenticationFailed(cause, address, key_id, throttled):
+                level = logging.DEBUG if throttled else logging.WARNING
+                self._log.log(level, "authentication failed", cause=cause, address=address, key_id=key_id)
+            case SigningKeysNotFetched(explanation, stale_for):
+                age = None if stale_for is None else round(stale_for)
+                self._log.warning("signing keys not fetched", detail=explanation, known_for_seconds=age)
             case AbandonedTurnsEnded(count):
                 self._log.warning("abandoned turns ended", count=count)
             case TurnFenced(turn):

@@ -45,6 +45,7 @@
     │   ├── HistoryUnavailable  history_unavailable
     │   │   └── HistoryLost     history_unavailable
     │   └── HistoryWriteFailed  history_write_failed
+    ├── IdentityProviderUnavailable identity_provider_unavailable
     └── LongTermMemoryError     application/ports/memory.py
         ├── MemoryUnavailable   memory_unavailable
         │   ├── MemoryNotReady  memory_unavailable

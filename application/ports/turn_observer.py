@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from application.ports.credentials import Cause
 from application.ports.history import HistoryUnavailable
 from domain.conversation import ConversationId, Turn, UserId
 from domain.errors import ChatError
@@ -170,6 +171,30 @@ class BackgroundFailure:
     error: Exception
 
 
+@dataclass(frozen=True, slots=True)
+class AuthenticationFailed:
+    """A credential from an IP address was rejected. `key_id` is the API key that it named.
+
+    `throttled`: the address or key has failed too often, so that more of this may follow.
+    """
+
+    cause: Cause
+    address: str
+    key_id: str | None
+    throttled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKeysNotFetched:
+    """The keys of the identity provider could not be fetched. `explanation` is a sentence for the operator.
+
+    `stale_for` is how many seconds ago they were fetched last; None if none are known.
+    """
+
+    explanation: str
+    stale_for: float | None
+
+
 Event = (
     TurnBegun
     | TurnRejected
@@ -185,6 +210,8 @@ Event = (
     | StoreFailing
     | StoreRecovered
     | BackgroundFailure
+    | AuthenticationFailed
+    | SigningKeysNotFetched
 )
 
 

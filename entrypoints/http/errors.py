@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from application.ports import history, live_turns, llm, memory
+from application.ports import credentials, history, live_turns, llm, memory
 from domain import errors
 from domain.conversation import TurnId
 from domain.errors import ChatError, Failure, UnknownCursor
@@ -55,6 +55,7 @@ STATUS: Final[dict[type[ChatError], int]] = {
     llm.LLMTruncated: 502,
     llm.LLMContextTooLong: 413,
     live_turns.LiveTurnsUnavailable: 503,
+    credentials.IdentityProviderUnavailable: 503,
     history.HistoryUnavailable: 503,
     history.HistoryLost: 503,
     history.HistoryWriteFailed: 503,

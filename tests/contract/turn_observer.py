@@ -7,17 +7,20 @@ from pathlib import Path
 
 import pytest
 
+from application.ports.credentials import Cause
 from application.ports.history import HistoryUnavailable, HistoryWriteFailed
 from application.ports.llm import LLMAuthFailed, LLMDisconnected, LLMRedirected, LLMUnreachable
 from application.ports.memory import MemoryLeaked, MemoryUnavailable
 from application.ports.turn_observer import (
     AbandonedTurnsEnded,
+    AuthenticationFailed,
     BackgroundFailure,
     ContextWindowExceeded,
     Event,
     FirstDelta,
     MemoriesRecalled,
     ReplyLimitLowered,
+    SigningKeysNotFetched,
     StoreCalled,
     StoreFailing,
     StoreRecovered,
@@ -78,6 +81,10 @@ class TurnObserverContract(Suite[TurnObserver]):
             StoreCalled("begin", 5.0, HistoryUnavailable()),
             StoreFailing(HistoryUnavailable(explanation="The disk is full."), 0.0),
             StoreRecovered(5.0),
+            AuthenticationFailed(Cause.WRONG_SECRET, "192.0.2.1", "0123456789abcdef", throttled=False),
+            AuthenticationFailed(Cause.MALFORMED, "", None, throttled=True),
+            SigningKeysNotFetched("The identity provider did not respond.", None),
+            SigningKeysNotFetched("The identity provider did not respond.", 400.0),
         ],
         ids=lambda event: type(event).__name__,
     )

@@ -29,6 +29,7 @@ DOMAIN_MAY_IMPORT: Final = frozenset(
         "datetime",
         "enum",
         "hashlib",
+        "hmac",
         "itertools",
         "json",
         "re",
@@ -36,7 +37,15 @@ DOMAIN_MAY_IMPORT: Final = frozenset(
         "unicodedata",
     },
 )
-APPLICATION_MAY_IMPORT: Final = DOMAIN_MAY_IMPORT | {"abc", "anyio", "anyio.abc", "contextlib"}
+APPLICATION_MAY_IMPORT: Final = DOMAIN_MAY_IMPORT | {
+    "abc",
+    "anyio",
+    "anyio.abc",
+    "collections",
+    "contextlib",
+    "ipaddress",
+    "math",
+}
 
 INPUT_AND_OUTPUT: Final = frozenset({"open", "print", "input", "breakpoint", "eval", "exec", "__import__"})
 CLOCKS: Final = frozenset({"now", "today", "utcnow"})

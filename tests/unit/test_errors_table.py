@@ -47,6 +47,7 @@ DOCUMENTED = {
     "upstream_rate_limited": 503,
     "live_turns_unavailable": 503,
     "history_unavailable": 503,
+    "identity_provider_unavailable": 503,
     "history_write_failed": 503,
     "memory_unavailable": 503,
     "server_shutting_down": 503,
