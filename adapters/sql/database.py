@@ -113,6 +113,17 @@ class Database(Protocol):
         """
         ...
 
+    @abstractmethod
+    def visit(self, statements: Statements[T]) -> T:
+        """Run the statements in one transaction, without opening the database, which other processes may use. Blocks.
+
+        The schema is created or migrated before, if necessary.
+
+        Raises:
+            Unusable: the database cannot be used. Nothing was written, unless the connection broke during the commit.
+        """
+        ...
+
     @property
     @abstractmethod
     def name(self) -> str:

@@ -36,7 +36,12 @@ class Instant(TypeDecorator[datetime]):
         return None if value is None else (value - EPOCH) // _MICROSECOND
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
-        return None if value is None else EPOCH + timedelta(microseconds=value)
+        return None if value is None else instant(value)
+
+
+def instant(value: int) -> datetime:
+    """Return the point in time of a value as the driver returns it."""
+    return EPOCH + timedelta(microseconds=value)
 
 
 metadata: Final = MetaData(
@@ -228,3 +233,17 @@ be read without them.
 `words` is the fact as the full-text index gets it. It is stored so that exactly this text can be removed from the
 index, even if a later version prepares texts differently.
 """
+
+api_keys: Final = Table(
+    "api_keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("digest", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("prefix", Text, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("expires_at", Instant),
+    Column("revoked_at", Instant),
+)
+"""The API keys of services. `digest` is the SHA-256 of a key's secret, see `domain/api_key.py`."""

@@ -41,6 +41,9 @@ class FailingDatabase(Database):
     def backup(self, file: Path) -> Copied:
         raise self.error
 
+    def visit(self, statements: Statements[T]) -> T:
+        raise self.error
+
     @property
     def name(self) -> str:
         return "that fails"

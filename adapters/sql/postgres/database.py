@@ -143,6 +143,14 @@ class PostgresDatabase(SharedDatabase):
     def backup(self, file: Path) -> Copied:
         raise Unusable(f"This copies SQLite files only. Back up the database {self.name} with pg_dump.")
 
+    def visit(self, statements: Statements[T]) -> T:
+        with self._connect_and_prepare(self._engine(self._statement_timeout)) as connection:
+            try:
+                with connection.begin():
+                    return statements(connection)
+            except (SQLAlchemyError, psycopg.Error) as error:
+                raise unusable(self._url, error) from error
+
     @property
     def name(self) -> str:
         return named(self._url)

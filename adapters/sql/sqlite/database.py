@@ -136,6 +136,17 @@ class SQLiteDatabase(Database):
     def backup(self, file: Path) -> Copied:
         return back_up(_path(self._url), file)
 
+    def visit(self, statements: Statements[T]) -> T:
+        path = _path(self._url)
+        if schema_version(path, max_check_bytes=0) != HEAD:
+            self.migrate()  # refuses if a service has the file, which is then one of another version
+        with (
+            self._errors_named(),
+            make_engine(path, self._busy_timeout).connect() as connection,
+            write_transaction(connection),
+        ):
+            return statements(connection)
+
     @property
     def name(self) -> str:
         return str(_path(self._url))
