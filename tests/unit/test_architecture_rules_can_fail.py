@@ -71,8 +71,15 @@ FORBIDDEN_IMPORTS: Final = {
     ],
     "OpenAI's client stays in its adapter": [
         ("adapters.probe", "openai"),
-        ("entrypoints.http.probe", "aiohttp"),
         ("entrypoints.container", "httpx2"),
+    ],
+    "The HTTP client stays with those that connect to other services": [
+        ("entrypoints.http.probe", "aiohttp"),
+        ("adapters.tokens_jwt", "aiohttp"),
+    ],
+    "Tokens are verified in one place": [
+        ("entrypoints.http.probe", "jwt"),
+        ("adapters.probe", "jwt"),
     ],
     "Mem0 stays in its adapters": [
         ("adapters.probe", "mem0"),
