@@ -26,6 +26,7 @@ try:
     if _is_one_of_several():
         require_shareable(settings)
     settings.require_model()
+    settings.require_authentication()
     for sentence in startup_warnings(settings):
         warn(sentence)
     from entrypoints.http.app import create_app  # here, since it takes long, and the configuration may be refused

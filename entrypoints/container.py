@@ -18,6 +18,7 @@ from adapters.memory_in_memory import MemoryInMemory
 from adapters.memory_none import NoMemory
 from adapters.turn_observer_group import TurnObserverGroup
 from adapters.turn_observer_structlog import TurnObserverStructlog
+from application.authentication import Authenticate
 from application.health import CheckHealth, CheckReadiness
 from application.memory.facts import (
     CorrectMemory,
@@ -32,9 +33,11 @@ from application.memory.outbox_worker import OutboxWorker
 from application.memory.recall import Recall
 from application.memory.user_lock import UserLock
 from application.ports.conversation_leases import ConversationLeases
+from application.ports.credentials import APIKeys, Tokens
 from application.ports.history import ConversationHistory
 from application.ports.live_turns import LiveTurns
 from application.ports.memory import LongTermMemory
+from application.ports.turn_observer import TurnObserver
 from application.store_watch import StoreWatch
 from application.turns.access import FollowTurn, GetTurn, StopTurn
 from application.turns.context_window import ContextWindow
@@ -54,10 +57,10 @@ if TYPE_CHECKING:
     from adapters.sql.database import Database, SharedDatabase
 
 
-def _database(settings: Settings, shutdown: Shutdown) -> "Database":
+def _database(url: str, shutdown: Shutdown) -> "Database":
     from adapters.sql.databases import database_at
 
-    return database_at(settings.database, shutdown.share)
+    return database_at(url, shutdown.share)
 
 
 def _sql_store(database: "Database", now: Callable[[], datetime]) -> ConversationHistory:
@@ -138,6 +141,25 @@ def _openai(settings: Settings) -> "LLMOpenAI":
     )
 
 
+def _sql_keys(database: "Database") -> APIKeys:
+    from adapters.credentials_sql import APIKeysSQL
+
+    return APIKeysSQL(database)
+
+
+def _tokens(settings: Settings, observer: TurnObserver) -> Tokens:
+    from adapters.jwks import JWKS
+    from adapters.tokens_jwt import KeySet, SharedSecret, TokensJWT
+
+    assert settings.auth_audience is not None, "checked by Settings"
+    secret, url, issuers = settings.auth_jwt_secret, settings.auth_jwks_url, settings.auth_issuer
+    return TokensJWT(
+        settings.auth_audience,
+        SharedSecret(secret.get_secret_value(), issuers[0]) if secret else None,
+        KeySet(JWKS(url, observer), issuers[-1]) if url else None,
+    )
+
+
 def _new_turn_id() -> TurnId:
     return TurnId(str(uuid4()))
 
@@ -155,7 +177,7 @@ class Container(containers.DeclarativeContainer):
         providers.List(providers.Singleton(TurnObserverStructlog, pseudonyms, debug=settings.provided.debug)),
     )
 
-    database = providers.Singleton(_database, settings, shutdown)
+    database = providers.Singleton(_database, settings.provided.database, shutdown)
     database_store = providers.Selector(
         settings.provided.coordination,
         sql=providers.Singleton(_shared_store, database),
@@ -255,9 +277,34 @@ class Container(containers.DeclarativeContainer):
         CheckHealth, history, memory, history, recall, turn_runner, outbox_worker, store_watch
     )
 
+    own_key_database = providers.Singleton(_database, settings.provided.key_database, shutdown)
+    api_keys = providers.Selector(
+        settings.provided.key_store,
+        sql=providers.Singleton(_sql_keys, database),
+        own=providers.Singleton(_sql_keys, own_key_database),
+        none=providers.Object(None),
+    )
+    tokens = providers.Singleton(_tokens, settings, observer)
+    authenticate = providers.Selector(
+        settings.provided.auth,
+        **{
+            "none": providers.Object(None),
+            "api_key": providers.Singleton(Authenticate, api_keys, None, observer, now),
+            "jwt": providers.Singleton(Authenticate, None, tokens, observer, now),
+            "api_key+jwt": providers.Singleton(Authenticate, api_keys, tokens, observer, now),
+        },
+    )
+    """Finds out who sends a request; None if there is no authentication."""
+
     parts = providers.List(
         pseudonyms,
         providers.Selector(settings.provided.database_backend, sql=database, none=providers.Object(None)),
+        providers.Selector(
+            settings.provided.key_store,
+            own=own_key_database,
+            sql=providers.Object(None),
+            none=providers.Object(None),
+        ),
         store,
         live_turns,
         leases,

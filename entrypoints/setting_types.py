@@ -4,10 +4,10 @@ import ipaddress
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 QUOTES: Final = "\"'`“”„‟‘’‚‛«»‹›＂＇"
 """Quotation marks that values are pasted in. A `.env` file may use the first two; they are then not part of a value."""
@@ -16,6 +16,32 @@ _INVISIBLE: Final = "\u200b\u2060\ufeff"
 """Characters without width, which web pages and chat programs leave around copied text."""
 
 MIN_PSEUDONYM_KEY_CHARS: Final = 32
+MIN_JWT_SECRET_CHARS: Final = 32
+"""As many bytes as a digest of HS256. The other algorithms require more, see `adapters/tokens_jwt.py`."""
+
+SAMPLE_SECRETS: Final = frozenset(
+    {
+        "a-string-secret-at-least-256-bits-long",
+        "a-valid-string-secret-that-is-at-least-512-bits-long-which-is-very-long",
+        "aym1sysppbydfgzld3umj1qzkobwvmkoqq-estjqlr_t-1qs0gzh75aktmn3yj0ips4hcguutwjazzr1z9caow",
+        "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7",
+        "super-secret-jwt-token-with-at-least-32-characters-long",
+        "your-super-secret-jwt-token-with-at-least-32-characters-long",
+        "this-is-a-very-long-secret-key-for-jwt-signing",
+        "your-secret-key-must-be-at-least-32-characters-long",
+        "your_super_secret_key_at_least_32_characters",
+        "change-this-secret-in-production-32-characters",
+        "my-super-secret-key-that-is-at-least-32-characters",
+    }
+)
+"""Secrets of at least 32 characters in documentation that is copied from, in lower case."""
+
+_MIN_DISTINCT_CHARS: Final = 8
+"""In a secret. One of 32 random hexadecimal digits has fewer once in a million times."""
+
+_ADVICE: Final = "make one with: openssl rand -hex 32"
+
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _ENDPOINT: Final = re.compile(r"/+(chat/)?completions/*$")
 _VARIABLE: Final = re.compile(r"\$(?:[A-Za-z_]\w*|\{[^}]*\})", re.ASCII)
@@ -182,6 +208,45 @@ def _path(path: Path) -> Path:
     return Path(expanded(str(path)))
 
 
+def _jwt_secret(value: SecretStr) -> SecretStr:
+    secret = value.get_secret_value()
+    if len(secret) < MIN_JWT_SECRET_CHARS:
+        raise ValueError(f"must have at least {MIN_JWT_SECRET_CHARS} characters; {_ADVICE}")
+    if secret.lower() in SAMPLE_SECRETS or len(set(secret)) < _MIN_DISTINCT_CHARS:
+        raise ValueError(f"must not be a sample that everybody knows, or a repeated word; {_ADVICE}")
+    return value
+
+
+def _jwks_url(url: str) -> str:
+    parts = urlsplit(_web_url(url))
+    if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
+        raise ValueError("must be an https URL, because whoever can change the response can sign tokens")
+    if parts.username is not None or parts.password is not None or parts.fragment:
+        raise ValueError("must be a URL without user, password and fragment")
+    return url
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only processes on this machine can connect to a host. Its name is not resolved."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _network(network: str) -> IPNetwork:
+    try:
+        return ipaddress.ip_network(network)
+    except ValueError:
+        raise ValueError("must be IP addresses or networks, e.g. 10.0.0.7, 10.0.0.0/24") from None
+
+
+def _true_or_false(value: Any) -> Any:
+    if isinstance(value, str) and value.lower() not in ("true", "false"):
+        raise ValueError("must be true or false")
+    return value
+
+
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 WebURL = Annotated[str, AfterValidator(_web_url)]
 ModelURL = Annotated[WebURL, AfterValidator(without_endpoint)]
@@ -192,3 +257,8 @@ PseudonymKey = Annotated[Key, AfterValidator(_pseudonym_key)]
 Host = Annotated[str, AfterValidator(_host)]
 ExpandedPath = Annotated[Path, AfterValidator(_path)]
 Origin = Annotated[str, AfterValidator(_origin)]
+JWTSecret = Annotated[Key, AfterValidator(_jwt_secret)]
+JWKSURL = Annotated[str, AfterValidator(_jwks_url)]
+Network = Annotated[IPNetwork, BeforeValidator(_network)]
+TrueOrFalse = Annotated[bool, BeforeValidator(_true_or_false)]
+"""Without the other words that pydantic takes for true."""

@@ -1,6 +1,5 @@
 """Settings: the only reader of the environment."""
 
-import ipaddress
 import os
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,21 +15,28 @@ from domain.memory import MAX_FACT_CHARS
 from entrypoints.certificates import require_certificates
 from entrypoints.env_file import require_parsable
 from entrypoints.setting_types import (
+    JWKSURL,
     QUOTES,
     DatabaseURL,
     ExpandedPath,
     Host,
+    JWTSecret,
     Key,
     ModelURL,
+    Network,
     Origin,
     PseudonymKey,
     Seconds,
+    TrueOrFalse,
     VectorStoreURL,
     WebURL,
+    is_loopback,
     require_no_url_syntax,
     trimmed,
     with_expanded_path,
 )
+
+AuthMode = Literal["none", "api_key", "jwt", "api_key+jwt"]
 
 SAMPLE_KEYS: Final = frozenset({"your_openai_api_key_here", "your_mem0_api_key"})
 """Placeholders of `.env.example`; each counts as no key."""
@@ -115,10 +121,34 @@ class Settings(BaseSettings):
         None, description="JSON file with further Mem0 configuration; takes precedence over the settings above."
     )
     host: Host = Field(
-        "127.0.0.1",
-        description="Address to listen on. On any address but loopback, every client can read all conversations.",
+        "127.0.0.1", description="Address to listen on. Any address but loopback requires authentication."
     )
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free port.")
+    auth_mode: Literal["auto", "none", "api_key", "jwt", "api_key+jwt"] = Field(
+        "auto",
+        description="Credentials that requests need: `none`, `api_key` (see `smart-chatbot keys`), `jwt`, "
+        "`api_key+jwt`, or `auto`: `jwt` if it is configured, else `none`, on loopback only.",
+    )
+    auth_jwt_secret: JWTSecret | None = Field(
+        None, description="Secret of tokens that are signed with HS256, HS384 or HS512; at least 32 characters."
+    )
+    auth_jwks_url: JWKSURL | None = Field(
+        None, description="URL of the JSON Web Key Set of the identity provider that signs tokens; https."
+    )
+    auth_issuer: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Required issuer (`iss`) of tokens. With both a secret and a key set: two, separated by a comma, "
+        "in that order.",
+    )
+    auth_audience: str | None = Field(None, description="Required audience (`aud`) of tokens.")
+    trusted_proxies: Annotated[tuple[Network, ...], NoDecode] = Field(
+        (),
+        description="Comma-separated addresses or networks of proxies whose `X-Forwarded-For` names the client, for "
+        "limits on failed attempts.",
+    )
+    chat_dangerously_allow_unauthenticated: TrueOrFalse = Field(
+        False, description="`true`: serve without authentication on any address. Every client can read everything."
+    )
     history_backend: Literal["sql", "in_memory"] = Field(
         "sql", description="Where turns are stored: `sql` (the database) or `in_memory` (lost on restart)."
     )
@@ -213,7 +243,7 @@ class Settings(BaseSettings):
             raise ValueError("must not be in quotation marks")
         return trimmed_text
 
-    @field_validator("cors_origins", mode="before")
+    @field_validator("cors_origins", "auth_issuer", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -242,6 +272,35 @@ class Settings(BaseSettings):
         if not self.leaves_room_for_messages:
             raise ValueError(PROMPT_TOO_LONG)
         return self
+
+    @model_validator(mode="after")
+    def _has_complete_authentication(self) -> Self:
+        if self.auth != "none" and "*" in self.cors_origins:
+            raise ValueError("CORS_ORIGINS: must not be * with authentication, so that no site can use a credential")
+        if "jwt" not in self.auth:
+            return self
+        sources = [source for source in (self.auth_jwt_secret, self.auth_jwks_url) if source is not None]
+        if not sources:
+            raise ValueError("AUTH_JWT_SECRET: it or AUTH_JWKS_URL is required for AUTH_MODE " + self.auth)
+        if not self.auth_issuer or not self.auth_audience:
+            raise ValueError("AUTH_ISSUER, AUTH_AUDIENCE: are both required for tokens, or those of others would pass")
+        if len(set(self.auth_issuer)) != len(sources) or len(self.auth_issuer) != len(sources):
+            raise ValueError(
+                "AUTH_ISSUER: must name one issuer, or two different ones, separated by a comma, with both "
+                "AUTH_JWT_SECRET and AUTH_JWKS_URL"
+            )
+        return self
+
+    @property
+    def auth(self) -> AuthMode:
+        """The credentials that requests need.
+
+        Derived from the settings alone: if it depended on which keys there are, revoking the last one would open the
+        service.
+        """
+        if self.auth_mode != "auto":
+            return self.auth_mode
+        return "none" if self.auth_jwt_secret is None and self.auth_jwks_url is None else "jwt"
 
     @property
     def leaves_room_for_messages(self) -> bool:
@@ -276,6 +335,18 @@ class Settings(BaseSettings):
         return "sql" if "sql" in (self.history_backend, self.memory_backend) else "none"
 
     @property
+    def key_database(self) -> str:
+        """The URL of the database of the API keys: that of the history, or one of their own. May contain a password."""
+        return self.database if self.database_backend == "sql" else f"sqlite:///{self.data_dir / 'keys.db'}"
+
+    @property
+    def key_store(self) -> Literal["sql", "own", "none"]:
+        """Where API keys are stored: in the database, in one of their own because there is none, or nowhere."""
+        if "api_key" not in self.auth:
+            return "none"
+        return "sql" if self.database_backend == "sql" else "own"
+
+    @property
     def coordination(self) -> Literal["sql", "in_process"]:
         """Where workers coordinate: in the database, if it is one that they can share, or not at all."""
         return "in_process" if self.history_backend != "sql" or self.database.startswith("sqlite:") else "sql"
@@ -300,10 +371,20 @@ class Settings(BaseSettings):
     @property
     def is_loopback(self) -> bool:
         """Whether only processes on this machine can connect."""
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host.lower() == "localhost"
+        return is_loopback(self.host)
+
+    def require_authentication(self) -> None:
+        """Raise Unusable if other machines could use the service without a credential.
+
+        Not validated on construction: commands like `migrate` and `keys` serve nobody.
+        """
+        if self.auth == "none" and not self.is_loopback and not self.chat_dangerously_allow_unauthenticated:
+            raise Unusable(
+                f"HOST: {self.host} can be reached from other machines, but there is no authentication: set "
+                "AUTH_MODE=api_key and create a key with `smart-chatbot keys create --role service`, or configure jwt, "
+                "or listen on 127.0.0.1, or, if something else authenticates every client, set "
+                "CHAT_DANGEROUSLY_ALLOW_UNAUTHENTICATED=true"
+            )
 
     def require_model(self) -> None:
         """Raise Unusable unless a model is configured.

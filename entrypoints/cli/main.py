@@ -2,10 +2,13 @@
 
 import argparse
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
+from typing import Final
 
 from domain.errors import Unusable
 from entrypoints.exit_status import UNUSABLE
@@ -16,6 +19,8 @@ from entrypoints.startup_warnings import startup_warnings
 
 MAX_WORKERS = 64
 """A hundred sessions are what PostgreSQL allows by default, and each worker uses several."""
+
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -67,6 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     copy.add_argument("--to", dest="target", metavar="URL", help="database to fill (default: DATABASE_URL)")
     copy.add_argument("misplaced", nargs="*", help=argparse.SUPPRESS)  # argparse would print it, with its password
     copy.set_defaults(usage_error=copy.error)
+    keys = command("keys", _keys, "create, list and revoke API keys")
+    _add_keys_commands(keys)
     check = command("check", _check, "validate the configuration and print a summary")
     check.add_argument(
         "--live",
@@ -74,6 +81,29 @@ def _parser() -> argparse.ArgumentParser:
         help="also send a request to the model, the embedder and each store; creates or upgrades the database",
     )
     return parser
+
+
+def _add_keys_commands(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(required=True, dest="action", metavar="ACTION")
+    create = actions.add_parser("create", help="create a key and print it, which is the only time it can be seen")
+    create.add_argument(
+        "--role", required=True, choices=("service", "admin"), help="what its client may do; 'service': act for users"
+    )
+    create.add_argument("--name", default="", metavar="N", help="what to call it in lists")
+    create.add_argument(
+        "--prefix", default="", metavar="P", help="limit a service to users whose ids begin like this, e.g. acme:"
+    )
+    create.add_argument("--expires", type=_duration, metavar="90d", help="how long it is valid: days, h, m or s")
+    actions.add_parser("list", help="list all keys, without their secrets")
+    revoke = actions.add_parser("revoke", help="refuse a key from now on")
+    revoke.add_argument("id", metavar="ID", help="the id of a key, as listed")
+
+
+def _duration(text: str) -> timedelta:
+    match = re.fullmatch(r"([1-9]\d{0,5})([smhd])", text, re.ASCII)
+    if match is None:
+        raise argparse.ArgumentTypeError("must be a number of days, hours, minutes or seconds, e.g. 90d, 12h")
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
 def _number_of_workers(text: str) -> int:
@@ -137,12 +167,26 @@ def _copy(parsed: argparse.Namespace) -> int:
     return 0
 
 
+def _keys(parsed: argparse.Namespace) -> int:
+    from entrypoints.cli.keys import Keys
+
+    keys = Keys(_settings())
+    if parsed.action == "create":
+        keys.create(parsed.role, parsed.name, parsed.prefix, parsed.expires)
+    elif parsed.action == "list":
+        keys.list()
+    else:
+        keys.revoke(parsed.id)
+    return 0
+
+
 def _check(parsed: argparse.Namespace) -> int:
     from entrypoints.cli.check import summary
 
     settings = _settings()
     print(summary(settings), flush=True)
     settings.require_model()
+    settings.require_authentication()
     if not parsed.live:
         return 0
     from entrypoints.cli.check_live import check_live

@@ -66,8 +66,9 @@ def serve(settings: Settings, *, local: bool = False, workers: int = 1) -> int:
     `local` starts the embedded model and replies with it. More than one worker are processes of their own.
 
     Raises:
-        Unusable: No model is configured, the embedded model cannot run, the address is unavailable, several workers
-            cannot share a store, or a store that the service waited for cannot be used.
+        Unusable: No model is configured, the embedded model cannot run, the address is unavailable or open to other
+            machines without authentication, several workers cannot share a store, or a store that the service waited
+            for cannot be used.
     """
     if workers > 1:
         require_shareable(settings)
@@ -79,7 +80,8 @@ def serve(settings: Settings, *, local: bool = False, workers: int = 1) -> int:
             if not settings.leaves_room_for_messages:
                 raise Unusable("SYSTEM_PROMPT: leaves no room for messages within the embedded model's context")
         settings.require_model()
-        if not settings.is_loopback:
+        settings.require_authentication()
+        if settings.auth == "none" and not settings.is_loopback:
             warn(f"Listening on {settings.host}: every client that reaches it can read and write all conversations.")
         notice = LOCAL_MODEL_NOTICE if local else ""
 
