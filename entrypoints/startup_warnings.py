@@ -22,6 +22,10 @@ _NEEDED_BACKENDS: Final = {
 }
 """The values of `memory_backend` with which a setting of Mem0's has an effect."""
 
+_HERE: Final = "on this machine"
+
+_OF_TOKENS: Final = ("auth_jwt_secret", "auth_jwks_url", "auth_issuer", "auth_audience")
+
 
 def startup_warnings(settings: Settings, env_file: Path = Path(".env")) -> list[str]:
     """Return a sentence for each setting that was changed, has no effect or contradicts another."""
@@ -41,6 +45,7 @@ def startup_warnings(settings: Settings, env_file: Path = Path(".env")) -> list[
     base_url = trimmed(given.get("OPENAI_BASE_URL", ""))
     if base_url and without_endpoint(base_url) != base_url:
         sentences.append("OPENAI_BASE_URL: the endpoint's path at its end, e.g. /chat/completions, is ignored.")
+    sentences += _unencrypted(settings)
     sentences += proxy_before_the_model(settings)
     sentences += _without_effect(settings)
     if settings.body_limit < settings.sufficient_body_bytes:
@@ -68,16 +73,26 @@ def proxy_before_the_model(settings: Settings) -> list[str]:
     return [f"OPENAI_BASE_URL: requests to {host} {place} go through the proxy {name}; add {host} to NO_PROXY."]
 
 
+def _unencrypted(settings: Settings) -> list[str]:
+    urls = {"OPENAI_BASE_URL": settings.openai_base_url, "MEM0_HOST": settings.mem0_host}
+    hosts = {name: urlsplit(url) for name, url in urls.items() if url}
+    return [
+        f"{name}: the key and all messages go to {parts.hostname} unencrypted; use https."
+        for name, parts in hosts.items()
+        if parts.scheme == "http" and _place(parts.hostname or "") != _HERE
+    ]
+
+
 def _place(host: str) -> str:
     """Return where a host is if it is not on the Internet; empty if it may be. Names are not resolved."""
     if host == "localhost" or host.endswith(".localhost"):
-        return "on this machine"
+        return _HERE
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
         return "on this network" if host and "." not in host else ""
     if address.is_loopback or address.is_unspecified:
-        return "on this machine"
+        return _HERE
     return "on this network" if address.is_private or address.is_link_local else ""
 
 
@@ -87,4 +102,12 @@ def _without_effect(settings: Settings) -> list[str]:
         changed = getattr(settings, name) != Settings.model_fields[name].default
         if changed and settings.memory_backend not in backends:
             names.setdefault(" or ".join(backends), []).append(name.upper())
-    return [f"{', '.join(ignored)}: ignored unless MEMORY_BACKEND is {needed}." for needed, ignored in names.items()]
+    sentences = [
+        f"{', '.join(ignored)}: ignored unless MEMORY_BACKEND is {needed}." for needed, ignored in names.items()
+    ]
+    ignored = [name.upper() for name in _OF_TOKENS if getattr(settings, name)]
+    if ignored and "jwt" not in settings.auth:
+        sentences.append(f"{', '.join(ignored)}: ignored, because AUTH_MODE is {settings.auth_mode}.")
+    if settings.auth != "none" and settings.chat_dangerously_allow_unauthenticated:
+        sentences.append("CHAT_DANGEROUSLY_ALLOW_UNAUTHENTICATED: ignored, because authentication is configured.")
+    return sentences

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,13 @@ FURTHER = {
     "MEM0_CONFIG_FILE": None,
     "HOST": "127.0.0.1",
     "PORT": 8000,
+    "AUTH_MODE": "auto",
+    "AUTH_JWT_SECRET": None,
+    "AUTH_JWKS_URL": None,
+    "AUTH_ISSUER": (),
+    "AUTH_AUDIENCE": None,
+    "TRUSTED_PROXIES": (),
+    "CHAT_DANGEROUSLY_ALLOW_UNAUTHENTICATED": False,
     "HISTORY_BACKEND": "sql",
     "DATABASE_URL": None,
     "LOG_PSEUDONYM_KEY": None,
@@ -115,6 +122,25 @@ INVALID = [
     ("PORT", "-1", "greater than or equal to 0"),
     ("PORT", "65536", "less than or equal to 65535"),
     ("PORT", "http", "valid integer"),
+    ("AUTH_MODE", "canary", "must be one of auto, none, api_key, jwt, api_key+jwt"),
+    ("AUTH_JWT_SECRET", "canary" * 5, "must have at least 32 characters"),
+    ("AUTH_JWT_SECRET", "canary" * 7, "a repeated word"),
+    ("AUTH_JWT_SECRET", "changeme" * 5, "a repeated word"),
+    ("AUTH_JWT_SECRET", "canary " * 8, "without spaces and quotation marks"),
+    ("AUTH_JWT_SECRET", "a-string-secret-at-least-256-bits-long", "a sample that everybody knows"),
+    ("AUTH_JWT_SECRET", "Super-Secret-JWT-token-with-at-least-32-characters-long", "a sample that everybody knows"),
+    ("AUTH_JWKS_URL", "canary", "must be an http or https URL"),
+    ("AUTH_JWKS_URL", "file:///canary", "must be an http or https URL"),
+    ("AUTH_JWKS_URL", "http://canary.example/keys", "must be an https URL"),
+    ("AUTH_JWKS_URL", "http://127.0.0.1.canary.example/keys", "must be an https URL"),
+    ("AUTH_JWKS_URL", "http://10.0.0.1/canary", "must be an https URL"),
+    ("AUTH_JWKS_URL", "https://user:canary@id.example/keys", "without user, password and fragment"),
+    ("AUTH_JWKS_URL", "https://id.example/keys#canary", "without user, password and fragment"),
+    ("TRUSTED_PROXIES", "canary", "must be IP addresses or networks"),
+    ("TRUSTED_PROXIES", "10.0.0.0/24,10.0.0.1/24", "must be IP addresses or networks"),
+    ("TRUSTED_PROXIES", "*", "must be IP addresses or networks"),
+    ("CHAT_DANGEROUSLY_ALLOW_UNAUTHENTICATED", "1", "must be true or false"),
+    ("CHAT_DANGEROUSLY_ALLOW_UNAUTHENTICATED", "yes", "must be true or false"),
     ("HISTORY_BACKEND", "redis", "must be one of sql, in_memory"),
     ("HISTORY_BACKEND", "SQL", "must be one of sql, in_memory"),
     ("DATABASE_URL", "mysql://user:canary@host/db", "must be sqlite:/// followed by a file path, or postgresql://"),
@@ -451,6 +477,131 @@ def test_a_certificate_file_is_accepted(tmp_path: Path, monkeypatch: pytest.Monk
 )  # fmt: skip
 def test_loopback_addresses_are_recognized(host: str, is_loopback: bool) -> None:
     assert Settings(_env_file=None, host=host).is_loopback == is_loopback
+
+
+JWT = {"AUTH_JWT_SECRET": "0f9a7c31e2b84d56a1b2c3d4e5f60718", "AUTH_ISSUER": "https://id.example", "AUTH_AUDIENCE": "a"}
+KEY_SET = {"AUTH_JWKS_URL": "https://id.example/keys", "AUTH_ISSUER": "https://id.example", "AUTH_AUDIENCE": "a"}
+BOTH = {**JWT, **KEY_SET, "AUTH_ISSUER": "https://one.example, https://two.example"}
+
+
+def configured(monkeypatch: pytest.MonkeyPatch, variables: Mapping[str, str]) -> Settings:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return load_settings()
+
+
+@pytest.mark.parametrize(
+    ("variables", "mode"),
+    [
+        ({}, "none"),
+        ({"HOST": "0.0.0.0"}, "none"),
+        ({"AUTH_MODE": "none"}, "none"),
+        ({"AUTH_MODE": "api_key"}, "api_key"),
+        ({"AUTH_MODE": "api_key", "AUTH_AUDIENCE": "a"}, "api_key"),
+        (JWT, "jwt"),
+        (KEY_SET, "jwt"),
+        (BOTH, "jwt"),
+        ({**KEY_SET, "AUTH_JWKS_URL": "http://127.0.0.1:8080/keys"}, "jwt"),
+        ({**KEY_SET, "AUTH_JWKS_URL": "http://localhost:8080/keys"}, "jwt"),
+        ({**JWT, "AUTH_MODE": "jwt"}, "jwt"),
+        ({**JWT, "AUTH_MODE": "api_key+jwt"}, "api_key+jwt"),
+        ({**JWT, "AUTH_MODE": "none"}, "none"),
+        ({**JWT, "CORS_ORIGINS": "https://a.example"}, "jwt"),
+        ({"CORS_ORIGINS": "*"}, "none"),
+    ],
+)
+def test_the_mode_of_authentication_follows_from_the_settings(
+    variables: Mapping[str, str], mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert configured(monkeypatch, variables).auth == mode
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        ({"AUTH_MODE": "jwt"}, "AUTH_JWT_SECRET: it or AUTH_JWKS_URL is required for AUTH_MODE jwt"),
+        ({"AUTH_MODE": "api_key+jwt"}, "AUTH_JWT_SECRET: it or AUTH_JWKS_URL is required for AUTH_MODE api_key+jwt"),
+        ({**JWT, "AUTH_ISSUER": ""}, "AUTH_ISSUER, AUTH_AUDIENCE: are both required for tokens"),
+        ({**JWT, "AUTH_AUDIENCE": ""}, "AUTH_ISSUER, AUTH_AUDIENCE: are both required for tokens"),
+        ({**KEY_SET, "AUTH_AUDIENCE": " "}, "AUTH_ISSUER, AUTH_AUDIENCE: are both required for tokens"),
+        ({**BOTH, "AUTH_ISSUER": "https://one.example"}, "AUTH_ISSUER: must name one issuer, or two different ones"),
+        ({**BOTH, "AUTH_ISSUER": "https://a.example,https://a.example"}, "AUTH_ISSUER: must name one issuer, or two"),
+        ({**JWT, "AUTH_ISSUER": "https://a.example,https://b.example"}, "AUTH_ISSUER: must name one issuer, or two"),
+        ({**JWT, "CORS_ORIGINS": "*"}, "CORS_ORIGINS: must not be * with authentication"),
+        ({"AUTH_MODE": "api_key", "CORS_ORIGINS": "https://a.example,*"}, "CORS_ORIGINS: must not be *"),
+    ],
+)
+def test_incomplete_authentication_is_rejected_in_one_sentence(
+    variables: Mapping[str, str], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Unusable) as rejected:
+        configured(monkeypatch, variables)
+
+    assert str(rejected.value).startswith(sentence)
+    assert "\n" not in str(rejected.value)
+    assert JWT["AUTH_JWT_SECRET"] not in str(rejected.value)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "chat.example"])
+@pytest.mark.parametrize("mode", ["auto", "none"])
+def test_other_machines_are_not_served_without_authentication(
+    host: str, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = configured(monkeypatch, {"HOST": host, "AUTH_MODE": mode})
+
+    with pytest.raises(Unusable, match=f"^HOST: {host} can be reached from other machines") as refused:
+        loaded.require_authentication()
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"HOST": "127.0.0.1"},
+        {"HOST": "::1"},
+        {"HOST": "localhost", "AUTH_MODE": "none"},
+        {"HOST": "0.0.0.0", "AUTH_MODE": "api_key"},
+        {"HOST": "0.0.0.0", **JWT},
+        {"HOST": "::", **KEY_SET, "AUTH_MODE": "api_key+jwt"},
+        {"HOST": "0.0.0.0", "CHAT_DANGEROUSLY_ALLOW_UNAUTHENTICATED": "true"},
+        {"HOST": "0.0.0.0", "CHAT_DANGEROUSLY_ALLOW_UNAUTHENTICATED": "TRUE", "AUTH_MODE": "none"},
+    ],
+)
+def test_loopback_authentication_or_an_explicit_setting_allow_to_serve(
+    variables: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configured(monkeypatch, variables).require_authentication()
+
+
+def test_proxies_are_addresses_or_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = configured(monkeypatch, {"TRUSTED_PROXIES": "127.0.0.1, 10.0.0.0/8,2001:db8::/32"})
+
+    assert list(map(str, loaded.trusted_proxies)) == ["127.0.0.1/32", "10.0.0.0/8", "2001:db8::/32"]
+
+
+def test_the_secret_of_tokens_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = configured(monkeypatch, JWT)
+
+    assert JWT["AUTH_JWT_SECRET"] not in f"{loaded} {loaded!r} {loaded.model_dump()} {loaded.model_dump_json()}"
+
+
+@pytest.mark.parametrize(
+    ("variables", "store", "file"),
+    [
+        ({}, "none", "chat.db"),
+        ({"AUTH_MODE": "api_key"}, "sql", "chat.db"),
+        ({"AUTH_MODE": "api_key", "HISTORY_BACKEND": "in_memory"}, "sql", "chat.db"),
+        ({"AUTH_MODE": "api_key", "HISTORY_BACKEND": "in_memory", "MEMORY_BACKEND": "none"}, "own", "keys.db"),
+        ({"HISTORY_BACKEND": "in_memory", "MEMORY_BACKEND": "none"}, "none", "keys.db"),
+    ],
+)
+def test_api_keys_are_in_the_database_or_in_one_of_their_own(
+    variables: Mapping[str, str], store: str, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = configured(monkeypatch, variables)
+
+    assert loaded.key_store == store
+    assert loaded.key_database == f"sqlite:///data/{file}"
 
 
 def test_every_setting_has_a_description() -> None:

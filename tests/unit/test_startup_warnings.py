@@ -29,10 +29,10 @@ def defaults() -> Settings:
 @pytest.mark.parametrize(
     ("given", "base_url"),
     [
-        ("http://host/v1/chat/completions", "http://host/v1"),
+        ("https://host/v1/chat/completions", "https://host/v1"),
         (" https://host/v1/chat/completions/ ", "https://host/v1"),
-        ("http://host/v1/completions", "http://host/v1"),
-        ("http://host/chat/completions", "http://host"),
+        ("https://host/v1/completions", "https://host/v1"),
+        ("https://host/chat/completions", "https://host"),
         (
             "https://user:canary@host/openai/deployments/x/chat/completions?api-version=2024-10-21",
             "https://user:canary@host/openai/deployments/x?api-version=2024-10-21",
@@ -55,7 +55,9 @@ def test_the_endpoint_at_the_end_of_a_base_url_is_ignored_with_a_warning(
     ]
 
 
-@pytest.mark.parametrize("url", ["http://host/v1", "http://host/v1/", "https://host/models", "http://chat/v1?x=/chat"])
+@pytest.mark.parametrize(
+    "url", ["https://host/v1", "https://host/v1/", "https://host/models", "https://chat/v1?x=/chat"]
+)
 def test_other_base_urls_are_left_as_they_are(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", url)
     loaded = load_settings()
@@ -75,7 +77,7 @@ def test_the_name_of_the_base_url_in_older_programs_is_reported(monkeypatch: pyt
     warning = "OPENAI_API_BASE is not a setting; did you mean OPENAI_BASE_URL?"
     assert startup_warnings(load_settings()) == [warning]
 
-    monkeypatch.setenv("OPENAI_BASE_URL", "http://host/v1")
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://host/v1")
     assert startup_warnings(load_settings()) == []
 
 
@@ -154,9 +156,54 @@ def test_a_local_model_behind_a_proxy_warns(host: str, place: str, monkeypatch: 
     monkeypatch.setenv("OPENAI_BASE_URL", f"http://{host}:11434/v1")
     monkeypatch.setenv("HTTP_PROXY", "http://us:canary@proxy.test:3128")
 
-    assert startup_warnings(load_settings()) == [
+    *_, warning = startup_warnings(load_settings())
+    assert warning == (
         f"OPENAI_BASE_URL: requests to {place} go through the proxy proxy.test:3128; "
         f"add {place.partition(' ')[0]} to NO_PROXY."
+    )
+
+
+@pytest.mark.parametrize("name", ["OPENAI_BASE_URL", "MEM0_HOST"])
+@pytest.mark.parametrize("host", ["192.168.1.7", "ollama", "models.example", "localhost.example", "[fd00::7]"])
+def test_an_unencrypted_base_url_of_another_machine_warns(
+    name: str, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEMORY_BACKEND", "mem0_platform")
+    monkeypatch.setenv("MEM0_API_KEY", "m0-canary")
+    monkeypatch.setenv(name, f"http://us:canary@{host}:1/v1")
+
+    assert startup_warnings(load_settings()) == [
+        f"{name}: the key and all messages go to {host.strip('[]')} unencrypted; use https."
+    ]
+
+
+@pytest.mark.parametrize("url", ["http://localhost:1/v1", "http://[::1]/v1", "http://0.0.0.0:1", "https://host/v1"])
+def test_other_base_urls_do_not_warn(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", url)
+
+    assert startup_warnings(load_settings()) == []
+
+
+def test_settings_of_tokens_without_their_mode_warn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTH_MODE", "api_key")
+    monkeypatch.setenv("AUTH_ISSUER", "https://id.example")
+    monkeypatch.setenv("AUTH_JWT_SECRET", "0f9a7c31e2b84d56a1b2c3d4e5f60718")
+
+    assert startup_warnings(load_settings()) == ["AUTH_JWT_SECRET, AUTH_ISSUER: ignored, because AUTH_MODE is api_key."]
+
+
+def test_an_issuer_without_a_source_of_keys_warns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTH_ISSUER", "https://id.example")
+
+    assert startup_warnings(load_settings()) == ["AUTH_ISSUER: ignored, because AUTH_MODE is auto."]
+
+
+def test_allowing_what_authentication_forbids_warns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTH_MODE", "api_key")
+    monkeypatch.setenv("CHAT_DANGEROUSLY_ALLOW_UNAUTHENTICATED", "true")
+
+    assert startup_warnings(load_settings()) == [
+        "CHAT_DANGEROUSLY_ALLOW_UNAUTHENTICATED: ignored, because authentication is configured."
     ]
 
 
