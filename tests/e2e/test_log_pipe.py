@@ -73,7 +73,12 @@ async def _assert_serves(directory: Path, command: str, status: Path, **streams:
         port = unused.getsockname()[1]
     async with ScriptedUpstream() as upstream:
         environment = clean_environment(
-            PORT=str(port), OPENAI_BASE_URL=upstream.base_url, OPENAI_MODEL="any", DATA_DIR="data", HOST="0.0.0.0"
+            PORT=str(port),
+            OPENAI_BASE_URL=upstream.base_url,
+            OPENAI_MODEL="any",
+            DATA_DIR="data",
+            HOST="0.0.0.0",
+            CHAT_DANGEROUSLY_ALLOW_UNAUTHENTICATED="true",
         )
         environment["PYTHONPATH"] = str(ROOT)
         shell = await asyncio.create_subprocess_exec("sh", "-c", command, env=environment, cwd=directory, **streams)

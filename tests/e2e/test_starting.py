@@ -89,7 +89,7 @@ async def test_uvicorn_serves_with_reload_and_stops(tmp_path: Path) -> None:
 
 
 async def test_check_prints_a_summary(forks: Forks, tmp_path: Path) -> None:
-    server = f"http://{SECRET}@models.example:81/v1"
+    server = f"https://{SECRET}@models.example:81/v1"
     status, output = await forks.run(tmp_path, "check", OPENAI_BASE_URL=server, OPENAI_MODEL="big-one", PORT="8123")
     assert status == 0
     assert [line.split(maxsplit=1) for line in output.splitlines()] == [
@@ -97,6 +97,7 @@ async def test_check_prints_a_summary(forks: Forks, tmp_path: Path) -> None:
         ["history", "sqlite:///data/chat.db"],
         ["memory", "sql"],
         ["address", "http://127.0.0.1:8123"],
+        ["auth", "none"],
     ]
 
 
@@ -332,10 +333,70 @@ async def test_a_certificate_file_that_is_missing_is_reported_in_one_line_by_uvi
     assert _sentence(errors).startswith("SSL_CERT_FILE: ")
 
 
-async def test_listening_beyond_loopback_warns(forks: Forks, tmp_path: Path, taken_port: str) -> None:
+@pytest.mark.parametrize("environment", [{}, {"AUTH_MODE": "none"}, {"HISTORY_BACKEND": "in_memory"}])
+async def test_listening_beyond_loopback_without_authentication_is_refused_in_one_line(
+    environment: dict[str, str], forks: Forks, tmp_path: Path, taken_port: str
+) -> None:
     # The port is taken, so that the test does not expose a service to the network.
-    _, output = await forks.run(tmp_path, "serve", OPENAI_API_KEY=SECRET, HOST="0.0.0.0", PORT=taken_port)
+    for command in ("serve", "check"):
+        status, output = await forks.run(
+            tmp_path, command, OPENAI_API_KEY=SECRET, HOST="0.0.0.0", PORT=taken_port, **environment
+        )
+        assert status == 3
+        sentence = output.splitlines()[-1]
+        assert sentence.startswith("HOST: 0.0.0.0 can be reached from other machines, but there is no authentication")
+        assert "Traceback" not in output
+    assert not (tmp_path / "data").exists()
+
+
+async def test_uvicorn_refuses_to_start_if_the_settings_say_that_other_machines_are_served(tmp_path: Path) -> None:
+    status, _, errors = await run(sys.executable, *UVICORN, directory=tmp_path, OPENAI_API_KEY=SECRET, HOST="0.0.0.0")
+    assert status == 3
+    assert _sentence(errors).startswith("HOST: 0.0.0.0 can be reached from other machines")
+
+
+async def test_listening_beyond_loopback_without_authentication_warns_if_it_is_allowed(
+    forks: Forks, tmp_path: Path, taken_port: str
+) -> None:
+    _, output = await forks.run(
+        tmp_path,
+        "serve",
+        OPENAI_API_KEY=SECRET,
+        HOST="0.0.0.0",
+        PORT=taken_port,
+        CHAT_DANGEROUSLY_ALLOW_UNAUTHENTICATED="true",
+    )
     assert "warning: Listening on 0.0.0.0: every client that reaches it can read and write all conversations." in output
+
+
+async def test_listening_beyond_loopback_with_authentication_does_not_warn(
+    forks: Forks, tmp_path: Path, taken_port: str
+) -> None:
+    status, output = await forks.run(
+        tmp_path, "serve", OPENAI_API_KEY=SECRET, HOST="0.0.0.0", PORT=taken_port, AUTH_MODE="api_key"
+    )
+    assert status == 3
+    assert output.startswith("Cannot listen on 0.0.0.0, port ")
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        ({"AUTH_JWT_SECRET": "canary"}, "AUTH_JWT_SECRET: must have at least 32 characters"),
+        ({"AUTH_JWKS_URL": "http://canary.example/keys"}, "AUTH_JWKS_URL: must be an https URL"),
+        ({"AUTH_JWKS_URL": "https://canary.example/keys"}, "AUTH_ISSUER, AUTH_AUDIENCE: are both required"),
+        ({"AUTH_MODE": "api_key", "CORS_ORIGINS": "*"}, "CORS_ORIGINS: must not be * with authentication"),
+        ({"AUTH_MODE": "canary"}, "AUTH_MODE: must be one of auto, none, api_key, jwt, api_key+jwt"),
+    ],
+)
+async def test_unsafe_authentication_is_refused_in_one_line(
+    variables: dict[str, str], sentence: str, forks: Forks, tmp_path: Path
+) -> None:
+    status, output = await forks.run(tmp_path, "serve", OPENAI_API_KEY=SECRET, **variables)
+    assert status == 3
+    assert output.startswith(sentence)
+    assert len(output.splitlines()) == 1
+    assert "canary" not in output
 
 
 async def test_a_taken_port_is_reported_in_one_line(forks: Forks, tmp_path: Path, taken_port: str) -> None:
@@ -386,6 +447,7 @@ def taken_port() -> Iterator[str]:
 
 
 TABLES = {
+    "api_keys",
     "alembic_version",
     "users",
     "conversations",
