@@ -128,7 +128,7 @@ class JWKS:
             self._report(str(unsuitable))
         except BadProxyURL as error:
             self._report(f"the proxy that the environment names cannot be used ({error.problem})")
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except Exception as error:  # of any kind, e.g. an AttributeError of asyncio's if TLS fails behind a proxy
             self._report(str(foreign_error(error)))
         else:
             self._keys, self._fetched_at = keys, now

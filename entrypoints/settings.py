@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from domain.context import required_tokens
 from domain.errors import Unusable
@@ -398,16 +398,23 @@ class Settings(BaseSettings):
             )
 
 
+SECRETS_DIRECTORY: Final = Path("/run/secrets")
+"""Where Docker and Kubernetes put secrets, a file each. systemd names its directory in `CREDENTIALS_DIRECTORY`."""
+
+
 def load_settings() -> Settings:
-    """Read the settings from the environment and `.env`.
+    """Read the settings from the environment, `.env` and the directory of secrets; the first that has one counts.
 
     Raises:
         Unusable: A value is invalid. The message names its variable and does not quote the value.
     """
     require_parsable(Path(".env"), {name.upper() for name in Settings.model_fields}, os.environ)
     require_certificates(os.environ.get("SSL_CERT_FILE"))
+    directory = Path(os.environ.get("CREDENTIALS_DIRECTORY") or SECRETS_DIRECTORY)
     try:
-        return Settings()
+        return Settings(_secrets_dir=directory if directory.is_dir() else None)
+    except (OSError, UnicodeDecodeError, SettingsError):
+        raise Unusable(f"The secrets in {directory} cannot be read; check the permissions of its files.") from None
     except ValidationError as error:
         raise Unusable("; ".join(map(_sentence, error.errors(include_input=False, include_url=False)))) from None
 

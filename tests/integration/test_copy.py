@@ -16,6 +16,7 @@ from alembic import command
 from sqlalchemy import create_engine, select
 
 from adapters.clock import utc_now
+from adapters.credentials_sql import APIKeysSQL
 from adapters.history_sql import HistorySQL
 from adapters.memory_sql import MemorySQL
 from adapters.sql import copying
@@ -25,9 +26,11 @@ from adapters.sql.databases import database_at
 from adapters.sql.tables import metadata
 from application.ports.history import ReplyAddition, TurnBegin, TurnEnd
 from application.ports.memory_outbox import OutboxCounts, RememberTurn
+from domain.api_key import APIKey
 from domain.conversation import ConversationId, Turn, TurnId, Usage, UserId
 from domain.errors import TurnNotFound, Unusable
 from domain.idempotency import IdempotencyKey
+from domain.principal import Role
 from entrypoints.cli.copy import InterruptibleCopy
 from entrypoints.settings import Settings
 from tests.harness.isolated_settings import isolate_settings
@@ -100,6 +103,10 @@ async def fill(database: Database) -> None:
     await memory.forget_all(EVE)
     for fact in FACTS:
         await memory.store(ADA, fact, 0.1)
+    keys, now = APIKeysSQL(database), datetime.now(UTC)
+    await keys.create(APIKey("0" * 16, "digest", Role.SERVICE, now, "A 🦊", "acme:", now + HOUR))
+    await keys.create(APIKey("1" * 16, "digest", Role.ADMIN, now))
+    await keys.revoke("1" * 16, now)
 
 
 @pytest.fixture(scope="module")

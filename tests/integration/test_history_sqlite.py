@@ -553,7 +553,7 @@ def test_the_database_of_another_program_is_refused_and_left_unchanged(path: Pat
 def test_a_newer_schema_that_excludes_this_version_is_refused_and_left_unchanged(file: Path) -> None:
     with another_program(file) as other:
         other.execute("UPDATE alembic_version SET version_num = '9999'")
-        other.execute("UPDATE schema_compatibility SET oldest_version = '0009'")
+        other.execute("UPDATE schema_compatibility SET oldest_version = '0010'")
     assert refusal(file) == (
         f"A newer version of this service, or another program, made the database {file} (schema 9999): "
         "use that version, restore a backup, or check DATABASE_URL."

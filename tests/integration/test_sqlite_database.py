@@ -384,3 +384,59 @@ async def test_a_wrapped_error_does_not_quote_values(url: str) -> None:
             await database.write(insert_twice)
 
     assert "canary" not in f"{raised.value!r} {raised.value}"
+
+
+# Visits
+
+
+_AS_OF_0008 = text("UPDATE alembic_version SET version_num = '0008'")
+
+
+async def visit(url: str, name: str) -> None:
+    """Add a user as a command does that runs beside a service."""
+    database = SQLiteDatabase(url, busy_timeout=0.1)
+    await asyncio.to_thread(
+        database.visit, lambda connection: connection.execute(insert(users).values(id=name, last_seq=0)).close()
+    )
+
+
+async def test_a_visit_creates_the_database(url: str) -> None:
+    await visit(url, "ada")
+
+    async with SQLiteDatabase(url) as database:
+        assert await names(database) == ["ada"]
+
+
+async def test_a_visit_is_visible_to_the_process_that_has_the_database_open(url: str) -> None:
+    async with SQLiteDatabase(url) as database:
+        await add_user(database, "ada")
+        await visit(url, "bob")
+        assert await names(database) == ["ada", "bob"]
+        await add_user(database, "eve")
+    async with SQLiteDatabase(url) as database:
+        assert await names(database) == ["ada", "bob", "eve"]
+
+
+async def test_a_visit_that_fails_writes_nothing(url: str) -> None:
+    await visit(url, "ada")
+
+    with pytest.raises(Unusable):
+        await visit(url, "ada")
+
+    async with SQLiteDatabase(url) as database:
+        assert await names(database) == ["ada"]
+
+
+async def test_a_visit_does_not_migrate_the_database_of_a_running_service(url: str) -> None:
+    async with SQLiteDatabase(url) as database:
+        await database.write(lambda connection: connection.execute(_AS_OF_0008).close())
+
+        with pytest.raises(Unusable, match=r"^Another process uses the database"):
+            await visit(url, "bob")
+
+
+async def test_a_visit_to_a_locked_database_is_refused_after_a_while(url: str, tmp_path: Path) -> None:
+    await visit(url, "ada")
+    async with locked_by_another_process(tmp_path / "chat.db"):
+        with pytest.raises(Unusable, match="locked"):
+            await visit(url, "bob")

@@ -585,6 +585,38 @@ def test_the_secret_of_tokens_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> N
     assert JWT["AUTH_JWT_SECRET"] not in f"{loaded} {loaded!r} {loaded.model_dump()} {loaded.model_dump_json()}"
 
 
+def test_secrets_are_read_from_a_directory_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = tmp_path / "secrets"
+    directory.mkdir()
+    for name, value in (JWT | {"OPENAI_API_KEY": "sk-file", "ZZZ": "canary"}).items():
+        (directory / name.lower()).write_text(f"{value}\n")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(directory))
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-environment")
+
+    loaded = load_settings()
+
+    assert loaded.auth == "jwt"
+    assert loaded.auth_jwt_secret == SecretStr(JWT["AUTH_JWT_SECRET"])
+    assert loaded.openai_api_key == SecretStr("sk-environment")
+
+
+def test_a_secret_that_is_not_text_is_rejected_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "auth_jwt_secret").write_bytes(b"canary\xff" * 8)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+
+    with pytest.raises(Unusable) as rejected:
+        load_settings()
+
+    assert str(rejected.value) == f"The secrets in {tmp_path} cannot be read; check the permissions of its files."
+
+
+@pytest.mark.parametrize("directory", ["", "no-such-directory"])
+def test_a_directory_of_secrets_is_not_required(directory: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", directory)
+
+    assert load_settings().auth == "none"
+
+
 @pytest.mark.parametrize(
     ("variables", "store", "file"),
     [
