@@ -199,6 +199,17 @@ async def test_a_response_that_is_no_key_set_gives_no_keys(provider: Provider, r
     assert failure.stale_for is None
 
 
+@pytest.mark.parametrize(("size", "usable"), [(64 * 1024, True), (64 * 1024 + 1, False)])
+async def test_a_key_set_has_at_most_64_kilobytes(provider: Provider, size: int, usable: bool) -> None:
+    body = json.dumps(provider.key_set).encode().ljust(size)
+    provider.response = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + body
+    async with provider.jwks() as jwks:
+        try:
+            assert (await jwks.key("RS256") is not None) == usable
+        except IdentityProviderUnavailable:
+            assert not usable
+
+
 async def test_a_provider_that_does_not_respond_is_given_up(provider: Provider) -> None:
     provider.hangs = True
     async with provider.jwks(timeout=0.05) as jwks:

@@ -171,6 +171,22 @@ async def test_what_is_no_token_is_rejected(tokens: TokensJWT, text: str) -> Non
     assert await cause_of(tokens, text) == Cause.MALFORMED
 
 
+async def test_there_is_one_way_to_write_a_token(tokens: TokensJWT) -> None:
+    text = token()
+    assert await cause_of(tokens, text) == "ann"
+    assert len(text.rpartition(".")[2]) == 43  # so that PyJWT would take the padding below
+
+    variants = [
+        text + "=",
+        text.replace(".", "=.", 1),
+        f" {text}",
+        f"{text} ",
+        f"{text}\n",
+        text[:-1] + "\n" + text[-1:],
+    ]
+    assert {await cause_of(tokens, variant) for variant in variants} == {Cause.MALFORMED}
+
+
 async def test_a_deeply_nested_payload_is_rejected(tokens: TokensJWT) -> None:
     assert await cause_of(tokens, signed(encoded({"alg": "HS256"}), encoded(DEEP.encode()))) == Cause.MALFORMED
 
