@@ -5,16 +5,16 @@ from hashlib import sha256
 from typing import Final, NamedTuple, Self
 
 from domain.conversation import ConversationId, UserId
+from domain.principal import ANONYMOUS, Principal
 
 KEY_PATTERN: Final = r"[\x21-\x7e]{1,255}"
 """The grammar of the keys that clients choose: visible ASCII characters."""
 
-_PRINCIPAL: Final = "anonymous"
-"""Who sends requests, as long as there is no authentication. Each principal has keys of its own."""
-
 
 class IdempotencyKey(NamedTuple):
     """A client's name for one request of one user, as digests: nothing that the client wrote can be read from them.
+
+    Each principal has keys of its own, also if several act for the same user.
 
     The same `name` with another `fingerprint` means that a client used its key for two requests.
     """
@@ -25,8 +25,17 @@ class IdempotencyKey(NamedTuple):
     """SHA-256 of what was asked, regardless of how the reply is delivered."""
 
     @classmethod
-    def of(cls, key: str, user_id: UserId, conversation_id: ConversationId, message: str, *, use_memory: bool) -> Self:
-        return cls(_digest(_PRINCIPAL, user_id, key), _digest(user_id, conversation_id, message, use_memory))
+    def of(
+        cls,
+        key: str,
+        user_id: UserId,
+        conversation_id: ConversationId,
+        message: str,
+        *,
+        use_memory: bool,
+        principal: Principal = ANONYMOUS,
+    ) -> Self:
+        return cls(_digest(principal.name, user_id, key), _digest(user_id, conversation_id, message, use_memory))
 
 
 def _digest(*values: str | bool) -> str:

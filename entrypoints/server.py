@@ -58,6 +58,7 @@ class DrainingServer(uvicorn.Server):
                 log_config=None,
                 log_level="warning",  # the command line prints the address
                 server_header=False,
+                proxy_headers=False,  # the application reads them itself; see TRUSTED_PROXIES
                 timeout_keep_alive=keep_alive,
             )
         )

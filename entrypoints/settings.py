@@ -124,6 +124,7 @@ class Settings(BaseSettings):
         "127.0.0.1", description="Address to listen on. Any address but loopback requires authentication."
     )
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free port.")
+    docs: bool = Field(True, description="Serve the API documentation, at `/docs` and `/openapi.json`.")
     auth_mode: Literal["auto", "none", "api_key", "jwt", "api_key+jwt"] = Field(
         "auto",
         description="Credentials that requests need: `none`, `api_key` (see `smart-chatbot keys`), `jwt`, "

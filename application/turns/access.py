@@ -1,24 +1,27 @@
-"""Looking at, following and stopping one turn.
-
-`owner` is the user the turn has to belong to; None skips the check, for operators.
-"""
+"""Looking at, following and stopping one turn."""
 
 from dataclasses import dataclass
 
 from application.ports.history import ConversationHistory
 from application.ports.live_turns import LiveTurns
 from application.turns.handle import TurnHandle
-from domain.conversation import Turn, TurnId, UserId
+from domain.conversation import Turn, TurnId
+from domain.errors import Forbidden, TurnNotFound
+from domain.principal import Action, Principal, authorize
 
 
 @dataclass(frozen=True)
 class GetTurn:
-    """Return one turn, running or ended."""
+    """Return one turn, running or ended.
+
+    Raises:
+        TurnNotFound: There is no such turn, or it belongs to a user for whom the principal may not act.
+    """
 
     history: ConversationHistory
 
-    async def __call__(self, turn_id: TurnId, owner: UserId | None) -> Turn:
-        return await self.history.get(turn_id, owner)
+    async def __call__(self, turn_id: TurnId, principal: Principal) -> Turn:
+        return await _get(self.history, turn_id, principal)
 
 
 @dataclass(frozen=True)
@@ -33,12 +36,25 @@ class FollowTurn:
 
 @dataclass(frozen=True)
 class StopTurn:
-    """Stop a running turn and return it as it ended. A turn that has ended is returned unchanged."""
+    """Stop a running turn and return it as it ended. A turn that has ended is returned unchanged.
+
+    Raises:
+        TurnNotFound: As `GetTurn`; nothing was stopped.
+    """
 
     history: ConversationHistory
     live_turns: LiveTurns
 
-    async def __call__(self, turn_id: TurnId, owner: UserId | None) -> Turn:
-        turn = await self.history.get(turn_id, owner)
+    async def __call__(self, turn_id: TurnId, principal: Principal) -> Turn:
+        turn = await _get(self.history, turn_id, principal)
         await self.live_turns.stop(turn_id, turn.user_id)
-        return await self.history.get(turn_id, owner)
+        return await self.history.get(turn_id, turn.user_id)
+
+
+async def _get(history: ConversationHistory, turn_id: TurnId, principal: Principal) -> Turn:
+    turn = await history.get(turn_id, principal.user_id)
+    try:
+        authorize(principal, Action.USER_DATA, turn.user_id)
+    except Forbidden:  # which would disclose that there is such a turn
+        raise TurnNotFound from None
+    return turn

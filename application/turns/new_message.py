@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from domain.conversation import ConversationId, UserId
+from domain.principal import ANONYMOUS, Principal
 
 
 class WhenBusy(StrEnum):
@@ -22,8 +23,8 @@ class NewMessage:
     `keep_running` generates the reply to its end even if no reader is left. Without `use_memory`, nothing is
     recalled for the reply and the turn is not remembered.
 
-    If the user has sent this message before with the same idempotency `key`, the turn that it began then is returned,
-    with its events numbered above `after`. The user may not use the key for another message.
+    If the `principal` has sent this message before with the same idempotency `key`, the turn that it began then is
+    returned, with its events numbered above `after`. The key may not be used for another message.
     """
 
     user_id: UserId
@@ -34,3 +35,4 @@ class NewMessage:
     use_memory: bool = True
     key: str | None = None
     after: int = 0
+    principal: Principal = ANONYMOUS

@@ -80,7 +80,7 @@ class SendMessage:
     async def _send_once(self, message: NewMessage, key: str, wait: float) -> TurnHandle:
         """Follow the turn that the key names. If it names none, or one that failed, begin a turn."""
         identity = (message.user_id, message.conversation_id, message.text)
-        named = IdempotencyKey.of(key, *identity, use_memory=message.use_memory)
+        named = IdempotencyKey.of(key, *identity, use_memory=message.use_memory, principal=message.principal)
         give_up_at = anyio.current_time() + wait
         handle: TurnHandle | None = None
         while handle is None:

@@ -10,12 +10,14 @@ from starlette.middleware.cors import CORSMiddleware
 
 from entrypoints.container import Container
 from entrypoints.drain import Drain
+from entrypoints.http.auth import Authentication, NoAuthentication
 from entrypoints.http.errors import add_error_handlers
 from entrypoints.http.idempotency_key import REPLAYED
 from entrypoints.http.middleware import Gate, RequestContext, UnexpectedErrors
 from entrypoints.http.native import chat, history, memories, turns
 from entrypoints.http.openapi import document
 from entrypoints.http.operations import health
+from entrypoints.http.policies import open_paths, require_policies
 from entrypoints.lifespan import Lifespan
 from entrypoints.observability import configure_logging
 from entrypoints.settings import Settings
@@ -38,6 +40,10 @@ def create_app(settings: Settings, container: Container | None = None, *, chain_
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
         telemetry={"tracing": False, "metrics": False, "logs": False},
+        docs_url="/docs" if settings.docs else None,
+        redoc_url=None,
+        openapi_url="/openapi.json" if settings.docs else None,
+        swagger_ui_oauth2_redirect_url=None,
     )
     app.state.settings = settings
     app.state.container = container
@@ -48,6 +54,15 @@ def create_app(settings: Settings, container: Container | None = None, *, chain_
         app.include_router(module.router)
     add_error_handlers(app)
     # The last one added is the first to see a request.
+    if settings.auth == "none":
+        app.add_middleware(NoAuthentication, local_only=not settings.chat_dangerously_allow_unauthenticated)
+    else:
+        app.add_middleware(
+            Authentication,
+            authenticate=container.authenticate(),
+            open_paths=open_paths(app),
+            trusted_proxies=settings.trusted_proxies,
+        )
     app.add_middleware(Gate)
     app.add_middleware(UnexpectedErrors)
     if settings.cors_origins:  # around everything that creates responses, so that browsers may read all of them
@@ -55,7 +70,14 @@ def create_app(settings: Settings, container: Container | None = None, *, chain_
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST", "PATCH", "DELETE"],
-            allow_headers=["Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-ID"],
+            allow_headers=[
+                "Authorization",
+                "Content-Type",
+                "Idempotency-Key",
+                "Last-Event-ID",
+                "X-API-Key",
+                "X-Request-ID",
+            ],
             expose_headers=["X-Turn-ID", "X-Request-ID", REPLAYED],
         )
     app.add_middleware(RequestContext)
@@ -65,6 +87,7 @@ def create_app(settings: Settings, container: Container | None = None, *, chain_
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    require_policies(app)
     app.state.started_at = anyio.current_time()
     async with app.state.lifespan:
         with app.state.drain.on_signals() if app.state.chain_signals else nullcontext():

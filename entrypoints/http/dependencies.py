@@ -19,7 +19,9 @@ from application.memory.facts import (
 from application.turns.access import FollowTurn, GetTurn, StopTurn
 from application.turns.history import ClearHistory, GetHistory, ListConversations
 from application.turns.send_message import SendMessage
+from domain.principal import Principal
 from entrypoints.container import Container
+from entrypoints.http.policies import principal_of
 from entrypoints.settings import Settings
 
 
@@ -43,6 +45,11 @@ async def _uptime(request: Request) -> float:
     return anyio.current_time() - started_at
 
 
+async def _principal(request: Request) -> Principal:
+    return principal_of(request.scope)
+
+
+PrincipalDep = Annotated[Principal, Depends(_principal)]
 SettingsDep = Annotated[Settings, provided("settings")]
 NowDep = Annotated[Callable[[], datetime], provided("now")]
 UptimeDep = Annotated[float, Depends(_uptime)]

@@ -1,19 +1,20 @@
 """The parts of the OpenAPI document that FastAPI cannot derive: problems and the event stream."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from application.ports import history, live_turns, llm, memory
+from application.ports import credentials, history, live_turns, llm, memory
 from domain import errors
 from domain.errors import ChatError
 from entrypoints.http.errors import STATUS
 from entrypoints.http.idempotency_key import REPLAYED
 from entrypoints.http.native.schemas import StreamEvent
+from entrypoints.http.policies import open_paths
 from entrypoints.http.problems import ProblemView
 
 Responses = dict[int | str, dict[str, Any]]
@@ -31,6 +32,17 @@ BODY: Final = tuple(_REQUEST_CODES)
 STORE: Final = (history.HistoryUnavailable, errors.ServerShuttingDown, errors.InternalError)
 
 LIVE: Final = (live_turns.LiveTurnsUnavailable,)
+
+CREDENTIALS: Final[tuple[type[ChatError], ...]] = (
+    errors.Unauthenticated,
+    errors.Forbidden,
+    errors.AuthNotConfigured,
+    errors.AmbiguousCredentials,
+    errors.TooManyAttempts,
+    credentials.IdentityProviderUnavailable,
+    history.HistoryUnavailable,
+)
+"""Why a request may be refused because of who sends it."""
 
 MEMORY: Final = (memory.MemoryUnavailable, memory.MemoryRefused)
 
@@ -68,12 +80,14 @@ def problems(
 ) -> Responses:
     """Return the `responses` of an operation that may fail with these errors, or with these statuses of a body.
 
+    Includes those of `CREDENTIALS`: only operations without problems of their own are public.
+
     `headers` are the statuses and codes of requests with an unusable header.
     """
     codes: dict[int, set[str]] = defaultdict(set)
     for status, code in headers:
         codes[status].add(code)
-    for kind in kinds:
+    for kind in (*CREDENTIALS, *kinds):
         codes[STATUS[kind]].add(kind.code)
     for status in request:
         codes[status].add(_REQUEST_CODES[status])
@@ -154,5 +168,21 @@ def document(app: FastAPI) -> dict[str, Any]:
         for operation in path.values():
             if "HTTPValidationError" in str(operation["responses"].get("422")):
                 del operation["responses"]["422"]
+    _add_security(found, app.state.settings.auth, open_paths(app))
     app.openapi_schema = found
     return found
+
+
+def _add_security(found: dict[str, Any], auth: str, public: Collection[str]) -> None:
+    """Declare the credentials that the service accepts, so that /docs can ask for them."""
+    if auth == "none":
+        return
+    schemes = {"bearer": {"type": "http", "scheme": "bearer", "description": "A token, or an API key."}}
+    if "api_key" in auth:
+        schemes["api_key"] = {"type": "apiKey", "in": "header", "name": "X-API-Key"}
+    if "jwt" in auth:  # a user's token names the user
+        found["components"]["schemas"]["ChatRequest"]["required"].remove("user_id")
+    found["components"]["securitySchemes"] = schemes
+    for path, operations in found["paths"].items():
+        for operation in operations.values():
+            operation["security"] = [] if path in public else [{name: []} for name in schemes]

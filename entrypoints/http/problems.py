@@ -89,6 +89,8 @@ def problem(
         body["errors"] = errors
     if retryable:
         headers["Retry-After"] = str(math.ceil(retry_after or 1))
+    if code == "unauthenticated":
+        headers["WWW-Authenticate"] = "Bearer"
     if code in _CLOSING:
         headers["Connection"] = "close"
     return ProblemResponse(body, headers, {"reason": code, **(log or {})})

@@ -1,4 +1,4 @@
-"""Route classes: JSON bodies, and a direct call of the endpoint on the busiest route."""
+"""Route classes: policies, JSON bodies, and a direct call of the endpoint on the busiest route."""
 
 from collections.abc import Awaitable, Callable, Coroutine
 from inspect import iscoroutinefunction, signature
@@ -10,10 +10,25 @@ from fastapi.routing import APIRoute
 from starlette.types import Receive, Scope, Send
 
 from entrypoints.http.json_body import JSONRequest
+from entrypoints.http.policies import check_body, check_request, policy_of
 
 
-class JSONRoute(APIRoute):
-    """A route that reads and parses its body, if it has one, with `JSONRequest` instead of FastAPI."""
+class SecuredRoute(APIRoute):
+    """A route that enforces the policy of its endpoint before it does anything else.
+
+    It reads and parses its body, if it has one, with `JSONRequest` instead of FastAPI.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.policy = policy_of(self.endpoint)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        check_request(self.policy, scope)
+        await self._handle_permitted(scope, receive, send)
+
+    async def _handle_permitted(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await super().handle(scope, receive, send)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -22,13 +37,18 @@ class JSONRoute(APIRoute):
 
         async def read_and_handle(request: Request) -> Response:
             body = JSONRequest(request.scope, request.receive)
-            await body.parse(request.app.state.settings.body_limit)
+            await self._parse(body)
             return await handle(body)
 
         return read_and_handle
 
+    async def _parse(self, request: JSONRequest) -> Any:
+        parsed = await request.parse(request.app.state.settings.body_limit)
+        check_body(self.policy, request.scope, parsed)
+        return parsed
 
-class DirectRoute(JSONRoute):
+
+class DirectRoute(SecuredRoute):
     """A JSON route that calls its endpoint without FastAPI's request handling; see docs/adr/0014.
 
     The endpoint takes exactly a body, the request, and dependencies that are coroutine functions of the request; it
@@ -51,9 +71,9 @@ class DirectRoute(JSONRoute):
             assert iscoroutinefunction(dependency), "a dependency is not a coroutine function"
             assert len(signature(dependency).parameters) == 1, "a dependency takes more than the request"
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _handle_permitted(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not self._can_call_directly(scope):
-            await super().handle(scope, receive, send)
+            await super()._handle_permitted(scope, receive, send)
             return
         response = await self._call(JSONRequest(scope, receive))
         await response(scope, receive, send)
@@ -71,7 +91,7 @@ class DirectRoute(JSONRoute):
         )
 
     async def _call(self, request: JSONRequest) -> Response:
-        parsed = await request.parse(request.app.state.settings.body_limit)
+        parsed = await self._parse(request)
         body, errors = self._body.validate(parsed, {}, loc=("body",))
         if errors:
             raise RequestValidationError(errors, body=parsed)

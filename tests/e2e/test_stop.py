@@ -218,7 +218,7 @@ async def _stalled_reader(url: str) -> socket.socket:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     await loop.sock_connect(sock, (address.hostname, address.port))
     body = b'{"user_id": "user123", "message": "Hello?"}'
-    head = b"POST /api/chat HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    head = b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
     await loop.sock_sendall(sock, head % len(body) + body)
     unsent = [-1, 0]
     while unsent[-1] == 0 or unsent[-1] != unsent[-2]:

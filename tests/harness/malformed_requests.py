@@ -4,14 +4,14 @@ import random
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-GET: Final = b"GET /api/health HTTP/1.1\r\nHost: x\r\n"
-POST: Final = b"POST /api/chat HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+GET: Final = b"GET /api/health HTTP/1.1\r\nHost: localhost\r\n"
+POST: Final = b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 CHUNKED: Final = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 
 TOO_LARGE: Final[Mapping[str, bytes]] = {
     "a header of a megabyte": GET + b"X: " + b"x" * 10**6 + b"\r\n\r\n",
     "a header's name of a megabyte": GET + b"x" * 10**6 + b": y\r\n\r\n",
-    "a path of 70 kB": b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a path of 70 kB": b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "headers of 33 kB": GET + b"".join(b"X%d: %s\r\n" % (number, b"v" * 1_000) for number in range(33)) + b"\r\n",
     "101 headers": GET + b"A: b\r\n" * 100 + b"\r\n",
     "endless empty lines": b"\r\n" * 40_000,
@@ -42,18 +42,18 @@ MALFORMED: Final[Mapping[str, bytes]] = {
     "CR in a header": GET + b"X: a\rb\r\n\r\n",
     "LF in a header": GET + b"X: a\nb\r\n\r\n",
     "a folded header": GET + b"X: a\r\n b\r\n\r\n",
-    "a space before the headers": b"GET /api/health HTTP/1.1\r\n X: y\r\nHost: x\r\n\r\n",
+    "a space before the headers": b"GET /api/health HTTP/1.1\r\n X: y\r\nHost: localhost\r\n\r\n",
     "a space before the colon": GET + b"X : a\r\n\r\n",
     "a method in lower case": GET.replace(b"GET", b"get") + b"\r\n",
     "an unknown method": GET.replace(b"GET", b"FOO") + b"\r\n",
-    "bytes in the path": b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n",
-    "a URL without a path": b"GET http://x HTTP/1.1\r\nHost: x\r\n\r\n",
-    "CONNECT": b"CONNECT x:443 HTTP/1.1\r\nHost: x\r\n\r\n",
+    "bytes in the path": b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "a URL without a path": b"GET http://x HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "CONNECT": b"CONNECT x:443 HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "the preface of HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "HTTP/2 in text": GET.replace(b"1.1", b"2.0") + b"\r\n",
     "HTTP/0.9": b"GET /api/health\r\n\r\n",
     "HTTP/1.2": GET.replace(b"1.1", b"1.2") + b"\r\n",
-    "lines without CR": b"GET /api/health HTTP/1.1\nHost: x\n\n",
+    "lines without CR": b"GET /api/health HTTP/1.1\nHost: localhost\n\n",
     "a TLS handshake": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(256)),
 }
 """Answered with 400."""

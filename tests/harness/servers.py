@@ -35,7 +35,7 @@ for _lazy_import in ("adapters.llm_openai", "adapters.history_sql", "adapters.sq
 
 @dataclass
 class Service:
-    """A service that runs on the test's event loop and listens on a real socket."""
+    """A service that runs on the test's event loop."""
 
     url: str
     client: httpx2.AsyncClient
@@ -46,10 +46,42 @@ class Service:
 async def running_service(
     overrides: dict[str, Any] | None = None, arguments: dict[str, dict[str, Any]] | None = None, **settings: Any
 ) -> AsyncIterator[Service]:
-    """Start the service with these settings on a free port.
+    """Start the service with these settings on a real socket, with a free port.
 
     `overrides` replaces parts of the container, by provider name; `arguments` adds keyword arguments to constructors.
     """
+    chosen, container = _wired(overrides, arguments, settings)
+    started: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    server = DrainingServer(create_app(chosen, container), started.set_result)
+    listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
+    serving = asyncio.create_task(server.serve([listener]))
+    try:
+        while not started.done():
+            assert not serving.done(), "the service refused to start"
+            await asyncio.sleep(0.01)
+        async with httpx2.AsyncClient(base_url=started.result(), timeout=30) as client:
+            yield Service(started.result(), client, container)
+    finally:
+        server.should_exit = True
+        await serving
+
+
+@asynccontextmanager
+async def service_in_process(overrides: dict[str, Any] | None = None, **settings: Any) -> AsyncIterator[Service]:
+    """Start the service without a server: its client calls it directly, and gets whole responses."""
+    chosen, container = _wired(overrides, None, settings)
+    app, url = create_app(chosen, container), "http://127.0.0.1:8000"
+    transport = httpx2.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx2.AsyncClient(transport=transport, base_url=url, timeout=30) as client,
+    ):
+        yield Service(url, client, container)
+
+
+def _wired(
+    overrides: dict[str, Any] | None, arguments: dict[str, dict[str, Any]] | None, settings: dict[str, Any]
+) -> tuple[Settings, Container]:
     # Isolated from the .env of the machine and, for these settings, from its environment variables.
     chosen = Settings(
         _env_file=None,
@@ -71,19 +103,7 @@ async def running_service(
             provider = provider.providers[provider.selector()]
         assert isinstance(provider, providers.Singleton)
         provider.add_kwargs(**keywords)
-    started: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    server = DrainingServer(create_app(chosen, container), started.set_result)
-    listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
-    serving = asyncio.create_task(server.serve([listener]))
-    try:
-        while not started.done():
-            assert not serving.done(), "the service refused to start"
-            await asyncio.sleep(0.01)
-        async with httpx2.AsyncClient(base_url=started.result(), timeout=30) as client:
-            yield Service(started.result(), client, container)
-    finally:
-        server.should_exit = True
-        await serving
+    return chosen, container
 
 
 @dataclass

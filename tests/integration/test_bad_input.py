@@ -340,7 +340,7 @@ async def raw(service: Service, *pieces: bytes) -> bytes:
 
 
 def head(*lines: str) -> bytes:
-    start = ("POST /api/chat HTTP/1.1", "Host: x", "Content-Type: application/json", *lines)
+    start = ("POST /api/chat HTTP/1.1", "Host: localhost", "Content-Type: application/json", *lines)
     return "".join(f"{line}\r\n" for line in (*start, "")).encode()
 
 

@@ -176,8 +176,8 @@ async def test_a_client_that_disconnects_from_a_simple_request_stops_the_reply(u
 def pipelined(path: str, fields: dict[str, Any]) -> bytes:
     """Return a POST after which the connection stays open."""
     data = json.dumps(fields).encode()
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
-    return head.encode() + data
+    lines = ("Host: localhost", "Content-Type: application/json", f"Content-Length: {len(data)}", "", "")
+    return "\r\n".join([f"POST {path} HTTP/1.1", *lines]).encode() + data
 
 
 @pytest.mark.parametrize("path", [STREAM, SIMPLE])
@@ -248,7 +248,7 @@ async def test_requests_that_offer_http_2_are_served_as_http_1(upstream: Scripte
 
 async def test_offers_of_other_protocols_change_nothing_else(upstream: ScriptedUpstream) -> None:
     connect = b"CONNECT example.com:443 HTTP/1.1\r\nHost: example.com\r\n\r\n"
-    websocket = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close, Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    websocket = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close, Upgrade\r\nUpgrade: websocket\r\n\r\n"
     async with serving(upstream, "tokens-3-10") as service:
         async with RawClient(service.url) as client:
             client.send(websocket)

@@ -1,5 +1,6 @@
 """The OpenAPI document: matches the snapshot and the behaviour of the service."""
 
+import copy
 import importlib
 import json
 import pkgutil
@@ -18,6 +19,7 @@ from application.ports.llm import LLMRateLimited, LLMTimeout, LLMUnreachable
 from domain.conversation import ID_PATTERN
 from entrypoints.http.app import create_app
 from entrypoints.settings import Settings
+from tests.harness.credentials import authentication
 from tests.harness.fakes import ScriptedLLM, ScriptedReply
 from tests.harness.script import FailingHistory
 from tests.harness.servers import running_service
@@ -69,7 +71,17 @@ REQUESTS: list[tuple[str, str, str, Any]] = [
 
 @cache
 def document() -> dict[str, Any]:
-    chosen = Settings(_env_file=None, history_backend="in_memory", memory_backend="in_memory", app_name="Smart Chatbot")
+    return document_with("none")
+
+
+def document_with(auth_mode: str) -> dict[str, Any]:
+    chosen = Settings(
+        _env_file=None,
+        history_backend="in_memory",
+        memory_backend="in_memory",
+        app_name="Smart Chatbot",
+        **authentication(auth_mode),
+    )
     found: dict[str, Any] = create_app(chosen).openapi()
     return found
 
@@ -107,6 +119,23 @@ def test_the_document_matches_the_snapshot() -> None:
     assert serialized(document()) == SNAPSHOT.read_text(encoding="utf-8"), (
         "The OpenAPI document has changed. If this is intended, run: python -m tests.integration.test_openapi"
     )
+
+
+@pytest.mark.parametrize(
+    ("mode", "schemes"),
+    [("api_key", ["bearer", "api_key"]), ("jwt", ["bearer"]), ("api_key+jwt", ["bearer", "api_key"])],
+)
+def test_with_authentication_the_document_differs_only_in_what_is_said_about_it(mode: str, schemes: list[str]) -> None:
+    found = copy.deepcopy(document_with(mode))
+    security = {path: operation.pop("security") for path, item in found["paths"].items() for operation in item.values()}
+    required = found["components"]["schemas"]["ChatRequest"]["required"]
+    assert required == (["user_id", "message"] if mode == "api_key" else ["message"])
+    required[:] = ["user_id", "message"]
+
+    assert list(found["components"].pop("securitySchemes")) == schemes
+    assert found == document()
+    assert {path for path, needed in security.items() if not needed} == {"/livez", "/readyz", "/api/health"}
+    assert [needed for needed in security.values() if needed and needed != [{name: []} for name in schemes]] == []
 
 
 def test_exactly_the_existing_routes_are_documented() -> None:

@@ -12,10 +12,12 @@ from pydantic import BaseModel
 
 from entrypoints.container import Container
 from entrypoints.drain import Drain
+from entrypoints.http.auth import NoAuthentication
 from entrypoints.http.dependencies import SendMessageDep
 from entrypoints.http.errors import add_error_handlers
 from entrypoints.http.middleware import RequestContext
 from entrypoints.http.native import chat
+from entrypoints.http.policies import Policy, requires
 from entrypoints.http.routing import DirectRoute
 from entrypoints.settings import Settings
 from tests.harness.fakes import ScriptedLLM
@@ -44,6 +46,7 @@ async def generator(request: Request) -> AsyncIterator[str]:
     yield request.method
 
 
+@requires(Policy.PUBLIC)
 async def echo(body: Body, request: Request, need: Annotated[str, Depends(method)]) -> Response:
     handled_by = "FastAPI" if "fastapi_inner_astack" in request.scope else "DirectRoute"
     return Response(f"{need} {body.text} {handled_by}")
@@ -111,6 +114,7 @@ def app_with(
     parent.include_router(router)
     app.include_router(parent, dependencies=include_level)
     add_error_handlers(app)
+    app.add_middleware(NoAuthentication, local_only=False)
     app.add_middleware(RequestContext)
     return app
 

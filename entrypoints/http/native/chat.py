@@ -9,7 +9,7 @@ from application.turns.handle import TurnHandle
 from application.turns.new_message import NewMessage
 from application.turns.send_message import SendMessage
 from domain.errors import Failure, StreamExpired
-from entrypoints.http.dependencies import SendMessageDep, SettingsDep
+from entrypoints.http.dependencies import PrincipalDep, SendMessageDep, SettingsDep
 from entrypoints.http.disconnect import closing_on_error, unless_disconnected
 from entrypoints.http.errors import RefusedTurn
 from entrypoints.http.event_stream import EventStream
@@ -18,9 +18,10 @@ from entrypoints.http.native.schemas import ChatRequest, SimpleReply
 from entrypoints.http.native.turns import event_number, history_path
 from entrypoints.http.native.wire import NativeWire
 from entrypoints.http.openapi import BEGIN, BODY, REPEATABLE, REPEATABLE_STREAM, UPSTREAM, problems
-from entrypoints.http.routing import DirectRoute, JSONRoute
+from entrypoints.http.policies import Policy, requires
+from entrypoints.http.routing import DirectRoute, SecuredRoute
 
-router = APIRouter(prefix="/api/chat", tags=["chat"], route_class=JSONRoute)
+router = APIRouter(prefix="/api/chat", tags=["chat"], route_class=SecuredRoute)
 
 _BAD_KEY: Final = (400, "invalid_idempotency_key")
 _LAST_EVENT_ID: Final[dict[str, Any]] = {
@@ -32,10 +33,13 @@ _LAST_EVENT_ID: Final[dict[str, Any]] = {
 }
 
 
-async def send_message(body: ChatRequest, request: Request, send: SendMessageDep, settings: SettingsDep) -> Response:
+@requires(Policy.OWNER_IN_BODY)
+async def send_message(
+    body: ChatRequest, request: Request, principal: PrincipalDep, send: SendMessageDep, settings: SettingsDep
+) -> Response:
     key = idempotency_key(request)
     seen = 0 if key is None else event_number(request.headers.get("last-event-id"))
-    message = body.to_message(settings.on_disconnect, key, seen)
+    message = body.to_message(principal, settings.on_disconnect, key, seen)
     handle, start = await unless_disconnected(request.receive, _begin(send, message, settings.header_hold))
     # The end is sent even if the client has received all other events: it repeats the request to learn the end.
     wire = NativeWire(handle.turn.id)
@@ -65,10 +69,16 @@ router.add_api_route(
     responses=REPEATABLE | problems(*BEGIN, *UPSTREAM, request=BODY, headers=[_BAD_KEY]),
     openapi_extra={"parameters": [PARAMETER]},
 )
+@requires(Policy.OWNER_IN_BODY)
 async def send_message_simple(
-    body: ChatRequest, request: Request, response: Response, send: SendMessageDep, settings: SettingsDep
+    body: ChatRequest,
+    request: Request,
+    response: Response,
+    principal: PrincipalDep,
+    send: SendMessageDep,
+    settings: SettingsDep,
 ) -> SimpleReply:
-    message = body.to_message(settings.on_disconnect, idempotency_key(request))
+    message = body.to_message(principal, settings.on_disconnect, idempotency_key(request))
     handle, reply = await unless_disconnected(request.receive, _complete(send, message))
     response.headers["X-Turn-ID"] = handle.turn.id
     response.headers.update(_headers(handle))

@@ -15,8 +15,10 @@ from entrypoints.http.native.schemas import (
     UserIdField,
 )
 from entrypoints.http.openapi import LIVE, MEMORY, STORE, problems
+from entrypoints.http.policies import Policy, requires
+from entrypoints.http.routing import SecuredRoute
 
-router = APIRouter(prefix="/api/chat", tags=["history"])
+router = APIRouter(prefix="/api/chat", tags=["history"], route_class=SecuredRoute)
 
 Limit = Annotated[int, Query(ge=1, le=200, description="Maximum number of items.")]
 Cursor = Annotated[str | None, Query(description="`next_cursor` of the previous page.")]
@@ -28,6 +30,7 @@ _PROBLEMS = problems(UnknownCursor, *STORE)
 
 
 @router.get("/history/{user_id}", summary="List a user's turns", responses=_PROBLEMS)
+@requires(Policy.OWNER_IN_PATH)
 async def get_history(
     user_id: UserIdField,
     get: GetHistoryDep,
@@ -44,6 +47,7 @@ async def get_history(
     response_model_exclude_none=True,
     responses=problems(UnknownCursor, *STORE, *LIVE, *MEMORY),
 )
+@requires(Policy.OWNER_IN_PATH)
 async def clear_history(
     user_id: UserIdField,
     clear: ClearHistoryDep,
@@ -56,6 +60,7 @@ async def clear_history(
 
 
 @router.get("/conversations/{user_id}", summary="List a user's conversations", responses=_PROBLEMS)
+@requires(Policy.OWNER_IN_PATH)
 async def list_conversations(
     user_id: UserIdField, list_page: ListConversationsDep, limit: Limit = 50, cursor: Cursor = None
 ) -> ConversationsView:

@@ -27,9 +27,10 @@ from entrypoints.http.native.schemas import (
     UserIdField,
 )
 from entrypoints.http.openapi import BODY, MEMORY, STORE, problems
-from entrypoints.http.routing import JSONRoute
+from entrypoints.http.policies import Policy, requires
+from entrypoints.http.routing import SecuredRoute
 
-router = APIRouter(prefix="/api/memories/{user_id}", tags=["memories"], route_class=JSONRoute)
+router = APIRouter(prefix="/api/memories/{user_id}", tags=["memories"], route_class=SecuredRoute)
 
 _PROBLEMS = (UnknownCursor, *STORE, *MEMORY)
 
@@ -40,11 +41,13 @@ _PROBLEMS = (UnknownCursor, *STORE, *MEMORY)
     summary="Store a fact about a user",
     responses=problems(*_PROBLEMS, MemoryDisabled, request=BODY),
 )
+@requires(Policy.OWNER_IN_PATH)
 async def store_fact(user_id: UserIdField, body: FactRequest, store: StoreFactDep) -> MemoryView:
     return MemoryView.of(await store(user_id, body.fact, body.importance))
 
 
 @router.get("", summary="List a user's memories, newest first", responses=problems(*_PROBLEMS))
+@requires(Policy.OWNER_IN_PATH)
 async def list_memories(
     user_id: UserIdField, list_page: ListMemoriesDep, limit: Limit = 50, cursor: Cursor = None
 ) -> MemoriesView:
@@ -52,6 +55,7 @@ async def list_memories(
 
 
 @router.get("/search", summary="Search a user's memories, most relevant first", responses=problems(*_PROBLEMS))
+@requires(Policy.OWNER_IN_PATH)
 async def search_memories(
     user_id: UserIdField,
     recall: RecallMemoriesDep,
@@ -62,6 +66,7 @@ async def search_memories(
 
 
 @router.patch("/{memory_id}", summary="Correct a memory", responses=problems(MemoryNotFound, *_PROBLEMS, request=BODY))
+@requires(Policy.OWNER_IN_PATH)
 async def correct_memory(
     user_id: UserIdField, memory_id: str, body: CorrectionRequest, correct: CorrectMemoryDep
 ) -> MemoryView:
@@ -69,11 +74,13 @@ async def correct_memory(
 
 
 @router.delete("/{memory_id}", summary="Delete a memory", responses=problems(MemoryNotFound, *_PROBLEMS))
+@requires(Policy.OWNER_IN_PATH)
 async def forget_memory(user_id: UserIdField, memory_id: str, forget: ForgetMemoryDep) -> ForgottenMemoryView:
     await forget(user_id, parse_memory_id(memory_id))
     return ForgottenMemoryView(user_id=user_id, id=memory_id)
 
 
 @router.delete("", summary="Delete all memories of a user", responses=problems(*_PROBLEMS))
+@requires(Policy.OWNER_IN_PATH)
 async def forget_memories(user_id: UserIdField, forget: ForgetMemoriesDep) -> ForgottenView:
     return ForgottenView.of(user_id, await forget(user_id))

@@ -19,6 +19,7 @@ from domain.conversation import (
 )
 from domain.memory import DEFAULT_IMPORTANCE, MAX_FACT_CHARS, Memory, Recalled
 from domain.paging import Page
+from domain.principal import Principal
 from entrypoints.http.timestamp import Timestamp
 
 
@@ -44,7 +45,9 @@ def _check_text(text: str) -> str:
 
 
 class ChatRequest(BaseModel):
-    user_id: UserIdField = Field(description="User who sends the message.")
+    user_id: UserIdField = Field(
+        description="User who sends the message. May be absent if the request has a user's token."
+    )
     message: Annotated[str, AfterValidator(_check_text)] = Field(
         description="The user's message; stored as sent.", examples=["Hello, how are you today?"], min_length=1
     )
@@ -72,7 +75,11 @@ class ChatRequest(BaseModel):
     )
 
     def to_message(
-        self, on_disconnect: Literal["cancel", "continue"], key: str | None = None, after: int = 0
+        self,
+        principal: Principal,
+        on_disconnect: Literal["cancel", "continue"],
+        key: str | None = None,
+        after: int = 0,
     ) -> NewMessage:
         """`after` is the number of the last event that the client has received, if it sent this message before."""
         # A cut connection is why clients repeat requests: by default, it must not end the turn of a key.
@@ -86,6 +93,7 @@ class ChatRequest(BaseModel):
             use_memory=self.memory,
             key=key,
             after=after,
+            principal=principal,
         )
 
 

@@ -7,25 +7,29 @@ from fastapi import APIRouter, Header, Query, Response
 
 from domain.conversation import ConversationId, TurnId, UserId
 from domain.errors import Failure, StreamExpired, TurnNotFound
-from entrypoints.http.dependencies import FollowTurnDep, GetTurnDep, SettingsDep, StopTurnDep
+from entrypoints.http.dependencies import FollowTurnDep, GetTurnDep, PrincipalDep, SettingsDep, StopTurnDep
 from entrypoints.http.disconnect import closing_on_error
 from entrypoints.http.errors import RefusedTurn, invalid_request
 from entrypoints.http.event_stream import EventStream
 from entrypoints.http.native.schemas import TurnView
 from entrypoints.http.native.wire import NativeWire
-from entrypoints.http.openapi import LIVE, STORE, STREAM, described, problems
+from entrypoints.http.openapi import LIVE, STORE, STREAM, problems
+from entrypoints.http.policies import Policy, requires
+from entrypoints.http.routing import SecuredRoute
 
-router = APIRouter(prefix="/api/chat/turns", tags=["turns"])
+router = APIRouter(prefix="/api/chat/turns", tags=["turns"], route_class=SecuredRoute)
 
 
 @router.get("/{turn_id}", summary="Get a turn", responses=problems(TurnNotFound, *STORE))
-async def get_turn(turn_id: str, get: GetTurnDep) -> TurnView:
-    return TurnView.of(await get(TurnId(turn_id), None))
+@requires(Policy.OWNER_OF_TURN)
+async def get_turn(turn_id: str, principal: PrincipalDep, get: GetTurnDep) -> TurnView:
+    return TurnView.of(await get(TurnId(turn_id), principal))
 
 
 @router.post("/{turn_id}/stop", summary="Stop a running turn", responses=problems(TurnNotFound, *STORE, *LIVE))
-async def stop_turn(turn_id: str, stop: StopTurnDep) -> TurnView:
-    return TurnView.of(await stop(TurnId(turn_id), None))
+@requires(Policy.OWNER_OF_TURN)
+async def stop_turn(turn_id: str, principal: PrincipalDep, stop: StopTurnDep) -> TurnView:
+    return TurnView.of(await stop(TurnId(turn_id), principal))
 
 
 @router.get(
@@ -35,12 +39,13 @@ async def stop_turn(turn_id: str, stop: StopTurnDep) -> TurnView:
     responses=STREAM
     | {
         204: {"description": "The turn has ended, and `after` is its last event."},
-        400: described("Problem: `invalid_request` if the event number is invalid"),
     }
-    | problems(TurnNotFound, StreamExpired, *STORE, *LIVE),
+    | problems(TurnNotFound, StreamExpired, *STORE, *LIVE, headers=[(400, "invalid_request")]),
 )
+@requires(Policy.OWNER_OF_TURN)
 async def follow_turn(
     turn_id: str,
+    principal: PrincipalDep,
     get: GetTurnDep,
     follow: FollowTurnDep,
     settings: SettingsDep,
@@ -48,7 +53,7 @@ async def follow_turn(
     after: Annotated[str | None, Query(description="The same, for clients that cannot set headers.")] = None,
 ) -> Response:
     seen = event_number(last_event_id, after)
-    turn = await get(TurnId(turn_id), None)
+    turn = await get(TurnId(turn_id), principal)
     try:
         handle = await follow(turn, seen)
     except StreamExpired as expired:

@@ -13,13 +13,17 @@ from entrypoints.http.dependencies import (
     SettingsDep,
     UptimeDep,
 )
+from entrypoints.http.openapi import problems
 from entrypoints.http.operations.schemas import DetailedHealthView, HealthView, StatusView, SystemView
+from entrypoints.http.policies import Policy, requires
+from entrypoints.http.routing import SecuredRoute
 from entrypoints.version import VERSION
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], route_class=SecuredRoute)
 
 
 @router.get("/livez", summary="Liveness check")
+@requires(Policy.PUBLIC)
 async def livez() -> StatusView:
     return StatusView(status="ok")
 
@@ -34,17 +38,22 @@ async def livez() -> StatusView:
         }
     },
 )
+@requires(Policy.PUBLIC)
 async def readyz(check: CheckReadinessDep) -> JSONResponse:
     ready = await check()
     return JSONResponse({"status": "ok" if ready else "unavailable"}, 200 if ready else 503)
 
 
-@router.get("/api/health", summary="Basic health check")
+@router.get("/api/health", summary="Basic health check", response_model_exclude_none=True)
+@requires(Policy.PUBLIC)
 async def health(settings: SettingsDep, now: NowDep) -> HealthView:
+    if settings.auth != "none":  # only the detailed check, which needs a credential, tells more
+        return HealthView(status="ok", name=settings.app_name)
     return HealthView(status="ok", name=settings.app_name, version=VERSION, time=now())
 
 
-@router.get("/api/health/detailed", summary="Detailed health check")
+@router.get("/api/health/detailed", summary="Detailed health check", responses=problems())
+@requires(Policy.OPERATORS)
 async def detailed_health(
     check_health: CheckHealthDep, settings: SettingsDep, now: NowDep, uptime: UptimeDep
 ) -> DetailedHealthView:

@@ -16,8 +16,8 @@ class StatusView(BaseModel):
 class HealthView(BaseModel):
     status: Literal["ok"]
     name: str
-    version: str
-    time: Timestamp
+    version: str | None = Field(None, description="Absent if authentication is on.")
+    time: Timestamp | None = Field(None, description="Absent if authentication is on.")
 
 
 class ChecksView(BaseModel):
