@@ -6,14 +6,23 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+from domain.api_key import PREFIX
+
 
 class TerminalChat:
-    """Reads messages line by line and prints each reply as it streams. Ctrl-C stops a reply, Ctrl-D ends the chat."""
+    """Reads messages line by line and prints each reply as it streams. Ctrl-C stops a reply, Ctrl-D ends the chat.
 
-    def __init__(self, url: str, user: str, conversation: str) -> None:
+    `credential` is an API key or a token. Without `user`, messages are from the token's user, or else from `terminal`.
+    """
+
+    def __init__(self, url: str, user: str | None, conversation: str, credential: str | None) -> None:
         self._url = urlsplit(url if "//" in url else f"http://{url}")
-        self._user = user
-        self._conversation = conversation
+        self._body = {"conversation_id": conversation}
+        self._headers = {"Authorization": f"Bearer {credential}"} if credential else {}
+        if user is None and (credential is None or credential.startswith(PREFIX)):  # a token names its user itself
+            user = "terminal"
+        if user is not None:
+            self._body["user_id"] = user
 
     def run(self) -> int:
         """Chat until the input ends; return the exit status, 1 if the service cannot be reached."""
@@ -32,11 +41,11 @@ class TerminalChat:
                     return 1
 
     def _exchange(self, message: str) -> None:
-        body = {"user_id": self._user, "conversation_id": self._conversation, "message": message}
+        body = json.dumps(self._body | {"message": message})
         turn_id = None
         connection = self._connect()
         try:
-            connection.request("POST", "/api/chat", json.dumps(body), {"Content-Type": "application/json"})
+            connection.request("POST", "/api/chat", body, self._headers | {"Content-Type": "application/json"})
             response = connection.getresponse()
             turn_id = response.headers["X-Turn-ID"]
             if response.status == 200:
@@ -61,7 +70,7 @@ class TerminalChat:
 
     def _stop(self, turn_id: str) -> None:
         connection = self._connect()
-        connection.request("POST", f"/api/chat/turns/{turn_id}/stop")
+        connection.request("POST", f"/api/chat/turns/{turn_id}/stop", headers=self._headers)
         connection.getresponse().read()
         connection.close()
 

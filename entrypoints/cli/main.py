@@ -12,13 +12,16 @@ from typing import Final
 
 from domain.errors import Unusable
 from entrypoints.exit_status import UNUSABLE
-from entrypoints.settings import Settings, load_settings
+from entrypoints.settings import Settings, environment, load_settings
 from entrypoints.signals import signals_handled
 from entrypoints.standard_streams import warn
 from entrypoints.startup_warnings import startup_warnings
 
 MAX_WORKERS = 64
 """A hundred sessions are what PostgreSQL allows by default, and each worker uses several."""
+
+CHAT_KEY: Final = "SMART_CHATBOT_KEY"
+"""Environment variable with the credential of the terminal chat."""
 
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -59,8 +62,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     chat = command("chat", _chat, "chat with a running service in the terminal")
     chat.add_argument("--url", default="http://127.0.0.1:8000", help="base URL of the service (default: %(default)s)")
-    chat.add_argument("--user", default="terminal", help="user id (default: %(default)s)")
+    chat.add_argument("--user", help="user id (default: that of the token, or terminal)")
     chat.add_argument("--conversation", default="default", help="conversation id (default: %(default)s)")
+    chat.add_argument(
+        "--key-file",
+        type=Path,
+        metavar="FILE",
+        help=f"file with an API key or a token (default: the environment variable {CHAT_KEY})",
+    )
     migrate = command("migrate", _migrate, "create or upgrade the database schema")
     migrate.add_argument(
         "--check", action="store_true", help="change nothing; exit with status 1 if there is something to migrate"
@@ -128,9 +137,27 @@ def _chat(parsed: argparse.Namespace) -> int:
 
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C stops a reply
-        return TerminalChat(parsed.url, parsed.user, parsed.conversation).run()
+        credential = _credential(parsed.key_file)
+        return TerminalChat(parsed.url, parsed.user, parsed.conversation, credential).run()
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+
+
+def _credential(file: Path | None) -> str | None:
+    """Return the credential in the file, or else in the environment: options are seen by other users of the machine."""
+    if file is None:
+        name, text = CHAT_KEY, environment().get(CHAT_KEY, "").strip()
+        if not text:
+            return None
+    else:
+        name = str(file)
+        try:
+            text = file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise Unusable(f"--key-file: {file} cannot be read ({type(error).__name__})") from None
+    if not re.fullmatch("[!-~]+", text):
+        raise Unusable(f"{name}: must contain one API key or token, and nothing else")
+    return text
 
 
 def _migrate(parsed: argparse.Namespace) -> int:

@@ -12,10 +12,15 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from domain.principal import Principal
+from entrypoints.exit_status import UNUSABLE
+from tests.harness.credentials import ANN, SERVICE, KnownCredentials, authentication, bearer, credential_of
 from tests.harness.exchange import TIMEOUT, history
 from tests.harness.fakes import ScriptedLLM, ScriptedReply
 from tests.harness.gated_llm import GatedLLM
-from tests.harness.servers import clean_environment, running_service
+from tests.harness.servers import Service, clean_environment, running_service
 
 CTRL_C, CTRL_D = b"\x03", b"\x04"
 PROMPT = "you> "
@@ -136,14 +141,69 @@ async def test_an_unreachable_service_ends_the_chat_with_an_error(tmp_path: Path
         assert await terminal.wait() == 1
 
 
+@pytest.mark.parametrize(("principal", "user"), [(ANN, "ann"), (SERVICE, "terminal")])
+@pytest.mark.parametrize("place", ["variable", "file"])
+async def test_a_key_or_token_is_sent_and_a_token_says_who_sends_the_message(
+    tmp_path: Path, principal: Principal, user: str, place: str
+) -> None:
+    credential = credential_of(principal)
+    (tmp_path / "key").write_text(f"{credential}\n")
+    options = ("--key-file", "key") if place == "file" else ()
+    environment = {} if place == "file" else {"SMART_CHATBOT_KEY": credential}
+    async with _authenticating_service() as service, _chat(tmp_path, service.url, *options, **environment) as terminal:
+        await terminal.read_until(PROMPT)
+        terminal.type(b"Hello?\n")
+        assert "Hello, world!" in await terminal.read_until(PROMPT)
+        service.client.headers = bearer(SERVICE)
+        assert len(await history(service.client, user)) == 1
+
+
+async def test_ctrl_c_stops_the_reply_with_the_same_credential(tmp_path: Path) -> None:
+    llm = ScriptedLLM(ScriptedReply(deltas=("Once upon",), hangs=True))
+    key = {"SMART_CHATBOT_KEY": credential_of(ANN)}
+    async with _authenticating_service(llm) as service, _chat(tmp_path, service.url, **key) as terminal:
+        await terminal.read_until(PROMPT)
+        terminal.type(b"A story!\n")
+        await terminal.read_until("Once upon")
+        terminal.type(CTRL_C)
+        assert "[stopped]" in await terminal.read_until(PROMPT)
+        service.client.headers = bearer(ANN)
+        [turn] = await history(service.client, "ann")
+    assert turn["reason"] == "cancelled"
+
+
+async def test_a_missing_credential_is_explained_and_the_chat_continues(tmp_path: Path) -> None:
+    async with _authenticating_service() as service, _chat(tmp_path, service.url) as terminal:
+        await terminal.read_until(PROMPT)
+        terminal.type(b"Hello?\n")
+        assert "Send a valid API key or token" in await terminal.read_until(PROMPT)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"two words", b"\xff"])
+async def test_a_file_without_a_credential_ends_the_chat_before_it_begins(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    if content is not None:
+        (tmp_path / "key").write_bytes(content)
+    async with _chat(tmp_path, "http://127.0.0.1:9", "--key-file", "key") as terminal:
+        assert await terminal.wait() == UNUSABLE
+
+
 @asynccontextmanager
-async def _chat(directory: Path, url: str) -> AsyncIterator[Terminal]:
+async def _authenticating_service(llm: ScriptedLLM | None = None) -> AsyncIterator[Service]:
+    overrides = {"llm": llm or ScriptedLLM(), "authenticate": KnownCredentials()}
+    async with running_service(overrides, **authentication()) as service:
+        yield service
+
+
+@asynccontextmanager
+async def _chat(directory: Path, url: str, *options: str, **environment: str) -> AsyncIterator[Terminal]:
     parent, child = pty.openpty()
     os.set_blocking(parent, False)
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "entrypoints.cli", "chat", "--url", url),
+        *(sys.executable, "-m", "entrypoints.cli", "chat", "--url", url, *options),
         cwd=directory,
-        env=clean_environment(),
+        env=clean_environment(**environment),
         stdin=child,
         stdout=child,
         stderr=child,
