@@ -1,8 +1,12 @@
 """The files in `deploy/` fit the service, and each other."""
 
 import json
+import os
 import re
 import shlex
+import stat
+import subprocess
+import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from inspect import signature
@@ -12,6 +16,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from domain.api_key import PresentedKey
 from entrypoints import local_model
 from entrypoints.cli.main import main
 from entrypoints.exit_status import UNUSABLE
@@ -19,6 +24,7 @@ from entrypoints.http.app import create_app
 from entrypoints.server import DrainingServer
 from entrypoints.settings import Settings, load_settings
 from entrypoints.shutdown import Shutdown
+from tests.harness.servers import clean_environment
 
 ROOT: Final = Path(__file__).parents[2]
 DEPLOY: Final = ROOT / "deploy"
@@ -50,7 +56,8 @@ def compose() -> Any:
 @pytest.fixture(scope="module")
 def instances(compose: Any) -> Any:
     """The services of compose.yaml that run this service."""
-    return {name: service for name, service in compose["services"].items() if "build" in service}
+    images = {name: service for name, service in compose["services"].items() if "build" in service}
+    return {name: service for name, service in images.items() if "entrypoint" not in service}
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +116,30 @@ def test_the_variables_of_the_instances_are_settings(
         assert {name for name in variables if name.lower() not in Settings.model_fields} <= OTHER_VARIABLES
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
-        assert load_settings().database_host == "postgres"
+        settings = load_settings()
+        assert settings.database_host == "postgres"
+        settings.require_authentication()
+
+
+def test_a_key_is_made_once_and_only_the_service_can_read_it(compose: Any, tmp_path: Path) -> None:
+    key = compose["services"]["key"]
+    assert key["environment"] == compose["services"]["chat-a"]["environment"]
+    assert key["volumes"] == compose["services"]["chat-a"]["volumes"]
+    [script] = key["command"]
+    made = []
+    for _ in range(2):
+        subprocess.run(
+            [*key["entrypoint"], script.replace("/data", str(tmp_path))],
+            cwd=tmp_path,
+            env=clean_environment(AUTH_MODE="api_key", PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}"),
+            check=True,
+            timeout=60,
+        )
+        made.append((tmp_path / "service.key").read_text())
+
+    assert made[0] == made[1]
+    assert PresentedKey.parse(made[0].strip()) is not None
+    assert stat.S_IMODE((tmp_path / "service.key").stat().st_mode) == 0o600
 
 
 def test_the_image_and_the_unit_run_commands_of_the_service(unit: Any, project: Any) -> None:
