@@ -70,7 +70,7 @@ class HistoryInMemory(ConversationHistory, MemoryOutbox):
         turn = begin.turn
         if begin.key is not None:
             earlier = self._find(begin.key)
-            if earlier is not None and earlier.status is not TurnStatus.FAILED:
+            if earlier is not None and not earlier.is_replaceable:
                 return earlier
             if earlier is not None:
                 positions = self._positions[turn.user_id]

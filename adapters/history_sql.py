@@ -26,7 +26,7 @@ from application.ports.memory_outbox import (
     OutboxJob,
     RememberTurn,
 )
-from domain.conversation import Conversation, ConversationId, Exchange, Turn, TurnId, TurnStatus, UserId
+from domain.conversation import Conversation, ConversationId, Exchange, Turn, TurnId, UserId
 from domain.errors import IdempotencyKeyReused, TurnInProgress, TurnNotFound
 from domain.idempotency import IdempotencyKey
 from domain.paging import Page, page_of, page_of_turns, parse_cursor
@@ -56,7 +56,7 @@ class HistorySQL(ConversationHistory, MemoryOutbox):
             def begin_keyed(connection: Connection) -> keys.NamedTurn | bool:
                 if begin.takes_conversation and not writes.take_conversation(connection, begin.turn, now):
                     named = keys.find(connection, key, now)  # perhaps the very turn that has the conversation
-                    return named if named is not None and named.turn.status is not TurnStatus.FAILED else False
+                    return named if named is not None and not named.turn.is_replaceable else False
                 return turns.begin_keyed(connection, begin, key, now) or True
 
             begun = await self._write(begin_keyed)

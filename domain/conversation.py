@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final, NamedTuple, NewType, Self
 
-from domain.errors import ChatError, Interruption
+from domain.errors import ChatError, Interruption, ServerShuttingDown
 
 ID_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9._:@|+=~-]{0,127}"
 """The grammar of ids that clients choose.
@@ -110,6 +110,16 @@ class Turn:
     status: TurnStatus = TurnStatus.IN_PROGRESS
     reason: str | None = None
     usage: Usage | None = None
+
+    @property
+    def is_replaceable(self) -> bool:
+        """Whether a request that is repeated with its idempotency key runs again, and its turn takes this one's place.
+
+        The turn has no text, and its end was not its client's wish.
+        """
+        if self.status is TurnStatus.INTERRUPTED:
+            return not self.reply and self.reason == ServerShuttingDown.code
+        return self.status is TurnStatus.FAILED
 
     @property
     def exchange(self) -> Exchange:

@@ -48,7 +48,7 @@ def begin_keyed(connection: Connection, record: TurnBegin, key: IdempotencyKey, 
     position = _next_position(connection, turn.user_id, now)  # locks the user, whose key no other transaction can use
     named = keys.find(connection, key, now)
     if named is not None:
-        if named.turn.status is not TurnStatus.FAILED or named.fingerprint != key.fingerprint:
+        if not named.turn.is_replaceable or named.fingerprint != key.fingerprint:
             return named
         keys.delete_turn(connection, named.turn.id)
     _insert(connection, record, now, *position)

@@ -107,8 +107,7 @@ class ConversationHistory(Protocol):
         Only a store that is lost on restart by design, e.g. in memory, is exempt, here and in other methods.
 
         A key names one turn, however many calls use it at the same time. If it names a turn already, that turn is
-        returned as stored, and nothing changes. A failed one is replaced: it is deleted, and the new turn begins and
-        gets the key.
+        returned as stored, and nothing changes. A replaceable one is deleted, and the new turn begins and gets the key.
 
         Raises:
             IdempotencyKeyReused: the key names a turn that was begun with another fingerprint.

@@ -52,18 +52,18 @@ class KeyedTurns:
                 self._locks.pop(key.name, None)
 
     async def find(self, key: IdempotencyKey) -> Turn | None:
-        """Return the turn that has the place of this request; None if there is none, or one that failed.
+        """Return the turn that has the place of this request; None if there is none, or one that is replaceable.
 
         Raises:
             IdempotencyKeyReused, HistoryUnavailable: see the port.
         """
         turn = await self._history.find(key)
-        return None if turn is None or turn.status is TurnStatus.FAILED else turn
+        return None if turn is None or turn.is_replaceable else turn
 
     async def follow(self, turn: Turn, after: int) -> TurnHandle | None:
         """Join the readers of a running turn, or replay one that has ended, from the event numbered above `after`.
 
-        Returns None if the turn was found to have failed or to be deleted, so that the request has to run again.
+        Returns None if the turn was found to be replaceable or deleted, so that the request has to run again.
 
         Raises:
             StreamExpired: the client has seen events that are no longer kept, so that it cannot continue after them.
@@ -86,7 +86,7 @@ class KeyedTurns:
                 turn = await self._history.get(turn.id, turn.user_id)
             except TurnNotFound:
                 return None
-        return None if turn.status is TurnStatus.FAILED else await self._replay(turn, after)
+        return None if turn.is_replaceable else await self._replay(turn, after)
 
     async def _replay(self, turn: Turn, after: int) -> TurnHandle:
         events = await self._kept_events(turn, after)

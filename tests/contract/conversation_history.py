@@ -22,7 +22,17 @@ from domain.conversation import (
     Usage,
     UserId,
 )
-from domain.errors import Cancelled, IdempotencyKeyReused, TurnDeadline, TurnNotFound, UnknownCursor, WorkerLost
+from domain.errors import (
+    Cancelled,
+    ChatError,
+    ClientDisconnected,
+    IdempotencyKeyReused,
+    ServerShuttingDown,
+    TurnDeadline,
+    TurnNotFound,
+    UnknownCursor,
+    WorkerLost,
+)
 from domain.idempotency import IdempotencyKey
 from tests.contract.suite import Suite
 
@@ -315,6 +325,25 @@ class ConversationHistoryContract(Suite[ConversationHistory]):
         with pytest.raises(TurnNotFound):
             await history.get(failed.id, None)
         assert await history.finish(TurnEnd(failed.completed("late", "stop"))) is None
+
+    @pytest.mark.parametrize(
+        ("end", "reply", "replaced"),
+        [
+            (ServerShuttingDown(), "", True),
+            (ServerShuttingDown(), "Hi", False),
+            (Cancelled(), "", False),
+            (ClientDisconnected(), "", False),
+            (TurnDeadline(), "Hi", False),
+        ],
+    )
+    async def test_an_interrupted_turn_is_replaced_only_if_a_shutdown_ended_it_before_any_text(
+        self, history: ConversationHistory, end: ChatError, reply: str, replaced: bool
+    ) -> None:
+        first, second = new_turn(), new_turn()
+        await begin_keyed(history, first)
+        ended = await history.finish(TurnEnd(first.ended_by(end, reply)))
+        assert (second if replaced else ended) == await begin_keyed(history, second)
+        assert [second if replaced else ended] == list((await history.page(ADA, None, 10, None)).items)
 
     async def test_a_failed_turn_can_be_replaced_repeatedly_and_deleted(self, history: ConversationHistory) -> None:
         for _ in range(3):

@@ -60,7 +60,7 @@ class Reader:
         while not self.turn_id:
             await self._choose_worker()
             outcome = await self._read(on_turn, method="POST", url="/api/chat", json=body, headers=headers)
-            if not self.turn_id and (self._has_ended or not keyed):
+            if not self.turn_id and not keyed:
                 return Answer(outcome, ended=self._has_ended)
         return await self.follow(self.turn_id)
 
