@@ -103,12 +103,6 @@ def _user_id(value: str) -> UserId | None:
         return None
 
 
-def routes_of(app: FastAPI) -> Iterator[RouteContext]:
-    """Yield every route but those of the API documentation, which FastAPI adds itself."""
-    documentation = {app.openapi_url, app.docs_url, app.redoc_url, app.swagger_ui_oauth2_redirect_url}
-    return (route for route in iter_route_contexts(app.routes) if route.path not in documentation)
-
-
 def open_paths(app: FastAPI) -> frozenset[str]:
     """Return the paths that need no credential."""
     public = {str(route.path) for route in _routes(app) if _enforced_policy(route) is Policy.PUBLIC}

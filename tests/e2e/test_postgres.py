@@ -108,6 +108,7 @@ async def test_a_stop_does_not_wait_for_a_server_that_is_down(
             await service.wait()
 
 
+@pytest.mark.row("P1")
 async def test_a_second_service_serves_the_same_turns_and_goes_on_when_the_first_is_killed(
     postgres: Postgres, tmp_path: Path, upstream: ScriptedUpstream
 ) -> None:
@@ -118,5 +119,10 @@ async def test_a_second_service_serves_the_same_turns_and_goes_on_when_the_first
     ):
         await assert_serves(client, 1)
         await assert_serves(other, 2)
+        stored = (await client.get("/api/chat/history/user123")).json()
         first.signal(signal.SIGKILL)
+        await first.wait()
+        with pytest.raises(httpx2.TransportError):
+            await client.get("/api/chat/history/user123")
+        assert stored == (await other.get("/api/chat/history/user123")).json()
         await assert_serves(other, 3)

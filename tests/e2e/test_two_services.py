@@ -76,6 +76,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.row("C20")
 async def test_a_turn_of_one_service_is_rejoined_at_the_other_after_any_event(two: TwoServices) -> None:
     sending = Reading(two.one, "POST", "/api/chat", HELLO)
     path = f"/api/chat/turns/{await sending.turn_id}/stream"

@@ -48,6 +48,7 @@ def start(forks: Forks, tmp_path: Path) -> Start:
 
 
 @pytest.mark.row("S16")
+@pytest.mark.row("S17")
 async def test_clients_of_one_user_at_several_workers_see_one_history(postgres: Postgres, start: Start) -> None:
     async with start(postgres) as (cluster, _):
         workload = await chat_together(cluster, clients=8, turns=12)

@@ -90,7 +90,7 @@ class SharedLog(RunningLog):
         self._outgoing.notify()
 
     def delete_stored(self) -> None:
-        """Delete what is stored of this log, and store no more of it."""
+        """Delete the stored part of this log, and store no more of it."""
         self.unshare()
         self._outgoing.delete(self)
 
