@@ -493,7 +493,8 @@ async def add_users_slowly(database: PostgresDatabase, names: Sequence[str], oth
 
 async def test_a_write_that_deadlocks_with_one_of_another_process_runs_again(url: str) -> None:
     both = threading.Barrier(2)
-    async with PostgresDatabase(url) as one, PostgresDatabase(url) as two:
+    # On a busy machine, the server finds the deadlock later than after the second that it waits.
+    async with PostgresDatabase(url, lock_timeout=20) as one, PostgresDatabase(url, lock_timeout=20) as two:
         await asyncio.gather(add_users_slowly(one, ["a", "b"], both), add_users_slowly(two, ["b", "a"], both))
 
         assert [] == await names(one)

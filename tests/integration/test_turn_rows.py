@@ -74,7 +74,9 @@ async def test_a_stream_ends_with_the_end_that_another_process_stored(database: 
     response, turn = await end_elsewhere(database, STREAM, WORKER_LOST)
 
     stream = ChatStream.of(response.content)
-    assert stream.text == "Hello, world!"
+    # The process stops generating when it finds out: then, or when it stores the end itself.
+    assert stream.text.startswith("Hel")
+    assert "Hello, world!".startswith(stream.text)
     assert (stream.error["code"], stream.error["turn_id"]) == ("worker_lost", turn["id"])
 
 
