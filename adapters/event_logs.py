@@ -23,6 +23,9 @@ DELTA_OVERHEAD: Final = 56
 class Log:
     """The events of one turn, and the readers that wait for more."""
 
+    is_remote = False
+    """Whether another process runs the turn."""
+
     def __init__(self, turn_id: TurnId, user_id: UserId, conversation_id: ConversationId) -> None:
         self.turn_id = turn_id
         self.user_id = user_id
@@ -96,6 +99,10 @@ class LogReader(Reader):
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
         log.readers += 1
+
+    @property
+    def is_remote(self) -> bool:
+        return self._log.is_remote
 
     async def next(self, wait: float) -> Batch | None:
         log = self._log

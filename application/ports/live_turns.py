@@ -56,6 +56,11 @@ class Reader(AbstractAsyncContextManager["Reader"], Protocol):
     stop the turn.
     """
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether another process runs the turn. If that dies, the log ends only some time after the turn's lease."""
+        return False
+
     @abstractmethod
     async def next(self, wait: float) -> Batch | None:
         """Return the events appended since the last call, or wait up to `wait` seconds for the next one.

@@ -70,6 +70,24 @@ class EndedReader(Reader):
         pass
 
 
+class ReadAheadReader(Reader):
+    """A reader of which `start`, if anything, was read before. It is returned again, first."""
+
+    def __init__(self, reader: Reader, start: Batch | None) -> None:
+        self._reader = reader
+        self._start = start
+
+    async def next(self, wait: float) -> Batch | None:
+        start, self._start = self._start, None
+        return start or await self._reader.next(wait)
+
+    async def __aenter__(self) -> Reader:
+        return self
+
+    async def __aexit__(self, *exc_info: Any) -> None:
+        await self._reader.__aexit__(*exc_info)
+
+
 def end_of(turn: Turn) -> End:
     """Return the end of a turn that has ended, as the history tells it."""
     if turn.status is TurnStatus.COMPLETED:

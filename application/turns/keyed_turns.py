@@ -1,15 +1,15 @@
 """KeyedTurns: following and replaying the turns of requests that are repeated with the same idempotency key."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import anyio
 
 from application.ports.history import ConversationHistory
-from application.ports.live_turns import Batch, LiveTurns, LiveTurnsUnavailable
-from application.turns.handle import EndedReader, TurnHandle, end_of, stored_events
+from application.ports.live_turns import Batch, End, LiveTurns, LiveTurnsUnavailable, Reader
+from application.turns.handle import EndedReader, ReadAheadReader, TurnHandle, end_of, stored_events
 from domain.conversation import Turn, TurnStatus
-from domain.errors import StreamExpired, TurnInProgress, TurnNotFound
+from domain.errors import StreamExpired, TurnInProgress, TurnNotFound, WorkerLost
 from domain.idempotency import IdempotencyKey
 
 
@@ -17,7 +17,9 @@ class KeyedTurns:
     """Lets a repeated request have the turn of the first one.
 
     A running turn that has no event log here, e.g. because its worker died, is polled every `poll_interval` seconds
-    for at most `lost_timeout`. Reading the log of a turn that has ended may take `read_timeout`.
+    for at most `lost_timeout`. For as long, a turn of another process that has no text yet is not handed out: if that
+    process has died, the turn is replaced. Meanwhile the history is asked every `lost_poll_interval` seconds. Reading
+    the log of a turn that has ended may take `read_timeout`.
     """
 
     def __init__(
@@ -27,12 +29,14 @@ class KeyedTurns:
         *,
         lost_timeout: float = 20.0,
         poll_interval: float = 0.1,
+        lost_poll_interval: float = 1.0,
         read_timeout: float = 5.0,
     ) -> None:
         self._history = history
         self._live_turns = live_turns
         self._lost_timeout = lost_timeout
         self._poll_interval = poll_interval
+        self._lost_poll_interval = lost_poll_interval
         self._read_timeout = read_timeout
         self._locks: dict[str, anyio.Lock] = {}
 
@@ -80,7 +84,11 @@ class KeyedTurns:
                         "The turn of this key is running. Repeat the request.", retry_after=5
                     ) from None
             else:
-                return TurnHandle(turn, reader, after, is_repeated=True)
+                followed: Reader | None = reader
+                if reader.is_remote and not after:  # a client that continues has seen text
+                    followed = await self._with_text(reader, turn, give_up_at)
+                if followed is not None:
+                    return TurnHandle(turn, followed, after, is_repeated=True)
             await anyio.sleep(self._poll_interval)
             try:
                 turn = await self._history.get(turn.id, turn.user_id)
@@ -88,8 +96,40 @@ class KeyedTurns:
                 return None
         return None if turn.is_replaceable else await self._replay(turn, after)
 
+    async def _with_text(self, reader: Reader, turn: Turn, give_up_at: float) -> Reader | None:
+        """Return the reader of a turn of another process once there is text or the end. None if that process has died.
+
+        At `give_up_at`, the reader is returned in any case.
+        """
+        start: Batch | None = None
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(reader)
+            while True:
+                wait = min(self._lost_poll_interval, give_up_at - anyio.current_time())
+                batch = await reader.next(max(0, wait))
+                start = batch or start
+                if batch is None and await self._is_lost(turn):
+                    return None
+                if batch is not None and batch.end is not None and _is_of_lost_worker(batch.end) and not batch.deltas:
+                    return None
+                has_begun = batch is not None and (batch.deltas or batch.end is not None)
+                if has_begun or anyio.current_time() >= give_up_at:
+                    stack.pop_all()  # the reader stays
+                    return ReadAheadReader(reader, start)
+
+    async def _is_lost(self, turn: Turn) -> bool:
+        """Whether a turn was ended because its worker died. Its log ends later."""
+        try:
+            turn = await self._history.get(turn.id, turn.user_id)
+        except TurnNotFound:
+            return True
+        return turn.status is not TurnStatus.IN_PROGRESS and _is_of_lost_worker(end_of(turn))
+
     async def _replay(self, turn: Turn, after: int) -> TurnHandle:
-        events = await self._kept_events(turn, after)
+        if not after and _is_of_lost_worker(end_of(turn)):  # its log has no end, and perhaps other text than was stored
+            events = None
+        else:
+            events = await self._kept_events(turn, after)
         if events is None:
             if after:  # the reply is one delta now, so the client's number means nothing
                 raise StreamExpired
@@ -121,3 +161,7 @@ class KeyedTurns:
         ):
             return None
         return Batch(batch.first + len(batch.deltas) - len(deltas), deltas, batch.accepted, told)
+
+
+def _is_of_lost_worker(end: End) -> bool:
+    return end.failure is not None and end.failure.code == WorkerLost.code

@@ -306,6 +306,11 @@ class LiveTurnsContract(Suite[LiveTurns]):
 
             assert Batch(1, ["a"], False, None) == await reader.next(LONG)
 
+    async def test_a_turn_of_this_process_is_not_remote(self, live: LiveTurns) -> None:
+        running = await begin(live)
+        async with await live.join(running.id, ANN) as reader:
+            assert not reader.is_remote
+
     async def test_the_turn_is_stopped_when_its_last_reader_leaves(self, live: LiveTurns) -> None:
         running = await begin(live)
         async with await live.join(running.id, ANN):

@@ -102,6 +102,13 @@ async def test_a_reader_of_another_worker_receives_events_while_the_turn_runs(wo
         assert Batch(4, [], True, STOP) == await reader.next(LONG)
 
 
+async def test_a_turn_of_another_worker_is_remote(workers: tuple[Worker, Worker]) -> None:
+    one, other = workers
+    running = await begin(one)
+    async with await one.join(running.id, ANN) as here, await other.join(running.id, ANN) as there:
+        assert [False, True] == [here.is_remote, there.is_remote]
+
+
 async def test_workers_are_notified_of_events_only_if_the_turn_is_followed_elsewhere(
     workers: tuple[Worker, Worker], tmp_path: Path
 ) -> None:

@@ -9,11 +9,12 @@ from typing import Any, TypeVar
 import anyio
 import pytest
 
+from adapters.event_logs import RunningLog
 from adapters.history_in_memory import HistoryInMemory
 from adapters.live_turns_in_process import LiveTurnsInProcess
 from application.ports.conversation_leases import ConversationLeases, Lease
 from application.ports.history import HistoryUnavailable, TurnBegin, TurnEnd
-from application.ports.live_turns import Batch
+from application.ports.live_turns import Batch, End
 from application.ports.llm import LLMUnreachable
 from application.turns.handle import TurnHandle, stored_events
 from application.turns.keyed_turns import KeyedTurns
@@ -22,6 +23,7 @@ from application.turns.superseding import Superseding
 from domain.conversation import ConversationId, Exchange, Turn, TurnId, TurnStatus, Usage, UserId
 from domain.errors import (
     Cancelled,
+    Failure,
     IdempotencyKeyReused,
     MessageTooLong,
     StreamExpired,
@@ -399,6 +401,133 @@ async def test_the_turn_of_a_dead_worker_is_replaced_after_the_end_of_its_lease(
 
         assert (WHOLE, False) == ((await read(handle)).deltas, handle.is_repeated)
         assert lost.id not in [turn.id for turn in await turns_of(app)]
+
+
+async def running_elsewhere(app: Harness, *, lease: timedelta = timedelta(hours=1)) -> RunningLog:
+    """Begin the turn of the key as another worker would, and return the log that is followed here."""
+    turn = await begun_elsewhere(app, lease=lease)
+    log = await app.live_turns.open(turn, lambda _: None, stop_when_left=False)
+    assert isinstance(log, RunningLog)
+    log.is_remote = True
+    return log
+
+
+LOST = End(None, Failure.of(WorkerLost()))
+
+
+@pytest.mark.parametrize("accepted", [False, True])
+@pytest.mark.parametrize("log_ends", [False, True])
+async def test_the_followed_turn_of_a_worker_that_died_before_any_text_is_replaced(
+    accepted: bool, log_ends: bool
+) -> None:
+    lease = timedelta(seconds=0.05)
+    poll = 60 if log_ends else 0.01
+    async with application(lease=lease, save_interval=0.01, keyed={"lost_poll_interval": poll}) as app:
+        log, handles = await running_elsewhere(app, lease=lease), list[TurnHandle]()
+        if accepted:
+            log.accept()
+
+        async def send() -> None:
+            handles.append(await app.send(KEYED))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(send)
+            if log_ends:
+                with anyio.fail_after(10):
+                    while (await app.history.get(log.turn_id, ANN)).status is TurnStatus.IN_PROGRESS:
+                        await anyio.sleep(0.01)
+                await log.close(LOST)
+            await until(lambda: bool(handles))
+
+        assert (WHOLE, False) == ((await read(handles[0])).deltas, handles[0].is_repeated)
+        assert [handles[0].turn.id] == [turn.id for turn in await turns_of(app)]
+        assert (1, 0) == (len(app.llm.asked), log.readers)
+
+
+async def test_the_turn_of_a_worker_that_died_after_some_text_is_replayed() -> None:
+    async with application() as app, anyio.create_task_group() as tasks:
+        log, handles = await running_elsewhere(app), list[TurnHandle]()
+
+        async def send() -> None:
+            handles.append(await app.send(KEYED))
+
+        tasks.start_soon(send)
+        await until(lambda: log.readers == 1)
+        turn = await app.history.get(log.turn_id, ANN)
+        await app.history.finish(TurnEnd(turn.ended_by(WorkerLost(), "Hel")))  # which its log does not have
+        await log.close(LOST)
+        await until(lambda: bool(handles))
+
+        ended = await read(handles[0])
+        assert (log.turn_id, ["Hel"], "worker_lost") == (handles[0].turn.id, ended.deltas, ended.code)
+        assert [] == app.llm.asked
+
+
+async def test_a_running_turn_of_another_worker_is_followed_as_soon_as_it_has_text() -> None:
+    async with application(keyed={"lost_poll_interval": 0.01}) as app, anyio.create_task_group() as tasks:
+        log, handles = await running_elsewhere(app), list[TurnHandle]()
+
+        async def send() -> None:
+            handles.append(await app.send(KEYED))
+
+        tasks.start_soon(send)
+        await until(lambda: log.readers == 1)
+        log.accept()
+        await anyio.sleep(0.05)
+        assert not handles
+        log.append(["Hel"])
+        await until(lambda: bool(handles))
+
+        assert Batch(1, ["Hel"], True, None) == await handles[0].next(0)
+        log.append(["lo"])
+        assert Batch(2, ["lo"], True, None) == await handles[0].next(10)
+        assert (handles[0].is_repeated, log.readers) == (True, 1)
+
+
+async def test_a_turn_of_another_worker_that_fails_meanwhile_is_not_run_again() -> None:
+    async with application(keyed={"lost_poll_interval": 0.01}) as app, anyio.create_task_group() as tasks:
+        log, handles = await running_elsewhere(app), list[TurnHandle]()
+
+        async def send() -> None:
+            handles.append(await app.send(KEYED))
+
+        tasks.start_soon(send)
+        await until(lambda: log.readers == 1)
+        turn = await app.history.get(log.turn_id, ANN)
+        await app.history.finish(TurnEnd(turn.ended_by(LLMUnreachable())))
+        await anyio.sleep(0.05)  # the history is asked meanwhile
+        await log.close(End(None, Failure.of(LLMUnreachable())))
+        await until(lambda: bool(handles))
+
+        assert "upstream_unreachable" == (await read(handles[0])).code
+        assert [] == app.llm.asked
+
+
+async def test_a_turn_of_another_worker_whose_model_is_slow_is_followed_in_the_end() -> None:
+    async with application(keyed={"lost_timeout": 0.05}) as app:
+        log = await running_elsewhere(app)
+        log.accept()
+        async with await app.send(KEYED) as handle:
+            assert Batch(1, [], True, None) == await handle.next(0)
+            log.append(["Hi"])
+            assert Batch(1, ["Hi"], True, None) == await handle.next(10)
+
+
+async def test_a_client_that_has_seen_text_of_another_worker_follows_at_once() -> None:
+    async with application() as app:
+        log = await running_elsewhere(app)
+        log.append(["Hi"])
+        with anyio.fail_after(5):
+            assert (await app.send(replace(KEYED, after=1))).is_repeated
+
+
+async def test_a_request_that_is_cancelled_while_it_waits_for_text_leaves() -> None:
+    async with application() as app:
+        log = await running_elsewhere(app)
+        with anyio.move_on_after(0.05):
+            await app.send(KEYED)
+
+        assert log.readers == 0
 
 
 async def test_the_turn_of_a_worker_that_finishes_it_is_replayed() -> None:

@@ -26,6 +26,8 @@ RENEWAL_INTERVAL: Final = 5.0
 class Mirror(Log):
     """A copy of a log. It exists as long as it has readers."""
 
+    is_remote = True
+
     def __init__(
         self, turn_id: TurnId, user_id: UserId, conversation_id: ConversationId, worker: str, mirrors: "Mirrors"
     ) -> None:
