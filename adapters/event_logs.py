@@ -33,6 +33,10 @@ class Log:
         self.accepted = False
         self.deltas: list[str] = []
         self.discarded = False
+        self.held = False
+        """Whether readers get nothing for the moment."""
+        self.muted = False
+        """Whether they get no text because it is discarded or held."""
         self.end: End | None = None
         self.ended_at = 0.0
         self.readers = 0
@@ -56,10 +60,19 @@ class Log:
 
     def discard(self) -> None:
         """Drop the text, and make `DELETED` the end."""
-        self.discarded = True
+        self.discarded = self.muted = True
         self.deltas = [""] * len(self.deltas)  # keeps the numbers, not the text
         if self.end is not None:
             self.end = DELETED
+
+    def hold(self) -> None:
+        """Let readers wait until `release`."""
+        self.held = self.muted = True
+
+    def release(self) -> None:
+        if self.held:
+            self.held, self.muted = False, self.discarded
+            self._wake()
 
     def abandon(self) -> None:
         if self.end is None:
@@ -106,7 +119,9 @@ class LogReader(Reader):
 
     async def next(self, wait: float) -> Batch | None:
         log = self._log
-        while (len(log.deltas) <= self._after or log.discarded) and log.end is None and log.accepted == self._accepted:
+        while (len(log.deltas) <= self._after or log.muted) and (
+            log.held or (log.end is None and log.accepted == self._accepted)
+        ):
             if not await self._wait(wait):
                 return None
         self._accepted = log.accepted

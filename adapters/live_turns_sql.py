@@ -14,6 +14,7 @@ from adapters.event_logs import EventLogs
 from adapters.sql.database import SharedDatabase
 from adapters.sql.errors import DATABASE_ERRORS, raised_as
 from adapters.sql.live_turns import statements
+from adapters.sql.live_turns.deletions import Deletions
 from adapters.sql.live_turns.mirrors import Mirrors
 from adapters.sql.live_turns.outgoing import Outgoing, SharedLog
 from adapters.sql.live_turns.own_turns import OwnTurns
@@ -50,17 +51,25 @@ class LiveTurnsSQL(LiveTurns, AbstractAsyncContextManager["LiveTurnsSQL"]):
         self._database = database
         self._retention = timedelta(seconds=retention)
         self._purge_interval = purge_interval
-        worker = uuid4().hex
+        self._worker = worker = uuid4().hex
         self._logs: EventLogs[SharedLog] = EventLogs(
             retention=retention, max_events=max_events, max_bytes=max_bytes, max_retained_bytes=max_retained_bytes
         )
         self._outgoing = Outgoing(database, worker, give_up_after=2 * max_outage)
         self._own_turns = OwnTurns(database, worker, self._logs, max_outage=max_outage)
         self._mirrors = Mirrors(database, worker, is_closing, max_outage=max_outage)
+        self._deletions = Deletions(database, worker, self._logs, self._mirrors)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
-        loops = (self._outgoing.run, self._own_turns.run, self._mirrors.run, self._purge_forever)
+        await self._deletions.open()
+        loops = (
+            self._outgoing.run,
+            self._own_turns.run,
+            self._mirrors.run,
+            self._deletions.run,
+            self._purge_forever,
+        )
         self._tasks = [asyncio.create_task(_run_forever(loop)) for loop in loops]
         self._database.notifications.subscribe(statements.TOPIC, self._on_message, self._on_gap)
         return self
@@ -70,6 +79,7 @@ class LiveTurnsSQL(LiveTurns, AbstractAsyncContextManager["LiveTurnsSQL"]):
             task.cancel()
         await asyncio.wait(self._tasks)
         await self._outgoing.close()
+        await self._deletions.close()
 
     async def open(self, turn: Turn, stop: Stop, *, stop_when_left: bool) -> EventLog:
         log = SharedLog(turn, stop, self._logs, self._outgoing, self._own_turns, stop_when_left=stop_when_left)
@@ -106,10 +116,15 @@ class LiveTurnsSQL(LiveTurns, AbstractAsyncContextManager["LiveTurnsSQL"]):
             statements.discard,
             user_id=user_id,
             conversation_id=conversation_id,
+            worker=self._worker,
+            now=self._database.now(),
             notifications=self._database.notifications,
         )
         with raised_as(LiveTurnsUnavailable):
-            await self._database.write_soon(discard)
+            deletion = await self._database.write_soon(discard)
+            await self._mirrors.discard_deleted()
+            if deletion is not None:
+                await self._deletions.wait_for_others(deletion)
 
     async def _stop_elsewhere(self, turn_id: TurnId, owner: UserId | None, interruption: Interruption) -> None:
         request = partial(
@@ -142,12 +157,11 @@ class LiveTurnsSQL(LiveTurns, AbstractAsyncContextManager["LiveTurnsSQL"]):
                 self._own_turns.left(TurnId(turn_id))
             case "discard", [user_id, conversation_id]:
                 conversation = ConversationId(conversation_id) if conversation_id else None
-                self._own_turns.look_for_deletions(self._logs.of(UserId(user_id), conversation))
-                self._mirrors.look()
+                self._deletions.look(UserId(user_id), conversation)
 
     def _on_gap(self) -> None:
         self._own_turns.follow_all()
-        self._own_turns.look_for_deletions(self._logs.all())
+        self._deletions.look_at_all()
         self._mirrors.look()
 
     async def _purge_forever(self) -> None:

@@ -154,6 +154,10 @@ class LiveTurns(Protocol):
     async def discard(self, user_id: UserId, conversation_id: ConversationId | None) -> None:
         """Delete the logs of one conversation, or of all if none is given. Running turns are stopped.
 
-        No reader can join a discarded log; readers already present receive nothing more but `DELETED` as its end.
+        No reader can join a discarded log; readers already present receive nothing more but `DELETED` as its end. With
+        several processes, this holds for the readers of all when it returns. It does not wait for one that has died.
+
+        Raises:
+            LiveTurnsUnavailable: also if another process may still have readers. Discarding again is safe.
         """
         ...

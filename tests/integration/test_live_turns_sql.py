@@ -11,7 +11,11 @@ import pytest
 from sqlalchemy import Connection, make_url, text
 from structlog.testing import capture_logs
 
+from adapters.event_logs import EventLogs
 from adapters.sql.live_turns import statements
+from adapters.sql.live_turns.deletions import Deletions
+from adapters.sql.live_turns.mirrors import Mirrors
+from adapters.sql.live_turns.outgoing import SharedLog
 from adapters.sql.postgres.database import PostgresDatabase
 from application.ports.history import TurnEnd
 from application.ports.live_turns import DELETED, Batch, End, LiveTurnsUnavailable, Reader
@@ -369,7 +373,7 @@ async def test_a_turn_without_stop_when_left_needs_no_readers(workers: tuple[Wor
     one, other = workers
     running = await begin(one, stop_when_left=False)
     async with await one.join(running.id, ANN), await other.join(running.id, ANN):
-        assert await count(one.database, "turn_readers") == 0
+        assert await count(one.database, f"turn_readers WHERE turn_id = '{running.id}'") == 0
     await asyncio.sleep(1.2)
     assert running.stops == []
 
@@ -396,6 +400,73 @@ async def test_another_worker_discards_a_running_turn(workers: tuple[Worker, Wor
             await worker.join(running.id, ANN)
     await asyncio.sleep(0.5)
     assert await count(one.database, "turn_events") == await count(one.database, "live_turns") == 0
+
+
+@pytest.mark.parametrize("notified", [True, False])
+async def test_nothing_of_a_turn_is_delivered_by_any_worker_once_another_one_has_discarded_it(
+    workers: tuple[Worker, Worker], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, notified: bool
+) -> None:
+    one, other = workers
+    async with open_worker(tmp_path) as deleting:
+        running = await begin(one)
+        async with await one.join(running.id, ANN) as here, await other.join(running.id, ANN) as there:
+            running.log.append(["secret"])
+            async with await other.join(running.id, ANN) as copy:
+                assert await read(copy, 1) == ["secret"]
+            if not notified:
+                monkeypatch.setattr(deleting.database.notifications, "send", _send_nothing)
+            await deleting.discard(ANN, None)
+            for reader in (here, there):  # neither has read anything yet
+                batch = await reader.next(0)
+                assert batch is None or not batch.deltas
+            running.log.append(["more"])
+            assert await here.next(0) is None
+        assert [Cancelled] == [type(stop) for stop in running.stops]
+
+
+async def test_nothing_of_an_ended_turn_is_delivered_once_another_worker_has_discarded_it(
+    workers: tuple[Worker, Worker], tmp_path: Path
+) -> None:
+    one, other = workers
+    async with open_worker(tmp_path) as deleting:
+        running = await begin(one)
+        running.log.append(["secret"])
+        async with await one.join(running.id, ANN) as here:
+            await running.log.close(STOP)
+            async with await other.join(running.id, ANN) as there, await deleting.join(running.id, ANN) as near:
+                await deleting.discard(ANN, None)
+                for reader in (here, there, near):
+                    assert Batch(2, (), False, DELETED) == await reader.next(0)
+
+
+async def test_deleting_does_not_wait_for_a_worker_that_has_died(workers: tuple[Worker, Worker]) -> None:
+    one, _ = workers
+    await execute(one.database, f"INSERT INTO turn_readers VALUES ('', 'dead', {microseconds_from(one, 0.5)})")
+    async with asyncio.timeout(10):
+        await one.discard(ANN, None)
+    assert (
+        await count(one.database, "turn_readers WHERE turn_id = 'deletion dead'") == 1
+    )  # it was waited for until then
+
+
+async def test_deleting_fails_if_a_worker_that_is_alive_does_not_acknowledge_it(workers: tuple[Worker, Worker]) -> None:
+    one, _ = workers
+    await execute(
+        one.database,
+        f"INSERT INTO turn_readers VALUES ('', 'busy', {microseconds_from(one, 60)}), ('deletion busy', 'x ann ', 0)",
+    )
+    mirrors = Mirrors(one.database, "one", lambda: False)
+    logs: EventLogs[SharedLog] = EventLogs(retention=1, max_events=1, max_bytes=1, max_retained_bytes=1)
+    deletions = Deletions(one.database, "one", logs, mirrors, acknowledgement_timeout=0.1)
+    with pytest.raises(LiveTurnsUnavailable):
+        await deletions.wait_for_others("x ann ")
+
+
+async def test_a_worker_that_has_closed_is_not_waited_for(workers: tuple[Worker, Worker], tmp_path: Path) -> None:
+    one, _ = workers
+    async with open_worker(tmp_path):
+        assert await count(one.database, "turn_readers WHERE turn_id = ''") == 3
+    assert await count(one.database, "turn_readers WHERE turn_id = ''") == 2
 
 
 async def test_another_worker_discards_a_turn_whose_events_are_not_stored_yet(workers: tuple[Worker, Worker]) -> None:

@@ -5,9 +5,9 @@ import weakref
 
 import pytest
 
-from adapters.event_logs import MAX_BATCH
+from adapters.event_logs import MAX_BATCH, RunningLog
 from adapters.live_turns_in_process import LiveTurnsInProcess
-from application.ports.live_turns import Batch
+from application.ports.live_turns import DELETED, Batch
 from domain.errors import StreamExpired
 from tests.contract.live_turns import ANN, LONG, STOP, begin, read_to_end
 
@@ -102,3 +102,43 @@ async def test_the_oldest_finished_logs_are_dropped_when_their_total_size_exceed
         kept.append(running.id)
 
     assert [running.id for running in finished[-2:]] == kept
+
+
+async def test_readers_of_a_log_that_is_held_get_nothing_until_it_is_released() -> None:
+    live = LiveTurnsInProcess()
+    running = await begin(live)
+    log = running.log
+    assert isinstance(log, RunningLog)
+    log.append(["a"])
+    async with await live.join(running.id, ANN) as reader:
+        log.hold()
+        assert await reader.next(0.01) is None
+        log.accept()
+        log.append(["b"])
+        await log.close(STOP)
+        assert await reader.next(0.01) is None
+        reading = asyncio.create_task(reader.next(LONG))
+        await asyncio.sleep(0)
+        log.release()
+
+        assert Batch(1, ["a", "b"], True, STOP) == await reading
+
+
+@pytest.mark.parametrize("ended", [True, False])
+async def test_readers_of_a_log_that_was_discarded_while_it_was_held_get_its_end(ended: bool) -> None:
+    live = LiveTurnsInProcess()
+    running = await begin(live)
+    log = running.log
+    assert isinstance(log, RunningLog)
+    async with await live.join(running.id, ANN) as reader:
+        log.append(["secret"])
+        if ended:
+            await log.close(STOP)
+        log.hold()
+        await live.discard(ANN, None)
+        log.release()
+        if not ended:
+            assert await reader.next(0.01) is None
+            await log.close(STOP)
+
+        assert Batch(2, (), False, DELETED) == await reader.next(LONG)

@@ -7,6 +7,7 @@ from contextlib import suppress
 from functools import partial
 from itertools import groupby
 from typing import Final
+from weakref import WeakSet
 
 import orjson
 
@@ -79,6 +80,8 @@ class Mirrors:
         self._end_timeout = end_timeout
         self._begin_timeout = begin_timeout
         self._mirrors: dict[TurnId, Mirror] = {}
+        self._ended: WeakSet[Mirror] = WeakSet()
+        """Mirrors that have ended, and whose readers may still have to read."""
         self._joining: Counter[TurnId] = Counter()
         """Turns whose readers are about to be here."""
         self._left: set[TurnId] = set()
@@ -121,6 +124,21 @@ class Mirrors:
         """Look for what is new, if this worker, or any, has turns that are followed here."""
         if any(worker in (None, mirror.worker) for mirror in self._mirrors.values()):
             self._due.set()
+
+    def all(self) -> list[Mirror]:
+        """Return all mirrors with readers."""
+        return [*self._mirrors.values(), *self._ended]
+
+    async def discard_deleted(self) -> None:
+        """Discard the mirrors whose turns are deleted."""
+        mirrors = self.all()
+        if mirrors:
+            ids = list({mirror.turn_id for mirror in mirrors})
+            deleted = set(await self._database.read(partial(statements.deleted, turn_ids=ids)))
+            for mirror in mirrors:
+                if mirror.turn_id in deleted:
+                    mirror.discard()
+                    self._end(mirror, None)
 
     async def run(self) -> None:
         """Keep the mirrors up to date, for ever."""
@@ -228,5 +246,6 @@ class Mirrors:
 
     def _finish(self, mirror: Mirror, end: End) -> None:
         self._mirrors.pop(mirror.turn_id, None)
+        self._ended.add(mirror)
         if mirror.end is None:
             mirror.finish(end)

@@ -1,4 +1,4 @@
-"""What other workers ask of the turns that run in this one: to stop, to go on for their readers, to be deleted."""
+"""What other workers ask of the turns that run in this one: to stop, or to go on for their readers."""
 
 import asyncio
 from contextlib import suppress
@@ -44,7 +44,6 @@ class OwnTurns:
         """Running turns whose readers, if any, are in other workers."""
         self._elsewhere: set[TurnId] = set()
         """Running turns that have, or had, readers in other workers."""
-        self._perhaps_deleted: dict[TurnId, SharedLog] = {}
         self._due = asyncio.Event()
         self._succeeded_at = 0.0
 
@@ -84,17 +83,11 @@ class OwnTurns:
         if log is not None:
             log.stop(_interruption(code))
 
-    def look_for_deletions(self, logs: "list[SharedLog]") -> None:
-        """Discard those of the logs whose turns are deleted."""
-        self._perhaps_deleted.update((log.turn_id, log) for log in logs)
-        self._due.set()
-
     async def run(self) -> None:
         """Do this for ever."""
         while True:
-            busy = self._running or self._perhaps_deleted
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._poll_interval if busy else None):
+                async with asyncio.timeout(self._poll_interval if self._running else None):
                     await self._due.wait()
             self._due.clear()
             now = asyncio.get_running_loop().time()
@@ -102,7 +95,6 @@ class OwnTurns:
                 async with asyncio.timeout(self._read_timeout):
                     await self._look_for_readers()
                     await self._look_for_stops()
-                await self._look_for_deletions()
             except (*DATABASE_ERRORS, TimeoutError):
                 self._assume_readers(now)
             else:
@@ -143,17 +135,6 @@ class OwnTurns:
         if self._running:
             for turn_id, code in await self._database.read(partial(statements.stops, worker=self._worker)):
                 self.stop(turn_id, code)
-
-    async def _look_for_deletions(self) -> None:
-        if self._perhaps_deleted:
-            asked = dict(self._perhaps_deleted)
-            for turn_id in await self._database.read(partial(statements.deleted, turn_ids=list(asked))):
-                log = asked[turn_id]
-                if not log.discarded:
-                    self._logs.discard(log)
-                    log.delete_stored()
-            for turn_id in asked:
-                self._perhaps_deleted.pop(turn_id, None)
 
 
 def _interruption(code: str) -> Interruption:

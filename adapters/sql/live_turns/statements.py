@@ -3,11 +3,16 @@
 The tables are created by migration 0008. `live_turns` has one row per log, its header; `turn_events` has the deltas in
 batches, as JSON, the first of which has the number `first`; `turn_readers` names the workers that have readers of a
 turn that runs in another one. They are unlogged, so they are empty after a crash of the server.
+
+`turn_readers` also has rows that are not about a turn. One whose `turn_id` is empty says that the worker is alive. One
+with `deletion` and a worker's id in `turn_id` says that this worker has not acknowledged the deletion that `worker`
+names yet.
 """
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple, TypedDict
+from uuid import uuid4
 
 import orjson
 from sqlalchemy import Connection, text
@@ -26,6 +31,12 @@ TOPIC: Final = "live_turns"
 PRESENCE: Final = timedelta(seconds=30)
 """How long a worker's readers count as present after it has said so. It says so again every few seconds; the rest is
 for the longest outage of the database that must not end a turn, which is 15 seconds."""
+
+ALIVE: Final = timedelta(seconds=6)
+"""How long a worker counts as alive after it has said so, which it does every two seconds."""
+
+DELETION_KEPT: Final = timedelta(seconds=60)
+"""How long a deletion can be acknowledged."""
 
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -242,13 +253,90 @@ _DELETE_HEADERS: Final = (
 )
 
 
+_ASK: Final = (
+    "INSERT INTO turn_readers (turn_id, worker, expires_at)"
+    " SELECT 'deletion ' || worker, %(deletion)s, %(expires_at)s FROM turn_readers"
+    " WHERE turn_id = '' AND worker <> %(worker)s AND expires_at > %(now)s"
+)
+
+
 def discard(
-    connection: Connection, user_id: UserId, conversation_id: ConversationId | None, notifications: Notifications
-) -> None:
-    """Delete the logs of turns that are deleted from the history, and tell every worker."""
+    connection: Connection,
+    user_id: UserId,
+    conversation_id: ConversationId | None,
+    worker: str,
+    now: datetime,
+    notifications: Notifications,
+) -> str | None:
+    """Delete the logs of turns that are deleted from the history, and tell every worker.
+
+    Returns the name of the deletion if there are other workers, which have to acknowledge it.
+    """
     rows = _run(connection, _DELETE_HEADERS, user=user_id, conversation=conversation_id)
     _delete(connection, [turn_id for (turn_id,) in rows])
-    notifications.send(connection, TOPIC, f"discard {user_id} {conversation_id or ''}")
+    scope = f"{user_id} {conversation_id or ''}"
+    deletion = f"{uuid4().hex} {scope}"
+    asked = _changed(
+        connection,
+        _ASK,
+        deletion=deletion,
+        worker=worker,
+        now=instant(now),
+        expires_at=instant(now + DELETION_KEPT),
+    )
+    notifications.send(connection, TOPIC, f"discard {scope}")
+    return deletion if asked else None
+
+
+_PENDING: Final = (
+    "SELECT EXISTS (SELECT FROM turn_readers AS alive JOIN turn_readers AS asked"
+    " ON asked.turn_id = 'deletion ' || alive.worker AND asked.worker = %(deletion)s"
+    " WHERE alive.turn_id = '' AND alive.expires_at > %(now)s)"
+)
+
+
+def is_pending(connection: Connection, deletion: str, now: datetime) -> bool:
+    """Return whether a worker that is alive has not acknowledged a deletion yet."""
+    [(pending,)] = _run(connection, _PENDING, deletion=deletion, now=instant(now))
+    return bool(pending)
+
+
+_LIVE: Final = (
+    "INSERT INTO turn_readers (turn_id, worker, expires_at) VALUES ('', %(worker)s, %(expires_at)s)"
+    " ON CONFLICT (turn_id, worker) DO UPDATE SET expires_at = excluded.expires_at"
+)
+
+
+def attend(connection: Connection, worker: str, now: datetime) -> Sequence[str]:
+    """Record that a worker is alive, and return the deletions that it has to acknowledge."""
+    _changed(connection, _LIVE, worker=worker, expires_at=instant(now + ALIVE))
+    rows = _run(connection, "SELECT worker FROM turn_readers WHERE turn_id = 'deletion ' || %(worker)s", worker=worker)
+    return [deletion for (deletion,) in rows]
+
+
+def scope_of(deletion: str) -> tuple[UserId, ConversationId | None]:
+    """Return the user, and the conversation unless it is about all."""
+    _, user_id, conversation_id = deletion.split(" ")
+    return UserId(user_id), ConversationId(conversation_id) if conversation_id else None
+
+
+def acknowledge(connection: Connection, deletions: Sequence[str], worker: str) -> None:
+    """Record that a worker delivers nothing more of what these deletions are about."""
+    _changed(
+        connection,
+        "DELETE FROM turn_readers WHERE turn_id = 'deletion ' || %(worker)s AND worker = ANY(%(deletions)s::text[])",
+        deletions=list(deletions),
+        worker=worker,
+    )
+
+
+def die(connection: Connection, worker: str) -> None:
+    """Record that a worker is not alive any more."""
+    _changed(
+        connection,
+        "DELETE FROM turn_readers WHERE (turn_id = '' AND worker = %(worker)s) OR turn_id = 'deletion ' || %(worker)s",
+        worker=worker,
+    )
 
 
 def deleted(connection: Connection, turn_ids: Sequence[TurnId]) -> Sequence[TurnId]:
