@@ -12,20 +12,25 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.harness.exchange import client_of
+from tests.harness.chat_stream import ChatStream
+from tests.harness.exchange import Exchange, client_of, follow
 from tests.harness.postgres import Postgres
 from tests.harness.scripted_upstream import ScriptedUpstream
 from tests.harness.servers import ServiceProcess, service_process
 
-HELLO = {"user_id": "user123", "message": "Hello?", "on_disconnect": "continue"}
+HELLO: dict[str, str] = {"user_id": "user123", "message": "Hello?", "on_disconnect": "continue"}
 
 LEASE = 15.0
 """Seconds."""
+
+MAX_UNSAVED_SECONDS, MAX_UNSHARED_SECONDS = 2.0, 1.25
+"""Text is saved once a second, and shared 250 ms after it has arrived; the rest is for the commit."""
 
 
 @dataclass
 class Workers:
     first: ServiceProcess
+    second: ServiceProcess
     client: httpx2.AsyncClient
     other: httpx2.AsyncClient
     server: Postgres
@@ -64,7 +69,7 @@ async def workers(own_server: Postgres, tmp_path: Path) -> AsyncIterator[Workers
         )
         other = await stack.enter_async_context(service_process(directory=tmp_path, **settings))
         client = await stack.enter_async_context(client_of(first.url))
-        yield Workers(first, client, await stack.enter_async_context(client_of(other.url)), own_server)
+        yield Workers(first, other, client, await stack.enter_async_context(client_of(other.url)), own_server)
 
 
 @pytest.mark.row("S23")
@@ -89,12 +94,26 @@ async def test_the_turn_of_a_paused_worker_is_ended_and_not_overwritten(workers:
     assert health["running_turns"] == 0
 
 
-async def test_the_turn_of_a_killed_worker_is_ended(workers: Workers) -> None:
-    turn_id = await workers.start_turn()
+@pytest.mark.row("P2")
+async def test_the_turn_of_a_killed_worker_is_ended_by_another_one_and_keeps_its_text(workers: Workers) -> None:
+    exchange = Exchange(HELLO["user_id"], HELLO["message"])
+    following = asyncio.create_task(follow(workers.client, exchange))
+    await asyncio.sleep(4)
+    exchange.killed_at = asyncio.get_running_loop().time()
     workers.first.signal(signal.SIGKILL)
-    await eventually(LEASE + 5, lambda: workers.has_ended(turn_id))
+    with pytest.raises(httpx2.TransportError):
+        await following
+    await eventually(LEASE + 5, lambda: workers.has_ended(exchange.turn_id))
 
-    assert "worker_lost" == (await workers.turn(turn_id))["reason"]
+    turn = await workers.turn(exchange.turn_id)
+    text = turn["assistant_response"]
+    assert ("interrupted", "worker_lost", HELLO["message"]) == (turn["status"], turn["reason"], turn["user_message"])
+    assert text.startswith(exchange.text_until(exchange.killed_at - MAX_UNSAVED_SECONDS))
+    assert len(text) >= len("Hello, world!")  # four deltas, one every 200 ms
+    assert any("abandoned turns ended" in line for line in workers.second.output)
+    resumed = ChatStream.of((await workers.other.get(f"/api/chat/turns/{exchange.turn_id}/stream")).content)
+    assert resumed.text.startswith(exchange.text_until(exchange.killed_at - MAX_UNSHARED_SECONDS))
+    assert "worker_lost" == resumed.error["code"]
 
 
 async def test_an_outage_of_the_database_that_is_shorter_than_the_lease_ends_no_turn(workers: Workers) -> None:

@@ -449,11 +449,20 @@ async def test_deleting_does_not_wait_for_a_worker_that_has_died(workers: tuple[
     )  # it was waited for until then
 
 
+async def test_deleting_does_not_wait_for_a_worker_that_died_before_the_clock_was_set_back(
+    workers: tuple[Worker, Worker],
+) -> None:
+    one, _ = workers
+    await execute(one.database, f"INSERT INTO turn_readers VALUES ('', 'dead', {microseconds_from(one, 3600)})")
+    await one.discard(ANN, None)
+    assert await count(one.database, "turn_readers WHERE turn_id = 'deletion dead'") == 0
+
+
 async def test_deleting_fails_if_a_worker_that_is_alive_does_not_acknowledge_it(workers: tuple[Worker, Worker]) -> None:
     one, _ = workers
     await execute(
         one.database,
-        f"INSERT INTO turn_readers VALUES ('', 'busy', {microseconds_from(one, 60)}), ('deletion busy', 'x ann ', 0)",
+        f"INSERT INTO turn_readers VALUES ('', 'busy', {microseconds_from(one, 6)}), ('deletion busy', 'x ann ', 0)",
     )
     mirrors = Mirrors(one.database, "one", lambda: False)
     logs: EventLogs[SharedLog] = EventLogs(retention=1, max_events=1, max_bytes=1, max_retained_bytes=1)

@@ -256,7 +256,7 @@ _DELETE_HEADERS: Final = (
 _ASK: Final = (
     "INSERT INTO turn_readers (turn_id, worker, expires_at)"
     " SELECT 'deletion ' || worker, %(deletion)s, %(expires_at)s FROM turn_readers"
-    " WHERE turn_id = '' AND worker <> %(worker)s AND expires_at > %(now)s"
+    " WHERE turn_id = '' AND worker <> %(worker)s AND expires_at BETWEEN %(now)s AND %(latest)s"
 )
 
 
@@ -282,6 +282,7 @@ def discard(
         deletion=deletion,
         worker=worker,
         now=instant(now),
+        latest=_latest(now),
         expires_at=instant(now + DELETION_KEPT),
     )
     notifications.send(connection, TOPIC, f"discard {scope}")
@@ -291,14 +292,19 @@ def discard(
 _PENDING: Final = (
     "SELECT EXISTS (SELECT FROM turn_readers AS alive JOIN turn_readers AS asked"
     " ON asked.turn_id = 'deletion ' || alive.worker AND asked.worker = %(deletion)s"
-    " WHERE alive.turn_id = '' AND alive.expires_at > %(now)s)"
+    " WHERE alive.turn_id = '' AND alive.expires_at BETWEEN %(now)s AND %(latest)s)"
 )
 
 
 def is_pending(connection: Connection, deletion: str, now: datetime) -> bool:
     """Return whether a worker that is alive has not acknowledged a deletion yet."""
-    [(pending,)] = _run(connection, _PENDING, deletion=deletion, now=instant(now))
+    [(pending,)] = _run(connection, _PENDING, deletion=deletion, now=instant(now), latest=_latest(now))
     return bool(pending)
+
+
+def _latest(now: datetime) -> int:
+    """Return when the row of a worker that is alive may expire. Later if it died before the clock was set back."""
+    return instant(now + 2 * ALIVE)
 
 
 _LIVE: Final = (
