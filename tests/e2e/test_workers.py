@@ -24,6 +24,8 @@ UVICORN = (sys.executable, "-m", "uvicorn", "entrypoints.asgi:app", "--host", "1
 COMMAND = ("-m", "entrypoints.cli", "serve", "--workers", "2")
 NO_DATABASE = "postgresql://user@127.0.0.1:9/chat"
 HUNG = 1
+ALONE = {"Connection": "close"}
+"""Headers of a request on a connection of its own, which either worker may accept."""
 
 
 @pytest.fixture
@@ -104,6 +106,31 @@ async def test_a_second_signal_skips_the_grace_period_and_a_worker_that_hangs_is
         assert await service.wait() == HUNG
         assert [event["pid"] for event in events(service, "worker killed")] == [hung]
     await until_gone(*started)
+
+
+@pytest.mark.row("P14")
+async def test_workers_that_start_before_their_database_wait_for_it(
+    tmp_path: Path, upstream: ScriptedUpstream, own_server: Postgres
+) -> None:
+    database = await asyncio.to_thread(own_server.new_database)
+    await asyncio.to_thread(own_server.stop)
+    async with workers(tmp_path, upstream, database) as service, client_of(service.url) as client:
+        await asyncio.sleep(3)  # in which something may crash
+        for path, status in (("/livez", 200), ("/readyz", 503)):
+            assert {status} == {(await client.get(path, headers=ALONE)).status_code for _ in range(10)}
+        refused = await client.post("/api/chat", json={"user_id": "user123", "message": "Hello?"})
+        assert (503, "history_unavailable") == (refused.status_code, refused.json()["code"])
+        assert upstream.requests == []
+        await asyncio.to_thread(own_server.start)
+        await pids(service, 2)
+        async with asyncio.timeout(TIMEOUT):
+            while {(await client.get("/readyz", headers=ALONE)).status_code for _ in range(10)} != {200}:
+                await asyncio.sleep(0.1)
+        async with streaming(service.url) as stream:
+            pass
+        assert stream.acknowledged
+        assert (2, []) == (len(events(service, "worker started")), events(service, "worker died"))
+        assert "Traceback" not in "".join(service.output)
 
 
 async def test_a_database_of_a_newer_version_ends_the_service_with_one_sentence(
