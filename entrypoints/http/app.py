@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
+from typing import Final
 
 import anyio
 from fastapi import FastAPI
@@ -22,6 +23,30 @@ from entrypoints.lifespan import Lifespan
 from entrypoints.observability import configure_logging
 from entrypoints.settings import Settings
 from entrypoints.version import VERSION
+
+_CORS_HEADERS: Final = (
+    "Authorization",
+    "Cache-Control",
+    "Content-Type",
+    "Idempotency-Key",
+    "Last-Event-ID",
+    "X-API-Key",
+    "X-Request-ID",
+    "X-Requested-With",
+)
+"""Headers that pages of other origins may send: those of the API, and two that libraries add by themselves."""
+
+_CORS_EXPOSED: Final = (
+    REPLAYED,
+    "RateLimit",
+    "RateLimit-Policy",
+    "Retry-After",
+    "WWW-Authenticate",
+    "X-Ignored-Fields",
+    "X-Request-ID",
+    "X-Turn-ID",
+)
+"""Headers of responses that such pages may read."""
 
 
 def create_app(settings: Settings, container: Container | None = None, *, chain_signals: bool = False) -> FastAPI:
@@ -70,15 +95,8 @@ def create_app(settings: Settings, container: Container | None = None, *, chain_
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST", "PATCH", "DELETE"],
-            allow_headers=[
-                "Authorization",
-                "Content-Type",
-                "Idempotency-Key",
-                "Last-Event-ID",
-                "X-API-Key",
-                "X-Request-ID",
-            ],
-            expose_headers=["X-Turn-ID", "X-Request-ID", REPLAYED],
+            allow_headers=_CORS_HEADERS,
+            expose_headers=_CORS_EXPOSED,
         )
     app.add_middleware(RequestContext)
     app.openapi = partial(document, app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -285,6 +286,7 @@ def _kind(error: Mapping[str, Any]) -> str:
 
 def _allowed_methods(request: Request, error: HTTPException) -> str:
     """Return all methods of the path. The framework's own header lists those of a single route."""
-    route = request.scope.get("route")
-    operations = request.app.openapi()["paths"].get(route.path) if route else None
-    return ", ".join(sorted(map(str.upper, operations))) if operations else (error.headers or {}).get("Allow", "")
+    path = getattr(request.scope.get("route"), "path", None)
+    routes = [route for route in iter_route_contexts(request.app.routes) if route.path == path]
+    methods = {method for route in routes for method in route.methods or ()}
+    return ", ".join(sorted(methods)) or (error.headers or {}).get("Allow", "")

@@ -91,13 +91,13 @@ def serialized(found: dict[str, Any]) -> str:
 
 
 def routes() -> Iterator[tuple[str, str]]:
-    """Yield method and path of every route."""
+    """Yield method and path of every route, except HEAD, which is not documented."""
     for package in (entrypoints.http.native, entrypoints.http.operations):
         for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
             router = getattr(importlib.import_module(module.name), "router", None)
             for route in router.routes if router else ():
                 assert isinstance(route, APIRoute)
-                yield from ((method, route.path) for method in route.methods or ())
+                yield from ((method, route.path) for method in route.methods or () if method != "HEAD")
 
 
 def documented() -> dict[tuple[str, str], dict[str, Any]]:

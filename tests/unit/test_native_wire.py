@@ -76,6 +76,30 @@ def test_text_is_utf_8_and_not_escaped() -> None:
     assert expected == encode(Batch(1, ["Grüße, 世界 👋"], True, None), TURN)
 
 
+@pytest.mark.parametrize("line_end", ["\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"])
+def test_characters_that_some_clients_take_for_line_ends_are_escaped(line_end: str) -> None:
+    event = encode(Batch(1, [f"“{line_end}é”"], True, None), TURN).decode()
+
+    assert line_end not in event
+    assert {"content": f"“{line_end}é”", "done": False} == json.loads(event.removeprefix("id: 1\ndata: "))
+
+
+def test_line_ends_in_the_text_of_an_error_are_escaped() -> None:
+    end = End(None, Failure("upstream_error", "Title", "One\u2028two", retryable=True))
+
+    assert b"One\\u2028two" in encode(Batch(1, [], True, end), TURN)
+
+
+@settings(max_examples=50, deadline=None)
+@given(replies)
+@example(list(TRICKY_PIECES))
+def test_a_client_that_splits_text_with_splitlines_restores_the_whole_reply(deltas: list[str]) -> None:
+    lines = encode(Batch(1, deltas, True, STOP), TURN).decode().splitlines()
+
+    events = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
+    assert "".join(deltas) == "".join(event["content"] for event in events)
+
+
 @pytest.mark.parametrize("reason", ["length", "content_filter"])
 def test_a_finish_reason_other_than_stop_is_added_to_the_end(reason: str) -> None:
     expected = f'id: 1\ndata: {{"content": "", "done": true, "finish_reason": "{reason}"}}\n\n'.encode()

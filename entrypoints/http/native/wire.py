@@ -7,11 +7,15 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-import orjson
+from orjson import dumps
 
 from application.ports.live_turns import Batch, End
 from domain.conversation import TurnId
 from entrypoints.http.wire import Wire
+
+_LINE_ENDS: Final = ((b"\xc2\x85", b"\\u0085"), (b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"))
+"""U+0085, U+2028 and U+2029 as UTF-8, and as escapes in JSON: `str.splitlines`, with which some clients find the lines
+of a stream, splits at them. It also splits at some control characters, which are escaped anyway. None is printable."""
 
 _HEADERS: Final = {
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -40,11 +44,14 @@ class NativeWire(Wire):
         number = batch.first
         for delta in batch.deltas:
             # orjson writes no spaces; the documented form has one after each colon and comma.
-            events.append(b'id: %d\ndata: {"content": %b, "done": false}\n\n' % (number, orjson.dumps(delta)))
+            content = dumps(delta)
+            if not (delta.isascii() or delta.isprintable()):
+                content = _escape_line_ends(content)
+            events.append(b'id: %d\ndata: {"content": %b, "done": false}\n\n' % (number, content))
             number += 1
         if batch.end is not None:
             if number > self._after:
-                end = json.dumps(self._end(batch.end), ensure_ascii=False).encode()
+                end = _escape_line_ends(json.dumps(self._end(batch.end), ensure_ascii=False).encode())
                 events.append(b"id: %d\ndata: %b\n\n" % (number, end))
             if number + 1 > self._after:
                 events.append(b"id: %d\ndata: [DONE]\n\n" % (number + 1))
@@ -63,3 +70,10 @@ class NativeWire(Wire):
         elif end.finish_reason != "stop":
             event["finish_reason"] = end.finish_reason
         return event
+
+
+def _escape_line_ends(encoded: bytes) -> bytes:
+    """Escape the characters of `_LINE_ENDS` in JSON, which has them only within strings."""
+    for character, escape in _LINE_ENDS:
+        encoded = encoded.replace(character, escape)
+    return encoded

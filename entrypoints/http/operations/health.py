@@ -1,4 +1,4 @@
-"""Liveness, readiness and health checks."""
+"""Liveness, readiness and health checks. Probes may use HEAD, e.g. those of Docker with `wget --spider`."""
 
 import platform
 import resource
@@ -22,12 +22,14 @@ from entrypoints.version import VERSION
 router = APIRouter(tags=["health"], route_class=SecuredRoute)
 
 
+@router.head("/livez", include_in_schema=False)
 @router.get("/livez", summary="Liveness check")
 @requires(Policy.PUBLIC)
 async def livez() -> StatusView:
     return StatusView(status="ok")
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get(
     "/readyz",
     summary="Readiness check",
@@ -44,6 +46,7 @@ async def readyz(check: CheckReadinessDep) -> JSONResponse:
     return JSONResponse({"status": "ok" if ready else "unavailable"}, 200 if ready else 503)
 
 
+@router.head("/api/health", include_in_schema=False, response_model_exclude_none=True)
 @router.get("/api/health", summary="Basic health check", response_model_exclude_none=True)
 @requires(Policy.PUBLIC)
 async def health(settings: SettingsDep, now: NowDep) -> HealthView:
@@ -52,6 +55,7 @@ async def health(settings: SettingsDep, now: NowDep) -> HealthView:
     return HealthView(status="ok", name=settings.app_name, version=VERSION, time=now())
 
 
+@router.head("/api/health/detailed", include_in_schema=False)
 @router.get("/api/health/detailed", summary="Detailed health check", responses=problems())
 @requires(Policy.OPERATORS)
 async def detailed_health(
