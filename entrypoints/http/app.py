@@ -18,6 +18,7 @@ from entrypoints.http.middleware import Gate, RequestContext, UnexpectedErrors
 from entrypoints.http.native import chat, history, memories, turns
 from entrypoints.http.openapi import document
 from entrypoints.http.operations import health
+from entrypoints.http.operations.docs import docs_router
 from entrypoints.http.policies import open_paths, require_policies
 from entrypoints.lifespan import Lifespan
 from entrypoints.observability import configure_logging
@@ -65,10 +66,9 @@ def create_app(settings: Settings, container: Container | None = None, *, chain_
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
         telemetry={"tracing": False, "metrics": False, "logs": False},
-        docs_url="/docs" if settings.docs else None,
+        docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json" if settings.docs else None,
-        swagger_ui_oauth2_redirect_url=None,
     )
     app.state.settings = settings
     app.state.container = container
@@ -77,6 +77,8 @@ def create_app(settings: Settings, container: Container | None = None, *, chain_
     app.state.chain_signals = chain_signals
     for module in (chat, turns, history, memories, health):
         app.include_router(module.router)
+    if settings.docs:
+        app.include_router(docs_router(settings.app_name))
     add_error_handlers(app)
     # The last one added is the first to see a request.
     if settings.auth == "none":

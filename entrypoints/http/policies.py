@@ -106,7 +106,7 @@ def _user_id(value: str) -> UserId | None:
 def open_paths(app: FastAPI) -> frozenset[str]:
     """Return the paths that need no credential."""
     public = {str(route.path) for route in _routes(app) if _enforced_policy(route) is Policy.PUBLIC}
-    return frozenset(public | {path for path in (app.docs_url, app.openapi_url) if path})
+    return frozenset(public | {app.openapi_url} if app.openapi_url else public)
 
 
 def require_policies(app: FastAPI) -> None:
@@ -126,6 +126,5 @@ def _enforced_policy(route: RouteContext) -> Policy | None:
 
 
 def _routes(app: FastAPI) -> Iterator[RouteContext]:
-    """Yield every route but those of the API documentation, which FastAPI adds itself."""
-    documentation = {app.openapi_url, app.docs_url, app.redoc_url, app.swagger_ui_oauth2_redirect_url}
-    return (route for route in iter_route_contexts(app.routes) if route.path not in documentation)
+    """Yield every route but that of the OpenAPI document, which FastAPI adds itself."""
+    return (route for route in iter_route_contexts(app.routes) if route.path != app.openapi_url)
