@@ -133,6 +133,11 @@ def unsupported_content_coding() -> RequestProblem:
     )
 
 
+def invalid_idempotency_key() -> RequestProblem:
+    detail = "Idempotency-Key must be 1 to 255 visible ASCII characters, and may be in quotation marks."
+    return RequestProblem(400, "invalid_idempotency_key", "Invalid idempotency key", detail)
+
+
 def body_too_large(limit: int) -> RequestProblem:
     return RequestProblem(413, "body_too_large", "Request body too large", f"The limit is {limit} bytes.")
 

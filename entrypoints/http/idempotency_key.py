@@ -6,7 +6,7 @@ from typing import Any, Final
 from fastapi import Request
 
 from domain.idempotency import KEY_PATTERN
-from entrypoints.http.errors import RequestProblem
+from entrypoints.http.errors import invalid_idempotency_key
 
 REPLAYED: Final = "Idempotency-Replayed"
 """Response header, `true` if an earlier request with the same key began the turn."""
@@ -44,10 +44,5 @@ def idempotency_key(request: Request) -> str | None:
     elif value.startswith('"'):
         value = ""
     if len(values) > 1 or not _KEY.fullmatch(value):
-        raise RequestProblem(
-            400,
-            "invalid_idempotency_key",
-            "Invalid idempotency key",
-            "Idempotency-Key must be 1 to 255 visible ASCII characters, and may be in quotation marks.",
-        )
+        raise invalid_idempotency_key()
     return value

@@ -1,5 +1,6 @@
 """The parts of the OpenAPI document that FastAPI cannot derive: problems and the event stream."""
 
+import re
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from typing import Any, Final
@@ -15,9 +16,12 @@ from entrypoints.http.errors import STATUS
 from entrypoints.http.idempotency_key import REPLAYED
 from entrypoints.http.native.schemas import StreamEvent
 from entrypoints.http.policies import open_paths
+from entrypoints.http.problem_examples import TURN, example_of, problem_examples
 from entrypoints.http.problems import ProblemView
 
 Responses = dict[int | str, dict[str, Any]]
+
+_CODE: Final = re.compile("`([a-z_]+)`")
 
 _REQUEST_CODES: Final = {
     400: "malformed_json",
@@ -92,16 +96,23 @@ def problems(
     for status in request:
         codes[status].add(_REQUEST_CODES[status])
     return {
-        status: described("Problem: " + ", ".join(f"`{code}`" for code in sorted(found)))
+        status: described("Problem: " + ", ".join(f"`{code}`" for code in sorted(found)), status)
         for status, found in sorted(codes.items())
     }
 
 
-def described(description: str) -> dict[str, Any]:
-    """Return a problem response with this description."""
-    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemView"}}}
-    return {"description": description, "content": content}
+def described(description: str, status: int) -> dict[str, Any]:
+    """Return a problem response with this description, and an example of each code in it."""
+    names = {code: example_of(code, status) for code in _CODE.findall(description)}
+    problem = {
+        "schema": {"$ref": "#/components/schemas/ProblemView"},
+        "examples": {code: {"$ref": f"#/components/examples/{name}"} for code, name in names.items()},
+    }
+    return {"description": description, "content": {"application/problem+json": problem}}
 
+
+ITEM_SCHEMA: Final = "x-itemSchema"
+"""What OpenAPI 3.2 calls `itemSchema`: the schema of each event. See docs/adr/0041."""
 
 STREAM: Final[Responses] = {
     200: {
@@ -112,7 +123,13 @@ STREAM: Final[Responses] = {
         ),
         "content": {
             "text/event-stream": {
-                "itemSchema": {
+                "example": (
+                    'id: 1\ndata: {"content": "Hello! I\'m doing well", "done": false}\n\n'
+                    'id: 2\ndata: {"content": ", thank you for asking.", "done": false}\n\n'
+                    'id: 3\ndata: {"content": "", "done": true}\n\n'
+                    "id: 4\ndata: [DONE]\n\n"
+                ),
+                ITEM_SCHEMA: {
                     "type": "object",
                     "properties": {
                         "id": {"type": "string", "pattern": "^[1-9][0-9]*$"},
@@ -128,11 +145,15 @@ STREAM: Final[Responses] = {
                         },
                     },
                     "required": ["data"],
-                }
+                },
             }
         },
         "headers": {
-            "X-Turn-ID": {"description": "Id of the turn, for stopping or rejoining it.", "schema": {"type": "string"}}
+            "X-Turn-ID": {
+                "description": "Id of the turn, for stopping or rejoining it.",
+                "schema": {"type": "string", "format": "uuid"},
+                "example": TURN,
+            }
         },
     }
 }
@@ -141,6 +162,7 @@ _REPLAYED: Final = {
     REPLAYED: {
         "description": "`true` if an earlier request with the same `Idempotency-Key` began this turn.",
         "schema": {"const": "true"},
+        "example": "true",
     }
 }
 
@@ -168,6 +190,11 @@ def document(app: FastAPI) -> dict[str, Any]:
         for operation in path.values():
             if "HTTPValidationError" in str(operation["responses"].get("422")):
                 del operation["responses"]["422"]
+    for schema in schemas.values():
+        for field in schema.get("properties", {}).values():
+            field.pop("default", None)  # which `openapi-typescript` takes to mean that the field is always there
+            field.pop("title", None)  # the name again, and the name of a type in `openapi-python-client`
+    found["components"]["examples"] = problem_examples([kind.code for kind in UPSTREAM])
     _add_security(found, app.state.settings.auth, open_paths(app))
     app.openapi_schema = found
     return found

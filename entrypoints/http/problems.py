@@ -18,22 +18,48 @@ _CLOSING: Final = frozenset(
 
 
 class FieldProblem(BaseModel):
-    pointer: str = Field(examples=["#/message"])
-    detail: str
+    """An invalid field of a request."""
+
+    pointer: str = Field(
+        description="Where it is: in the body, e.g. `#/message`, or `#/query/…`, `#/path/…`, `#/header/…`.",
+        examples=["#/message"],
+    )
+    detail: str = Field(description="What is wrong with it.", examples=["must not be blank"])
 
 
 class ProblemView(BaseModel):
     """A problem as described by RFC 9457."""
 
-    type: str
-    title: str
-    status: int
-    detail: str
-    code: str = Field(description="Stable, machine-readable identifier of the problem.")
-    retryable: bool = Field(description="Whether the same request may succeed later.")
-    request_id: str
-    turn_id: str | None = Field(None, description="Present once the turn has begun.")
-    history: str | None = Field(None, description="For `stream_expired`: URL of the turn's text.")
+    type: str = Field(
+        description="A URN that ends with the code.", examples=["urn:problem-type:smart-chatbot:turn_in_progress"]
+    )
+    title: str = Field(
+        description="What the code means, in words.", examples=["Another turn of this conversation is in progress"]
+    )
+    status: int = Field(description="The HTTP status, again.", examples=[409])
+    detail: str = Field(
+        description="What happened this time, for people. Never quotes the request.",
+        examples=["Another turn of this conversation is in progress."],
+    )
+    code: str = Field(description="Stable, machine-readable identifier of the problem.", examples=["turn_in_progress"])
+    retryable: bool = Field(
+        description="Whether the same request may succeed later: after `Retry-After` seconds.", examples=[True]
+    )
+    request_id: str = Field(
+        description="Id of the request, as in `X-Request-ID` and in the log.",
+        examples=["6f1d3c2a9b8e47050000000000000001"],
+    )
+    turn_id: str | None = Field(
+        None,
+        description="Present once the turn has begun.",
+        examples=["0b0c5b1e-8a7c-4a53-9f0e-6d3a4f1c2b7d"],
+        json_schema_extra={"format": "uuid"},
+    )
+    history: str | None = Field(
+        None,
+        description="For `stream_expired`: URL of the turn's text.",
+        examples=["/api/chat/history/user123?conversation_id=default"],
+    )
     errors: list[FieldProblem] | None = Field(None, description="For `invalid_request`: each invalid field.")
 
 

@@ -142,17 +142,6 @@ def test_exactly_the_existing_routes_are_documented() -> None:
     assert set(documented()) == set(routes())
 
 
-def test_every_operation_has_a_summary_and_a_tag() -> None:
-    assert [key for key, each in documented().items() if not each.get("summary") or not each.get("tags")] == []
-
-
-def test_every_reference_resolves() -> None:
-    found = document()
-    schemas = {f"#/components/schemas/{name}" for name in found["components"]["schemas"]}
-
-    assert set(references(found)) <= schemas
-
-
 def test_ids_have_a_pattern() -> None:
     operation = documented()[("GET", "/api/chat/history/{user_id}")]
     [user_id] = [one for one in operation["parameters"] if one["name"] == "user_id"]

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import CheckFunction
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
+from tests.harness import event_schemas  # noqa: F401  (registers a hook)
 from tests.harness.fakes import ScriptedLLM, ScriptedReply
 from tests.harness.servers import running_service
 from tests.integration.test_openapi import documented

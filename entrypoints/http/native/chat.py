@@ -30,6 +30,7 @@ _LAST_EVENT_ID: Final[dict[str, Any]] = {
     "required": False,
     "description": "With an `Idempotency-Key` that was sent before: number of the last event received.",
     "schema": {"type": "string"},
+    "example": "17",
 }
 
 
@@ -37,6 +38,11 @@ _LAST_EVENT_ID: Final[dict[str, Any]] = {
 async def send_message(
     body: ChatRequest, request: Request, principal: PrincipalDep, send: SendMessageDep, settings: SettingsDep
 ) -> Response:
+    """Store the message, ask the model, and stream its reply as server-sent events.
+
+    The reply is stored when the event with `done: true` arrives, unless that has an `error`. If the connection breaks,
+    rejoin with `GET /api/chat/turns/{turn_id}/stream`, or send the message again with the same `Idempotency-Key`.
+    """
     key = idempotency_key(request)
     seen = 0 if key is None else event_number(request.headers.get("last-event-id"))
     message = body.to_message(principal, settings.on_disconnect, key, seen)
@@ -78,6 +84,10 @@ async def send_message_simple(
     send: SendMessageDep,
     settings: SettingsDep,
 ) -> SimpleReply:
+    """Store the message, ask the model, and respond when its reply is complete and stored.
+
+    Proxies often cut such a request off after a minute. For long replies, use `POST /api/chat`.
+    """
     message = body.to_message(principal, settings.on_disconnect, idempotency_key(request))
     handle, reply = await unless_disconnected(request.receive, _complete(send, message))
     response.headers["X-Turn-ID"] = handle.turn.id

@@ -20,11 +20,20 @@ from entrypoints.http.routing import SecuredRoute
 
 router = APIRouter(prefix="/api/chat", tags=["history"], route_class=SecuredRoute)
 
-Limit = Annotated[int, Query(ge=1, le=200, description="Maximum number of items.")]
-Cursor = Annotated[str | None, Query(description="`next_cursor` of the previous page.")]
+Limit = Annotated[int, Query(ge=1, le=200, description="Maximum number of items.", examples=[50])]
+Cursor = Annotated[
+    str | None,
+    Query(
+        description="`next_cursor` of the previous page; the first page if absent.", examples=["MTc4MDAwMDAwMDAwMDAwMA"]
+    ),
+]
 OneConversation = Annotated[
     ConversationIdField | None,
-    Query(alias="conversation_id", description="Conversation id; all of the user's conversations if absent."),
+    Query(
+        alias="conversation_id",
+        description="Conversation id; all of the user's conversations if absent.",
+        examples=["holidays"],
+    ),
 ]
 _PROBLEMS = problems(UnknownCursor, *STORE)
 
@@ -38,6 +47,10 @@ async def get_history(
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> HistoryView:
+    """Return the newest turns of all conversations or of one, oldest first, including running and failed ones.
+
+    A user who is not known has an empty history.
+    """
     return HistoryView.of(user_id, await get(user_id, conversation_id, limit, cursor))
 
 
@@ -52,8 +65,12 @@ async def clear_history(
     user_id: UserIdField,
     clear: ClearHistoryDep,
     conversation_id: OneConversation = None,
-    memories: Annotated[bool, Query(description="Also delete the user's memories.")] = False,
+    memories: Annotated[bool, Query(description="Also delete the user's memories.", examples=[False])] = False,
 ) -> ClearedView:
+    """Delete all turns of a user, or those of one conversation. Running ones are stopped.
+
+    No request that is sent after the response sees them. Turns that begin afterwards start an empty history.
+    """
     if memories and conversation_id is not None:
         raise invalid_request(422, "#/query/memories", "must be false with conversation_id: memories belong to users")
     return ClearedView.of(user_id, await clear(user_id, conversation_id, memories=memories))
@@ -64,4 +81,5 @@ async def clear_history(
 async def list_conversations(
     user_id: UserIdField, list_page: ListConversationsDep, limit: Limit = 50, cursor: Cursor = None
 ) -> ConversationsView:
+    """Return the conversations of a user, the most recently used first."""
     return ConversationsView.of(user_id, await list_page(user_id, limit, cursor))

@@ -22,6 +22,7 @@ from entrypoints.http.native.schemas import (
     ForgottenMemoryView,
     ForgottenView,
     MemoriesView,
+    MemoryIdField,
     MemoryView,
     RecalledView,
     UserIdField,
@@ -43,6 +44,7 @@ _PROBLEMS = (UnknownCursor, *STORE, *MEMORY)
 )
 @requires(Policy.OWNER_IN_PATH)
 async def store_fact(user_id: UserIdField, body: FactRequest, store: StoreFactDep) -> MemoryView:
+    """Remember a fact about a user. Later turns of any conversation recall it if it is relevant to their message."""
     return MemoryView.of(await store(user_id, body.fact, body.importance))
 
 
@@ -51,6 +53,7 @@ async def store_fact(user_id: UserIdField, body: FactRequest, store: StoreFactDe
 async def list_memories(
     user_id: UserIdField, list_page: ListMemoriesDep, limit: Limit = 50, cursor: Cursor = None
 ) -> MemoriesView:
+    """Return what is known about a user."""
     return MemoriesView.of(user_id, await list_page(user_id, limit, cursor))
 
 
@@ -59,23 +62,29 @@ async def list_memories(
 async def search_memories(
     user_id: UserIdField,
     recall: RecallMemoriesDep,
-    q: Annotated[str, Query(description="Text to search for.", min_length=1, max_length=1000)],
-    limit: Annotated[int, Query(ge=1, le=50, description="Maximum number of memories.")] = 10,
+    q: Annotated[
+        str,
+        Query(description="Text to search for.", min_length=1, max_length=1000, examples=["What is my dog called?"]),
+    ],
+    limit: Annotated[int, Query(ge=1, le=50, description="Maximum number of memories.", examples=[10])] = 10,
 ) -> RecalledView:
+    """Return the memories that a message with this text would recall, and how relevant each of them is."""
     return RecalledView.of(user_id, await recall(user_id, q, limit))
 
 
 @router.patch("/{memory_id}", summary="Correct a memory", responses=problems(MemoryNotFound, *_PROBLEMS, request=BODY))
 @requires(Policy.OWNER_IN_PATH)
 async def correct_memory(
-    user_id: UserIdField, memory_id: str, body: CorrectionRequest, correct: CorrectMemoryDep
+    user_id: UserIdField, memory_id: MemoryIdField, body: CorrectionRequest, correct: CorrectMemoryDep
 ) -> MemoryView:
+    """Change the text or the importance of a memory, or both."""
     return MemoryView.of(await correct(user_id, parse_memory_id(memory_id), body.fact, body.importance))
 
 
 @router.delete("/{memory_id}", summary="Delete a memory", responses=problems(MemoryNotFound, *_PROBLEMS))
 @requires(Policy.OWNER_IN_PATH)
-async def forget_memory(user_id: UserIdField, memory_id: str, forget: ForgetMemoryDep) -> ForgottenMemoryView:
+async def forget_memory(user_id: UserIdField, memory_id: MemoryIdField, forget: ForgetMemoryDep) -> ForgottenMemoryView:
+    """Delete one memory. Turns that begin after the response do not recall it."""
     await forget(user_id, parse_memory_id(memory_id))
     return ForgottenMemoryView(user_id=user_id, id=memory_id)
 
@@ -83,4 +92,8 @@ async def forget_memory(user_id: UserIdField, memory_id: str, forget: ForgetMemo
 @router.delete("", summary="Delete all memories of a user", responses=problems(*_PROBLEMS))
 @requires(Policy.OWNER_IN_PATH)
 async def forget_memories(user_id: UserIdField, forget: ForgetMemoriesDep) -> ForgottenView:
+    """Delete everything that is known about a user. What completed turns would still have added is dropped as well.
+
+    While the response is `pending`, none of the memories is shown or recalled any more.
+    """
     return ForgottenView.of(user_id, await forget(user_id))

@@ -1,9 +1,9 @@
 """Requests and responses of the native API. Documented keys come first, in the documented order."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, Field, GetPydanticSchema, model_validator
+from pydantic import AfterValidator, BaseModel, Field, GetPydanticSchema, WithJsonSchema, model_validator
 from pydantic_core import CoreSchema, core_schema
 
 from application.turns.history import Cleared
@@ -30,10 +30,46 @@ def _id_schema(kind: type[str]) -> GetPydanticSchema:
     return GetPydanticSchema(schema)
 
 
-_ID_FIELD = Field(json_schema_extra={"pattern": f"^{ID_PATTERN}$"}, examples=["user123"])
+_PATTERN: Final = {"pattern": f"^{ID_PATTERN}$"}
 
-UserIdField = Annotated[UserId, _id_schema(UserId), _ID_FIELD]
-ConversationIdField = Annotated[ConversationId, _id_schema(ConversationId), _ID_FIELD]
+UserIdField = Annotated[
+    UserId,
+    _id_schema(UserId),
+    Field(description="Id of the user.", examples=["user123"], json_schema_extra=_PATTERN),
+]
+ConversationIdField = Annotated[
+    ConversationId,
+    _id_schema(ConversationId),
+    Field(description="Id of a conversation of the user.", examples=["holidays"], json_schema_extra=_PATTERN),
+]
+
+_UUID: Final = WithJsonSchema(
+    {"type": "string", "format": "uuid", "examples": ["0b0c5b1e-8a7c-4a53-9f0e-6d3a4f1c2b7d"]}
+)
+
+TurnIdField = Annotated[str, _UUID, Field(description="Id of the turn.")]
+MemoryIdField = Annotated[str, _UUID, Field(description="Id of the memory.")]
+
+_User = Annotated[str, Field(description="Id of the user.", examples=["user123"])]
+_Conversation = Annotated[str, Field(description="Id of the conversation.", examples=["holidays"])]
+_UserMessage = Annotated[str, Field(description="The user's message, as sent.", examples=["Hello, how are you today?"])]
+_Reply = Annotated[
+    str, Field(description="The model's reply; empty if there is none yet.", examples=["Hello! I'm doing well."])
+]
+_FinishReason = Annotated[
+    str | None,
+    Field(
+        description="Why the model stopped: `length`, `content_filter`, `tool_calls` or `unknown`. Present only if "
+        "it is not `stop`.",
+        examples=["length"],
+    ),
+]
+_Count = Annotated[int, Field(description="Number of items in this page.", examples=[1])]
+_NextCursor = Annotated[
+    str | None,
+    Field(description="`cursor` of the next, older page; null on the last page.", examples=["MTc4MDAwMDAwMDAwMDAwMA"]),
+]
+_Outcome = Literal["deleted", "pending"]
 
 
 def _check_text(text: str) -> str:
@@ -45,6 +81,8 @@ def _check_text(text: str) -> str:
 
 
 class ChatRequest(BaseModel):
+    """A message of a user."""
+
     user_id: UserIdField = Field(
         description="User who sends the message. May be absent if the request has a user's token."
     )
@@ -52,7 +90,7 @@ class ChatRequest(BaseModel):
         description="The user's message; stored as sent.", examples=["Hello, how are you today?"], min_length=1
     )
     conversation_id: ConversationIdField | None = Field(
-        None, description="Conversation of the user; `default` if absent."
+        None, description="Conversation of the user; `default` if absent.", examples=["holidays"]
     )
     on_disconnect: Literal["cancel", "continue"] | None = Field(
         None,
@@ -60,18 +98,21 @@ class ChatRequest(BaseModel):
             "`cancel` or `continue` the reply when its last reader disconnects. Default: `continue` with an "
             "`Idempotency-Key`, otherwise the server's setting."
         ),
+        examples=["continue"],
     )
     when_busy: Literal["wait", "reject", "interrupt"] = Field(
         "wait",
         description=(
-            "If another turn of the conversation is running: `wait` for it, `reject` with 409, or `interrupt` it: it "
-            "ends as `superseded`, and this one runs next."
+            "If another turn of the conversation is running: `wait` for it (the default), `reject` with 409, or "
+            "`interrupt` it: it ends as `superseded`, and this one runs next."
         ),
+        examples=["wait"],
     )
     memory: bool = Field(
         True,
         strict=True,
-        description="If false, this turn neither recalls memories nor is stored in memory.",
+        description="If false, this turn neither recalls memories nor is stored in memory. Default: true.",
+        examples=[True],
     )
 
     def to_message(
@@ -98,11 +139,13 @@ class ChatRequest(BaseModel):
 
 
 class SimpleReply(BaseModel):
-    user_id: str
-    message: str
-    response: str
-    timestamp: Timestamp
-    finish_reason: str | None = Field(None, description="Present only if it is not `stop`.")
+    """A whole reply."""
+
+    user_id: _User
+    message: _UserMessage
+    response: _Reply
+    timestamp: Timestamp = Field(description="When the turn began.")
+    finish_reason: _FinishReason = None
 
     @classmethod
     def of(cls, turn: Turn) -> Self:
@@ -116,14 +159,21 @@ class SimpleReply(BaseModel):
 
 
 class TurnView(BaseModel):
-    timestamp: Timestamp
-    user_message: str
-    assistant_response: str
-    id: str
-    conversation_id: str
-    status: TurnStatus
+    """A user's message and the reply to it."""
+
+    timestamp: Timestamp = Field(description="When the turn began.")
+    user_message: _UserMessage
+    assistant_response: _Reply
+    id: TurnIdField
+    conversation_id: _Conversation
+    status: TurnStatus = Field(
+        description="`completed`: the model finished. `failed`: an error ended the turn before any text. "
+        "`interrupted`: cut off after some text, or stopped.",
+        examples=["completed"],
+    )
     reason: str | None = Field(
-        description="Error code, or a finish reason other than `stop`; null while running or if completed normally."
+        description="Error code, or a finish reason other than `stop`; null while running or if completed normally.",
+        examples=[None],
     )
 
     @classmethod
@@ -140,10 +190,12 @@ class TurnView(BaseModel):
 
 
 class HistoryView(BaseModel):
-    user_id: str
+    """A page of a user's turns: the newest ones, or those before a cursor."""
+
+    user_id: _User
     history: list[TurnView] = Field(description="Oldest first.")
-    count: int = Field(description="Turns in this page.")
-    next_cursor: str | None = Field(description="Cursor of the next, older page; null on the last page.")
+    count: _Count
+    next_cursor: _NextCursor
 
     @classmethod
     def of(cls, user_id: UserId, page: Page[Turn]) -> Self:
@@ -151,14 +203,21 @@ class HistoryView(BaseModel):
         return cls(user_id=user_id, history=turns, count=len(turns), next_cursor=page.next_cursor)
 
 
-def _outcome(confirmed: bool) -> Literal["deleted", "pending"]:
+def _outcome(confirmed: bool) -> _Outcome:
     return "deleted" if confirmed else "pending"
 
 
 class ClearedView(BaseModel):
-    user_id: str
-    deleted: int
-    memories: Literal["deleted", "pending"] | None = Field(None, description="Present only with `memories=true`.")
+    """What was deleted."""
+
+    user_id: _User
+    deleted: int = Field(description="Number of turns that were deleted.", examples=[12])
+    memories: _Outcome | None = Field(
+        None,
+        description="Present only with `memories=true`. `pending` if deletion is not confirmed yet and continues in "
+        "the background.",
+        examples=["deleted"],
+    )
 
     @classmethod
     def of(cls, user_id: UserId, cleared: Cleared) -> Self:
@@ -167,10 +226,12 @@ class ClearedView(BaseModel):
 
 
 class ConversationView(BaseModel):
-    id: str
-    created_at: Timestamp
+    """One of a user's conversations."""
+
+    id: _Conversation
+    created_at: Timestamp = Field(description="Start of the first turn.")
     updated_at: Timestamp = Field(description="Start of the latest turn.")
-    turns: int
+    turns: int = Field(description="Number of turns.", examples=[12])
 
     @classmethod
     def of(cls, conversation: Conversation) -> Self:
@@ -183,10 +244,12 @@ class ConversationView(BaseModel):
 
 
 class ConversationsView(BaseModel):
-    user_id: str
+    """A page of a user's conversations."""
+
+    user_id: _User
     conversations: list[ConversationView] = Field(description="Most recently updated first.")
-    count: int
-    next_cursor: str | None
+    count: _Count
+    next_cursor: _NextCursor
 
     @classmethod
     def of(cls, user_id: UserId, page: Page[Conversation]) -> Self:
@@ -199,17 +262,27 @@ Fact = Annotated[
     Field(min_length=1, max_length=MAX_FACT_CHARS, examples=["Ann's dog is called Bello."]),
     AfterValidator(_check_text),
 ]
-Importance = Annotated[float, Field(strict=True, ge=0, le=1, description="Importance, 0 to 1.")]
+Importance = Annotated[
+    float, Field(strict=True, ge=0, le=1, description="Importance, 0 to 1; 0.5 if absent.", examples=[0.8])
+]
 
 
 class FactRequest(BaseModel):
+    """A fact to remember about a user."""
+
     fact: Fact = Field(description="Fact to remember; stored as sent.")
     importance: Importance = DEFAULT_IMPORTANCE
 
 
 class CorrectionRequest(BaseModel):
-    fact: Fact | None = Field(None, description="New text; unchanged if absent.")
-    importance: Importance | None = Field(None, description="New importance, 0 to 1; unchanged if absent.")
+    """What to change about a memory: at least one of the two."""
+
+    fact: Fact | None = Field(
+        None, description="New text; unchanged if absent.", examples=["Ann's cat is called Bello."]
+    )
+    importance: Importance | None = Field(
+        None, description="New importance, 0 to 1; unchanged if absent.", examples=[0.9]
+    )
 
     @model_validator(mode="after")
     def _changes_something(self) -> Self:
@@ -219,10 +292,12 @@ class CorrectionRequest(BaseModel):
 
 
 class MemoryView(BaseModel):
-    id: str
-    fact: str
-    importance: float
-    created_at: Timestamp
+    """A fact about a user."""
+
+    id: MemoryIdField
+    fact: str = Field(description="The fact, as stored.", examples=["Ann's dog is called Bello."])
+    importance: float = Field(description="Importance, 0 to 1.", examples=[0.8])
+    created_at: Timestamp = Field(description="When the fact was stored.")
 
     @classmethod
     def of(cls, memory: Memory) -> Self:
@@ -230,10 +305,12 @@ class MemoryView(BaseModel):
 
 
 class MemoriesView(BaseModel):
-    user_id: str
+    """A page of a user's memories."""
+
+    user_id: _User
     memories: list[MemoryView] = Field(description="Newest first.")
-    count: int
-    next_cursor: str | None = Field(description="Cursor of the next, older page; null on the last page.")
+    count: _Count
+    next_cursor: _NextCursor
 
     @classmethod
     def of(cls, user_id: UserId, page: Page[Memory]) -> Self:
@@ -242,14 +319,20 @@ class MemoriesView(BaseModel):
 
 
 class RecalledMemoryView(MemoryView):
-    score: float = Field(description="Relevance, 0 to 1; comparable only within one response.")
+    """A fact about a user, and how relevant it is."""
+
+    score: float = Field(description="Relevance, 0 to 1; comparable only within one response.", examples=[0.73])
 
 
 class RecalledView(BaseModel):
-    user_id: str
+    """The memories that match a query."""
+
+    user_id: _User
     memories: list[RecalledMemoryView] = Field(description="Most relevant first.")
-    count: int
-    next_cursor: None = Field(None, description="Always null: results are not paged; raise `limit` instead.")
+    count: _Count
+    next_cursor: None = Field(
+        None, description="Always null: results are not paged; raise `limit` instead.", examples=[None]
+    )
 
     @classmethod
     def of(cls, user_id: UserId, recalled: Sequence[Recalled]) -> Self:
@@ -258,14 +341,18 @@ class RecalledView(BaseModel):
 
 
 class ForgottenMemoryView(BaseModel):
-    user_id: str
-    id: str
+    """The memory that was deleted."""
+
+    user_id: _User
+    id: MemoryIdField
 
 
 class ForgottenView(BaseModel):
-    user_id: str
-    memories: Literal["deleted", "pending"] = Field(
-        description="`pending` if deletion is not confirmed yet and continues in the background."
+    """What became of a user's memories."""
+
+    user_id: _User
+    memories: _Outcome = Field(
+        description="`pending` if deletion is not confirmed yet and continues in the background.", examples=["deleted"]
     )
 
     @classmethod
@@ -274,17 +361,29 @@ class ForgottenView(BaseModel):
 
 
 class StreamError(BaseModel):
-    code: str
-    title: str
-    detail: str
-    turn_id: str
-    retryable: bool
+    """Why a reply ended early."""
+
+    code: str = Field(
+        description="Stable, machine-readable identifier of the error.", examples=["upstream_disconnected"]
+    )
+    title: str = Field(
+        description="What the code means, in words.", examples=["The model service closed the connection"]
+    )
+    detail: str = Field(
+        description="What happened this time, for people.", examples=["The model service closed the connection."]
+    )
+    turn_id: TurnIdField
+    retryable: bool = Field(description="Whether the same message may succeed later.", examples=[True])
 
 
 class StreamEvent(BaseModel):
     """The data of one event of a streamed reply."""
 
-    content: str = Field(description="The next part of the reply; empty in the last event.")
-    done: bool = Field(description="True in the last event. Without `error`, the reply is stored durably.")
-    finish_reason: str | None = Field(None, description="Why the model stopped; present only if it is not `stop`.")
+    content: str = Field(
+        description="The next part of the reply; empty in the last event.", examples=["Hello! I'm doing well"]
+    )
+    done: bool = Field(
+        description="True in the last event. Without `error`, the reply is stored durably.", examples=[False]
+    )
+    finish_reason: _FinishReason = None
     error: StreamError | None = Field(None, description="Why the reply ended early.")

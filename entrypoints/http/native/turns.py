@@ -11,7 +11,7 @@ from entrypoints.http.dependencies import FollowTurnDep, GetTurnDep, PrincipalDe
 from entrypoints.http.disconnect import closing_on_error
 from entrypoints.http.errors import RefusedTurn, invalid_request
 from entrypoints.http.event_stream import EventStream
-from entrypoints.http.native.schemas import TurnView
+from entrypoints.http.native.schemas import TurnIdField, TurnView
 from entrypoints.http.native.wire import NativeWire
 from entrypoints.http.openapi import LIVE, STORE, STREAM, problems
 from entrypoints.http.policies import Policy, requires
@@ -22,13 +22,15 @@ router = APIRouter(prefix="/api/chat/turns", tags=["turns"], route_class=Secured
 
 @router.get("/{turn_id}", summary="Get a turn", responses=problems(TurnNotFound, *STORE))
 @requires(Policy.OWNER_OF_TURN)
-async def get_turn(turn_id: str, principal: PrincipalDep, get: GetTurnDep) -> TurnView:
+async def get_turn(turn_id: TurnIdField, principal: PrincipalDep, get: GetTurnDep) -> TurnView:
+    """Return a turn with the text it has, also while it is running."""
     return TurnView.of(await get(TurnId(turn_id), principal))
 
 
 @router.post("/{turn_id}/stop", summary="Stop a running turn", responses=problems(TurnNotFound, *STORE, *LIVE))
 @requires(Policy.OWNER_OF_TURN)
-async def stop_turn(turn_id: str, principal: PrincipalDep, stop: StopTurnDep) -> TurnView:
+async def stop_turn(turn_id: TurnIdField, principal: PrincipalDep, stop: StopTurnDep) -> TurnView:
+    """Stop the model, and return the turn as it ended: `interrupted`, with the text so far. Can be repeated."""
     return TurnView.of(await stop(TurnId(turn_id), principal))
 
 
@@ -44,14 +46,22 @@ async def stop_turn(turn_id: str, principal: PrincipalDep, stop: StopTurnDep) ->
 )
 @requires(Policy.OWNER_OF_TURN)
 async def follow_turn(
-    turn_id: str,
+    turn_id: TurnIdField,
     principal: PrincipalDep,
     get: GetTurnDep,
     follow: FollowTurnDep,
     settings: SettingsDep,
-    last_event_id: Annotated[str | None, Header(description="Number of the last event received.")] = None,
-    after: Annotated[str | None, Query(description="The same, for clients that cannot set headers.")] = None,
+    last_event_id: Annotated[
+        str | None, Header(description="Number of the last event received.", examples=["17"])
+    ] = None,
+    after: Annotated[
+        str | None, Query(description="The same, for clients that cannot set headers.", examples=["17"])
+    ] = None,
 ) -> Response:
+    """Stream the events of a turn after the last one that was received, then go on until the turn ends.
+
+    Several clients may follow a turn. Its events are kept for ten minutes after its end.
+    """
     seen = event_number(last_event_id, after)
     turn = await get(TurnId(turn_id), principal)
     try:

@@ -26,6 +26,7 @@ router = APIRouter(tags=["health"], route_class=SecuredRoute)
 @router.get("/livez", summary="Liveness check")
 @requires(Policy.PUBLIC)
 async def livez() -> StatusView:
+    """Tell whether the process responds. If it does not, restart it."""
     return StatusView(status="ok")
 
 
@@ -42,6 +43,7 @@ async def livez() -> StatusView:
 )
 @requires(Policy.PUBLIC)
 async def readyz(check: CheckReadinessDep) -> JSONResponse:
+    """Tell whether to send requests to this process: 503 while it starts or stops, or cannot store turns."""
     ready = await check()
     return JSONResponse({"status": "ok" if ready else "unavailable"}, 200 if ready else 503)
 
@@ -50,6 +52,7 @@ async def readyz(check: CheckReadinessDep) -> JSONResponse:
 @router.get("/api/health", summary="Basic health check", response_model_exclude_none=True)
 @requires(Policy.PUBLIC)
 async def health(settings: SettingsDep, now: NowDep) -> HealthView:
+    """Tell which service this is. Always succeeds while the process responds."""
     if settings.auth != "none":  # only the detailed check, which needs a credential, tells more
         return HealthView(status="ok", name=settings.app_name)
     return HealthView(status="ok", name=settings.app_name, version=VERSION, time=now())
@@ -61,6 +64,7 @@ async def health(settings: SettingsDep, now: NowDep) -> HealthView:
 async def detailed_health(
     check_health: CheckHealthDep, settings: SettingsDep, now: NowDep, uptime: UptimeDep
 ) -> DetailedHealthView:
+    """Tell what works and what does not, for operators: with authentication, it needs an API key."""
     system = SystemView(
         python=platform.python_version(),
         platform=platform.system(),
