@@ -12,10 +12,11 @@ import pytest
 
 from tests.harness.chat_stream import ChatStream
 from tests.harness.commands import run
+from tests.harness.documents import Block, blocks
 from tests.harness.exchange import client_of, history
 from tests.harness.forks import Forks
 from tests.harness.scripted_upstream import ScriptedUpstream
-from tests.harness.servers import ROOT
+from tests.harness.servers import NOBODY, ROOT
 
 PORT = "8000"
 """Port of the service in all documented commands. If it is in use, the tests replace it in the commands."""
@@ -80,9 +81,10 @@ for line in response.iter_lines():
                 pass
 """
 
-README = (ROOT / "README.md").read_text()
-MARKED = re.findall(r"^[ \t]*<!-- *run *-->[ \t]*\n\s*```(bash|python)[^\n]*\n(.*?)^[ \t]*```", README, re.M | re.S)
-"""Language and text of each code block of the README marked `<!-- run -->`."""
+GUIDES = ("memory", "operations", "repeating-requests")
+DOCUMENTS = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in GUIDES)]
+MARKED = [block for document in DOCUMENTS for block in blocks(document) if block.marker == "run"]
+"""The code blocks of the README and of guides marked `<!-- run -->`."""
 
 
 async def test_the_documented_curl_streams_a_reply(documented_service: str, tmp_path: Path) -> None:
@@ -116,16 +118,15 @@ async def test_the_documented_python_client_prints_both_replies(documented_servi
     assert streamed == "Hello, world!"
 
 
-def test_every_run_marker_in_the_readme_precedes_a_code_block() -> None:
-    assert {language for language, _ in MARKED} == {"bash", "python"}
-    assert len(MARKED) == README.count("<!-- run -->")
+def test_every_run_marker_precedes_a_code_block() -> None:
+    assert {block.language for block in MARKED} == {"bash", "python"}
+    assert len(MARKED) == sum(document.read_text().count("<!-- run -->") for document in DOCUMENTS)
 
 
-@pytest.mark.parametrize(("language", "text"), MARKED)
-async def test_marked_code_blocks_of_the_readme_run(
-    language: str, text: str, documented_service: str, tmp_path: Path
-) -> None:
-    output = await _run(language, text, documented_service, tmp_path)
+@pytest.mark.parametrize("block", MARKED, ids=str)
+async def test_marked_code_blocks_run(block: Block, documented_service: str, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(f"OPENAI_BASE_URL={NOBODY}\n")  # of commands that read the settings
+    output = await _run(block.language, block.text, documented_service, tmp_path)
     assert output
     assert "urn:problem-type" not in output
 

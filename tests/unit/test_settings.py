@@ -660,10 +660,10 @@ def test_an_unmodified_copy_of_env_example_changes_no_setting(defaults: Settings
     assert startup_warnings(defaults) == []
 
 
-def test_the_readme_table_lists_every_setting_with_its_description_and_default() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_table_of_settings_lists_every_setting_with_its_description_and_default() -> None:
+    text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
     found = re.search(r"<!-- settings -->\n(.*?)<!-- /settings -->", text, re.DOTALL)
-    assert found, "README.md has no settings table between <!-- settings --> and <!-- /settings -->"
+    assert found, "docs/settings.md has no settings table between <!-- settings --> and <!-- /settings -->"
     _, _, *rows = [line.strip("| ").split(" | ") for line in found[1].strip().splitlines()]
 
     shown = {"SYSTEM_PROMPT": "a helpful assistant's"}
