@@ -11,11 +11,13 @@ from adapters.clock import utc_now
 from application.ports.history import ConversationHistory, ReplyAddition, TurnBegin, TurnEnd
 from application.ports.memory_outbox import Claim, ForgetUser, MemoryOutbox, OutboxCounts, OutboxJob, RememberTurn
 from domain.conversation import Conversation, ConversationId, Exchange, Turn, TurnId, TurnStatus, UserId
-from domain.errors import IdempotencyKeyReused, TurnNotFound, WorkerLost
+from domain.errors import ConversationNotFound, IdempotencyKeyReused, TurnNotFound, WorkerLost
 from domain.idempotency import IdempotencyKey
 from domain.paging import Page, page_of, page_of_turns, parse_cursor
+from domain.title import title_of
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
+_ALWAYS = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass
@@ -59,8 +61,14 @@ class HistoryInMemory(ConversationHistory, MemoryOutbox):
         self._epochs_at_begin: dict[TurnId, int] = {}
         self._positions: dict[UserId, dict[int, TurnId]] = {}
         self._last_position = 0
+        self._retracted_by: dict[TurnId, TurnId] = {}
+        self._titles: dict[tuple[UserId, ConversationId], str] = {}
+        self._chosen: dict[TurnId, dict[UserId, TurnId]] = {}
+        """The turns with each id that clients have chosen."""
         self._named: dict[str, _NamedTurn] = {}
         self._names: dict[TurnId, str] = {}
+        self._expiring: dict[str, None] = {}
+        """The names that expire, oldest first."""
         self._epochs: dict[UserId, int] = {}
         self._entries: dict[TurnId, _Entry] = {}
         self._memory_users: dict[UserId, _MemoryUser] = {}
@@ -68,14 +76,25 @@ class HistoryInMemory(ConversationHistory, MemoryOutbox):
     async def begin(self, begin: TurnBegin) -> Turn:
         await asyncio.sleep(0)
         turn = begin.turn
+        earlier = None if begin.key is None else self._find(begin.key)
+        if earlier is not None and not earlier.is_replaceable:
+            return earlier
+        if turn.chosen_id is not None:
+            known = self._look_up(turn.chosen_id, turn.user_id)
+            if known is not None and (earlier is None or known.id != earlier.id):
+                raise IdempotencyKeyReused
+        retracted = [] if begin.retracts_from is None else self._from(turn, begin.retracts_from, earlier)
+        if earlier is not None:
+            retracted += [self._turns[id] for id, by in self._retracted_by.items() if by == earlier.id]
+            positions = self._positions[turn.user_id]
+            self._delete(earlier, next(n for n, id in positions.items() if id == earlier.id))
+        for one in retracted:
+            self._retracted_by[one.id] = turn.id
+            self._entries.pop(one.id, None)
         if begin.key is not None:
-            earlier = self._find(begin.key)
-            if earlier is not None and not earlier.is_replaceable:
-                return earlier
-            if earlier is not None:
-                positions = self._positions[turn.user_id]
-                self._delete(earlier, next(n for n, id in positions.items() if id == earlier.id))
             self._name(turn, begin.key, begin.key_retention)
+        if turn.chosen_id is not None:
+            self._chosen.setdefault(turn.chosen_id, {})[turn.user_id] = turn.id
         self._last_position += 1
         self._turns[turn.id] = turn
         self._positions.setdefault(turn.user_id, {})[self._last_position] = turn.id
@@ -83,18 +102,30 @@ class HistoryInMemory(ConversationHistory, MemoryOutbox):
         self._epochs_at_begin[turn.id] = self._epochs.get(turn.user_id, 0)
         return turn
 
+    def _from(self, turn: Turn, first: TurnId, replaced: Turn | None) -> list[Turn]:
+        """Return the turns of the turn's conversation from `first` on that are neither retracted nor replaced."""
+        stored = [one for _, one in reversed(self._newest_first(turn.user_id, turn.conversation_id)) if one != replaced]
+        ids = [one.id for one in stored]
+        if first not in ids:
+            raise TurnNotFound
+        return [one for one in stored[ids.index(first) :] if one.id not in self._retracted_by]
+
     def _name(self, turn: Turn, key: IdempotencyKey, retention: timedelta) -> None:
-        for named in list(islice(self._named.values(), 2)):  # the oldest, so that no call removes many
-            if named.expires_at <= self._now():
-                self._forget_name(named.turn_id)
+        for name in list(islice(self._expiring, 2)):  # the oldest, so that no call removes many
+            if self._named[name].expires_at <= self._now():
+                self._forget_name(self._named[name].turn_id)
         if (expired := self._named.get(key.name)) is not None:
             self._forget_name(expired.turn_id)
-        self._named[key.name] = _NamedTurn(turn.id, key.fingerprint, self._now() + retention)
+        expires_at = self._now() + retention if turn.chosen_id is None else _ALWAYS
+        self._named[key.name] = _NamedTurn(turn.id, key.fingerprint, expires_at)
         self._names[turn.id] = key.name
+        if turn.chosen_id is None:
+            self._expiring[key.name] = None
 
     def _forget_name(self, turn_id: TurnId) -> None:
         if (name := self._names.pop(turn_id, None)) is not None:
             del self._named[name]
+            self._expiring.pop(name, None)
 
     async def find(self, key: IdempotencyKey) -> Turn | None:
         await asyncio.sleep(0)
@@ -125,7 +156,8 @@ class HistoryInMemory(ConversationHistory, MemoryOutbox):
         if stored is None or stored.status is not TurnStatus.IN_PROGRESS:
             return stored
         self._end(turn)
-        if end.remember and self._epochs_at_begin[turn.id] == self._epochs.get(turn.user_id, 0):
+        is_of_epoch = self._epochs_at_begin[turn.id] == self._epochs.get(turn.user_id, 0)
+        if end.remember and is_of_epoch and turn.id not in self._retracted_by:
             self._entries[turn.id] = _Entry(self._now())
         return turn
 
@@ -143,15 +175,22 @@ class HistoryInMemory(ConversationHistory, MemoryOutbox):
 
     async def get(self, turn_id: TurnId, owner: UserId | None) -> Turn:
         await asyncio.sleep(0)
-        turn = self._turns.get(turn_id)
-        if turn is None or owner not in (None, turn.user_id):
+        turn = self._look_up(turn_id, owner)
+        if turn is None:
             raise TurnNotFound
         return turn
+
+    def _look_up(self, turn_id: TurnId, owner: UserId | None) -> Turn | None:
+        turn = self._turns.get(turn_id)
+        if turn is not None and owner in (None, turn.user_id):
+            return turn
+        chosen = [self._turns[id] for user, id in self._chosen.get(turn_id, {}).items() if owner in (None, user)]
+        return min(chosen, key=lambda turn: turn.started_at, default=None)
 
     async def latest(self, user_id: UserId, conversation_id: ConversationId, limit: int) -> Sequence[Exchange]:
         await asyncio.sleep(0)
         found: list[Exchange] = []
-        for _, turn in self._newest_first(user_id, conversation_id):
+        for _, turn in self._shown(user_id, conversation_id):
             if len(found) >= limit:
                 break
             if turn.reply and turn.status is not TurnStatus.IN_PROGRESS:
@@ -163,26 +202,41 @@ class HistoryInMemory(ConversationHistory, MemoryOutbox):
     ) -> Page[Turn]:
         await asyncio.sleep(0)
         before = parse_cursor(cursor)
-        return page_of_turns(
-            ((n, turn) for n, turn in self._newest_first(user_id, conversation_id) if n < before), limit
-        )
+        return page_of_turns(((n, turn) for n, turn in self._shown(user_id, conversation_id) if n < before), limit)
 
     async def conversations(self, user_id: UserId, limit: int, cursor: str | None) -> Page[Conversation]:
         await asyncio.sleep(0)
         before = parse_cursor(cursor)
-        found: dict[ConversationId, tuple[int, Conversation]] = {}
-        for n, turn in reversed(list(self._newest_first(user_id, None))):
-            began, id = turn.started_at, turn.conversation_id
-            created, count = (found[id][1].created_at, found[id][1].turns) if id in found else (began, 0)
-            found[id] = n, Conversation(user_id, id, created, began, count + 1)
-        latest_first = sorted(found.values(), key=lambda entry: entry[0], reverse=True)
+        found: dict[ConversationId, list[tuple[int, Turn]]] = {}
+        for n, turn in self._newest_first(user_id, None):
+            found.setdefault(turn.conversation_id, []).append((n, turn))
+        latest_first = ((turns[0][0], self._summary([turn for _, turn in turns])) for turns in found.values())
         return page_of((entry for entry in latest_first if entry[0] < before), limit)
+
+    def _summary(self, newest_first: Sequence[Turn]) -> Conversation:
+        latest, first = newest_first[0], newest_first[-1]
+        shown = [turn for turn in newest_first if turn.id not in self._retracted_by]
+        user_id, id = latest.user_id, latest.conversation_id
+        title = self._titles.get((user_id, id)) or title_of(shown[-1].user_message)
+        return Conversation(user_id, id, first.started_at, latest.started_at, len(shown), title)
+
+    async def set_title(self, user_id: UserId, conversation_id: ConversationId, title: str | None) -> Conversation:
+        await asyncio.sleep(0)
+        turns = [turn for _, turn in self._newest_first(user_id, conversation_id)]
+        if not turns:
+            raise ConversationNotFound
+        if title is None:
+            self._titles.pop((user_id, conversation_id), None)
+        else:
+            self._titles[user_id, conversation_id] = title
+        return self._summary(turns)
 
     async def clear(self, user_id: UserId, conversation_id: ConversationId | None) -> int:
         await asyncio.sleep(0)
         deleted = list(self._newest_first(user_id, conversation_id))
         for n, turn in deleted:
             self._delete(turn, n)
+            self._titles.pop((user_id, turn.conversation_id), None)
         if not self._positions.get(user_id):
             self._positions.pop(user_id, None)
             self._epochs.pop(user_id, None)
@@ -192,7 +246,12 @@ class HistoryInMemory(ConversationHistory, MemoryOutbox):
         del self._turns[turn.id], self._positions[turn.user_id][position], self._epochs_at_begin[turn.id]
         self._leases.pop(turn.id, None)
         self._entries.pop(turn.id, None)
+        self._retracted_by.pop(turn.id, None)
         self._forget_name(turn.id)
+        if turn.chosen_id is not None:
+            del self._chosen[turn.chosen_id][turn.user_id]
+            if not self._chosen[turn.chosen_id]:
+                del self._chosen[turn.chosen_id]
 
     async def check(self) -> None:
         await asyncio.sleep(0)
@@ -304,3 +363,7 @@ class HistoryInMemory(ConversationHistory, MemoryOutbox):
     def _newest_first(self, user_id: UserId, conversation_id: ConversationId | None) -> Sequence[tuple[int, Turn]]:
         turns = [(n, self._turns[id]) for n, id in reversed(self._positions.get(user_id, {}).items())]
         return [entry for entry in turns if conversation_id in (None, entry[1].conversation_id)]
+
+    def _shown(self, user_id: UserId, conversation_id: ConversationId | None) -> Sequence[tuple[int, Turn]]:
+        turns = self._newest_first(user_id, conversation_id)
+        return [(n, turn) for n, turn in turns if turn.id not in self._retracted_by]

@@ -67,6 +67,9 @@ class ObservedHistory(ConversationHistory, MemoryOutbox):
     async def conversations(self, user_id: UserId, limit: int, cursor: str | None) -> Page[Conversation]:
         return await self._call("conversations", self._store.conversations(user_id, limit, cursor))
 
+    async def set_title(self, user_id: UserId, conversation_id: ConversationId, title: str | None) -> Conversation:
+        return await self._call("set_title", self._store.set_title(user_id, conversation_id, title))
+
     async def clear(self, user_id: UserId, conversation_id: ConversationId | None) -> int:
         return await self._call("clear", self._store.clear(user_id, conversation_id))
 

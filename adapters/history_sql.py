@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection
 
 from adapters.clock import utc_now
+from adapters.sql import conversation_statements as conversations
 from adapters.sql import key_statements as keys
 from adapters.sql import outbox_statements as outbox
 from adapters.sql import turn_statements as turns
@@ -27,7 +28,7 @@ from application.ports.memory_outbox import (
     RememberTurn,
 )
 from domain.conversation import Conversation, ConversationId, Exchange, Turn, TurnId, UserId
-from domain.errors import IdempotencyKeyReused, TurnInProgress, TurnNotFound
+from domain.errors import ConversationNotFound, IdempotencyKeyReused, TurnInProgress, TurnNotFound
 from domain.idempotency import IdempotencyKey
 from domain.paging import Page, page_of, page_of_turns, parse_cursor
 
@@ -50,17 +51,19 @@ class HistorySQL(ConversationHistory, MemoryOutbox):
         self._is_clock_steady = is_clock_steady
 
     async def begin(self, begin: TurnBegin) -> Turn:
-        now, writes = self._now(), self._database.turn_writes
-        if (key := begin.key) is not None:
+        now, writes, key = self._now(), self._database.turn_writes, begin.key
+        if key is not None or begin.turn.chosen_id is not None or begin.retracts_from is not None:
 
-            def begin_keyed(connection: Connection) -> keys.NamedTurn | bool:
+            def begin_in_steps(connection: Connection) -> keys.NamedTurn | bool:
                 if begin.takes_conversation and not writes.take_conversation(connection, begin.turn, now):
-                    named = keys.find(connection, key, now)  # perhaps the very turn that has the conversation
+                    # perhaps the very turn that has the conversation
+                    named = None if key is None else keys.find(connection, key, now)
                     return named if named is not None and not named.turn.is_replaceable else False
-                return turns.begin_keyed(connection, begin, key, now) or True
+                return turns.begin_in_steps(connection, begin, now) or True
 
-            begun = await self._write(begin_keyed)
+            begun = await self._write(begin_in_steps)
             if isinstance(begun, keys.NamedTurn):
+                assert key is not None
                 return _same_request(key, begun)
         else:
             with history_errors(self._database):
@@ -122,8 +125,19 @@ class HistorySQL(ConversationHistory, MemoryOutbox):
 
     async def conversations(self, user_id: UserId, limit: int, cursor: str | None) -> Page[Conversation]:
         values = {"user": user_id, "before": parse_cursor(cursor), "rows": limit + 1}
-        rows = await self._read(lambda connection: connection.execute(turns.CONVERSATIONS, values).all())
-        return page_of(((row.last_seq, turns.conversation_of(row)) for row in rows), limit)
+        rows = await self._read(lambda connection: connection.execute(conversations.PAGE, values).all())
+        return page_of(((row.last_seq, conversations.conversation_of(row)) for row in rows), limit)
+
+    async def set_title(self, user_id: UserId, conversation_id: ConversationId, title: str | None) -> Conversation:
+        with history_errors(self._database):  # the earlier title is erased
+            await self._database.erase(
+                lambda connection: conversations.set_title(connection, user_id, conversation_id, title)
+            )
+        values = {"user": user_id, "conversation": conversation_id}
+        row = await self._read(lambda connection: connection.execute(conversations.ONE, values).one_or_none())
+        if row is None:
+            raise ConversationNotFound
+        return conversations.conversation_of(row)
 
     async def clear(self, user_id: UserId, conversation_id: ConversationId | None) -> int:
         now, writes = self._now(), self._database.turn_writes

@@ -92,7 +92,7 @@ class TurnObserverStructlog(TurnObserver):
             case AbandonedTurnsEnded(count):
                 self._log.warning("abandoned turns ended", count=count)
             case TurnFenced(turn):
-                fields = {"turn_id": turn.id, "user": self._pseudonym(turn.user_id), "reason": turn.reason}
+                fields = {"turn_id": turn.public_id, "user": self._pseudonym(turn.user_id), "reason": turn.reason}
                 self._log.warning("turn fenced: another worker had ended it", **fields)
             case ContextWindowExceeded(request, window, budget):
                 self._log.warning(
@@ -113,7 +113,7 @@ class TurnObserverStructlog(TurnObserver):
         first = event.first_delta_seconds
         fields = {
             **(self._explained(error) if error else {}),  # first: no fact about an error may replace a field below
-            "turn_id": turn.id,
+            "turn_id": turn.public_id,
             "user": self._pseudonym(turn.user_id),
             "reason": turn.reason,
             "seconds": round(event.seconds, 3),

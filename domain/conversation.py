@@ -47,7 +47,10 @@ class ConversationId(_Id):
 DEFAULT_CONVERSATION: Final = ConversationId("default")
 
 TurnId = NewType("TurnId", str)
-"""A turn's id: a lower-case UUID, unique across users."""
+"""A turn's id: a lower-case UUID. Unique across users, unless a client has chosen it: then unique within its user."""
+
+TURN_ID_PATTERN: Final = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+"""The grammar of the turn ids that clients choose."""
 
 
 class Role(StrEnum):
@@ -99,6 +102,8 @@ class Turn:
 
     `reason` is None while the turn runs and after a normal end. Otherwise it is the code of the error that ended the
     turn, or the model's finish reason if that is not `stop`. `usage` is None until the model has answered.
+
+    `id` names the turn inside the service. If the client has chosen an id, it knows the turn by that one only.
     """
 
     id: TurnId
@@ -110,6 +115,13 @@ class Turn:
     status: TurnStatus = TurnStatus.IN_PROGRESS
     reason: str | None = None
     usage: Usage | None = None
+    chosen_id: TurnId | None = None
+    """The id that the client has chosen. Another user's turn may have the same, and so may a turn that runs again."""
+
+    @property
+    def public_id(self) -> TurnId:
+        """The id by which clients know the turn."""
+        return self.chosen_id or self.id
 
     @property
     def is_replaceable(self) -> bool:
@@ -141,8 +153,9 @@ class Turn:
 class Conversation:
     """Summary of one conversation.
 
-    `created_at` is the start of its first turn, `updated_at` of its latest. `turns` counts every turn,
-    including running and failed ones.
+    `created_at` is the start of its first turn, even if that was retracted, and `updated_at` of its latest. `turns`
+    counts the turns that are not retracted, including running and failed ones. `title` was set by the user, or else
+    comes from the first message that was not retracted.
     """
 
     user_id: UserId
@@ -150,3 +163,4 @@ class Conversation:
     created_at: datetime
     updated_at: datetime
     turns: int
+    title: str

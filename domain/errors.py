@@ -4,6 +4,7 @@
     ├── MessageTooLong          message_too_long
     ├── ContextTooLong          context_too_long
     ├── TurnNotFound            turn_not_found
+    ├── ConversationNotFound    conversation_not_found
     ├── MemoryNotFound          memory_not_found
     ├── TurnInProgress          turn_in_progress
     ├── IdempotencyKeyReused    idempotency_key_reused
@@ -123,6 +124,11 @@ class TurnNotFound(ChatError):
     title = "Turn not found"
 
 
+class ConversationNotFound(ChatError):
+    code = "conversation_not_found"
+    title = "Conversation not found"
+
+
 class MemoryNotFound(ChatError):
     """Also raised for another user's memory, so that its existence is not disclosed."""
 
@@ -137,10 +143,10 @@ class TurnInProgress(ChatError):
 
 
 class IdempotencyKeyReused(ChatError):
-    """The key names an earlier request of the user, which asked for something else."""
+    """The key, or the turn id, names an earlier request of the user, which asked for something else."""
 
     code = "idempotency_key_reused"
-    title = "The idempotency key was used for another request"
+    title = "The idempotency key or turn id was used for another request"
 
 
 class StreamExpired(ChatError):

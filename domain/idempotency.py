@@ -4,7 +4,7 @@ import json
 from hashlib import sha256
 from typing import Final, NamedTuple, Self
 
-from domain.conversation import ConversationId, UserId
+from domain.conversation import ConversationId, TurnId, UserId
 from domain.principal import ANONYMOUS, Principal
 
 KEY_PATTERN: Final = r"[\x21-\x7e]{1,255}"
@@ -14,28 +14,36 @@ KEY_PATTERN: Final = r"[\x21-\x7e]{1,255}"
 class IdempotencyKey(NamedTuple):
     """A client's name for one request of one user, as digests: nothing that the client wrote can be read from them.
 
-    Each principal has keys of its own, also if several act for the same user.
+    It is made of the client's key, or else of the turn id that it has chosen. Each principal has keys of its own, also
+    if several act for the same user. Turn ids belong to the user, as turns do.
 
     The same `name` with another `fingerprint` means that a client used its key for two requests.
     """
 
     name: str
-    """SHA-256 of the key, the principal and the user."""
+    """SHA-256 of the key, the principal and the user, or of the turn id and the user."""
     fingerprint: str
     """SHA-256 of what was asked, regardless of how the reply is delivered."""
 
     @classmethod
     def of(
         cls,
-        key: str,
+        key: str | None,
         user_id: UserId,
         conversation_id: ConversationId,
         message: str,
         *,
         use_memory: bool,
         principal: Principal = ANONYMOUS,
+        turn_id: TurnId | None = None,
     ) -> Self:
-        return cls(_digest(principal.name, user_id, key), _digest(user_id, conversation_id, message, use_memory))
+        """Return the key of a request that has a key, a turn id, or both: then both have to be repeated."""
+        asked = (user_id, conversation_id, message, use_memory)
+        if key is None:
+            assert turn_id is not None, "the request has a key or a turn id"
+            return cls(_digest(user_id, turn_id), _digest(*asked))
+        name = _digest(principal.name, user_id, key)
+        return cls(name, _digest(*asked) if turn_id is None else _digest(*asked, turn_id))
 
 
 def _digest(*values: str | bool) -> str:

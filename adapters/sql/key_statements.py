@@ -1,6 +1,6 @@
 """The statements that write and read idempotency keys. Requests without a key run none of them."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, bindparam, delete, select, text
@@ -9,7 +9,7 @@ from adapters.sql.reply_parts import TURN
 from adapters.sql.tables import Instant, turns
 from adapters.sql.tables import idempotency_keys as keys
 from adapters.sql.turn_rows import turn_of
-from domain.conversation import ConversationId, Turn, TurnId, UserId
+from domain.conversation import Turn
 from domain.idempotency import IdempotencyKey
 
 
@@ -53,25 +53,12 @@ _NAME: Final = text(
 """A key that is stored already has expired, but was not removed yet."""
 
 
-def name(connection: Connection, turn_id: TurnId, key: IdempotencyKey, retention: timedelta, now: datetime) -> None:
+_NEVER: Final = datetime.max.replace(tzinfo=UTC)
+
+
+def name(connection: Connection, turn: Turn, key: IdempotencyKey, retention: timedelta, now: datetime) -> None:
     """Let a key that names no turn name this one."""
     connection.execute(REMOVE_EXPIRED, {"now": now, "rows": _REMOVED_AT_ONCE}).close()
-    row = {"turn_id": turn_id, "name": key.name, "fingerprint": key.fingerprint, "expires_at": now + retention}
+    expires_at = now + retention if turn.chosen_id is None else _NEVER
+    row = {"turn_id": turn.id, "name": key.name, "fingerprint": key.fingerprint, "expires_at": expires_at}
     connection.execute(_NAME, row).close()
-
-
-_DELETE_TURN: Final = delete(turns).where(turns.c.id == bindparam("turn"))
-_SUBTRACT_TURN: Final = text(
-    "UPDATE conversations SET turns = turns - 1, created_at = (SELECT started_at FROM turns WHERE user_id = :user"
-    " AND conversation_id = :conversation ORDER BY seq LIMIT 1) WHERE user_id = :user AND id = :conversation"
-)
-
-
-def delete_turn(connection: Connection, turn_id: TurnId) -> None:
-    """Delete a turn that has no reply, and with it its key. `subtract_turn` follows, once its successor is stored."""
-    connection.execute(_DELETE_TURN, {"turn": turn_id}).close()
-
-
-def subtract_turn(connection: Connection, user_id: UserId, conversation_id: ConversationId) -> None:
-    """Take a deleted turn out of the summary of its conversation, which has others."""
-    connection.execute(_SUBTRACT_TURN, {"user": user_id, "conversation": conversation_id}).close()

@@ -24,7 +24,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from adapters.sql.compiled import PrecompiledStatement
-from adapters.sql.tables import REPLY_NUMBERS, RUNNING_TURNS, reply_parts, turns
+from adapters.sql.tables import REPLY_NUMBERS, RUNNING_TURNS, chosen_turn_ids, reply_parts, turns
 from application.ports.history import ReplyAddition
 from domain.conversation import ConversationId, TurnId, UserId
 
@@ -41,7 +41,15 @@ _SAVED: Final = (
 REPLY: Final = case((turns.c.reply_number.is_(None), turns.c.reply), else_=_SAVED.concat(turns.c.reply)).label("reply")
 """A turn's reply: its parts, then `turns.reply`. One expression, because a turn may end between two statements."""
 
-TURN: Final = [REPLY if one is turns.c.reply else one for one in turns.c]
+_CHOSEN_ID: Final = (
+    select(chosen_turn_ids.c.chosen_id)
+    .where(chosen_turn_ids.c.turn_id == turns.c.id)
+    .correlate(turns)
+    .scalar_subquery()
+    .label("chosen_id")
+)
+
+TURN: Final = [*(REPLY if one is turns.c.reply else one for one in turns.c), _CHOSEN_ID]
 """The columns of a turn, for `turn_rows.turn_of`."""
 
 

@@ -74,10 +74,15 @@ conversations: Final = Table(
     Column("updated_at", Instant, nullable=False),
     Column("last_seq", BigInteger, nullable=False),
     Column("turns", BigInteger, nullable=False),
+    Column("retracted", BigInteger, nullable=False, server_default="0"),
+    Column("title", Text),
     ForeignKeyConstraint(["user_id"], ["users.id"]),
     Index(None, "user_id", "last_seq"),
 )
-"""Summaries of conversations, so that listing them reads no turns."""
+"""Summaries of conversations, so that listing them reads one turn of each.
+
+`turns` counts all turns, and `retracted` those of them that are retracted. `title` is null unless the user has set one.
+"""
 
 CONTEXT_TURNS: Final = text("status <> 'in_progress' AND (reply <> '' OR reply_number IS NOT NULL)")
 """Turns that can be part of a prompt. The query must repeat the index's condition literally for SQLite to use it."""
@@ -100,13 +105,15 @@ turns: Final = Table(
     Column("completion_tokens", BigInteger),
     Column("usage_estimated", Boolean),
     Column("reply_number", BigInteger),
+    Column("retracted_by", Text),
     ForeignKeyConstraint(["user_id", "conversation_id"], ["conversations.user_id", "conversations.id"]),
     UniqueConstraint("user_id", "seq"),
     Index(None, "user_id", "conversation_id", "seq"),
 )
 """`seq` is a turn's position among all turns of its user; `memory_epoch` is the user's when the turn began.
 
-`reply` is the whole reply, or, if there is a `reply_number`, the rest after the parts with that number.
+`reply` is the whole reply, or, if there is a `reply_number`, the rest after the parts with that number. `retracted_by`
+is the id of the later turn that has taken this one's place, null if there is none.
 """
 
 # The migrations make these indexes partial on PostgreSQL too. Declaring that here would import its dialect at start-up.
@@ -161,6 +168,20 @@ idempotency_keys: Final = Table(
 
 `name` and `fingerprint` are digests, see `domain/idempotency.py`. From `expires_at` on, a key names nothing. Deleting a
 turn deletes its row, which the primary key finds.
+"""
+
+chosen_turn_ids: Final = Table(
+    "chosen_turn_ids",
+    metadata,
+    Column("turn_id", Text, primary_key=True),
+    Column("user_id", Text, nullable=False),
+    Column("chosen_id", Text, nullable=False),
+    ForeignKeyConstraint(["turn_id"], ["turns.id"], ondelete="CASCADE"),
+    UniqueConstraint("chosen_id", "user_id"),
+)
+"""The turns whose client has chosen an id, which is unique within the user.
+
+A table of its own: adding a column with an index to `turns` would keep an earlier version that runs meanwhile waiting.
 """
 
 memory_users: Final = Table(

@@ -8,7 +8,7 @@ from domain.conversation import ConversationId, Turn, TurnStatus, Usage, UserId
 
 def turn_of(row: Sequence[Any]) -> Turn:
     """Return the turn of a row with the columns `reply_parts.TURN`."""
-    id, user_id, conversation_id, _, started_at, user_message, reply, status, reason, _, _, *usage, _ = row
+    id, user_id, conversation_id, _, started_at, user_message, reply, status, reason, _, _, *usage, _, _, chosen = row
     prompt_tokens, completion_tokens, estimated = usage
     return Turn(
         id,
@@ -20,6 +20,7 @@ def turn_of(row: Sequence[Any]) -> Turn:
         TurnStatus(status),
         reason,
         None if prompt_tokens is None else Usage(prompt_tokens, completion_tokens, estimated),
+        chosen,
     )
 
 

@@ -2,21 +2,22 @@
 
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import Connection, Row, and_, bindparam, case, delete, exists, insert, or_, select, text, update
+from sqlalchemy import Connection, and_, bindparam, case, delete, exists, insert, or_, select, text, update
 
+from adapters.sql import chosen_id_statements as chosen_ids
 from adapters.sql import key_statements as keys
 from adapters.sql import reply_parts
+from adapters.sql import retraction_statements as retraction
 from adapters.sql.compiled import PrecompiledStatement
 from adapters.sql.key_statements import NamedTurn
 from adapters.sql.reply_parts import REPLY, TURN
 from adapters.sql.tables import CONTEXT_TURNS, PROBE_WRITE, RUNNING_TURNS, Instant, conversations, turns, users
 from adapters.sql.turn_rows import end_values, turn_of
 from application.ports.history import ReplyAddition, TurnBegin, TurnEnd
-from domain.conversation import Conversation, ConversationId, Turn, TurnId, TurnStatus, UserId
+from domain.conversation import ConversationId, Turn, TurnId, TurnStatus, UserId
 from domain.errors import WorkerLost
-from domain.idempotency import IdempotencyKey
 
 _NEXT_SEQ: Final = PrecompiledStatement(
     text(
@@ -42,19 +43,31 @@ def begin(connection: Connection, record: TurnBegin, now: datetime) -> None:
     _insert(connection, record, now, *_next_position(connection, record.turn.user_id, now))
 
 
-def begin_keyed(connection: Connection, record: TurnBegin, key: IdempotencyKey, now: datetime) -> NamedTurn | None:
-    """Begin a turn that the key names from now on. Returns None, or the turn that it names already."""
-    turn = record.turn
+def begin_in_steps(connection: Connection, record: TurnBegin, now: datetime) -> NamedTurn | None:
+    """Begin a turn with a key, with a chosen id, or instead of others. Returns None, or the turn that the key names.
+
+    Raises:
+        IdempotencyKeyReused: the user has another turn with the chosen id.
+        TurnNotFound: the turn to be retracted is not there.
+    """
+    turn, key = record.turn, record.key
     position = _next_position(connection, turn.user_id, now)  # locks the user, whose key no other transaction can use
-    named = keys.find(connection, key, now)
-    if named is not None:
+    named = None if key is None else keys.find(connection, key, now)
+    if key is not None and named is not None:
         if not named.turn.is_replaceable or named.fingerprint != key.fingerprint:
             return named
-        keys.delete_turn(connection, named.turn.id)
+        was_retracted = retraction.delete_replaced(connection, named.turn.id)
+    if turn.chosen_id is not None:
+        chosen_ids.require_new(connection, turn.user_id, turn.chosen_id)
     _insert(connection, record, now, *position)
+    if turn.chosen_id is not None:
+        chosen_ids.store(connection, turn)
     if named is not None:
-        keys.subtract_turn(connection, turn.user_id, turn.conversation_id)
-    keys.name(connection, turn.id, key, record.key_retention, now)
+        retraction.replace(connection, named.turn.id, turn, was_retracted=was_retracted)
+    if key is not None:
+        keys.name(connection, turn, key, record.key_retention, now)
+    if record.retracts_from is not None:
+        retraction.retract(connection, turn, record.retracts_from)
     return None
 
 
@@ -82,6 +95,7 @@ def _insert(connection: Connection, record: TurnBegin, now: datetime, seq: int, 
         "completion_tokens": None,
         "usage_estimated": None,
         "reply_number": None,
+        "retracted_by": None,
     }
     _TOUCH_CONVERSATION.execute_raw(connection, row)
     _INSERT_TURN.execute_raw(connection, row)
@@ -126,7 +140,7 @@ _FINISH: Final = PrecompiledStatement(
 _ADD_TO_OUTBOX: Final = text(
     "INSERT INTO remembering (turn_id, user_id, due_at, attempts)"
     " SELECT turns.id, turns.user_id, :now, 0 FROM turns JOIN users ON users.id = turns.user_id"
-    " WHERE turns.id = :turn_id AND turns.memory_epoch = users.memory_epoch"
+    " WHERE turns.id = :turn_id AND turns.memory_epoch = users.memory_epoch AND turns.retracted_by IS NULL"
 ).bindparams(bindparam("now", type_=Instant))
 
 
@@ -182,10 +196,12 @@ _GET: Final = select(*TURN).where(turns.c.id == bindparam("turn_id"))
 
 def get(connection: Connection, turn_id: TurnId, owner: UserId | None) -> Turn | None:
     row = connection.execute(_GET, {"turn_id": turn_id}).one_or_none()
-    return turn_of(row) if row is not None and owner in (None, row.user_id) else None
+    if row is not None and owner in (None, row.user_id):
+        return turn_of(row)
+    return chosen_ids.find(connection, turn_id, owner)
 
 
-_OF_USER: Final = select(*TURN).where(turns.c.user_id == bindparam("user"))
+_OF_USER: Final = select(*TURN).where(turns.c.user_id == bindparam("user"), turns.c.retracted_by.is_(None))
 _OF_CONVERSATION: Final = _OF_USER.where(turns.c.conversation_id == bindparam("conversation"))
 _BEFORE: Final = turns.c.seq < bindparam("before")
 
@@ -197,23 +213,12 @@ LATEST: Final = PrecompiledStatement(
 )
 PAGE: Final = _OF_USER.where(_BEFORE).order_by(turns.c.seq.desc()).limit(bindparam("rows"))
 CONVERSATION_PAGE: Final = _OF_CONVERSATION.where(_BEFORE).order_by(turns.c.seq.desc()).limit(bindparam("rows"))
-CONVERSATIONS: Final = (
-    select(conversations)
-    .where(conversations.c.user_id == bindparam("user"), conversations.c.last_seq < bindparam("before"))
-    .order_by(conversations.c.last_seq.desc())
-    .limit(bindparam("rows"))
-)
 CHECK: Final = select(users.c.id).limit(1)
 
 
 def probe_write(connection: Connection) -> None:
     for statement in PROBE_WRITE:
         connection.execute(statement).close()
-
-
-def conversation_of(row: Row[*tuple[Any, ...]]) -> Conversation:
-    user_id, id, created_at, updated_at, _, count = row
-    return Conversation(UserId(user_id), ConversationId(id), created_at, updated_at, count)
 
 
 _LOCK_USER: Final = select(users.c.id).where(users.c.id == bindparam("user")).with_for_update()

@@ -53,8 +53,13 @@ class TurnBegin:
     """Everything that is written together when a turn begins.
 
     The turn is leased to the caller for `lease`, renewed by `save_progress`. A turn whose lease has expired was
-    abandoned by its worker. If there is a `key`, it names the turn for `key_retention`. With `takes_conversation`, the
-    turn also takes the lease of its conversation, or keeps the one that it has.
+    abandoned by its worker. If there is a `key`, it names the turn for `key_retention`, or as long as the turn is
+    stored if its client has chosen its id. With `takes_conversation`, the turn also takes the lease of its
+    conversation, or keeps the one that it has.
+
+    `retracts_from` is a turn of the same conversation, by its `Turn.id`. The new turn takes the place of that one and
+    of all that follow it, because the user wants another reply or has edited a message: they are retracted, whatever
+    becomes of the new turn. Not to be confused with `Superseded`, the interruption that ends a running turn.
     """
 
     turn: Turn
@@ -62,14 +67,15 @@ class TurnBegin:
     key: IdempotencyKey | None = None
     key_retention: timedelta = KEY_RETENTION
     takes_conversation: bool = False
+    retracts_from: TurnId | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TurnEnd:
     """Everything that is written together when a turn ends.
 
-    With `remember`, the turn is also put into the memory outbox, unless its user's memories have been forgotten since
-    the turn began.
+    With `remember`, the turn is also put into the memory outbox, unless it was retracted or its user's memories have
+    been forgotten since the turn began.
     """
 
     turn: Turn
@@ -93,6 +99,10 @@ class ConversationHistory(Protocol):
     A lookup by id takes the owner the turn has to belong to; None skips the check, for operators. Times are returned
     in UTC, to the microsecond. A limit is at least 1.
 
+    Retracted turns (see `TurnBegin`) stay stored until they are deleted: `get`, `find` and `finish` return them, and
+    `clear` counts them. They are no part of the context, of pages and of a conversation's number of turns. They leave
+    the memory outbox, but facts that were extracted from them before stay.
+
     Methods run on the event loop and do not block it, e.g. a blocking driver runs in a thread. A cancelled call has
     taken effect completely or not at all.
 
@@ -107,10 +117,13 @@ class ConversationHistory(Protocol):
         Only a store that is lost on restart by design, e.g. in memory, is exempt, here and in other methods.
 
         A key names one turn, however many calls use it at the same time. If it names a turn already, that turn is
-        returned as stored, and nothing changes. A replaceable one is deleted, and the new turn begins and gets the key.
+        returned as stored, and nothing changes. A replaceable one is deleted, and the new turn begins, gets the key and
+        takes over the turns that the other one has retracted.
 
         Raises:
-            IdempotencyKeyReused: the key names a turn that was begun with another fingerprint.
+            IdempotencyKeyReused: the key names a turn that was begun with another fingerprint, or the user has another
+                turn with the chosen id.
+            TurnNotFound: there is no turn `retracts_from` in the conversation.
             TurnInProgress: the turn was to take its conversation, but another one has it or waits for it.
         """
         ...
@@ -159,7 +172,10 @@ class ConversationHistory(Protocol):
 
     @abstractmethod
     async def get(self, turn_id: TurnId, owner: UserId | None) -> Turn:
-        """Return one turn.
+        """Return one turn, by its id or the one that its client has chosen.
+
+        If that is chosen for turns of several users, only the owner distinguishes them: without one, a turn with this
+        `Turn.id` is returned, or else the one that started first.
 
         Raises:
             TurnNotFound: there is no such turn, or it belongs to another user.
@@ -197,6 +213,17 @@ class ConversationHistory(Protocol):
 
         Raises:
             UnknownCursor: `cursor` does not have the form of one that was issued by a page.
+        """
+        ...
+
+    @abstractmethod
+    async def set_title(self, user_id: UserId, conversation_id: ConversationId, title: str | None) -> Conversation:
+        """Set the title of a conversation, or reset it to the one from its first message. Returns the conversation.
+
+        A title is deleted with its conversation, and a title that is replaced is erased from the store.
+
+        Raises:
+            ConversationNotFound: the user has no such conversation.
         """
         ...
 

@@ -21,6 +21,7 @@ STATUS: Final[dict[type[ChatError], int]] = {
     errors.MessageTooLong: 413,
     errors.ContextTooLong: 413,
     errors.TurnNotFound: 404,
+    errors.ConversationNotFound: 404,
     errors.MemoryNotFound: 404,
     errors.TurnInProgress: 409,
     errors.IdempotencyKeyReused: 422,

@@ -26,6 +26,7 @@ from domain.errors import (
     Cancelled,
     ChatError,
     ClientDisconnected,
+    ConversationNotFound,
     IdempotencyKeyReused,
     ServerShuttingDown,
     TurnDeadline,
@@ -46,8 +47,9 @@ def new_turn(
     user_id: UserId = ADA,
     conversation_id: ConversationId = DEFAULT_CONVERSATION,
     started_at: datetime = START,
+    chosen_id: TurnId | None = None,
 ) -> Turn:
-    return Turn(TurnId(str(uuid4())), user_id, conversation_id, started_at, message)
+    return Turn(TurnId(str(uuid4())), user_id, conversation_id, started_at, message, chosen_id=chosen_id)
 
 
 LEASE = timedelta(hours=1)
@@ -60,6 +62,7 @@ async def begin(history: ConversationHistory, *turns: Turn, lease: timedelta = L
 
 
 KEY = IdempotencyKey("name", "fingerprint")
+CHOSEN, OTHER_CHOSEN = TurnId("5f0c4f2e-1111-4111-8111-0123456789ab"), TurnId("5f0c4f2e-2222-4222-8222-0123456789ab")
 
 
 async def begin_keyed(
@@ -85,6 +88,14 @@ async def complete(history: ConversationHistory, turn: Turn, reply: str = "Hi") 
     ended = turn.completed(reply, "stop")
     await history.finish(TurnEnd(ended))
     return ended
+
+
+async def begin_instead(
+    history: ConversationHistory, first: Turn, turn: Turn | None = None, key: IdempotencyKey | None = None
+) -> Turn:
+    """Begin a turn that takes the place of `first` and of the turns after it."""
+    turn = turn or new_turn("instead", conversation_id=first.conversation_id)
+    return await history.begin(TurnBegin(turn, LEASE, key, retracts_from=first.id))
 
 
 async def complete_several(
@@ -318,7 +329,7 @@ class ConversationHistoryContract(Suite[ConversationHistory]):
         await begin(history, other)
         assert second == await begin_keyed(history, second)
         assert [other, second] == list((await history.page(ADA, None, 10, None)).items)
-        assert [Conversation(ADA, DEFAULT_CONVERSATION, minutes[1], minutes[2], 2)] == list(
+        assert [Conversation(ADA, DEFAULT_CONVERSATION, minutes[1], minutes[2], 2, "Hello")] == list(
             (await history.conversations(ADA, 10, None)).items
         )
         assert second == await history.find(KEY)
@@ -589,8 +600,8 @@ class ConversationHistoryContract(Suite[ConversationHistory]):
         for conversation, moment in zip((HOME, WORK, WORK, HOME), minutes, strict=True):
             await begin(history, new_turn(conversation_id=conversation, started_at=moment))
         assert [
-            Conversation(ADA, HOME, minutes[0], minutes[3], 2),
-            Conversation(ADA, WORK, minutes[1], minutes[2], 2),
+            Conversation(ADA, HOME, minutes[0], minutes[3], 2, "Hello"),
+            Conversation(ADA, WORK, minutes[1], minutes[2], 2, "Hello"),
         ] == list((await history.conversations(ADA, 10, None)).items)
 
     async def test_following_cursors_returns_every_conversation_once(self, history: ConversationHistory) -> None:
@@ -615,6 +626,248 @@ class ConversationHistoryContract(Suite[ConversationHistory]):
     async def test_an_unknown_user_has_no_conversations(self, history: ConversationHistory) -> None:
         await begin(history, new_turn(user_id=BOB))
         assert list((await history.conversations(ADA, 10, None)).items) == []
+
+    # Titles
+
+    async def test_a_conversation_is_titled_by_its_first_message(self, history: ConversationHistory) -> None:
+        long = "Tell me\n\tabout  trees. " * 10_000
+        await begin(history, new_turn(" Where\nto? ", conversation_id=HOME), new_turn("There", conversation_id=HOME))
+        await begin(history, new_turn(long, conversation_id=WORK))
+        titles = {one.id: one.title for one in (await history.conversations(ADA, 10, None)).items}
+        assert {HOME: "Where to?", WORK: "Tell me about trees. " * 3 + "Tell me about tre"} == titles
+
+    async def test_a_title_can_be_set_replaced_and_reset(self, history: ConversationHistory) -> None:
+        await begin(history, new_turn("Where to?", conversation_id=HOME), new_turn("Hi", conversation_id=WORK))
+        for title, shown in (("Holidays", "Holidays"), ("Résumé 🗺️", "Résumé 🗺️"), (None, "Where to?")):
+            home = await history.set_title(ADA, HOME, title)
+            assert Conversation(ADA, HOME, START, START, 1, shown) == home
+            assert ["Hi", shown] == [one.title for one in (await history.conversations(ADA, 10, None)).items]
+
+    async def test_a_title_that_was_set_stays_when_turns_follow(self, history: ConversationHistory) -> None:
+        await complete_several(history, 1)
+        await history.set_title(ADA, HOME, "Holidays")
+        await complete_several(history, 1)
+        assert ["Holidays"] == [one.title for one in (await history.conversations(ADA, 10, None)).items]
+
+    async def test_the_title_of_a_conversation_that_is_not_there_cannot_be_set(
+        self, history: ConversationHistory
+    ) -> None:
+        await begin(history, new_turn(user_id=BOB, conversation_id=HOME), new_turn(conversation_id=WORK))
+        for title in ("Holidays", None):
+            with pytest.raises(ConversationNotFound):
+                await history.set_title(ADA, HOME, title)
+        assert ["Hello"] == [one.title for one in (await history.conversations(BOB, 10, None)).items]
+
+    @pytest.mark.parametrize("cleared", [None, HOME])
+    async def test_a_title_is_deleted_with_its_conversation(
+        self, history: ConversationHistory, cleared: ConversationId | None
+    ) -> None:
+        await complete_several(history, 1)
+        await history.set_title(ADA, HOME, "Holidays")
+        await history.clear(ADA, cleared)
+        await complete_several(history, 1)
+        assert ["message 0"] == [one.title for one in (await history.conversations(ADA, 10, None)).items]
+
+    # Retracted turns
+
+    async def test_retracted_turns_are_out_of_context_and_pages_but_stay_stored(
+        self, history: ConversationHistory
+    ) -> None:
+        kept, first, second = await complete_several(history, 3)
+        other = await complete(history, new_turn(conversation_id=WORK))
+        instead = await begin_instead(history, first)
+        assert [kept, instead] == list((await history.page(ADA, HOME, 10, None)).items)
+        assert [kept, other, instead] == list((await history.page(ADA, None, 10, None)).items)
+        assert [kept.exchange] == list(await history.latest(ADA, HOME, 10))
+        assert [first, second] == [await history.get(turn.id, ADA) for turn in (first, second)]
+        ended = instead.completed("Hi", "stop")
+        await history.finish(TurnEnd(ended))
+        assert [ended.exchange, kept.exchange] == list(await history.latest(ADA, HOME, 10))
+
+    async def test_pages_are_full_although_turns_between_were_retracted(self, history: ConversationHistory) -> None:
+        kept = await complete_several(history, 3)
+        instead = await begin_instead(history, (await complete_several(history, 3))[0])
+        newest = await history.page(ADA, HOME, 2, None)
+        oldest = await history.page(ADA, HOME, 2, newest.next_cursor)
+        assert [[kept[2], instead], kept[:2]] == [list(newest.items), list(oldest.items)]
+        assert oldest.next_cursor is None
+
+    async def test_retracted_turns_are_not_counted_nor_part_of_the_title(self, history: ConversationHistory) -> None:
+        minutes = [START + timedelta(minutes=n) for n in range(3)]
+        turns = [new_turn(f"message {n}", started_at=moment) for n, moment in enumerate(minutes)]
+        await begin(history, *turns[:2])
+        await begin_instead(history, turns[0], turns[2])
+        assert [Conversation(ADA, DEFAULT_CONVERSATION, minutes[0], minutes[2], 1, "message 2")] == list(
+            (await history.conversations(ADA, 10, None)).items
+        )
+
+    async def test_turns_can_be_retracted_again_from_the_same_place(self, history: ConversationHistory) -> None:
+        kept, first = await complete_several(history, 2)
+        for n in range(3):
+            instead = await begin_instead(history, first)
+            assert [kept, instead] == list((await history.page(ADA, HOME, 10, None)).items)
+            assert [2] == [one.turns for one in (await history.conversations(ADA, 10, None)).items]
+            await history.finish(TurnEnd(instead.completed(f"reply {n}", "stop")))
+        assert ["reply 2", "Hi"] == [one.reply for one in await history.latest(ADA, HOME, 10)]
+
+    async def test_a_turn_retracts_none_of_other_conversations_and_users(self, history: ConversationHistory) -> None:
+        first = (await complete_several(history, 1))[0]
+        others = [
+            await complete(history, new_turn(conversation_id=WORK)),
+            await complete(history, new_turn(user_id=BOB, conversation_id=HOME)),
+        ]
+        instead = await begin_instead(history, first)
+        assert [others[0], instead] == list((await history.page(ADA, None, 10, None)).items)
+        assert [others[1]] == list((await history.page(BOB, None, 10, None)).items)
+
+    async def test_only_turns_of_the_same_conversation_can_be_retracted(self, history: ConversationHistory) -> None:
+        turn = (await complete_several(history, 1))[0]
+        strangers = [
+            new_turn(conversation_id=HOME),
+            await complete(history, new_turn(conversation_id=WORK)),
+            await complete(history, new_turn(user_id=BOB, conversation_id=HOME)),
+        ]
+        before = (await history.page(ADA, None, 10, None)).items
+        for stranger in strangers:
+            instead = new_turn(conversation_id=HOME)
+            with pytest.raises(TurnNotFound):
+                await begin_instead(history, stranger, instead)
+            with pytest.raises(TurnNotFound):
+                await history.get(instead.id, None)
+        assert before == (await history.page(ADA, None, 10, None)).items
+        assert [turn] == list((await history.page(ADA, HOME, 10, None)).items)
+
+    async def test_nothing_of_a_user_is_left_by_a_turn_that_could_not_retract(
+        self, history: ConversationHistory
+    ) -> None:
+        with pytest.raises(TurnNotFound):
+            await begin_instead(history, new_turn())
+        assert [] == list((await history.conversations(ADA, 10, None)).items)
+        assert 0 == await history.clear(ADA, None)
+
+    async def test_a_running_turn_that_was_retracted_ends_as_others_do(self, history: ConversationHistory) -> None:
+        running = new_turn(conversation_id=HOME)
+        await begin(history, running)
+        instead = await begin_instead(history, running)
+        assert {running.id: False, instead.id: False} == {
+            turn.id: turn.id in await history.save_progress({turn.id: ReplyAddition(0, "Hi")}, LEASE)
+            for turn in (running, instead)
+        }
+        ended = running.completed("Hi, there", "stop")
+        assert ended == await history.finish(TurnEnd(ended)) == await history.get(running.id, ADA)
+        assert [] == list(await history.latest(ADA, HOME, 10))
+
+    async def test_a_retracted_turn_is_found_by_its_key(self, history: ConversationHistory) -> None:
+        turn = new_turn()
+        await begin_keyed(history, turn)
+        ended = await history.finish(TurnEnd(turn.completed("Hi", "stop")))
+        await begin_instead(history, turn)
+        assert ended == await history.find(KEY) == await begin_keyed(history, new_turn())
+
+    async def test_of_concurrent_turns_that_retract_the_same_one_stays(self, history: ConversationHistory) -> None:
+        first = (await complete_several(history, 1))[0]
+        turns = [new_turn(conversation_id=HOME) for _ in range(10)]
+        await asyncio.gather(*(begin_instead(history, first, turn) for turn in turns))
+        (shown,) = (await history.page(ADA, HOME, 50, None)).items
+        assert shown in turns
+        assert [1] == [one.turns for one in (await history.conversations(ADA, 10, None)).items]
+
+    async def test_a_turn_that_runs_again_keeps_what_its_failed_one_had_retracted(
+        self, history: ConversationHistory
+    ) -> None:
+        first = (await complete_several(history, 1))[0]
+        failed, again = new_turn(conversation_id=HOME), new_turn(conversation_id=HOME)
+        await begin_instead(history, first, failed, KEY)
+        await fail(history, failed)
+        assert again == await begin_instead(history, first, again, KEY)
+        assert [again] == list((await history.page(ADA, HOME, 10, None)).items)
+        assert [Conversation(ADA, HOME, START, START, 1, "Hello")] == list(
+            (await history.conversations(ADA, 10, None)).items
+        )
+
+    async def test_a_failed_turn_that_was_retracted_can_be_replaced(self, history: ConversationHistory) -> None:
+        failed, again = new_turn(conversation_id=HOME), new_turn(conversation_id=HOME)
+        await begin_keyed(history, failed)
+        await fail(history, failed)
+        instead = await begin_instead(history, failed)
+        assert again == await begin_keyed(history, again)
+        assert [instead, again] == list((await history.page(ADA, HOME, 10, None)).items)
+        assert [2] == [one.turns for one in (await history.conversations(ADA, 10, None)).items]
+
+    @pytest.mark.parametrize("cleared", [None, HOME])
+    async def test_retracted_turns_are_deleted_with_the_others(
+        self, history: ConversationHistory, cleared: ConversationId | None
+    ) -> None:
+        first = (await complete_several(history, 2))[0]
+        await begin_instead(history, first)
+        assert 3 == await history.clear(ADA, cleared)
+        assert 0 == await history.clear(ADA, None)
+        with pytest.raises(TurnNotFound):
+            await history.get(first.id, None)
+
+    # Ids that clients choose
+
+    async def test_a_turn_is_found_by_the_id_that_its_client_has_chosen(self, history: ConversationHistory) -> None:
+        turn = new_turn(chosen_id=CHOSEN)
+        await begin(history, turn)
+        await save(history, turn, "Hi, th")
+        running = replace(turn, reply="Hi, th")
+        assert [running] * 3 == [await history.get(id, ADA) for id in (CHOSEN, turn.id, turn.public_id)]
+        ended = turn.completed("Hi, there", "stop")
+        await history.finish(TurnEnd(ended))
+        assert [ended, ended] == [await history.get(CHOSEN, ADA), *(await history.page(ADA, None, 10, None)).items]
+
+    async def test_users_do_not_notice_that_others_have_chosen_the_same_id(self, history: ConversationHistory) -> None:
+        turns = [new_turn(user_id=user, chosen_id=CHOSEN, started_at=START) for user in (ADA, BOB)]
+        named = new_turn(user_id=BOB, chosen_id=turns[0].id)
+        await begin(history, *turns, named)
+        assert turns == [await history.get(CHOSEN, user) for user in (ADA, BOB)]
+        assert [turns[0], named] == [await history.get(turns[0].id, user) for user in (ADA, BOB)]
+        with pytest.raises(TurnNotFound):
+            await history.get(CHOSEN, UserId("eve"))
+
+    async def test_without_an_owner_a_chosen_id_is_that_of_the_first_turn(self, history: ConversationHistory) -> None:
+        bobs = new_turn(user_id=BOB, chosen_id=CHOSEN, started_at=START + timedelta(minutes=1))
+        adas = new_turn(chosen_id=CHOSEN)
+        await begin(history, bobs, adas)
+        assert adas == await history.get(CHOSEN, None)
+        hidden = new_turn(user_id=BOB, chosen_id=adas.id, started_at=START - timedelta(hours=1))
+        await begin(history, hidden)
+        assert adas == await history.get(adas.id, None)
+
+    @pytest.mark.parametrize("key", [None, KEY])
+    async def test_an_id_by_which_the_user_knows_a_turn_cannot_be_chosen(
+        self, history: ConversationHistory, key: IdempotencyKey | None
+    ) -> None:
+        chosen, plain = new_turn(chosen_id=CHOSEN), new_turn()
+        await begin(history, chosen, plain)
+        await history.finish(TurnEnd(chosen.ended_by(TurnDeadline())))
+        for id in (CHOSEN, plain.id):
+            with pytest.raises(IdempotencyKeyReused):
+                await history.begin(TurnBegin(new_turn(chosen_id=id), LEASE, key))
+        assert 2 == await history.clear(ADA, None)
+
+    async def test_a_failed_turn_is_replaced_under_the_id_that_its_client_has_chosen(
+        self, history: ConversationHistory
+    ) -> None:
+        failed, second = new_turn(chosen_id=CHOSEN), new_turn(chosen_id=CHOSEN)
+        await begin_keyed(history, failed)
+        await fail(history, failed)
+        assert second == await begin_keyed(history, second)
+        assert second == await history.get(CHOSEN, ADA) == await history.find(KEY)
+        assert 1 == await history.clear(ADA, None)
+
+    async def test_the_key_of_a_turn_with_a_chosen_id_lasts_as_long_as_the_turn(
+        self, history: ConversationHistory
+    ) -> None:
+        turn = new_turn(chosen_id=CHOSEN)
+        await begin_keyed(history, turn, retention=timedelta(0))
+        for n in range(5):
+            await begin_keyed(history, new_turn(), IdempotencyKey(f"expired {n}", ""), timedelta(0))
+        assert turn == await history.find(KEY) == await begin_keyed(history, new_turn(chosen_id=OTHER_CHOSEN))
+        await history.clear(ADA, None)
+        assert await history.find(KEY) is None
+        assert turn == await begin_keyed(history, turn)
 
     # Deleting
 
@@ -657,7 +910,9 @@ class ConversationHistoryContract(Suite[ConversationHistory]):
         await history.clear(ADA, None)
         turn = await complete(history, new_turn(conversation_id=HOME))
         assert [turn] == list((await history.page(ADA, None, 10, None)).items)
-        assert [Conversation(ADA, HOME, START, START, 1)] == list((await history.conversations(ADA, 10, None)).items)
+        assert [Conversation(ADA, HOME, START, START, 1, "Hello")] == list(
+            (await history.conversations(ADA, 10, None)).items
+        )
 
     async def test_a_cursor_issued_before_a_deletion_shows_no_newer_turns(self, history: ConversationHistory) -> None:
         await complete_several(history, 10)
@@ -842,11 +1097,24 @@ class DurableHistoryContract(ConversationHistoryContract):
             await complete_several(history, 3)
             assert list((await history.page(ADA, None, 10, cursor)).items) == []
 
+    async def test_retractions_titles_and_chosen_ids_survive_reopening(self, tmp_path: Path) -> None:
+        async with self.opened(tmp_path) as history:
+            first = (await complete_several(history, 1))[0]
+            instead = await begin_instead(history, first, new_turn(conversation_id=HOME, chosen_id=CHOSEN))
+            await history.set_title(ADA, HOME, "Holidays")
+        async with self.opened(tmp_path) as history:
+            assert [instead] == list((await history.page(ADA, None, 10, None)).items)
+            assert first == await history.get(first.id, ADA)
+            assert instead == await history.get(CHOSEN, ADA)
+            assert [Conversation(ADA, HOME, START, START, 1, "Holidays")] == list(
+                (await history.conversations(ADA, 10, None)).items
+            )
+
     async def test_conversations_survive_reopening(self, tmp_path: Path) -> None:
         async with self.opened(tmp_path) as history:
             await complete_several(history, 2, HOME)
         async with self.opened(tmp_path) as history:
-            assert [Conversation(ADA, HOME, START, START, 2)] == list(
+            assert [Conversation(ADA, HOME, START, START, 2, "message 0")] == list(
                 (await history.conversations(ADA, 10, None)).items
             )
 

@@ -53,6 +53,12 @@ async def complete(store: OutboxStore, user: UserId = ADA, conversation: Convers
     return await finish(store, await begin(store, user, conversation))
 
 
+async def retract(store: OutboxStore, first: Turn) -> Turn:
+    """Begin a turn that takes the place of `first` and of the turns after it."""
+    turn = Turn(TurnId(str(uuid4())), first.user_id, first.conversation_id, START, "Instead")
+    return await store.begin(TurnBegin(turn, HOUR, retracts_from=first.id))
+
+
 async def begin_forgetting(store: OutboxStore, user: UserId) -> None:
     await store.begin_forgetting(user)
 
@@ -171,6 +177,44 @@ class MemoryOutboxContract(Suite[OutboxStore]):
         await store.clear(ADA, None)
 
         assert EMPTY == await store.counts()
+
+    async def test_retracted_turns_leave_the_outbox(self, store: OutboxStore) -> None:
+        given_up = await complete(store)
+        await store.give_up(await claim_turn(store))
+        await complete(store)
+        others = [await complete(store, ADA, WORK), await complete(store, BOB, HOME)]
+        instead = await retract(store, given_up)
+
+        assert OutboxCounts(pending=2, dead=0, forgetting=0) == await store.counts()
+        assert others == await claimed_turns(store)
+        await finish(store, instead)
+        assert OutboxCounts(pending=3, dead=0, forgetting=0) == await store.counts()
+
+    async def test_a_retracted_turn_that_ends_does_not_enter_the_outbox(self, store: OutboxStore) -> None:
+        running = await begin(store)
+        await retract(store, running)
+        await finish(store, running)
+
+        assert EMPTY == await store.counts()
+
+    async def test_a_turn_retracted_while_claimed_can_still_be_settled_and_does_not_return(
+        self, store: OutboxStore
+    ) -> None:
+        for end in (store.settle, lambda job: store.postpone(job, NOW), store.give_up):
+            turn = await complete(store)
+            job = await claim_turn(store)
+            await retract(store, turn)
+            await end(job)
+
+            assert EMPTY == await store.counts()
+            assert await store.claim_user(ADA, NOW) is not None
+
+    async def test_turns_that_end_while_they_are_retracted_do_not_stay_in_the_outbox(self, store: OutboxStore) -> None:
+        for _ in range(10):
+            running = await begin(store)
+            await asyncio.gather(finish(store, running), retract(store, running))
+
+            assert EMPTY == await store.counts()
 
     async def test_an_abandoned_turn_does_not_enter_the_outbox(self, store: OutboxStore) -> None:
         turn = await begin(store, lease=NOW)

@@ -48,7 +48,7 @@ FACTS = {
 }
 """Facts about Ada, and questions that find them."""
 
-CONTENTS = CopiedRows(turns=134, conversations=4, users=3, memories=5, outbox=4)
+CONTENTS = CopiedRows(turns=136, conversations=4, users=3, memories=5, outbox=4)
 """What is in the database that `fill` leaves."""
 
 
@@ -57,10 +57,17 @@ def url(path: Path) -> str:
 
 
 async def begin(
-    history: HistorySQL, user: UserId, conversation: ConversationId, message: str, key: IdempotencyKey | None = None
+    history: HistorySQL,
+    user: UserId,
+    conversation: ConversationId,
+    message: str,
+    key: IdempotencyKey | None = None,
+    *,
+    chosen_id: TurnId | None = None,
+    retracts_from: TurnId | None = None,
 ) -> Turn:
-    turn = Turn(TurnId(str(uuid4())), user, conversation, datetime.now(UTC), message)
-    return await history.begin(TurnBegin(turn, HOUR, key))
+    turn = Turn(TurnId(str(uuid4())), user, conversation, datetime.now(UTC), message, chosen_id=chosen_id)
+    return await history.begin(TurnBegin(turn, HOUR, key, retracts_from=retracts_from))
 
 
 async def claim(history: HistorySQL) -> RememberTurn:
@@ -98,6 +105,12 @@ async def fill(database: Database) -> None:
     )
     await history.finish(TurnEnd(in_parts.completed("One 🦊 two, three", "stop"), remember=False))
     await history.finish(TurnEnd(failed.ended_by(TurnNotFound(), "partial")))
+    retracted = await begin(history, BOB, WORK, "to be retracted")
+    chosen = TurnId(str(uuid4()))
+    instead = await begin(history, BOB, WORK, "instead", chosen_id=chosen, retracts_from=retracted.id)
+    await history.finish(TurnEnd(retracted.completed("Hi", "stop"), remember=True))
+    await history.finish(TurnEnd(instead.completed("Hi, there", "stop")))
+    await history.set_title(BOB, WORK, "Trees 🌳")
     for user in (BOB, EVE, ADA):  # so that Ada's number is the greatest
         await memory.store(user, f"The name is {user}.", 1)
     await memory.forget_all(EVE)
@@ -521,7 +534,7 @@ def test_rows_that_are_lost_are_noticed(file: Path, target: Path) -> None:
         "CREATE TRIGGER fault AFTER INSERT ON turns BEGIN DELETE FROM turns WHERE user_message = 'message 7'; END",
     )
 
-    assert refusal(url(file), url(target)).endswith(" (134 rows, then 133).")
+    assert refusal(url(file), url(target)).endswith(" (136 rows, then 135).")
     assert is_empty(url(target))
 
 
@@ -558,7 +571,7 @@ def test_an_interruption_during_the_commit_is_ignored(file: Path, target: Path, 
     sentence = InterruptedInCommit(settings, url(file), url(target)).run()
 
     assert sentence == (
-        f"Copied 134 turns, 4 conversations, 3 users, 5 memories and 4 outbox entries to the database {target}."
+        f"Copied 136 turns, 4 conversations, 3 users, 5 memories and 4 outbox entries to the database {target}."
     )
     assert contents(url(target)) == contents(url(file))
 

@@ -30,7 +30,16 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from adapters.history_sql import HistorySQL
-from adapters.sql import database_thread, key_statements, outbox_statements, reply_parts, turn_statements
+from adapters.sql import (
+    chosen_id_statements,
+    conversation_statements,
+    database_thread,
+    key_statements,
+    outbox_statements,
+    reply_parts,
+    retraction_statements,
+    turn_statements,
+)
 from adapters.sql.compiled import PrecompiledStatement
 from adapters.sql.database import DatabaseClosed
 from adapters.sql.database_thread import Job
@@ -41,7 +50,7 @@ from adapters.sql.sqlite.database import SQLiteDatabase
 from adapters.sql.tables import conversations, metadata, turns, users
 from application.ports.history import ConversationHistory, HistoryUnavailable, ReplyAddition, TurnBegin, TurnEnd
 from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, TurnStatus, UserId
-from domain.errors import Unusable
+from domain.errors import TurnDeadline, Unusable
 from domain.idempotency import IdempotencyKey
 from tests.bench.writes import ratio
 from tests.harness.failing_database import FailingDatabase
@@ -553,7 +562,7 @@ def test_the_database_of_another_program_is_refused_and_left_unchanged(path: Pat
 def test_a_newer_schema_that_excludes_this_version_is_refused_and_left_unchanged(file: Path) -> None:
     with another_program(file) as other:
         other.execute("UPDATE alembic_version SET version_num = '9999'")
-        other.execute("UPDATE schema_compatibility SET oldest_version = '0010'")
+        other.execute("UPDATE schema_compatibility SET oldest_version = '9999'")
     assert refusal(file) == (
         f"A newer version of this service, or another program, made the database {file} (schema 9999): "
         "use that version, restore a backup, or check DATABASE_URL."
@@ -710,6 +719,18 @@ async def test_a_turn_without_a_key_runs_no_statement_for_keys(path: Path) -> No
     assert not any("idempotency_keys" in statement for statement in ran)
 
 
+async def test_a_retracted_turn_names_the_one_that_has_its_place_also_if_that_had_to_run_again(
+    database: SQLiteDatabase, history: HistorySQL
+) -> None:
+    first, failed, again = new_turn(), new_turn(), new_turn()
+    await history.begin(first)
+    for begin in (failed, again):
+        await history.begin(replace(begin, key=IdempotencyKey("name", ""), retracts_from=first.turn.id))
+        names = await database.read(lambda connection: connection.execute(select(turns.c.retracted_by)).scalars().all())
+        assert {None, begin.turn.id} == set(names)
+        await history.finish(TurnEnd(begin.turn.ended_by(TurnDeadline())))
+
+
 async def test_a_statement_does_not_run_without_one_of_its_values(database: SQLiteDatabase) -> None:
     with pytest.raises(KeyError, match="conversation"):
         await database.read(lambda connection: turn_statements.LATEST.execute_raw(connection, {"user": ADA, "rows": 1}))
@@ -720,9 +741,9 @@ async def test_contexts_and_pages_of_a_long_history_use_an_index(database: SQLit
         turn_statements.LATEST.statement,
         turn_statements.PAGE,
         turn_statements.CONVERSATION_PAGE,
-        turn_statements.CONVERSATIONS,
+        conversation_statements.PAGE,
     ]
-    keyed = (key_statements.FIND, key_statements.REMOVE_EXPIRED)
+    keyed = (key_statements.FIND, key_statements.REMOVE_EXPIRED, chosen_id_statements.FIND)
     for query in (*queries, turn_statements._FINISH_ABANDONED, *keyed):
         sql = str(query.compile(dialect=sqlite.dialect(), compile_kwargs={"render_postcompile": True}))
         plan = await database.read(lambda connection, sql=sql: steps(connection, sql))  # type: ignore[misc]
@@ -757,6 +778,7 @@ CALLS: list[Callable[[HistorySQL], Awaitable[object]]] = [
     lambda history: history.latest(ADA, DEFAULT_CONVERSATION, 10),
     lambda history: history.page(ADA, None, 10, None),
     lambda history: history.conversations(ADA, 10, None),
+    lambda history: history.set_title(ADA, DEFAULT_CONVERSATION, "Title"),
     lambda history: history.clear(ADA, None),
     lambda history: history.check(),
     lambda history: history.probe_write(),
@@ -813,7 +835,15 @@ def test_the_statements_of_every_turn_run_on_postgresql(postgres: Postgres) -> N
 
 def test_every_statement_compiles_for_postgresql() -> None:
     kinds = (Select, TextClause, UpdateBase, PrecompiledStatement)
-    modules = (turn_statements, reply_parts, outbox_statements, key_statements)
+    modules = (
+        turn_statements,
+        reply_parts,
+        outbox_statements,
+        key_statements,
+        chosen_id_statements,
+        conversation_statements,
+        retraction_statements,
+    )
     values = [value for module in modules for value in vars(module).values()]
     statements = [value for value in values if isinstance(value, kinds)]
     assert len(statements) > 10

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, create_engine, func, make_url, select
 
 from adapters.sql.key_statements import REMOVE_EXPIRED, find
 from adapters.sql.tables import idempotency_keys, metadata, turns
-from adapters.sql.turn_statements import begin_keyed, finish
+from adapters.sql.turn_statements import begin_in_steps, finish
 from application.ports.history import TurnBegin, TurnEnd
 from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, UserId
 from domain.errors import WorkerLost
@@ -39,7 +39,7 @@ def new_turn(user: str = "ada") -> Turn:
 
 def begin(connection: Connection, turn: Turn, key: IdempotencyKey = KEY, now: datetime = NOW) -> Turn | None:
     """Begin a turn, or return the one that the key names already."""
-    named = begin_keyed(connection, TurnBegin(turn, HOUR, key), key, now)
+    named = begin_in_steps(connection, TurnBegin(turn, HOUR, key), now)
     return named and named.turn
 
 

@@ -20,6 +20,7 @@ DOCUMENTED = {
     "forbidden": 403,
     "auth_not_configured": 403,
     "turn_not_found": 404,
+    "conversation_not_found": 404,
     "memory_not_found": 404,
     "turn_in_progress": 409,
     "cancelled": 409,

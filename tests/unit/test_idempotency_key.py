@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 import pytest
 from fastapi import Request
 
-from domain.conversation import ConversationId, UserId
+from domain.conversation import ConversationId, TurnId, UserId
 from domain.idempotency import IdempotencyKey
+from domain.principal import ANONYMOUS, Principal, Role
 from entrypoints.http.errors import RequestProblem
 from entrypoints.http.idempotency_key import idempotency_key
 
@@ -77,15 +78,20 @@ def test_two_keys_are_rejected() -> None:
 
 @dataclass(frozen=True)
 class Asked:
-    key: str = "secret-key"
+    key: str | None = "secret-key"
     user: UserId = ADA
     conversation: ConversationId = HOME
     message: str = "Hello"
     use_memory: bool = True
+    principal: Principal = ANONYMOUS
+    turn_id: TurnId | None = None
 
     @property
     def stored(self) -> IdempotencyKey:
-        return IdempotencyKey.of(self.key, self.user, self.conversation, self.message, use_memory=self.use_memory)
+        asked = (self.user, self.conversation, self.message)
+        return IdempotencyKey.of(
+            self.key, *asked, use_memory=self.use_memory, principal=self.principal, turn_id=self.turn_id
+        )
 
 
 def test_nothing_that_the_client_wrote_is_stored() -> None:
@@ -118,6 +124,33 @@ def test_the_name_tells_keys_apart_and_the_fingerprint_requests(
 ) -> None:
     first, second = Asked().stored, replace(Asked(), **changes).stored  # type: ignore[arg-type]
     assert (same_name, same_fingerprint) == (first.name == second.name, first.fingerprint == second.fingerprint)
+
+
+CHOSEN = TurnId("5f0c4f2e-1111-4111-8111-0123456789ab")
+
+
+@pytest.mark.parametrize(
+    ("changes", "same_name", "same_fingerprint"),
+    [
+        ({"turn_id": TurnId("5f0c4f2e-2222-4222-8222-0123456789ab")}, False, True),
+        ({"principal": Principal(Role.SERVICE, "backend")}, True, True),
+        ({"user": UserId("bob")}, False, False),
+        ({"message": "Hello!"}, True, False),
+        ({"key": "key"}, False, False),
+        ({"key": CHOSEN}, False, False),
+    ],
+)
+def test_a_turn_id_names_a_request_of_its_user_whoever_sends_it(
+    changes: dict[str, object], same_name: bool, same_fingerprint: bool
+) -> None:
+    asked = Asked(key=None, turn_id=CHOSEN)
+    first, second = asked.stored, replace(asked, **changes).stored  # type: ignore[arg-type]
+    assert (same_name, same_fingerprint) == (first.name == second.name, first.fingerprint == second.fingerprint)
+
+
+def test_with_a_key_the_turn_id_is_part_of_what_is_asked() -> None:
+    alone, both = Asked().stored, Asked(turn_id=CHOSEN).stored
+    assert (True, False) == (alone.name == both.name, alone.fingerprint == both.fingerprint)
 
 
 def test_values_cannot_run_into_each_other() -> None:

@@ -20,7 +20,7 @@ from tests.harness.script import FailingHistory, Observed, application, message,
 FULL = HistoryUnavailable(explanation="The disk is full.")
 LOST = HistoryLost(explanation="The file was removed.")
 WRITES = [
-    *("begin", "save_progress", "finish", "finish_abandoned", "clear", "probe_write"),
+    *("begin", "save_progress", "finish", "finish_abandoned", "set_title", "clear", "probe_write"),
     *("claim", "claim_user", "release", "settle", "postpone", "give_up", "begin_forgetting", "end_forgetting"),
 ]
 READS = ["find", "get", "latest", "page", "conversations", "forget_attempts", "counts"]

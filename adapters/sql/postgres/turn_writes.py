@@ -47,7 +47,7 @@ _FINISH_SQL: Final = (
     " completion_tokens = :new_completion_tokens, usage_estimated = :new_usage_estimated,"
     f" reply = {REST_OF_REPLY.text} WHERE id = :turn_id AND status = 'in_progress'"
 )
-_RETURNING_SQL: Final = " RETURNING id, user_id, conversation_id, memory_epoch"
+_RETURNING_SQL: Final = " RETURNING id, user_id, conversation_id, memory_epoch, retracted_by"
 _WOKEN_SQL: Final = (
     f"SELECT pg_notify('{CHANNEL}', '{TOPIC} ' || lease.user_id || ' ' || lease.conversation_id)"  # noqa: S608
     " FROM finished JOIN conversation_leases AS lease USING (user_id, conversation_id) WHERE lease.waiting <> ''"
@@ -66,6 +66,7 @@ _FINISH_AND_REMEMBER: Final = PrecompiledStatement(
         " INSERT INTO remembering (turn_id, user_id, due_at, attempts)"
         " SELECT finished.id, finished.user_id, :now, 0 FROM finished JOIN owner"
         " ON owner.id = finished.user_id AND owner.memory_epoch = finished.memory_epoch"
+        " WHERE finished.retracted_by IS NULL"
         f") {_COUNTS_SQL}"
     ).bindparams(bindparam("now", type_=Instant))
 )
