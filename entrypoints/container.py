@@ -42,7 +42,7 @@ from application.store_watch import StoreWatch
 from application.turns.access import FollowTurn, GetTurn, StopTurn
 from application.turns.context_window import ContextWindow
 from application.turns.generate_reply import GenerateReply
-from application.turns.history import ClearHistory, GetHistory, ListConversations
+from application.turns.history import ClearHistory, GetHistory, ListConversations, RenameConversation
 from application.turns.keyed_turns import KeyedTurns
 from application.turns.runner import TurnRunner
 from application.turns.send_message import SendMessage
@@ -262,6 +262,7 @@ class Container(containers.DeclarativeContainer):
     )
     get_history = providers.Singleton(GetHistory, history)
     list_conversations = providers.Singleton(ListConversations, history)
+    rename_conversation = providers.Singleton(RenameConversation, history)
     clear_history = providers.Singleton(ClearHistory, history, live_turns, forgetting)
     get_turn = providers.Singleton(GetTurn, history)
     follow_turn = providers.Singleton(FollowTurn, live_turns)

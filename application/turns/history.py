@@ -7,6 +7,7 @@ from application.ports.history import ConversationHistory
 from application.ports.live_turns import LiveTurns
 from domain.conversation import Conversation, ConversationId, Turn, UserId
 from domain.paging import Page
+from domain.title import normalized
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,20 @@ class ListConversations:
 
     async def __call__(self, user_id: UserId, limit: int, cursor: str | None) -> Page[Conversation]:
         return await self.history.conversations(user_id, limit, cursor)
+
+
+@dataclass(frozen=True)
+class RenameConversation:
+    """Set the title of a conversation, or reset it to the one from its first message if it is blank.
+
+    Raises:
+        ConversationNotFound: The user has no such conversation.
+    """
+
+    history: ConversationHistory
+
+    async def __call__(self, user_id: UserId, conversation_id: ConversationId, title: str) -> Conversation:
+        return await self.history.set_title(user_id, conversation_id, normalized(title) or None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from application.memory.facts import (
     StoreFact,
 )
 from application.turns.access import FollowTurn, GetTurn, StopTurn
-from application.turns.history import ClearHistory, GetHistory, ListConversations
+from application.turns.history import ClearHistory, GetHistory, ListConversations, RenameConversation
 from application.turns.send_message import SendMessage
 from domain.principal import Principal
 from entrypoints.container import Container
@@ -58,6 +58,7 @@ UptimeDep = Annotated[float, Depends(_uptime)]
 SendMessageDep = Annotated[SendMessage, provided("send_message")]
 GetHistoryDep = Annotated[GetHistory, provided("get_history")]
 ListConversationsDep = Annotated[ListConversations, provided("list_conversations")]
+RenameConversationDep = Annotated[RenameConversation, provided("rename_conversation")]
 ClearHistoryDep = Annotated[ClearHistory, provided("clear_history")]
 GetTurnDep = Annotated[GetTurn, provided("get_turn")]
 FollowTurnDep = Annotated[FollowTurn, provided("follow_turn")]

@@ -2,7 +2,9 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
+import httpx2
 import pytest
 
 from tests.harness.chat import (
@@ -13,6 +15,7 @@ from tests.harness.chat import (
     serving,
     streaming,
 )
+from tests.harness.servers import Service
 
 pytestmark = pytest.mark.server
 
@@ -89,7 +92,7 @@ async def test_conversations_are_listed_most_recently_used_first() -> None:
         second = (await service.client.get(f"/api/chat/conversations/user123?limit=2&cursor={cursor}")).json()
 
         assert list(first) == ["user_id", "conversations", "count", "next_cursor"]
-        assert list(first["conversations"][0]) == ["id", "created_at", "updated_at", "turns"]
+        assert list(first["conversations"][0]) == ["id", "created_at", "updated_at", "turns", "title"]
         listed = [(item["id"], item["turns"]) for page in (first, second) for item in page["conversations"]]
         assert listed == [("a", 2), ("c", 1), ("b", 1)]
         assert (first["count"], second["count"], second["next_cursor"]) == (2, 1, None)
@@ -100,6 +103,63 @@ async def test_an_unknown_user_has_no_conversations() -> None:
         found = (await service.client.get("/api/chat/conversations/user123")).json()
 
         assert found == {"user_id": "user123", "conversations": [], "count": 0, "next_cursor": None}
+
+
+async def titles(service: Service) -> list[str]:
+    found = (await service.client.get("/api/chat/conversations/user123")).json()
+    return [conversation["title"] for conversation in found["conversations"]]
+
+
+async def rename(service: Service, title: Any, conversation: str = "default") -> httpx2.Response:
+    return await service.client.patch(f"/api/chat/conversations/user123/{conversation}", json={"title": title})
+
+
+async def test_a_conversation_is_titled_by_its_first_message() -> None:
+    async with serving() as (service, _):
+        for message in (" Tell me\nabout trees. " + "x" * 100, "And their leaves?"):
+            await post(service, message=message)
+
+        assert ["Tell me about trees. " + "x" * 59] == await titles(service)
+
+
+async def test_a_conversation_can_be_renamed_and_gets_its_first_title_back_by_a_blank_one() -> None:
+    async with serving() as (service, _):
+        await post(service, message="Hello")
+        names = ((" Trees 🌳\n and leaves ", "Trees 🌳 and leaves"), ("x" * 200, "x" * 200), (" ", "Hello"))
+        for title, expected in names:
+            response = await rename(service, title)
+            (listed,) = (await service.client.get("/api/chat/conversations/user123")).json()["conversations"]
+            assert (200, listed, expected) == (response.status_code, response.json(), listed["title"])
+
+
+@pytest.mark.parametrize("title", ["x" * 201, "a\x00b", None, 1, ["x"]])
+async def test_a_title_that_cannot_be_set_changes_nothing(title: Any) -> None:
+    async with serving() as (service, _):
+        await post(service, message="Hello")
+        response = await rename(service, title)
+
+        assert (422, "invalid_request") == (response.status_code, response.json()["code"])
+        assert ["Hello"] == await titles(service)
+
+
+async def test_a_conversation_that_is_not_there_cannot_be_renamed() -> None:
+    async with serving() as (service, _):
+        await post(service, message="Hello")
+        response = await rename(service, "Trees", "other")
+
+        assert (404, "conversation_not_found") == (response.status_code, response.json()["code"])
+        assert ["Hello"] == await titles(service)
+
+
+async def test_deleting_a_conversation_deletes_its_title() -> None:
+    async with serving() as (service, _):
+        for message in ("Hello", "Hello again"):
+            await post(service, message=message)
+            await rename(service, "Trees")
+            await service.client.delete("/api/chat/history/user123?conversation_id=default")
+        await post(service, message="Once more")
+
+        assert ["Once more"] == await titles(service)
 
 
 async def test_deleting_the_history_twice_deletes_nothing_the_second_time() -> None:

@@ -1,20 +1,27 @@
-"""A user's history: list turns and conversations, delete turns."""
+"""A user's history: list turns and conversations, delete turns, rename conversations."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from domain.errors import UnknownCursor
-from entrypoints.http.dependencies import ClearHistoryDep, GetHistoryDep, ListConversationsDep
+from domain.errors import ConversationNotFound, UnknownCursor
+from entrypoints.http.dependencies import (
+    ClearHistoryDep,
+    GetHistoryDep,
+    ListConversationsDep,
+    RenameConversationDep,
+)
 from entrypoints.http.errors import invalid_request
 from entrypoints.http.native.schemas import (
     ClearedView,
     ConversationIdField,
     ConversationsView,
+    ConversationView,
     HistoryView,
+    RenameRequest,
     UserIdField,
 )
-from entrypoints.http.openapi import LIVE, MEMORY, STORE, problems
+from entrypoints.http.openapi import BODY, LIVE, MEMORY, STORE, problems
 from entrypoints.http.policies import Policy, requires
 from entrypoints.http.routing import SecuredRoute
 
@@ -83,3 +90,16 @@ async def list_conversations(
 ) -> ConversationsView:
     """Return the conversations of a user, the most recently used first."""
     return ConversationsView.of(user_id, await list_page(user_id, limit, cursor))
+
+
+@router.patch(
+    "/conversations/{user_id}/{conversation_id}",
+    summary="Rename a conversation",
+    responses=problems(ConversationNotFound, UnknownCursor, *STORE, request=BODY),
+)
+@requires(Policy.OWNER_IN_PATH)
+async def rename_conversation(
+    user_id: UserIdField, conversation_id: ConversationIdField, body: RenameRequest, rename: RenameConversationDep
+) -> ConversationView:
+    """Set the title of a conversation, or reset it to the beginning of the first message. Returns the conversation."""
+    return ConversationView.of(await rename(user_id, conversation_id, body.title))

@@ -20,6 +20,7 @@ from domain.conversation import (
 from domain.memory import DEFAULT_IMPORTANCE, MAX_FACT_CHARS, Memory, Recalled
 from domain.paging import Page
 from domain.principal import Principal
+from domain.title import MAX_SET_TITLE_CHARS
 from entrypoints.http.timestamp import Timestamp
 
 
@@ -72,12 +73,16 @@ _NextCursor = Annotated[
 _Outcome = Literal["deleted", "pending"]
 
 
-def _check_text(text: str) -> str:
-    if not text.strip():
-        raise ValueError("must not be blank")
+def _check_storable(text: str) -> str:
     if "\x00" in text:
         raise ValueError("must not contain U+0000")
     return text
+
+
+def _check_text(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be blank")
+    return _check_storable(text)
 
 
 class ChatRequest(BaseModel):
@@ -232,6 +237,9 @@ class ConversationView(BaseModel):
     created_at: Timestamp = Field(description="Start of the first turn.")
     updated_at: Timestamp = Field(description="Start of the latest turn.")
     turns: int = Field(description="Number of turns.", examples=[12])
+    title: str = Field(
+        description="The title that was set, or else the first message, cut to 80 characters.", examples=["Holidays"]
+    )
 
     @classmethod
     def of(cls, conversation: Conversation) -> Self:
@@ -240,7 +248,18 @@ class ConversationView(BaseModel):
             created_at=conversation.created_at,
             updated_at=conversation.updated_at,
             turns=conversation.turns,
+            title=conversation.title,
         )
+
+
+class RenameRequest(BaseModel):
+    """A new title for a conversation."""
+
+    title: Annotated[str, AfterValidator(_check_storable)] = Field(
+        description="New title. If it is blank, the conversation gets the title from its first message again.",
+        max_length=MAX_SET_TITLE_CHARS,
+        examples=["Holidays"],
+    )
 
 
 class ConversationsView(BaseModel):
