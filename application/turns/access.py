@@ -12,7 +12,7 @@ from domain.principal import Action, Principal, authorize
 
 @dataclass(frozen=True)
 class GetTurn:
-    """Return one turn, running or ended.
+    """Return one turn, running or ended, by the id by which clients know it.
 
     Raises:
         TurnNotFound: There is no such turn, or it belongs to a user for whom the principal may not act.
@@ -47,8 +47,8 @@ class StopTurn:
 
     async def __call__(self, turn_id: TurnId, principal: Principal) -> Turn:
         turn = await _get(self.history, turn_id, principal)
-        await self.live_turns.stop(turn_id, turn.user_id)
-        return await self.history.get(turn_id, turn.user_id)
+        await self.live_turns.stop(turn.id, turn.user_id)
+        return await self.history.get(turn.id, turn.user_id)
 
 
 async def _get(history: ConversationHistory, turn_id: TurnId, principal: Principal) -> Turn:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from domain.conversation import ConversationId, UserId
+from domain.conversation import ConversationId, TurnId, UserId
+from domain.idempotency import IdempotencyKey
 from domain.principal import ANONYMOUS, Principal
 
 
@@ -24,7 +25,8 @@ class NewMessage:
     recalled for the reply and the turn is not remembered.
 
     If the `principal` has sent this message before with the same idempotency `key`, the turn that it began then is
-    returned, with its events numbered above `after`. The key may not be used for another message.
+    returned, with its events numbered above `after`. The key may not be used for another message. The same holds for
+    the `turn_id`, by which the client wants to know the turn. With both, neither may be repeated without the other.
     """
 
     user_id: UserId
@@ -36,3 +38,19 @@ class NewMessage:
     key: str | None = None
     after: int = 0
     principal: Principal = ANONYMOUS
+    turn_id: TurnId | None = None
+
+    @property
+    def idempotency_key(self) -> IdempotencyKey | None:
+        """The name of this request; None if it cannot be repeated."""
+        if self.key is None and self.turn_id is None:
+            return None
+        return IdempotencyKey.of(
+            self.key,
+            self.user_id,
+            self.conversation_id,
+            self.text,
+            use_memory=self.use_memory,
+            principal=self.principal,
+            turn_id=self.turn_id,
+        )

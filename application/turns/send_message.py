@@ -60,7 +60,7 @@ class SendMessage:
         Raises:
             MessageTooLong, ContextTooLong: the message alone exceeds a limit.
             TurnInProgress: the conversation stayed busy, or the turn of the key runs but cannot be followed.
-            IdempotencyKeyReused: the key names another message.
+            IdempotencyKeyReused: the key or the turn id names another message.
             StreamExpired: the events after `after` are no longer kept.
             LiveTurnsUnavailable: the turn of the key cannot be followed at the moment.
             ServerShuttingDown: turns are no longer accepted.
@@ -68,8 +68,8 @@ class SendMessage:
         """
         wait = 0 if message.when_busy is WhenBusy.REJECT else self.queue_timeout
         try:
-            if message.key is not None:
-                return await self._send_once(message, message.key, wait)
+            if (named := message.idempotency_key) is not None:
+                return await self._send_once(message, named, wait)
             handle = await self._send(message, None, wait)
         except ChatError as error:
             self.observer.observe(TurnRejected(message.user_id, message.conversation_id, error))
@@ -77,10 +77,8 @@ class SendMessage:
         assert handle is not None, "only a key can name an earlier turn"
         return handle
 
-    async def _send_once(self, message: NewMessage, key: str, wait: float) -> TurnHandle:
+    async def _send_once(self, message: NewMessage, named: IdempotencyKey, wait: float) -> TurnHandle:
         """Follow the turn that the key names. If it names none, or one that failed, begin a turn."""
-        identity = (message.user_id, message.conversation_id, message.text)
-        named = IdempotencyKey.of(key, *identity, use_memory=message.use_memory, principal=message.principal)
         give_up_at = anyio.current_time() + wait
         handle: TurnHandle | None = None
         while handle is None:
@@ -134,7 +132,14 @@ class SendMessage:
         try:
             if self.runner.draining:
                 raise ServerShuttingDown
-            turn = Turn(turn_id, message.user_id, message.conversation_id, self.now(), message.text)
+            turn = Turn(
+                turn_id,
+                message.user_id,
+                message.conversation_id,
+                self.now(),
+                message.text,
+                chosen_id=message.turn_id,
+            )
             stored = await self.history.begin(
                 TurnBegin(turn, self.runner.lease, key, takes_conversation=lease.kept_in_history)
             )

@@ -160,14 +160,14 @@ STREAM: Final[Responses] = {
 
 _REPLAYED: Final = {
     REPLAYED: {
-        "description": "`true` if an earlier request with the same `Idempotency-Key` began this turn.",
+        "description": "`true` if an earlier request with the same `Idempotency-Key` or `turn_id` began this turn.",
         "schema": {"const": "true"},
         "example": "true",
     }
 }
 
 REPEATABLE: Final[Responses] = {200: {"headers": _REPLAYED}}
-"""The response to a request that may have an idempotency key."""
+"""The response to a request that may be repeated."""
 
 REPEATABLE_STREAM: Final[Responses] = {200: STREAM[200] | {"headers": STREAM[200]["headers"] | _REPLAYED}}
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
+from uuid import uuid4
 
 import httpx2
 import pytest
@@ -30,6 +31,7 @@ BODIES: Final[Mapping[str, Mapping[str, Any]]] = {
     "ChatRequest": {"message": "Hello"},
     "FactRequest": {"fact": "Likes tea"},
     "CorrectionRequest": {"importance": 1},
+    "RenameRequest": {"title": "Trees"},
 }
 NO_IDS: Final = {"limit", "after", "last-event-id", "Last-Event-ID", "Idempotency-Key", "memories", "q"}
 """Parameters that name nobody's data."""
@@ -66,13 +68,24 @@ class Case:
         turn = self.owners.get(("path", "turn_id"))
         if turn is not None and (turn == "nobody" or not reaches(self.principal, turn)):
             return 404, "turn_not_found"
+        conversation = self.owners.get(("path", "conversation_id"))
+        if conversation is not None and (conversation == "nobody" or conversation != self.owners["path", "user_id"]):
+            return 404, "conversation_not_found"
         memory = self.owners.get(("path", "memory_id"))
         if memory is not None and (memory == "nobody" or memory != self.owners["path", "user_id"]):
             return 404, "memory_not_found"
         needs_user = self.schema == "ChatRequest" and self.principal.role is not Role.USER
         if needs_user and self.owners["body", "user_id"] == ABSENT:
             return 422, "invalid_request"
+        if self.owners.get(("body", "turn_id")) == self.sender:  # only its owner notices that there is such a turn
+            return 422, "idempotency_key_reused"
         return 200, ""
+
+    @property
+    def sender(self) -> str:
+        """The user whose message it is."""
+        named = self.owners.get(("body", "user_id"), ABSENT)
+        return self.principal.id if named == ABSENT and self.principal is not None else named
 
     @property
     def may_see(self) -> set[str]:
@@ -106,6 +119,7 @@ def cases_of(method: str, path: str) -> Iterator[Case]:
         places["body", "user_id"] = (*OWNERS, ABSENT)  # also if the schema has none: it must not matter
         if schema == "ChatRequest":
             places["body", "conversation_id"] = ("ben", ABSENT)
+            places["body", "turn_id"] = ("new", "ben", ABSENT)
     for principal in PRINCIPALS:
         for owners in itertools.product(*places.values()):
             yield Case(method, path, schema, principal, dict(zip(places, owners, strict=True)))
@@ -151,6 +165,8 @@ class World:
                 return owner
             case "conversation_id":
                 return f"chat-{owner}"
+            case "turn_id" if owner == "new":
+                return str(uuid4())
         return self.ids[name, owner]
 
     async def send(self, case: Case) -> httpx2.Response:
@@ -260,6 +276,35 @@ async def test_what_is_not_a_field_of_a_request_changes_nothing() -> None:
 
     assert response.json()["user_id"] == "ann"
     assert "Hello" not in [turn["user_message"] for turn in theirs.json()["history"]]
+
+
+async def test_the_id_of_another_users_turn_can_be_chosen_and_neither_user_notices() -> None:
+    async with world() as filled:
+        client, chosen = filled.service.client, str(uuid4())
+        bens = {"message": "of Ben", "turn_id": chosen}
+        await client.post("/api/chat/simple", json=bens, headers=bearer(BEN))
+        for id in (filled.ids["turn_id", "ben"], chosen):
+            theirs = (await client.get(f"/api/chat/turns/{id}", headers=bearer(BEN))).json()
+            message = {"message": "of Ann", "turn_id": id}
+            sent = await client.post("/api/chat/simple", json=message, headers=bearer(ANN))
+            again = await client.post("/api/chat/simple", json=message, headers=bearer(ANN))
+            stopped = await client.post(f"/api/chat/turns/{id}/stop", headers=bearer(ANN))
+            found = (await client.get(f"/api/chat/turns/{id}", headers=bearer(BEN))).json()
+
+            assert [(200, id)] * 2 == [(one.status_code, one.headers["X-Turn-ID"]) for one in (sent, again)]
+            assert ("of Ann", id) == (stopped.json()["user_message"], stopped.json()["id"])
+            assert theirs == found
+
+
+async def test_a_turn_id_belongs_to_a_user_whoever_sends_it() -> None:
+    async with world() as filled:
+        message = {"user_id": "ann", "message": "Once", "turn_id": str(uuid4())}
+        responses = [
+            await filled.service.client.post("/api/chat/simple", json=message, headers=bearer(principal))
+            for principal in (ANN, SERVICE, TENANT)
+        ]
+
+    assert ["Idempotency-Replayed" in response.headers for response in responses] == [False, True, True]
 
 
 async def test_an_idempotency_key_belongs_to_a_principal() -> None:

@@ -28,7 +28,9 @@ _LAST_EVENT_ID: Final[dict[str, Any]] = {
     "name": "Last-Event-ID",
     "in": "header",
     "required": False,
-    "description": "With an `Idempotency-Key` that was sent before: number of the last event received.",
+    "description": (
+        "With an `Idempotency-Key` or a `turn_id` that was sent before: number of the last event received."
+    ),
     "schema": {"type": "string"},
     "example": "17",
 }
@@ -44,11 +46,12 @@ async def send_message(
     rejoin with `GET /api/chat/turns/{turn_id}/stream`, or send the message again with the same `Idempotency-Key`.
     """
     key = idempotency_key(request)
-    seen = 0 if key is None else event_number(request.headers.get("last-event-id"))
+    is_repeatable = key is not None or body.turn_id is not None
+    seen = event_number(request.headers.get("last-event-id")) if is_repeatable else 0
     message = body.to_message(principal, settings.on_disconnect, key, seen)
     handle, start = await unless_disconnected(request.receive, _begin(send, message, settings.header_hold))
     # The end is sent even if the client has received all other events: it repeats the request to learn the end.
-    wire = NativeWire(handle.turn.id)
+    wire = NativeWire(handle.turn.public_id)
     response = EventStream(handle, wire, idle_interval=settings.comment_interval, start=start)
     if handle.is_repeated:
         response.headers[REPLAYED] = "true"
@@ -90,7 +93,7 @@ async def send_message_simple(
     """
     message = body.to_message(principal, settings.on_disconnect, idempotency_key(request))
     handle, reply = await unless_disconnected(request.receive, _complete(send, message))
-    response.headers["X-Turn-ID"] = handle.turn.id
+    response.headers["X-Turn-ID"] = handle.turn.public_id
     response.headers.update(_headers(handle))
     return reply
 
@@ -108,7 +111,7 @@ async def _begin(send: SendMessage, message: NewMessage, header_hold: float) -> 
     async with closing_on_error(handle):
         start = await handle.next(header_hold)
         if start is not None and start.end is not None and start.end.failure is not None and not start.accepted:
-            raise RefusedTurn(start.end.failure, handle.turn.id, headers=_headers(handle))
+            raise RefusedTurn(start.end.failure, handle.turn.public_id, headers=_headers(handle))
     return handle, start
 
 
@@ -117,7 +120,7 @@ async def _complete(send: SendMessage, message: NewMessage) -> tuple[TurnHandle,
     async with await send(message) as handle:
         reply, end = await handle.read_to_end()
     if end.failure is not None:
-        raise RefusedTurn(end.failure, handle.turn.id, headers=_headers(handle))
+        raise RefusedTurn(end.failure, handle.turn.public_id, headers=_headers(handle))
     return handle, SimpleReply.of(handle.turn.completed(reply, end.finish_reason or "stop", end.usage))
 
 

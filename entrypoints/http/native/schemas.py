@@ -11,9 +11,11 @@ from application.turns.new_message import NewMessage, WhenBusy
 from domain.conversation import (
     DEFAULT_CONVERSATION,
     ID_PATTERN,
+    TURN_ID_PATTERN,
     Conversation,
     ConversationId,
     Turn,
+    TurnId,
     TurnStatus,
     UserId,
 )
@@ -101,7 +103,7 @@ class ChatRequest(BaseModel):
         None,
         description=(
             "`cancel` or `continue` the reply when its last reader disconnects. Default: `continue` with an "
-            "`Idempotency-Key`, otherwise the server's setting."
+            "`Idempotency-Key` or a `turn_id`, otherwise the server's setting."
         ),
         examples=["continue"],
     )
@@ -119,6 +121,16 @@ class ChatRequest(BaseModel):
         description="If false, this turn neither recalls memories nor is stored in memory. Default: true.",
         examples=[True],
     )
+    turn_id: TurnId | None = Field(
+        None,
+        description=(
+            "Id for the turn, chosen by the client: a random lower-case UUID. By it, the turn can be stopped, followed "
+            "and found before the reply begins. A repeated request with the same id gets the turn of the first one, as "
+            "with an `Idempotency-Key`."
+        ),
+        pattern=f"^{TURN_ID_PATTERN}$",
+        examples=["8e03978e-40d5-43e8-bc93-6894a57f9324"],
+    )
 
     def to_message(
         self,
@@ -128,8 +140,8 @@ class ChatRequest(BaseModel):
         after: int = 0,
     ) -> NewMessage:
         """`after` is the number of the last event that the client has received, if it sent this message before."""
-        # A cut connection is why clients repeat requests: by default, it must not end the turn of a key.
-        policy = self.on_disconnect or ("continue" if key else on_disconnect)
+        # A cut connection is why clients repeat requests: by default, it must not end a turn that they can name.
+        policy = self.on_disconnect or ("continue" if key or self.turn_id else on_disconnect)
         return NewMessage(
             self.user_id,
             self.conversation_id or DEFAULT_CONVERSATION,
@@ -140,6 +152,7 @@ class ChatRequest(BaseModel):
             key=key,
             after=after,
             principal=principal,
+            turn_id=self.turn_id,
         )
 
 
@@ -187,7 +200,7 @@ class TurnView(BaseModel):
             timestamp=turn.started_at,
             user_message=turn.user_message,
             assistant_response=turn.reply,
-            id=turn.id,
+            id=turn.public_id,
             conversation_id=turn.conversation_id,
             status=turn.status,
             reason=turn.reason,

@@ -68,12 +68,12 @@ async def follow_turn(
         handle = await follow(turn, seen)
     except StreamExpired as expired:
         history = history_path(turn.user_id, turn.conversation_id)
-        raise RefusedTurn(Failure.of(expired), turn.id, history) from expired
+        raise RefusedTurn(Failure.of(expired), turn.public_id, history) from expired
     async with closing_on_error(handle):
         start = await handle.next(0)
-    wire = NativeWire(turn.id)  # the end of a running turn is new to every client, whatever number it has seen
+    wire = NativeWire(turn.public_id)  # the end of a running turn is new to every client, whatever number it has seen
     if start is not None and start.end is not None:
-        wire = NativeWire(turn.id, seen)
+        wire = NativeWire(turn.public_id, seen)
         if not wire.encode(start):
             async with handle:
                 return Response(status_code=204)
