@@ -142,6 +142,23 @@ async def test_while_it_is_copied_opening_waits(url: str) -> None:
         await add_user(database, "ada")
 
 
+async def test_while_it_is_copied_commands_are_refused_and_afterwards_it_can_be_copied_at_once(url: str) -> None:
+    """What a command writes meanwhile, e.g. an API key, would be missing from the copy."""
+    database = PostgresDatabase(url, lock_timeout=0.1)
+
+    def visit() -> int:
+        return database.visit(lambda connection: int(connection.execute(text("SELECT 1")).scalar_one()))
+
+    with database.copy_source(), pytest.raises(TemporarilyUnusable, match=r" is being copied\.$"):
+        await asyncio.to_thread(visit)
+    async with PostgresDatabase(url):
+        assert 1 == await asyncio.to_thread(visit)
+    for _ in range(5):
+        assert 1 == await asyncio.to_thread(visit)
+        with database.copy_source():
+            pass
+
+
 async def test_while_it_is_open_it_cannot_be_copied(url: str) -> None:
     async with PostgresDatabase(url):
         with (

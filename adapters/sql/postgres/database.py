@@ -103,7 +103,7 @@ class PostgresDatabase(SharedDatabase):
         self._soon_writer: Writer | None = None
 
     async def open(self) -> None:
-        engine = self._engine_with_lock(_SHARED_LOCK, f"The database {self.name} is being copied.")
+        engine = self._shared_engine()
         connection = await run_in_daemon_thread(lambda: self._connect_and_prepare(engine), name="postgres-open")
         reading = self._engine(self._statement_timeout, autocommit=True)
         self._writer = Writer(engine, "postgres-writer", connection)
@@ -144,12 +144,14 @@ class PostgresDatabase(SharedDatabase):
         raise Unusable(f"This copies SQLite files only. Back up the database {self.name} with pg_dump.")
 
     def visit(self, statements: Statements[T]) -> T:
-        with self._connect_and_prepare(self._engine(self._statement_timeout)) as connection:
+        with self._connect_and_prepare(self._shared_engine()) as connection:
             try:
                 with connection.begin():
                     return statements(connection)
             except (SQLAlchemyError, psycopg.Error) as error:
                 raise unusable(self._url, error) from error
+            finally:
+                _unlock(connection)
 
     @property
     def name(self) -> str:
@@ -237,6 +239,10 @@ class PostgresDatabase(SharedDatabase):
             synchronous=synchronous,
         )
 
+    def _shared_engine(self) -> Engine:
+        """Return an engine whose connections exclude copying."""
+        return self._engine_with_lock(_SHARED_LOCK, f"The database {self.name} is being copied.")
+
     def _engine_with_lock(self, statement: LiteralString, otherwise: str) -> Engine:
         """Return an engine each of whose connections takes a lock. `otherwise` says what it means if that is held."""
         engine = self._engine(self._statement_timeout)
@@ -260,9 +266,7 @@ class PostgresDatabase(SharedDatabase):
                 try:
                     yield connection
                 finally:
-                    if not is_broken(connection):
-                        with suppress(SQLAlchemyError):  # the server ends the session some time after it is closed here
-                            connection.exec_driver_sql("SELECT pg_advisory_unlock_all()").close()
+                    _unlock(connection)
         except DatabaseLost as error:
             raise Unusable(f"{error} Stop it first.") from None
         except (SQLAlchemyError, psycopg.Error) as error:
@@ -297,6 +301,13 @@ class PostgresDatabase(SharedDatabase):
         for statement in _ONE_AT_A_TIME:
             connection.execute(statement)
         bring_up_to_date(connection, _version(connection) or "", self.name)  # unless another process just has
+
+
+def _unlock(connection: Connection) -> None:
+    """Release a session's locks, because the server ends it some time after its connection was closed."""
+    if not is_broken(connection):
+        with suppress(SQLAlchemyError):
+            connection.exec_driver_sql("SELECT pg_advisory_unlock_all()").close()
 
 
 def _version(connection: Connection) -> str | None:
