@@ -37,7 +37,7 @@ class Deletions:
         tick: float = 0.5,
         max_pause: float = 2.0,
         acknowledgement_timeout: float = 15.0,
-        leave_timeout: float = 0.5,
+        leave_timeout: float = 0.05,
     ) -> None:
         self._database = database
         self._worker = worker
@@ -64,7 +64,7 @@ class Deletions:
             await self._look()
 
     async def close(self) -> None:
-        """Let other workers not wait for this one any more."""
+        """Let other workers not wait for this one any more. The database finishes the write when it is closed."""
         if self._timer is not None:
             self._timer.cancel()
         with suppress(*DATABASE_ERRORS, TimeoutError):
