@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import anyio
 
-from application.ports.history import ConversationHistory
+from application.ports.history import ConversationHistory, HistoryUnavailable
 from application.ports.live_turns import Batch, End, LiveTurns, LiveTurnsUnavailable, Reader
 from application.turns.handle import EndedReader, ReadAheadReader, TurnHandle, end_of, stored_events
 from domain.conversation import Turn, TurnStatus
@@ -123,6 +123,8 @@ class KeyedTurns:
             turn = await self._history.get(turn.id, turn.user_id)
         except TurnNotFound:
             return True
+        except HistoryUnavailable:  # it may answer the next time
+            return False
         return turn.status is not TurnStatus.IN_PROGRESS and _is_of_lost_worker(end_of(turn))
 
     async def _replay(self, turn: Turn, after: int) -> TurnHandle:

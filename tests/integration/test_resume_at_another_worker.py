@@ -92,6 +92,19 @@ async def test_an_ended_turn_is_resumed_after_any_event_and_has_nothing_after_th
 
 
 @pytest.mark.row("C18")
+@pytest.mark.parametrize(("seen", "rest"), [(5, [6]), (6, [])])
+async def test_a_client_that_has_just_seen_the_end_is_not_sent_it_again(
+    workers: tuple[Worker, Worker], seen: int, rest: list[int]
+) -> None:
+    """Another worker gets to know the log's end a quarter of a second later."""
+    one, other = workers
+    one.llm.scripts = (ScriptedReply(pause=0.15),)
+    posted = await one.post()
+    resumed = await other.resume(posted.headers["X-Turn-ID"], str(seen))
+    assert (200 if rest else 204, rest) == (resumed.status_code, ChatStream.of(resumed.content).numbers)
+
+
+@pytest.mark.row("C18")
 async def test_a_running_turn_is_resumed_after_the_number_of_another_turn(workers: tuple[Worker, Worker]) -> None:
     """A number is a position: in another turn it skips as many events, and never withholds the end."""
     one, other = workers

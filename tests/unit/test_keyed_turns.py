@@ -513,6 +513,30 @@ async def test_a_turn_of_another_worker_whose_model_is_slow_is_followed_in_the_e
             assert Batch(1, ["Hi"], True, None) == await handle.next(10)
 
 
+async def test_a_request_waits_for_text_of_another_worker_although_the_history_does_not_respond() -> None:
+    class Unavailable(HistoryInMemory):
+        failures = 0
+
+        async def get(self, turn_id: TurnId, user_id: UserId | None) -> Turn:
+            self.failures += 1
+            raise HistoryUnavailable
+
+    history = Unavailable()
+    keyed = {"lost_poll_interval": 0.01}
+    async with application(history=history, keyed=keyed) as app, anyio.create_task_group() as tasks:
+        log, handles = await running_elsewhere(app), list[TurnHandle]()
+
+        async def send() -> None:
+            handles.append(await app.send(KEYED))
+
+        tasks.start_soon(send)
+        await until(lambda: history.failures > 2)
+        log.append(["Hi"])
+        await until(lambda: bool(handles))
+
+        assert Batch(1, ["Hi"], False, None) == await handles[0].next(0)
+
+
 async def test_a_client_that_has_seen_text_of_another_worker_follows_at_once() -> None:
     async with application() as app:
         log = await running_elsewhere(app)

@@ -1,11 +1,11 @@
 """Looking at, following and stopping one turn."""
 
-from typing import Annotated
+from typing import Annotated, Final
 from urllib.parse import quote
 
 from fastapi import APIRouter, Header, Query, Response
 
-from domain.conversation import ConversationId, TurnId, UserId
+from domain.conversation import ConversationId, TurnId, TurnStatus, UserId
 from domain.errors import Failure, StreamExpired, TurnNotFound
 from entrypoints.http.dependencies import FollowTurnDep, GetTurnDep, PrincipalDep, SettingsDep, StopTurnDep
 from entrypoints.http.disconnect import closing_on_error
@@ -16,6 +16,9 @@ from entrypoints.http.native.wire import NativeWire
 from entrypoints.http.openapi import LIVE, STORE, STREAM, problems
 from entrypoints.http.policies import Policy, requires
 from entrypoints.http.routing import SecuredRoute
+
+_END_TIMEOUT: Final = 1.0
+"""Seconds to wait for the end of a turn that has ended: the log of another worker's turn arrives a little later."""
 
 router = APIRouter(prefix="/api/chat/turns", tags=["turns"], route_class=SecuredRoute)
 
@@ -69,9 +72,13 @@ async def follow_turn(
     except StreamExpired as expired:
         history = history_path(turn.user_id, turn.conversation_id)
         raise RefusedTurn(Failure.of(expired), turn.public_id, history) from expired
+    has_ended = turn.status is not TurnStatus.IN_PROGRESS
     async with closing_on_error(handle):
-        start = await handle.next(0)
-    wire = NativeWire(turn.public_id)  # the end of a running turn is new to every client, whatever number it has seen
+        start = await handle.next(_END_TIMEOUT if has_ended else 0)
+        if has_ended and start is not None and not start.deltas and start.end is None:  # only that it was accepted
+            start = await handle.next(_END_TIMEOUT) or start
+    # The end of a running turn is new to every client, whatever number it has seen.
+    wire = NativeWire(turn.public_id, seen if has_ended else 0)
     if start is not None and start.end is not None:
         wire = NativeWire(turn.public_id, seen)
         if not wire.encode(start):
