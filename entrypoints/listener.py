@@ -31,6 +31,15 @@ def limit_sending(listener: socket.socket, timeout: float, buffer: int = 64 * 10
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, round(timeout * 1000)))
 
 
+def send_at_once(listener: socket.socket) -> None:
+    """Have the connections of a listener send each write without waiting for the client to confirm the one before.
+
+    asyncio, unlike uvloop, does not do that for the connections of a socket that was created elsewhere. The head and
+    the body of a response are two writes, and clients may delay a confirmation by 40 ms (Nagle's algorithm).
+    """
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
 def url_of(listener: socket.socket) -> str:
     """Return the URL at which clients on this machine reach a listening socket."""
     host, port, *_ = listener.getsockname()

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from entrypoints.connection import Connection
 from entrypoints.drain import Drain
 from entrypoints.file_descriptors import ignore_failed_accepts, warn_if_exhausted
-from entrypoints.listener import limit_sending, url_of
+from entrypoints.listener import limit_sending, send_at_once, url_of
 from entrypoints.settings import Settings
 from entrypoints.shutdown import Shutdown
 from entrypoints.signals import HURRY, signals_handled
@@ -80,6 +80,7 @@ class DrainingServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         for listener in sockets or ():
             limit_sending(listener, self._send_timeout)
+            send_at_once(listener)
         await super().startup(sockets)
         if self.started:
             loop = asyncio.get_running_loop()

@@ -1,6 +1,7 @@
 """The server of `smart-chatbot serve`: event loop and connections to the model."""
 
 import asyncio
+import socket
 
 import pytest
 import uvloop
@@ -10,7 +11,7 @@ from entrypoints.server import DrainingServer
 from entrypoints.settings import Settings
 from tests.harness.chat import post
 from tests.harness.scripted_upstream import ScriptedUpstream
-from tests.harness.servers import NOBODY, running_service
+from tests.harness.servers import NOBODY, PSEUDONYM_KEY, running_service
 
 
 @pytest.mark.parametrize(
@@ -34,3 +35,30 @@ async def test_turns_wait_for_a_free_connection_to_the_model() -> None:
             responses = await asyncio.gather(*(post(service, user_id=f"user{number}") for number in range(3)))
         assert [200, 200, 200] == [response.status_code for response in responses]
         assert upstream.connections == 1
+
+
+@pytest.mark.server
+async def test_no_write_waits_for_the_client_to_confirm_the_one_before() -> None:
+    """Which would delay every response of a connection but the first by 40 ms."""
+    found: list[int] = []
+
+    def look(_url: str) -> None:
+        found.append(listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        server.should_exit = True
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = DrainingServer(
+        create_app(
+            Settings(
+                _env_file=None,
+                openai_base_url=NOBODY,
+                history_backend="in_memory",
+                memory_backend="in_memory",
+                log_pseudonym_key=PSEUDONYM_KEY,
+            )
+        ),
+        look,
+    )
+    await server.serve([listener])
+
+    assert found == [1]
