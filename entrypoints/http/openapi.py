@@ -12,7 +12,7 @@ from pydantic.json_schema import models_json_schema
 from application.ports import credentials, history, live_turns, llm, memory
 from domain import errors
 from domain.errors import ChatError
-from entrypoints.http.errors import STATUS
+from entrypoints.http.errors import STATUS, headers_too_large, malformed_request, request_timeout
 from entrypoints.http.idempotency_key import REPLAYED
 from entrypoints.http.native.schemas import StreamEvent
 from entrypoints.http.policies import open_paths
@@ -40,13 +40,22 @@ LIVE: Final = (live_turns.LiveTurnsUnavailable,)
 CREDENTIALS: Final[tuple[type[ChatError], ...]] = (
     errors.Unauthenticated,
     errors.Forbidden,
-    errors.AuthNotConfigured,
     errors.AmbiguousCredentials,
     errors.TooManyAttempts,
     credentials.IdentityProviderUnavailable,
     history.HistoryUnavailable,
 )
 """Why a request may be refused because of who sends it."""
+
+ANY: Final[tuple[type[ChatError], ...]] = (
+    errors.AuthNotConfigured,
+    errors.ServerShuttingDown,
+    errors.InternalError,
+)
+"""Why any request may fail, also a public one."""
+
+_CONNECTION: Final = (malformed_request(), request_timeout(), headers_too_large(0, 0))
+"""How the connection answers a request that never reaches its operation."""
 
 MEMORY: Final = (memory.MemoryUnavailable, memory.MemoryRefused)
 
@@ -57,6 +66,8 @@ BEGIN: Final = (
     errors.IdempotencyKeyReused,
     errors.Cancelled,
     errors.Superseded,
+    errors.ClientDisconnected,
+    errors.WorkerLost,
     *STORE,
     *LIVE,
 )
@@ -84,20 +95,33 @@ def problems(
 ) -> Responses:
     """Return the `responses` of an operation that may fail with these errors, or with these statuses of a body.
 
-    Includes those of `CREDENTIALS`: only operations without problems of their own are public.
+    Includes what every operation that needs a credential may answer.
 
     `headers` are the statuses and codes of requests with an unusable header.
     """
+    return _problems((*CREDENTIALS, *kinds), request, headers)
+
+
+def public_problems() -> Responses:
+    """Return the `responses` of an operation that everybody may call and that cannot fail by itself."""
+    return _problems()
+
+
+def _problems(
+    kinds: Sequence[type[ChatError]] = (), request: tuple[int, ...] = (), headers: Sequence[tuple[int, str]] = ()
+) -> Responses:
     codes: dict[int, set[str]] = defaultdict(set)
+    for found in _CONNECTION:
+        codes[found.status].add(found.code)
     for status, code in headers:
         codes[status].add(code)
-    for kind in (*CREDENTIALS, *kinds):
+    for kind in (*ANY, *kinds):
         codes[STATUS[kind]].add(kind.code)
     for status in request:
         codes[status].add(_REQUEST_CODES[status])
     return {
-        status: described("Problem: " + ", ".join(f"`{code}`" for code in sorted(found)), status)
-        for status, found in sorted(codes.items())
+        status: described("Problem: " + ", ".join(f"`{code}`" for code in sorted(names)), status)
+        for status, names in sorted(codes.items())
     }
 
 

@@ -11,6 +11,11 @@ from tests.harness.servers import clean_environment
 
 async def run(*command: str | Path, directory: Path, **environment: str) -> tuple[int, str, str]:
     """Run a command and return its exit status, standard output and standard error. Kills it after `TIMEOUT`."""
+    return await run_within(TIMEOUT, *command, directory=directory, **environment)
+
+
+async def run_within(timeout: float, *command: str | Path, directory: Path, **environment: str) -> tuple[int, str, str]:
+    """Like `run`; kills the command after `timeout` seconds."""
     process = await asyncio.create_subprocess_exec(
         *command,
         cwd=directory,
@@ -20,7 +25,7 @@ async def run(*command: str | Path, directory: Path, **environment: str) -> tupl
         stderr=subprocess.PIPE,
     )
     try:
-        async with asyncio.timeout(TIMEOUT):
+        async with asyncio.timeout(timeout):
             output, errors = await process.communicate()
     finally:
         if process.returncode is None:

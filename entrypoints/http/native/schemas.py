@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, Field, GetPydanticSchema, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetPydanticSchema, WithJsonSchema, model_validator
 from pydantic_core import CoreSchema, core_schema
 
 from application.turns.history import Cleared
@@ -75,6 +75,10 @@ _NextCursor = Annotated[
 _Outcome = Literal["deleted", "pending"]
 
 
+_TEXT_PATTERN: Final = r"\S"
+"""For the OpenAPI document: not blank."""
+
+
 def _check_storable(text: str) -> str:
     if "\x00" in text:
         raise ValueError("must not contain U+0000")
@@ -94,7 +98,10 @@ class ChatRequest(BaseModel):
         description="User who sends the message. May be absent if the request has a user's token."
     )
     message: Annotated[str, AfterValidator(_check_text)] = Field(
-        description="The user's message; stored as sent.", examples=["Hello, how are you today?"], min_length=1
+        description="The user's message; stored as sent.",
+        examples=["Hello, how are you today?"],
+        min_length=1,
+        json_schema_extra={"pattern": _TEXT_PATTERN},
     )
     conversation_id: ConversationIdField | None = Field(
         None, description="Conversation of the user; `default` if absent.", examples=["holidays"]
@@ -291,7 +298,12 @@ class ConversationsView(BaseModel):
 
 Fact = Annotated[
     str,
-    Field(min_length=1, max_length=MAX_FACT_CHARS, examples=["Ann's dog is called Bello."]),
+    Field(
+        min_length=1,
+        max_length=MAX_FACT_CHARS,
+        examples=["Ann's dog is called Bello."],
+        json_schema_extra={"pattern": _TEXT_PATTERN},
+    ),
     AfterValidator(_check_text),
 ]
 Importance = Annotated[
@@ -308,6 +320,15 @@ class FactRequest(BaseModel):
 
 class CorrectionRequest(BaseModel):
     """What to change about a memory: at least one of the two."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"required": ["fact"], "properties": {"fact": {"type": "string"}}},
+                {"required": ["importance"], "properties": {"importance": {"type": "number"}}},
+            ]
+        }
+    )
 
     fact: Fact | None = Field(
         None, description="New text; unchanged if absent.", examples=["Ann's cat is called Bello."]

@@ -4,6 +4,7 @@ from typing import Annotated, Final
 from urllib.parse import quote
 
 from fastapi import APIRouter, Header, Query, Response
+from pydantic import WithJsonSchema
 
 from domain.conversation import ConversationId, TurnId, TurnStatus, UserId
 from domain.errors import Failure, StreamExpired, TurnNotFound
@@ -55,10 +56,14 @@ async def follow_turn(
     follow: FollowTurnDep,
     settings: SettingsDep,
     last_event_id: Annotated[
-        str | None, Header(description="Number of the last event received.", examples=["17"])
+        str | None,
+        WithJsonSchema({"type": "string", "pattern": "^[0-9]{0,9}$"}),
+        Header(description="Number of the last event received.", examples=["17"]),
     ] = None,
     after: Annotated[
-        str | None, Query(description="The same, for clients that cannot set headers.", examples=["17"])
+        str | None,
+        WithJsonSchema({"type": "string", "pattern": "^[0-9]{1,9}$"}),
+        Query(description="The same, for clients that cannot set headers.", examples=["17"]),
     ] = None,
 ) -> Response:
     """Stream the events of a turn after the last one that was received, then go on until the turn ends.

@@ -13,7 +13,7 @@ from entrypoints.http.dependencies import (
     SettingsDep,
     UptimeDep,
 )
-from entrypoints.http.openapi import problems
+from entrypoints.http.openapi import problems, public_problems
 from entrypoints.http.operations.schemas import DetailedHealthView, HealthView, StatusView, SystemView
 from entrypoints.http.policies import Policy, requires
 from entrypoints.http.routing import SecuredRoute
@@ -23,7 +23,7 @@ router = APIRouter(tags=["health"], route_class=SecuredRoute)
 
 
 @router.head("/livez", include_in_schema=False)
-@router.get("/livez", summary="Liveness check")
+@router.get("/livez", summary="Liveness check", responses=public_problems())
 @requires(Policy.PUBLIC)
 async def livez() -> StatusView:
     """Tell whether the process responds. If it does not, restart it."""
@@ -34,7 +34,8 @@ async def livez() -> StatusView:
 @router.get(
     "/readyz",
     summary="Readiness check",
-    responses={
+    responses=public_problems()
+    | {
         503: {
             "description": "History unavailable, its last write failed, or service shutting down.",
             "model": StatusView,
@@ -49,7 +50,7 @@ async def readyz(check: CheckReadinessDep) -> JSONResponse:
 
 
 @router.head("/api/health", include_in_schema=False, response_model_exclude_none=True)
-@router.get("/api/health", summary="Basic health check", response_model_exclude_none=True)
+@router.get("/api/health", summary="Basic health check", response_model_exclude_none=True, responses=public_problems())
 @requires(Policy.PUBLIC)
 async def health(settings: SettingsDep, now: NowDep) -> HealthView:
     """Tell which service this is. Always succeeds while the process responds."""
