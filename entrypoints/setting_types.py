@@ -47,6 +47,12 @@ _ENDPOINT: Final = re.compile(r"/+(chat/)?completions/*$")
 _VARIABLE: Final = re.compile(r"\$(?:[A-Za-z_]\w*|\{[^}]*\})", re.ASCII)
 """A variable in a path. Any other $ is literal."""
 
+KEY: Final = re.compile(
+    r"(?<![\w-])(?:(?:sk|pk|rk|gsk|csk|m0|ck)[-_][\w-]{20,}|(?:xai|hf|nvapi|pplx|r8|fw|tgp|gh[pousr])[-_]\w{20,}"
+    r"|AIza[\w-]{30,}|eyJ[\w-]{10,}\.eyJ[\w-]+)"
+)
+"""What looks like a key or token of a well-known service, or like one of ours."""
+
 _HOST_NAME: Final = re.compile(r"[\w-]+(\.[\w-]+)*\.?")
 _POSTGRES_SCHEMES: Final = frozenset({"postgresql", "postgres", "postgresql+psycopg"})
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
@@ -147,6 +153,12 @@ def _key(value: SecretStr) -> SecretStr:
     """Return a key that fits into a header."""
     if not all("!" <= character <= "~" and character not in QUOTES for character in value.get_secret_value()):
         raise ValueError("must consist of visible ASCII characters, without spaces and quotation marks")
+    return value
+
+
+def _no_key(value: str) -> str:
+    if KEY.search(value):
+        raise ValueError("must not be a key: it is a name, which is logged and shown")
     return value
 
 
@@ -254,6 +266,8 @@ DatabaseURL = Annotated[SecretStr, AfterValidator(_database)]
 VectorStoreURL = Annotated[SecretStr, AfterValidator(_vector_store)]
 Key = Annotated[SecretStr, AfterValidator(_key)]
 PseudonymKey = Annotated[Key, AfterValidator(_pseudonym_key)]
+NoKey = Annotated[str, AfterValidator(_no_key)]
+"""A name that is shown. Keys that are pasted into the wrong line of a file must not be."""
 Host = Annotated[str, AfterValidator(_host)]
 ExpandedPath = Annotated[Path, AfterValidator(_path)]
 Origin = Annotated[str, AfterValidator(_origin)]

@@ -24,6 +24,7 @@ from entrypoints.setting_types import (
     Key,
     ModelURL,
     Network,
+    NoKey,
     Origin,
     PseudonymKey,
     Seconds,
@@ -63,21 +64,26 @@ PROMPT_TOO_LONG: Final = (
 class Settings(BaseSettings):
     """The service's configuration. Each field is read from the environment variable of its name in upper case."""
 
-    model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True, hide_input_in_errors=True
+    )
 
     openai_api_key: Key | None = Field(
         None, description="OpenAI API key. Not needed with `OPENAI_BASE_URL` or `--local`."
     )
     openai_base_url: ModelURL | None = Field(
-        None, description="Base URL of an OpenAI-compatible server, including `/v1`. Empty: OpenAI."
+        None,
+        repr=False,
+        exclude=True,
+        description="Base URL of an OpenAI-compatible server, including `/v1`. Empty: OpenAI.",
     )
-    openai_model: str = Field("gpt-3.5-turbo", min_length=1, description="Model that generates the replies.")
+    openai_model: NoKey = Field("gpt-3.5-turbo", min_length=1, description="Model that generates the replies.")
     openai_temperature: float = Field(0.7, ge=0, le=2, allow_inf_nan=False, description="Sampling temperature, 0 to 2.")
     openai_max_tokens: int = Field(1000, ge=1, le=1_000_000, description="Maximum length of a reply, in tokens.")
     reasoning: Literal["drop", "keep"] = Field(
         "drop", description="A model's reasoning, in its own field or a leading `<think>` block: `drop` or `keep` it."
     )
-    app_name: str = Field(
+    app_name: NoKey = Field(
         "Smart Chatbot",
         min_length=1,
         max_length=100,
@@ -100,7 +106,9 @@ class Settings(BaseSettings):
         1, description="Timeout for recalling memories, in seconds; the reply continues without them."
     )
     mem0_api_key: Key | None = Field(None, description="API key of the Mem0 platform. Required for `mem0_platform`.")
-    mem0_host: WebURL | None = Field(None, description="Base URL of the Mem0 platform. Empty: Mem0's own.")
+    mem0_host: WebURL | None = Field(
+        None, repr=False, exclude=True, description="Base URL of the Mem0 platform. Empty: Mem0's own."
+    )
     mem0_infer: bool = Field(
         True,
         description="Extract facts with a model. If false, Mem0 stores the user's messages verbatim, except questions.",
@@ -109,7 +117,7 @@ class Settings(BaseSettings):
         "openai",
         description="Embeddings for `mem0`: `openai` (the model's API) or `local` (a small model in this process).",
     )
-    mem0_embedding_model: str = Field(
+    mem0_embedding_model: NoKey = Field(
         "text-embedding-3-small", min_length=1, description="Embedding model for `mem0` with the `openai` embedder."
     )
     mem0_vector_store: VectorStoreURL | None = Field(
@@ -134,7 +142,10 @@ class Settings(BaseSettings):
         None, description="Secret of tokens that are signed with HS256, HS384 or HS512; at least 32 characters."
     )
     auth_jwks_url: JWKSURL | None = Field(
-        None, description="URL of the JSON Web Key Set of the identity provider that signs tokens; https."
+        None,
+        repr=False,
+        exclude=True,
+        description="URL of the JSON Web Key Set of the identity provider that signs tokens; https.",
     )
     auth_issuer: Annotated[tuple[str, ...], NoDecode] = Field(
         (),

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from adapters.proxies import CHECK_PROXY, BadProxyURL, proxy_for
 from entrypoints.env_file import ALIASES, unknown_key, values
 from entrypoints.environment_names import misspelt
-from entrypoints.setting_types import trimmed, without_endpoint
+from entrypoints.setting_types import KEY, trimmed, without_endpoint
 from entrypoints.settings import Settings, environment
 
 _NEEDED_BACKENDS: Final = {
@@ -45,6 +45,8 @@ def startup_warnings(settings: Settings, env_file: Path = Path(".env")) -> list[
     base_url = trimmed(given.get("OPENAI_BASE_URL", ""))
     if base_url and without_endpoint(base_url) != base_url:
         sentences.append("OPENAI_BASE_URL: the endpoint's path at its end, e.g. /chat/completions, is ignored.")
+    if KEY.search(settings.system_prompt):
+        sentences.append("SYSTEM_PROMPT: contains what looks like a key, and users can make a model repeat its prompt.")
     sentences += _unencrypted(settings)
     sentences += proxy_before_the_model(settings)
     sentences += _without_effect(settings)

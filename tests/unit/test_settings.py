@@ -11,7 +11,7 @@ import trustme
 from dotenv import dotenv_values
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 from domain.errors import Unusable
 from domain.memory import MAX_FACT_CHARS
@@ -93,6 +93,11 @@ INVALID = [
     ("OPENAI_API_KEY", "Bearer sk-canary", "without spaces and quotation marks"),
     ("MEM0_API_KEY", "„m0-canary“", "must not be in quotation marks"),
     ("OPENAI_MODEL", '"canary"', "must not be in quotation marks"),
+    ("OPENAI_MODEL", "sk-proj-canary0123456789abcdef", "must not be a key"),
+    ("OPENAI_MODEL", "hf_canary0123456789abcdefghij", "must not be a key"),
+    ("MEM0_EMBEDDING_MODEL", "AIzaSycanary0123456789abcdef0123456789", "must not be a key"),
+    ("APP_NAME", "Chat m0-canary0123456789abcdef", "must not be a key"),
+    ("APP_NAME", "ck_canary0123456789_0123456789abcdef", "must not be a key"),
     ("DATA_DIR", "$NO_SUCH_VARIABLE/canary", "must not contain a variable that is not set"),
     ("DATA_DIR", "~no-such-user/canary", "must not contain a variable that is not set"),
     ("DATABASE_URL", "sqlite:///$NO_SUCH_VARIABLE/canary", "must not contain a variable that is not set"),
@@ -311,9 +316,39 @@ def test_printed_and_serialized_settings_do_not_contain_secrets(monkeypatch: pyt
     monkeypatch.setenv("MEM0_API_KEY", "m0-canary")
     monkeypatch.setenv("MEM0_VECTOR_STORE", "postgresql://user:canary@host/vectors")
     monkeypatch.setenv("DATABASE_URL", "postgresql://user:canary@host/chat")
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://user:canary@host/v1")
+    monkeypatch.setenv("MEM0_HOST", "https://user:canary@host")
+    monkeypatch.setenv("AUTH_JWKS_URL", "https://host/keys?key=canary")
+    monkeypatch.setenv("AUTH_ISSUER", "https://host/")
+    monkeypatch.setenv("AUTH_AUDIENCE", "chat")
+    monkeypatch.setenv("LOG_PSEUDONYM_KEY", "canary0123456789abcdef0123456789")
     loaded = load_settings()
 
     assert "canary" not in f"{loaded!r} {loaded} {loaded.model_dump()} {loaded.model_dump_json()}"
+
+
+def test_an_invalid_setting_of_a_program_is_not_quoted() -> None:
+    with pytest.raises(ValidationError) as rejected:
+        Settings(_env_file=None, openai_api_key="canary with a space")
+
+    assert "canary" not in str(rejected.value)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "gpt-4o-mini-2024-07-18",
+        "ft:gpt-3.5-turbo-0125:my-org:custom-suffix:7p4lURel",
+        "accounts/fireworks/models/llama-v3p1-405b-instruct",
+        "hf.co/bartowski/Llama-3.2-3B-Instruct-GGUF:Q4_K_M",
+        "anthropic.claude-3-5-sonnet-20241022-v2:0",
+        "xai-grok-2-vision-1212-with-a-long-name",
+    ],
+)
+def test_names_of_models_are_not_taken_for_keys(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_MODEL", model)
+
+    assert load_settings().openai_model == model
 
 
 def test_the_environment_takes_precedence_over_the_env_file(monkeypatch: pytest.MonkeyPatch) -> None:

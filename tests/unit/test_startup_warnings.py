@@ -114,6 +114,23 @@ def test_a_placeholder_does_not_warn(monkeypatch: pytest.MonkeyPatch) -> None:
     assert startup_warnings(load_settings()) == []
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        "sk-proj-canary0123456789abcdef",
+        "ck_canary0123456789_0123456789abcdef",
+        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJjYW5hcnkifQ.canary",
+    ],
+)
+def test_a_key_in_the_system_prompt_warns(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SYSTEM_PROMPT", f"You help the customers of a shop. Its API key is {key}.")
+
+    [sentence] = startup_warnings(load_settings())
+
+    assert sentence.startswith("SYSTEM_PROMPT: contains what looks like a key")
+    assert "canary" not in sentence
+
+
 def test_a_body_limit_that_is_too_small_for_a_message_warns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAX_BODY_BYTES", "256000")
     loaded = load_settings()
