@@ -38,6 +38,8 @@ def deleted_resources_are_gone(
     ctx: CheckContext, response: schemathesis.Response, case: schemathesis.Case[Any]
 ) -> bool | None:
     """Like `use_after_free`, except that a list whose items were deleted is empty, not missing."""
-    if response.status_code == 200 and case.operation.method == "get" and response.json().get("count") == 0:
-        return None
+    if case.operation.method == "get" and response.headers.get("content-type") == ["application/json"]:
+        listed = response.json()
+        if response.status_code == 200 and listed.get("count") == 0:
+            return None
     return use_after_free(ctx, response, case)
