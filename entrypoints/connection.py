@@ -3,14 +3,23 @@
 import asyncio
 from enum import Enum
 from itertools import chain
-from typing import Any
+from typing import Any, Final
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from entrypoints.http.errors import RequestProblem, headers_too_large, malformed_request, request_timeout
+from entrypoints.http.errors import (
+    RequestProblem,
+    headers_too_large,
+    malformed_request,
+    request_timeout,
+    uri_too_long,
+)
 from entrypoints.http.refusal import Refusal
 from entrypoints.request_head import head_without_offer, require_unambiguous
+
+_REST_OF_REQUEST_LINE: Final = 40
+"""Bytes: more than those of a method, a version and the spaces around a URL."""
 
 
 class _Reading(Enum):
@@ -103,7 +112,7 @@ class Connection(HttpToolsProtocol):
                 return
         if self._bytes_without_content > self.max_head_bytes:
             in_body = self._reading is _Reading.BODY
-            self._refuse(malformed_request() if in_body else headers_too_large(self.max_head_bytes, self.max_headers))
+            self._refuse(malformed_request() if in_body else self._head_too_large())
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -112,7 +121,7 @@ class Connection(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if len(self.headers) == self.max_headers:
-            raise headers_too_large(self.max_head_bytes, self.max_headers)
+            raise self._head_too_large()
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -120,7 +129,7 @@ class Connection(HttpToolsProtocol):
             return
         # With a colon, a space and a line end around each header.
         if sum(map(len, chain((self.url,), *self.headers))) + 4 * len(self.headers) > self.max_head_bytes:
-            raise headers_too_large(self.max_head_bytes, self.max_headers)
+            raise self._head_too_large()
         require_unambiguous(self.parser.get_http_version(), self.headers)
         if len(self.pipeline) >= self.max_pipelined:
             raise malformed_request("Too many requests wait for the response before them.")
@@ -146,6 +155,11 @@ class Connection(HttpToolsProtocol):
         super().on_response_complete()
         if self._reading is _Reading.HEAD:
             self._await_rest()
+
+    def _head_too_large(self) -> RequestProblem:
+        if self._reading is _Reading.HEAD and len(self.url) + _REST_OF_REQUEST_LINE > self.max_head_bytes:
+            return uri_too_long(self.max_head_bytes)
+        return headers_too_large(self.max_head_bytes, self.max_headers)
 
     def _offers_upgrade(self) -> bool:
         return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"

@@ -109,6 +109,10 @@ def headers_too_large(limit: int, count: int) -> RequestProblem:
     return RequestProblem(431, "headers_too_large", "Request head too large", detail)
 
 
+def uri_too_long(limit: int) -> RequestProblem:
+    return RequestProblem(414, "uri_too_long", "URL too long", f"The limit is {limit} bytes for the request line.")
+
+
 def malformed_json(detail: str) -> RequestProblem:
     return RequestProblem(400, "malformed_json", "Malformed JSON", detail)
 

@@ -12,7 +12,7 @@ from pydantic.json_schema import models_json_schema
 from application.ports import credentials, history, live_turns, llm, memory
 from domain import errors
 from domain.errors import ChatError
-from entrypoints.http.errors import STATUS, headers_too_large, malformed_request, request_timeout
+from entrypoints.http.errors import STATUS, headers_too_large, malformed_request, request_timeout, uri_too_long
 from entrypoints.http.idempotency_key import REPLAYED
 from entrypoints.http.native.schemas import StreamEvent
 from entrypoints.http.policies import open_paths
@@ -54,7 +54,7 @@ ANY: Final[tuple[type[ChatError], ...]] = (
 )
 """Why any request may fail, also a public one."""
 
-_CONNECTION: Final = (malformed_request(), request_timeout(), headers_too_large(0, 0))
+_CONNECTION: Final = (malformed_request(), request_timeout(), uri_too_long(0), headers_too_large(0, 0))
 """How the connection answers a request that never reaches its operation."""
 
 MEMORY: Final = (memory.MemoryUnavailable, memory.MemoryRefused)

@@ -12,7 +12,14 @@ from starlette.types import Receive, Scope, Send
 from domain.conversation import TurnId
 
 _CLOSING: Final = frozenset(
-    {"server_shutting_down", "body_too_large", "malformed_request", "request_timeout", "headers_too_large"}
+    {
+        "server_shutting_down",
+        "body_too_large",
+        "malformed_request",
+        "request_timeout",
+        "uri_too_long",
+        "headers_too_large",
+    }
 )
 """Codes after which the connection is closed."""
 

@@ -11,12 +11,18 @@ CHUNKED: Final = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 TOO_LARGE: Final[Mapping[str, bytes]] = {
     "a header of a megabyte": GET + b"X: " + b"x" * 10**6 + b"\r\n\r\n",
     "a header's name of a megabyte": GET + b"x" * 10**6 + b": y\r\n\r\n",
-    "a path of 70 kB": b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "headers of 33 kB": GET + b"".join(b"X%d: %s\r\n" % (number, b"v" * 1_000) for number in range(33)) + b"\r\n",
     "101 headers": GET + b"A: b\r\n" * 100 + b"\r\n",
     "endless empty lines": b"\r\n" * 40_000,
 }
 """Answered with 431."""
+
+TOO_LONG: Final[Mapping[str, bytes]] = {
+    "a path of 70 kB": b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "a path of 33 kB": b"GET /" + b"a" * 33_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "a query without an end": b"GET /api/health?" + b"a" * 40_000,
+}
+"""Answered with 414."""
 
 MALFORMED: Final[Mapping[str, bytes]] = {
     "no host": b"GET /api/health HTTP/1.1\r\n\r\n",

@@ -11,7 +11,7 @@ import pytest
 from entrypoints.connection import Connection
 from tests.harness.fakes import ScriptedLLM, ScriptedReply
 from tests.harness.leaks import PeakMemory
-from tests.harness.malformed_requests import CHUNKED, GET, MALFORMED, POST, TOO_LARGE, mutations
+from tests.harness.malformed_requests import CHUNKED, GET, MALFORMED, POST, TOO_LARGE, TOO_LONG, mutations
 from tests.harness.raw_client import RawClient
 from tests.harness.servers import Service, running_service
 from tests.harness.service_log import ServiceLog
@@ -66,6 +66,14 @@ async def test_a_head_that_is_too_large_is_answered_with_431_and_logged_once(log
         answers = await asyncio.gather(*(refused(service, data) for data in TOO_LARGE.values()))
         assert dict(zip(TOO_LARGE, answers, strict=True)) == dict.fromkeys(TOO_LARGE, (431, "headers_too_large"))
         assert [line["status"] for line in log.events("request")] == [431] * len(TOO_LARGE)
+
+
+@pytest.mark.row("C10")
+async def test_a_url_that_is_too_long_is_answered_with_414_and_logged_once(log: ServiceLog) -> None:
+    async with serving() as service:
+        answers = await asyncio.gather(*(refused(service, data) for data in TOO_LONG.values()))
+        assert dict(zip(TOO_LONG, answers, strict=True)) == dict.fromkeys(TOO_LONG, (414, "uri_too_long"))
+        assert [line["status"] for line in log.events("request")] == [414] * len(TOO_LONG)
 
 
 async def test_what_surrounds_a_body_is_limited() -> None:
@@ -176,7 +184,7 @@ async def test_endless_heads_take_no_memory(log: ServiceLog) -> None:
         async with PeakMemory() as memory:
             await asyncio.gather(*(send_without_end(start, b"x" * 100_000) for start in starts * 10))
         assert memory.growth < 20_000_000  # of up to 600 MB that are sent
-    assert [line["status"] for line in log.events("request")] == [431] * 33
+    assert sorted(line["status"] for line in log.events("request")) == [414] * 11 + [431] * 22
 
 
 async def test_a_refused_client_may_go_on_sending_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
