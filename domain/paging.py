@@ -1,5 +1,6 @@
 """Listings in pages, newest first: cursors, and the size limit of a page."""
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -12,7 +13,7 @@ from domain.memory import Memory
 Item = TypeVar("Item")
 
 MAX_PAGE_BYTES: Final = 900_000
-"""Text in a page of turns, in bytes of UTF-8. Keeps a response near a megabyte for any `limit`."""
+"""Text in a page of turns, in bytes of JSON. Keeps a response near a megabyte for any `limit`."""
 
 BEYOND_ALL: Final = 10**18
 """A position after every position that a cursor can name."""
@@ -61,9 +62,18 @@ def page_of(
     return Page(items, None)
 
 
+def _json_bytes(text: str) -> int:
+    """Return the size of a text in JSON, in which a control character takes six bytes.
+
+    >>> _json_bytes("Größe"), _json_bytes(chr(1))
+    (9, 8)
+    """
+    return len(json.dumps(text, ensure_ascii=False).encode())
+
+
 def page_of_turns(latest_first: Iterable[tuple[int, Turn]], limit: int) -> Page[Turn]:
     """Return a page of turns, oldest first within the page."""
-    page = page_of(latest_first, limit, lambda turn: len(turn.user_message.encode()) + len(turn.reply.encode()))
+    page = page_of(latest_first, limit, lambda turn: _json_bytes(turn.user_message) + _json_bytes(turn.reply))
     return Page(page.items[::-1], page.next_cursor)
 
 

@@ -261,6 +261,27 @@ async def test_a_client_that_stops_reading_holds_little_memory_for_a_short_time(
     assert memory.growth < 100 * 256_000
 
 
+@pytest.mark.parametrize("character", ["x", "\x01"])
+async def test_clients_that_stop_reading_a_page_hold_a_megabyte_each_for_a_short_time(
+    upstream: ScriptedUpstream, character: str
+) -> None:
+    """A page is limited in bytes, whatever `limit` and the texts are; a control character takes six in JSON."""
+    async with serving(upstream) as service, AsyncExitStack() as stack:
+        for _ in range(32):
+            await service.client.post("/api/chat/simple", json=body() | {"message": character * 31_999 + "."})
+        page = await service.client.get("/api/chat/history/user?limit=200")
+        before = await holdings(service)
+        async with PeakMemory() as memory:
+            stalled = [await stack.enter_async_context(RawClient(service.url, receive_buffer=4096)) for _ in range(50)]
+            for client in stalled:
+                client.request("GET", "/api/chat/history/user?limit=200")
+            await asyncio.sleep(0.7)
+        await assert_no_more_than(replace(before, files=before.files + 50), service)  # their own ends stay open
+    assert 700_000 < len(page.content) < 1_000_000
+    assert page.json()["next_cursor"] is not None
+    assert memory.growth < 50 * 1_500_000
+
+
 @pytest.mark.parametrize("model", ["hang-3", "tokens-1000-10"])
 @pytest.mark.row("C7")
 async def test_a_client_that_vanishes_has_left(upstream: ScriptedUpstream, model: str) -> None:
