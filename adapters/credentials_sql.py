@@ -68,6 +68,14 @@ _EXISTS: Final = select(api_keys.c.id).where(_ONE)
 
 def _key(row: Sequence[Any]) -> APIKey:
     """Return the key of a row as the driver returns it."""
-    id, digest, role, name, prefix, *times = row
-    created_at, expires_at, revoked_at = (None if time is None else instant(time) for time in times)
-    return APIKey(id, digest, Role(role), created_at, name, prefix, expires_at, revoked_at)  # type: ignore[arg-type]
+    id, digest, role, name, prefix, created_at, expires_at, revoked_at = row
+    return APIKey(
+        id=id,
+        digest=digest,
+        role=Role(role),
+        created_at=instant(created_at),
+        name=name,
+        prefix=prefix,
+        expires_at=None if expires_at is None else instant(expires_at),
+        revoked_at=None if revoked_at is None else instant(revoked_at),
+    )

@@ -77,14 +77,14 @@ _INSERT: Final = text(
     "INSERT INTO conversation_leases (user_id, conversation_id, turn_id, expires_at)"
     " VALUES (:user, :conversation, :turn, :expires_at) ON CONFLICT DO NOTHING"
 ).bindparams(bindparam("expires_at", type_=Instant))
-_LOCK: Final = text(f"SELECT turn_id, expires_at, waiting FROM conversation_leases WHERE {_OF_CONVERSATION} FOR UPDATE")  # noqa: S608
+_LOCK: Final = text(f"SELECT turn_id, expires_at, waiting FROM conversation_leases WHERE {_OF_CONVERSATION} FOR UPDATE")
 _STATUS: Final = text("SELECT status FROM turns WHERE id = :turn")
 _GIVE: Final = text(
-    "UPDATE conversation_leases SET turn_id = :turn, expires_at = :expires_at, waiting = :waiting"  # noqa: S608
+    "UPDATE conversation_leases SET turn_id = :turn, expires_at = :expires_at, waiting = :waiting"
     f" WHERE {_OF_CONVERSATION}"
 ).bindparams(bindparam("expires_at", type_=Instant))
-_SET_WAITING: Final = text(f"UPDATE conversation_leases SET waiting = :waiting WHERE {_OF_CONVERSATION}")  # noqa: S608
-_DELETE: Final = text(f"DELETE FROM conversation_leases WHERE {_OF_CONVERSATION}")  # noqa: S608
+_SET_WAITING: Final = text(f"UPDATE conversation_leases SET waiting = :waiting WHERE {_OF_CONVERSATION}")
+_DELETE: Final = text(f"DELETE FROM conversation_leases WHERE {_OF_CONVERSATION}")
 
 
 def take_or_wait(

@@ -21,7 +21,7 @@ _INSTANTS: Final = [bindparam(name, type_=Instant) for name in ("now", "started_
 
 def _begin_sql(first: str, condition: str) -> str:
     return (
-        f"WITH {first}place AS ("  # noqa: S608
+        f"WITH {first}place AS ("
         f" INSERT INTO users (id, last_seq) SELECT :user, :now WHERE {condition}"
         " ON CONFLICT (id) DO UPDATE SET last_seq = users.last_seq + 1 RETURNING last_seq, memory_epoch"
         "), conversation AS ("
@@ -43,13 +43,13 @@ _TAKE_AND_BEGIN: Final = PrecompiledStatement(
 _TAKE: Final = text(TAKE_SQL).bindparams(_INSTANTS[3])
 
 _FINISH_SQL: Final = (
-    "UPDATE turns SET status = :new_status, reason = :new_reason, prompt_tokens = :new_prompt_tokens,"  # noqa: S608
+    "UPDATE turns SET status = :new_status, reason = :new_reason, prompt_tokens = :new_prompt_tokens,"
     " completion_tokens = :new_completion_tokens, usage_estimated = :new_usage_estimated,"
     f" reply = {REST_OF_REPLY.text} WHERE id = :turn_id AND status = 'in_progress'"
 )
 _RETURNING_SQL: Final = " RETURNING id, user_id, conversation_id, memory_epoch, retracted_by"
 _WOKEN_SQL: Final = (
-    f"SELECT pg_notify('{CHANNEL}', '{TOPIC} ' || lease.user_id || ' ' || lease.conversation_id)"  # noqa: S608
+    f"SELECT pg_notify('{CHANNEL}', '{TOPIC} ' || lease.user_id || ' ' || lease.conversation_id)"
     " FROM finished JOIN conversation_leases AS lease USING (user_id, conversation_id) WHERE lease.waiting <> ''"
 )
 _COUNTS_SQL: Final = "SELECT (SELECT count(*) FROM finished), (SELECT count(*) FROM woken)"
@@ -60,7 +60,7 @@ _FINISH_AND_REMEMBER: Final = PrecompiledStatement(
     text(
         # Forgetting the user waits for this lock, or else has advanced the epoch, which the locked row shows. It is not
         # FOR SHARE: two batches that both had that would deadlock if each began another turn of the user afterwards.
-        "WITH owner AS (SELECT id, memory_epoch FROM users WHERE id = :user FOR NO KEY UPDATE), finished AS ("  # noqa: S608
+        "WITH owner AS (SELECT id, memory_epoch FROM users WHERE id = :user FOR NO KEY UPDATE), finished AS ("
         # Without a use in `finished`, that would run first and lock the turn, for which a deletion of the user waits.
         f"{_FINISH_SQL} AND EXISTS (SELECT FROM owner){_RETURNING_SQL}), woken AS ({_WOKEN_SQL}), remembered AS ("
         " INSERT INTO remembering (turn_id, user_id, due_at, attempts)"
@@ -75,7 +75,7 @@ _CLEARED: Final = "user_id = :user AND conversation_id = coalesce(CAST(:conversa
 _LOCK_LEASES: Final = text(f"SELECT FROM conversation_leases WHERE {_CLEARED} ORDER BY conversation_id FOR UPDATE")
 _DELETE_LEASES: Final = text(
     # Not that of a turn which is about to begin, after the deletion: it would no longer keep others out.
-    f"DELETE FROM conversation_leases WHERE {_CLEARED}"  # noqa: S608
+    f"DELETE FROM conversation_leases WHERE {_CLEARED}"
     " AND (expires_at <= :now OR EXISTS (SELECT FROM turns WHERE turns.id = turn_id))"
 ).bindparams(bindparam("now", type_=Instant))
 
