@@ -1,6 +1,7 @@
 """Rules for the files of the repository and its dependencies."""
 
 import re
+import site
 import subprocess
 import sys
 import tomllib
@@ -118,3 +119,11 @@ def test_this_python_is_supported(project: Any) -> None:
     oldest = tuple(map(int, project["project"]["requires-python"].removeprefix(">=").split(".")))
 
     assert sys.version_info >= oldest
+
+
+def test_no_dependency_runs_code_whenever_python_starts() -> None:
+    """As malicious releases of packages have done, with a line of code in a `.pth` file."""
+    files = [file for directory in site.getsitepackages() for file in Path(directory).glob("*.pth")]
+    running = {file.name for file in files if re.search(r"^import\s", file.read_text("utf-8"), re.MULTILINE)}
+
+    assert running <= {"distutils-precedence.pth"}  # setuptools' own
