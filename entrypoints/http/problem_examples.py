@@ -17,6 +17,7 @@ TURN: Final = TurnId("0b0c5b1e-8a7c-4a53-9f0e-6d3a4f1c2b7d")
 _REQUEST_PROBLEMS: Final[Sequence[RequestProblem]] = (
     errors.malformed_request(),
     errors.request_timeout(),
+    errors.uri_too_long(32_768),
     errors.headers_too_large(32_768, 100),
     errors.malformed_json("The body is not valid JSON: unexpected end of data."),
     errors.body_too_large(128_000),
