@@ -30,9 +30,7 @@ router = APIRouter(prefix="/api/chat", tags=["history"], route_class=SecuredRout
 Limit = Annotated[int, Query(ge=1, le=200, description="Maximum number of items.", examples=[50])]
 Cursor = Annotated[
     str | None,
-    Query(
-        description="`next_cursor` of the previous page; the first page if absent.", examples=["MTc4MDAwMDAwMDAwMDAwMA"]
-    ),
+    Query(description="`next_cursor` of the previous page; the first page if absent.", examples=["1780000000000000"]),
 ]
 OneConversation = Annotated[
     ConversationIdField | None,

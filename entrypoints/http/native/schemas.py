@@ -70,7 +70,7 @@ _FinishReason = Annotated[
 _Count = Annotated[int, Field(description="Number of items in this page.", examples=[1])]
 _NextCursor = Annotated[
     str | None,
-    Field(description="`cursor` of the next, older page; null on the last page.", examples=["MTc4MDAwMDAwMDAwMDAwMA"]),
+    Field(description="`cursor` of the next, older page; null on the last page.", examples=["1780000000000000"]),
 ]
 _Outcome = Literal["deleted", "pending"]
 
