@@ -100,14 +100,16 @@ def main() -> None:
         measured(server.port, options.seconds, "none")  # warms up
         for _ in range(options.repetitions):
             for load in ("none", "spread", "none", "burst"):
+                cpu = server.cpu()
                 times = measured(server.port, options.seconds, load)
+                cpu = server.cpu() - cpu
                 found = quantiles(times)
                 if load == "none":
                     unloaded = found
                 ratios = "  ".join(
                     f"{one:6.1f} ms {one / base:5.2f} ×" for one, base in zip(found, unloaded, strict=True)
                 )
-                print(f"{load:7} {len(times):5} turns   p50, p95, p99: {ratios}", flush=True)
+                print(f"{load:7} {len(times):5} turns, {cpu:4.1f} s CPU   p50, p95, p99: {ratios}", flush=True)
 
 
 if __name__ == "__main__":
