@@ -91,7 +91,8 @@ class ConversationLeasesSQL(ConversationLeases):
         database = self._database
         with history_errors(database):
             await database.write(
-                lambda connection: statements.give_up(connection, applicant, database.notifications, database.now())
+                lambda connection: statements.give_up(connection, applicant, database.notifications, database.now()),
+                applicant.user_id,
             )
 
     async def _try_to_give_up(self, applicant: Applicant) -> None:
@@ -120,7 +121,8 @@ class ConversationLeasesSQL(ConversationLeases):
     async def _take_or_wait(self, applicant: Applicant, *, waits: bool) -> Outcome:
         database, limit = self._database, self._max_waiting
         return await database.write(
-            lambda connection: statements.take_or_wait(connection, applicant, limit, database.now(), waits=waits)
+            lambda connection: statements.take_or_wait(connection, applicant, limit, database.now(), waits=waits),
+            applicant.user_id,
         )
 
     async def _is_next(self, applicant: Applicant) -> bool:

@@ -61,7 +61,7 @@ class HistorySQL(ConversationHistory, MemoryOutbox):
                     return named if named is not None and not named.turn.is_replaceable else False
                 return turns.begin_in_steps(connection, begin, now) or True
 
-            begun = await self._write(begin_in_steps)
+            begun = await self._write(begin_in_steps, begin.turn.user_id)
             if isinstance(begun, keys.NamedTurn):
                 assert key is not None
                 return _same_request(key, begun)
@@ -131,7 +131,7 @@ class HistorySQL(ConversationHistory, MemoryOutbox):
     async def set_title(self, user_id: UserId, conversation_id: ConversationId, title: str | None) -> Conversation:
         with history_errors(self._database):  # the earlier title is erased
             await self._database.erase(
-                lambda connection: conversations.set_title(connection, user_id, conversation_id, title)
+                lambda connection: conversations.set_title(connection, user_id, conversation_id, title), user_id
             )
         values = {"user": user_id, "conversation": conversation_id}
         row = await self._read(lambda connection: connection.execute(conversations.ONE, values).one_or_none())
@@ -147,7 +147,7 @@ class HistorySQL(ConversationHistory, MemoryOutbox):
             return turns.clear(connection, user_id, conversation_id)
 
         with history_errors(self._database):
-            return await self._database.erase(clear)
+            return await self._database.erase(clear, user_id)
 
     async def check(self) -> None:
         with history_errors(self._database):
@@ -166,7 +166,7 @@ class HistorySQL(ConversationHistory, MemoryOutbox):
 
     async def claim_user(self, user_id: UserId, lease: timedelta) -> Claim | None:
         now = self._now()
-        return await self._write(lambda connection: outbox.claim_user(connection, user_id, lease, now))
+        return await self._write(lambda connection: outbox.claim_user(connection, user_id, lease, now), user_id)
 
     async def release(self, claim: Claim, *, unsettled_for: timedelta | None = None) -> None:
         now = self._now()
@@ -186,7 +186,7 @@ class HistorySQL(ConversationHistory, MemoryOutbox):
 
     async def begin_forgetting(self, user_id: UserId) -> None:
         now = self._now()
-        await self._write(lambda connection: outbox.begin_forgetting(connection, user_id, now))
+        await self._write(lambda connection: outbox.begin_forgetting(connection, user_id, now), user_id)
 
     async def end_forgetting(self, job: ForgetUser) -> None:
         now = self._now()
@@ -204,9 +204,9 @@ class HistorySQL(ConversationHistory, MemoryOutbox):
         with history_errors(self._database):
             return await self._database.read(statements)
 
-    async def _write(self, statements: Statements[T]) -> T:
+    async def _write(self, statements: Statements[T], user_id: UserId | None = None) -> T:
         with history_errors(self._database):
-            return await self._database.write(statements)
+            return await self._database.write(statements, user_id)
 
 
 def _same_request(key: IdempotencyKey, named: keys.NamedTurn) -> Turn:

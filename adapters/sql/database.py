@@ -170,10 +170,11 @@ class Database(Protocol):
         ...
 
     @abstractmethod
-    async def write(self, statements: Statements[T], *, patient: bool = True) -> T:
+    async def write(self, statements: Statements[T], user_id: UserId | None = None, *, patient: bool = True) -> T:
         """Run the statements in one transaction, which is durable on return. Runs even if the caller is cancelled.
 
-        Unless `patient`, do not wait for another program's lock: writes that are requested meanwhile would wait, too.
+        `user_id` is the only user whose rows they lock, None if there may be several. Unless `patient`, do not wait for
+        another program's lock: writes that are requested meanwhile would wait, too.
         """
         ...
 
@@ -183,7 +184,7 @@ class Database(Protocol):
         ...
 
     @abstractmethod
-    async def erase(self, statements: Statements[int]) -> int:
+    async def erase(self, statements: Statements[int], user_id: UserId | None = None) -> int:
         """Like `write`, for statements that return how many rows they delete.
 
         The rows are gone for every reader when it returns. Their content is removed from the database's files soon

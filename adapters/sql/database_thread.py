@@ -80,7 +80,7 @@ class DatabaseThread(ABC):
         self._closed = False
         self._thread.start()
 
-    async def run(self, statements: Statements[T], *, erasing: bool = False, patient: bool = True) -> T:
+    async def run(self, statements: Statements[T], user: str = "", *, erasing: bool = False, patient: bool = True) -> T:
         """Run the statements on the thread and return their result. They run even if the caller is cancelled.
 
         Raises:
@@ -88,7 +88,8 @@ class DatabaseThread(ABC):
             SQLAlchemyError: the database failed; the driver's own errors are wrapped.
             Exception: any other error that the statements raise.
         """
-        result: T = await self._result(Job(statements, self._loop.create_future(), erasing=erasing, patient=patient))
+        job = Job(statements, self._loop.create_future(), erasing=erasing, patient=patient, user=user)
+        result: T = await self._result(job)
         return result
 
     async def run_pipelined(self, statements: Statements[Sent[T]], user: str = "") -> T:

@@ -57,15 +57,20 @@ class Outcome(Enum):
     REJECTED = auto()
 
 
+OWNER_SQL: Final = "owner AS MATERIALIZED (SELECT FROM users WHERE id = :user FOR NO KEY UPDATE)"
+"""Locks the user, if there is one yet. Every transaction that locks a conversation has locked its user before:
+otherwise, two batches that have several conversations of a user in common would deadlock."""
+
 TAKE_SQL: Final = (
     "INSERT INTO conversation_leases AS lease (user_id, conversation_id, turn_id, expires_at)"
-    " VALUES (:user, :conversation, :turn, :lease_expires_at)"
+    " SELECT :user, :conversation, :turn, :lease_expires_at FROM (SELECT count(*) FROM owner) AS locked"
     " ON CONFLICT (user_id, conversation_id) DO UPDATE SET"
     " turn_id = excluded.turn_id, expires_at = excluded.expires_at"
     " WHERE lease.turn_id = excluded.turn_id OR lease.waiting = ''"
     " AND (SELECT status FROM turns WHERE turns.id = lease.turn_id) <> 'in_progress'"
 )
-"""Takes a conversation that was never used, or whose last turn has ended, if nobody waits. A holder keeps it.
+"""Takes a conversation that was never used, or whose last turn has ended, if nobody waits. A holder keeps it. It needs
+`OWNER_SQL`.
 
 `lease` is the row's latest version, locked, but the subquery sees the moment at which the statement began. If it finds
 that the holder has ended, that is true for ever. A holder that it does not find is left alone, since it may have begun
@@ -77,7 +82,11 @@ _INSERT: Final = text(
     "INSERT INTO conversation_leases (user_id, conversation_id, turn_id, expires_at)"
     " VALUES (:user, :conversation, :turn, :expires_at) ON CONFLICT DO NOTHING"
 ).bindparams(bindparam("expires_at", type_=Instant))
-_LOCK: Final = text(f"SELECT turn_id, expires_at, waiting FROM conversation_leases WHERE {_OF_CONVERSATION} FOR UPDATE")
+_LOCK: Final = text(
+    f"WITH {OWNER_SQL} SELECT turn_id, expires_at, waiting"
+    " FROM (SELECT count(*) FROM owner) AS locked, conversation_leases AS lease"
+    f" WHERE {_OF_CONVERSATION} FOR UPDATE OF lease"
+)
 _STATUS: Final = text("SELECT status FROM turns WHERE id = :turn")
 _GIVE: Final = text(
     "UPDATE conversation_leases SET turn_id = :turn, expires_at = :expires_at, waiting = :waiting"

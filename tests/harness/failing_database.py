@@ -63,11 +63,11 @@ class FailingDatabase(Database):
     async def search(self, statements: Statements[T]) -> T:
         raise self.error
 
-    async def write(self, statements: Statements[T], *, patient: bool = True) -> T:
+    async def write(self, statements: Statements[T], user_id: UserId | None = None, *, patient: bool = True) -> T:
         raise self.error
 
     async def write_turn(self, statements: Statements[Sent[T]], user_id: UserId) -> T:
         raise self.error
 
-    async def erase(self, statements: Statements[int]) -> int:
+    async def erase(self, statements: Statements[int], user_id: UserId | None = None) -> int:
         raise self.error

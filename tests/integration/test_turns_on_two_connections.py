@@ -1,17 +1,20 @@
-"""Turns on two connections of PostgreSQL: one worker ends a turn of another that was paused in a transaction."""
+"""Turns on two connections of PostgreSQL: two workers write about the same turn, or the same conversation, at once."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from threading import Thread
 
 import pytest
-from sqlalchemy import Engine, create_engine, make_url
+from sqlalchemy import Connection, Engine, create_engine, make_url
 
+from adapters.sql.lease_statements import Applicant, take_or_wait
 from adapters.sql.postgres.database import PostgresDatabase
 from adapters.sql.postgres.turn_writes import PostgresTurnWrites
 from adapters.sql.turn_statements import finish_abandoned, get, save_progress
 from application.ports.history import ReplyAddition, TurnBegin
-from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, TurnStatus, UserId
+from domain.conversation import DEFAULT_CONVERSATION, ConversationId, Turn, TurnId, TurnStatus, UserId
 from tests.harness.postgres import Postgres
 
 pytestmark = pytest.mark.server
@@ -70,3 +73,48 @@ def test_no_text_is_saved_for_a_turn_that_is_just_being_ended(engine: Engine, tu
     assert ended is not None
     assert (TurnStatus.INTERRUPTED, "one ") == (ended.status, ended.reply)
     assert lost == [turn.id]
+
+
+def begin(connection: Connection, conversation: str, turn_id: str) -> bool:
+    turn = Turn(TurnId(turn_id), UserId("ada"), ConversationId(conversation), NOW, "Hello")
+    return PostgresTurnWrites().begin(connection, TurnBegin(turn, LEASE, takes_conversation=True), NOW)()
+
+
+def take(connection: Connection, conversation: str, turn_id: str) -> bool:
+    turn = Turn(TurnId(turn_id), UserId("ada"), ConversationId(conversation), NOW, "Hello")
+    return PostgresTurnWrites().take_conversation(connection, turn, NOW)
+
+
+def wait(connection: Connection, conversation: str, turn_id: str) -> bool:
+    applicant = Applicant(TurnId(turn_id), UserId("ada"), ConversationId(conversation))
+    take_or_wait(connection, applicant, 4, NOW, waits=True)
+    return False
+
+
+def clear(connection: Connection, conversation: str, _: str) -> bool:
+    PostgresTurnWrites().delete_leases(connection, UserId("ada"), ConversationId(conversation), NOW)
+    return False
+
+
+@pytest.mark.parametrize("act", [begin, take, wait, clear])
+def test_batches_with_two_conversations_of_a_user_in_common_do_not_deadlock(
+    engine: Engine, turn: Turn, act: Callable[[Connection, str, str], bool]
+) -> None:
+    with engine.begin() as connection:  # as after a turn of each
+        for conversation in ("first", "second"):
+            assert take(connection, conversation, turn_id="")
+
+    def other_batch() -> bool:
+        with engine.begin() as connection:
+            acted = act(connection, "second", "c")
+            begin(connection, "first", "d")
+            return acted
+
+    with ThreadPoolExecutor() as threads:
+        with engine.begin() as connection:  # a batch of jobs is one transaction
+            begin(connection, "first", "a")
+            other = threads.submit(other_batch)
+            with suppress(TimeoutError):
+                other.result(0.3)
+            begin(connection, "second", "b")
+        other.result()

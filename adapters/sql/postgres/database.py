@@ -199,10 +199,10 @@ class PostgresDatabase(SharedDatabase):
             raise DatabaseClosed
         return await self._response(self._searcher.run(statements))
 
-    async def write(self, statements: Statements[T], *, patient: bool = True) -> T:
+    async def write(self, statements: Statements[T], user_id: UserId | None = None, *, patient: bool = True) -> T:
         if self._writer is None:
             raise DatabaseClosed
-        return await self._response(self._writer.run(statements, patient=patient))
+        return await self._response(self._writer.run(statements, user_id or "", patient=patient))
 
     async def write_turn(self, statements: Statements[Sent[T]], user_id: UserId) -> T:
         if self._writer is None:
@@ -219,9 +219,9 @@ class PostgresDatabase(SharedDatabase):
             raise DatabaseClosed
         return await self._response(self._soon_writer.run_pipelined(statements))
 
-    async def erase(self, statements: Statements[int]) -> int:
+    async def erase(self, statements: Statements[int], user_id: UserId | None = None) -> int:
         """Like `write`. The content of the rows leaves the files with PostgreSQL's next vacuum."""
-        return await self.write(statements)
+        return await self.write(statements, user_id)
 
     async def _response(self, response: Awaitable[T]) -> T:
         try:

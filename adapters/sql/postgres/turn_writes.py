@@ -7,7 +7,7 @@ from sqlalchemy import Connection, bindparam, text
 
 from adapters.sql import turn_statements
 from adapters.sql.compiled import PrecompiledStatement
-from adapters.sql.lease_statements import TAKE_SQL, TIME_TO_BEGIN, TOPIC
+from adapters.sql.lease_statements import OWNER_SQL, TAKE_SQL, TIME_TO_BEGIN, TOPIC
 from adapters.sql.postgres.notifications import CHANNEL
 from adapters.sql.reply_parts import REST_OF_REPLY
 from adapters.sql.tables import Instant
@@ -38,9 +38,11 @@ def _begin_sql(first: str, condition: str) -> str:
 
 _BEGIN: Final = PrecompiledStatement(text(_begin_sql("", "true")).bindparams(*_INSTANTS[:3]))
 _TAKE_AND_BEGIN: Final = PrecompiledStatement(
-    text(_begin_sql(f"taken AS ({TAKE_SQL} RETURNING turn_id), ", "EXISTS (SELECT FROM taken)")).bindparams(*_INSTANTS)
+    text(
+        _begin_sql(f"{OWNER_SQL}, taken AS ({TAKE_SQL} RETURNING turn_id), ", "EXISTS (SELECT FROM taken)")
+    ).bindparams(*_INSTANTS)
 )
-_TAKE: Final = text(TAKE_SQL).bindparams(_INSTANTS[3])
+_TAKE: Final = text(f"WITH {OWNER_SQL} {TAKE_SQL}").bindparams(_INSTANTS[3])
 
 _FINISH_SQL: Final = (
     "UPDATE turns SET status = :new_status, reason = :new_reason, prompt_tokens = :new_prompt_tokens,"
@@ -72,7 +74,12 @@ _FINISH_AND_REMEMBER: Final = PrecompiledStatement(
 )
 
 _CLEARED: Final = "user_id = :user AND conversation_id = coalesce(CAST(:conversation AS text), conversation_id)"
-_LOCK_LEASES: Final = text(f"SELECT FROM conversation_leases WHERE {_CLEARED} ORDER BY conversation_id FOR UPDATE")
+_LOCK_LEASES: Final = text(
+    # The strongest lock of the user at once, because the row may be deleted afterwards.
+    "WITH owner AS MATERIALIZED (SELECT FROM users WHERE id = :user FOR UPDATE)"
+    " SELECT FROM (SELECT count(*) FROM owner) AS locked, conversation_leases AS lease"
+    f" WHERE {_CLEARED} FOR UPDATE OF lease"
+)
 _DELETE_LEASES: Final = text(
     # Not that of a turn which is about to begin, after the deletion: it would no longer keep others out.
     f"DELETE FROM conversation_leases WHERE {_CLEARED}"
@@ -83,7 +90,7 @@ _DELETE_LEASES: Final = text(
 class PostgresTurnWrites(TurnWrites):
     """Sends one statement, whose result may be read after others have been sent.
 
-    All writes that lock several rows lock the lease first, then the user, then the turns.
+    All writes that lock several rows lock the user first, then the lease, then the turns.
     """
 
     def take_conversation(self, connection: Connection, turn: Turn, now: datetime) -> bool:

@@ -185,7 +185,7 @@ class SQLiteDatabase(Database):
             raise DatabaseClosed
         return await self._searcher.run(statements)
 
-    async def write(self, statements: Statements[T], *, patient: bool = True) -> T:
+    async def write(self, statements: Statements[T], user_id: UserId | None = None, *, patient: bool = True) -> T:
         if self._writer is None:
             raise DatabaseClosed
         return await self._writer.run(statements, patient=patient)
@@ -193,7 +193,7 @@ class SQLiteDatabase(Database):
     async def write_turn(self, statements: Statements[Sent[T]], user_id: UserId) -> T:
         return await self.write(lambda connection: statements(connection)())
 
-    async def erase(self, statements: Statements[int]) -> int:
+    async def erase(self, statements: Statements[int], user_id: UserId | None = None) -> int:
         if self._writer is None:
             raise DatabaseClosed
         return await self._writer.run(statements, erasing=True)
