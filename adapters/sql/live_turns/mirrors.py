@@ -54,6 +54,9 @@ class Mirror(Log):
 class Mirrors:
     """Follows logs of other workers: when one of them has stored something, and every `poll_interval` seconds.
 
+    The log of a running turn is waited for `begin_timeout` seconds, that of one that has ended for `ended_timeout`: it
+    is stored soon after the turn has begun, but not if it was given up.
+
     If the database fails for `max_outage` seconds, the mirrors end with `live_turns_unavailable`. So do those whose log
     has no end `end_timeout` seconds after their turn was seen to have ended, unless its worker died.
 
@@ -70,7 +73,8 @@ class Mirrors:
         poll_interval: float = 1.0,
         max_outage: float = 15.0,
         end_timeout: float = 3.0,
-        begin_timeout: float = 1.0,
+        begin_timeout: float = 5.0,
+        ended_timeout: float = 1.0,
     ) -> None:
         self._database = database
         self._worker = worker
@@ -79,6 +83,7 @@ class Mirrors:
         self._max_outage = max_outage
         self._end_timeout = end_timeout
         self._begin_timeout = begin_timeout
+        self._ended_timeout = ended_timeout
         self._mirrors: dict[TurnId, Mirror] = {}
         self._ended: WeakSet[Mirror] = WeakSet()
         """Mirrors that have ended, and whose readers may still have to read."""
@@ -159,7 +164,7 @@ class Mirrors:
                 self._succeeded_at = now
 
     async def _load(self, turn_id: TurnId) -> list[News]:
-        give_up_at = asyncio.get_running_loop().time() + self._begin_timeout
+        began_at = asyncio.get_running_loop().time()
         while True:
             load = partial(
                 statements.load,
@@ -173,7 +178,9 @@ class Mirrors:
             if news[0].worker is not None:
                 return news
             # The header of a turn that has just begun, and may have ended, is stored with the next batch of its worker.
-            if news[0].status is None or asyncio.get_running_loop().time() >= give_up_at:
+            is_running = news[0].status == TurnStatus.IN_PROGRESS
+            timeout = self._begin_timeout if is_running else self._ended_timeout
+            if news[0].status is None or asyncio.get_running_loop().time() - began_at >= timeout:
                 raise StreamExpired
             await asyncio.sleep(0.1)
 
