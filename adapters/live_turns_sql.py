@@ -13,7 +13,7 @@ import structlog
 from adapters.event_logs import EventLogs
 from adapters.sql.database import SharedDatabase
 from adapters.sql.errors import DATABASE_ERRORS, raised_as
-from adapters.sql.live_turns import statements
+from adapters.sql.live_turns import deletion_statements, statements
 from adapters.sql.live_turns.deletions import Deletions
 from adapters.sql.live_turns.mirrors import Mirrors
 from adapters.sql.live_turns.outgoing import Outgoing, SharedLog
@@ -113,7 +113,7 @@ class LiveTurnsSQL(LiveTurns, AbstractAsyncContextManager["LiveTurnsSQL"]):
             log.unshare()
             self._logs.discard(log)
         discard = partial(
-            statements.discard,
+            deletion_statements.discard,
             user_id=user_id,
             conversation_id=conversation_id,
             worker=self._worker,

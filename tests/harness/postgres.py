@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 
 URL_FILE = "postgres-url"
 
-SHARED_STATE = ("conversation_leases", "live_turns", "turn_events", "turn_readers")
+SHARED_STATE = (
+    "conversation_leases",
+    "live_turns",
+    "turn_events",
+    "turn_readers",
+    "live_workers",
+    "unacknowledged_deletions",
+)
 """Tables that only PostgreSQL has."""
 
 

@@ -441,11 +441,11 @@ async def test_nothing_of_an_ended_turn_is_delivered_once_another_worker_has_dis
 
 async def test_deleting_does_not_wait_for_a_worker_that_has_died(workers: tuple[Worker, Worker]) -> None:
     one, _ = workers
-    await execute(one.database, f"INSERT INTO turn_readers VALUES ('', 'dead', {microseconds_from(one, 0.5)})")
+    await execute(one.database, f"INSERT INTO live_workers VALUES ('dead', {microseconds_from(one, 0.5)})")
     async with asyncio.timeout(10):
         await one.discard(ANN, None)
     assert (
-        await count(one.database, "turn_readers WHERE turn_id = 'deletion dead'") == 1
+        await count(one.database, "unacknowledged_deletions WHERE worker = 'dead'") == 1
     )  # it was waited for until then
 
 
@@ -453,29 +453,27 @@ async def test_deleting_does_not_wait_for_a_worker_that_died_before_the_clock_wa
     workers: tuple[Worker, Worker],
 ) -> None:
     one, _ = workers
-    await execute(one.database, f"INSERT INTO turn_readers VALUES ('', 'dead', {microseconds_from(one, 3600)})")
+    await execute(one.database, f"INSERT INTO live_workers VALUES ('dead', {microseconds_from(one, 3600)})")
     await one.discard(ANN, None)
-    assert await count(one.database, "turn_readers WHERE turn_id = 'deletion dead'") == 0
+    assert await count(one.database, "unacknowledged_deletions WHERE worker = 'dead'") == 0
 
 
 async def test_deleting_fails_if_a_worker_that_is_alive_does_not_acknowledge_it(workers: tuple[Worker, Worker]) -> None:
     one, _ = workers
-    await execute(
-        one.database,
-        f"INSERT INTO turn_readers VALUES ('', 'busy', {microseconds_from(one, 6)}), ('deletion busy', 'x ann ', 0)",
-    )
+    await execute(one.database, f"INSERT INTO live_workers VALUES ('busy', {microseconds_from(one, 6)})")
+    await execute(one.database, "INSERT INTO unacknowledged_deletions VALUES ('busy', 'deletion', 'ann', NULL, 0)")
     mirrors = Mirrors(one.database, "one", lambda: False)
     logs: EventLogs[SharedLog] = EventLogs(retention=1, max_events=1, max_bytes=1, max_retained_bytes=1)
     deletions = Deletions(one.database, "one", logs, mirrors, acknowledgement_timeout=0.1)
     with pytest.raises(LiveTurnsUnavailable):
-        await deletions.wait_for_others("x ann ")
+        await deletions.wait_for_others("deletion")
 
 
 async def test_a_worker_that_has_closed_is_not_waited_for(workers: tuple[Worker, Worker], tmp_path: Path) -> None:
     one, _ = workers
     async with open_worker(tmp_path):
-        assert await count(one.database, "turn_readers WHERE turn_id = ''") == 3
-    assert await count(one.database, "turn_readers WHERE turn_id = ''") == 2
+        assert await count(one.database, "live_workers") == 3
+    assert await count(one.database, "live_workers") == 2
 
 
 async def test_another_worker_discards_a_turn_whose_events_are_not_stored_yet(workers: tuple[Worker, Worker]) -> None:

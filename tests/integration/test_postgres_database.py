@@ -604,9 +604,11 @@ def test_other_tables_are_postgresqls_own_or_about_the_schema(connection: Connec
         "alembic_version": "p",
         "conversation_leases": "p",
         "live_turns": "u",
+        "live_workers": "u",
         "schema_compatibility": "p",
         "turn_events": "u",
         "turn_readers": "u",
+        "unacknowledged_deletions": "u",
     }
 
 

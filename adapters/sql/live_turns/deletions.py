@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from adapters.event_logs import EventLogs, Log
 from adapters.sql.database import SharedDatabase
 from adapters.sql.errors import DATABASE_ERRORS
-from adapters.sql.live_turns import statements
+from adapters.sql.live_turns import deletion_statements, statements
 from adapters.sql.live_turns.mirrors import Mirrors
 from application.ports.live_turns import LiveTurnsUnavailable
 from domain.conversation import ConversationId, UserId
@@ -21,7 +21,7 @@ class Deletions:
     """Acknowledges the deletions of other workers, after discarding the logs and copies that are in this one.
 
     Says every `interval` seconds that this worker is alive, and looks for what it may have missed. One that does not
-    say so for `statements.ALIVE`, e.g. because it is paused, is not waited for. So after a pause of more than
+    say so for `deletion_statements.ALIVE`, e.g. because it is paused, is not waited for. So after a pause of more than
     `max_pause` seconds, nothing is delivered before this worker has looked. One that the network alone separates from
     the database goes on, since an outage must not end streams.
     """
@@ -69,7 +69,7 @@ class Deletions:
             self._timer.cancel()
         with suppress(*DATABASE_ERRORS, TimeoutError):
             async with asyncio.timeout(self._leave_timeout):
-                await self._database.write_soon(partial(statements.die, worker=self._worker))
+                await self._database.write_soon(partial(deletion_statements.die, worker=self._worker))
 
     def look(self, user_id: UserId, conversation_id: ConversationId | None) -> None:
         """Discard what is deleted of a conversation, or of all of the user's."""
@@ -105,7 +105,7 @@ class Deletions:
             async with asyncio.timeout(self._acknowledgement_timeout):
                 while True:
                     await asyncio.sleep(delay)
-                    is_pending = partial(statements.is_pending, deletion=deletion, now=self._database.now())
+                    is_pending = partial(deletion_statements.is_pending, deletion=deletion, now=self._database.now())
                     if not await self._database.read(is_pending):
                         return
                     delay = min(delay * 1.5, 0.25)
@@ -130,15 +130,15 @@ class Deletions:
         self, suspects: set[tuple[UserId, ConversationId | None]], *, looks_at_all: bool
     ) -> None:
         # First, because copies that were being loaded are here when the same thread has read what is asked.
-        attend = partial(statements.attend, worker=self._worker, now=self._database.now())
+        attend = partial(deletion_statements.attend, worker=self._worker, now=self._database.now())
         asked = await self._database.write_soon(attend)
-        scopes = suspects.union(map(statements.scope_of, asked))
+        scopes = suspects.union((deletion.user_id, deletion.conversation_id) for deletion in asked)
         if scopes or looks_at_all:
             logs = self._logs.all() if looks_at_all else [log for scope in scopes for log in self._logs.of(*scope)]
             await self._discard_deleted(logs)
             await self._mirrors.discard_deleted()
         if asked:
-            acknowledge = partial(statements.acknowledge, deletions=asked, worker=self._worker)
+            acknowledge = partial(deletion_statements.acknowledge, deletions=asked, worker=self._worker)
             await self._database.write_soon(acknowledge)
 
     async def _discard_deleted(self, logs: "list[SharedLog]") -> None:

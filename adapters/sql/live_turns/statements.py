@@ -3,16 +3,11 @@
 The tables are created by migration 0008. `live_turns` has one row per log, its header; `turn_events` has the deltas in
 batches, as JSON, the first of which has the number `first`; `turn_readers` names the workers that have readers of a
 turn that runs in another one. They are unlogged, so they are empty after a crash of the server.
-
-`turn_readers` also has rows that are not about a turn. One whose `turn_id` is empty says that the worker is alive. One
-with `deletion` and a worker's id in `turn_id` says that this worker has not acknowledged the deletion that `worker`
-names yet.
 """
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple, TypedDict
-from uuid import uuid4
 
 import orjson
 from sqlalchemy import Connection, text
@@ -31,12 +26,6 @@ TOPIC: Final = "live_turns"
 PRESENCE: Final = timedelta(seconds=30)
 """How long a worker's readers count as present after it has said so. It says so again every few seconds; the rest is
 for the longest outage of the database that must not end a turn, which is 15 seconds."""
-
-ALIVE: Final = timedelta(seconds=6)
-"""How long a worker counts as alive after it has said so, which it does every two seconds."""
-
-DELETION_KEPT: Final = timedelta(seconds=60)
-"""How long a deletion can be acknowledged."""
 
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -116,7 +105,7 @@ def store(connection: Connection, flush: Flush, worker: str, notifications: Noti
     third of a processor there. So they are sent only if a turn is followed elsewhere.
     """
     if flush.deleted:
-        _delete(connection, flush.deleted)
+        delete(connection, flush.deleted)
     for statement, rows in (
         (_INSERT_HEADERS, flush.headers),
         (_INSERT_EVENTS, flush.events),
@@ -160,7 +149,7 @@ _NEWS: Final = (
 
 def news(connection: Connection, seen: dict[TurnId, int]) -> Sequence[News]:
     """Return what is stored about the turns, with the events above the number that was seen last of each."""
-    rows = _run(connection, _NEWS, turns=list(seen), seen=list(seen.values()))
+    rows = run(connection, _NEWS, turns=list(seen), seen=list(seen.values()))
     return [News(*row) for row in rows]
 
 
@@ -174,7 +163,7 @@ _ENTER: Final = (
 
 def enter(connection: Connection, turn_ids: Sequence[TurnId], worker: str, now: datetime) -> None:
     """Record that a worker has readers of these turns, for `PRESENCE` from now on, unless the turns need no readers."""
-    _changed(connection, _ENTER, turns=list(turn_ids), worker=worker, expires_at=instant(now + PRESENCE))
+    changed(connection, _ENTER, turns=list(turn_ids), worker=worker, expires_at=instant(now + PRESENCE))
 
 
 def load(
@@ -190,7 +179,7 @@ def load(
 
 def leave(connection: Connection, turn_ids: Sequence[TurnId], worker: str, notifications: Notifications) -> None:
     """Record that a worker has no readers of these turns any more."""
-    for (turn_id,) in _run(
+    for (turn_id,) in run(
         connection,
         "DELETE FROM turn_readers WHERE turn_id = ANY(%(turns)s::text[]) AND worker = %(worker)s RETURNING turn_id",
         turns=list(turn_ids),
@@ -215,7 +204,7 @@ _PRESENT: Final = (
 
 
 def presence(connection: Connection, turn_ids: Sequence[TurnId], now: datetime) -> Sequence[Presence]:
-    return [Presence(*row) for row in _run(connection, _PRESENT, turns=list(turn_ids), now=instant(now))]
+    return [Presence(*row) for row in run(connection, _PRESENT, turns=list(turn_ids), now=instant(now))]
 
 
 _MARK: Final = "UPDATE live_turns SET stop = %(code)s WHERE turn_id = %(turn)s AND stop IS NULL AND ended_at IS NULL"
@@ -227,11 +216,11 @@ def request_stop(
     connection: Connection, turn_id: TurnId, owner: UserId | None, code: str, notifications: Notifications
 ) -> bool:
     """Ask the worker that runs a turn to stop it, unless that was asked before. Returns whether it is running."""
-    row = _run(connection, "SELECT user_id FROM turns WHERE id = %(turn)s AND status = 'in_progress'", turn=turn_id)
+    row = run(connection, "SELECT user_id FROM turns WHERE id = %(turn)s AND status = 'in_progress'", turn=turn_id)
     if not row or owner not in (None, row[0][0]):
         return False
-    marked = _changed(connection, _MARK, turn=turn_id, code=code)
-    if marked or not _run(connection, _CAN_BE_MARKED, turn=turn_id):
+    marked = changed(connection, _MARK, turn=turn_id, code=code)
+    if marked or not run(connection, _CAN_BE_MARKED, turn=turn_id):
         notifications.send(connection, TOPIC, f"stop {turn_id} {code}")
     return True
 
@@ -243,111 +232,12 @@ _STOPS: Final = (
 
 def stops(connection: Connection, worker: str) -> Sequence[tuple[TurnId, str]]:
     """Return the running turns of a worker that were asked to stop, each with the code of the reason."""
-    return [(turn_id, code) for turn_id, code in _run(connection, _STOPS, worker=worker)]
-
-
-_DELETE_HEADERS: Final = (
-    "DELETE FROM live_turns WHERE user_id = %(user)s"
-    " AND (%(conversation)s::text IS NULL OR conversation_id = %(conversation)s)"
-    " AND NOT EXISTS (SELECT FROM turns WHERE turns.id = turn_id) RETURNING turn_id"
-)
-
-
-_ASK: Final = (
-    "INSERT INTO turn_readers (turn_id, worker, expires_at)"
-    " SELECT 'deletion ' || worker, %(deletion)s, %(expires_at)s FROM turn_readers"
-    " WHERE turn_id = '' AND worker <> %(worker)s AND expires_at BETWEEN %(now)s AND %(latest)s"
-)
-
-
-def discard(
-    connection: Connection,
-    user_id: UserId,
-    conversation_id: ConversationId | None,
-    worker: str,
-    now: datetime,
-    notifications: Notifications,
-) -> str | None:
-    """Delete the logs of turns that are deleted from the history, and tell every worker.
-
-    Returns the name of the deletion if there are other workers, which have to acknowledge it.
-    """
-    rows = _run(connection, _DELETE_HEADERS, user=user_id, conversation=conversation_id)
-    _delete(connection, [turn_id for (turn_id,) in rows])
-    scope = f"{user_id} {conversation_id or ''}"
-    deletion = f"{uuid4().hex} {scope}"
-    asked = _changed(
-        connection,
-        _ASK,
-        deletion=deletion,
-        worker=worker,
-        now=instant(now),
-        latest=_latest(now),
-        expires_at=instant(now + DELETION_KEPT),
-    )
-    notifications.send(connection, TOPIC, f"discard {scope}")
-    return deletion if asked else None
-
-
-_PENDING: Final = (
-    "SELECT EXISTS (SELECT FROM turn_readers AS alive JOIN turn_readers AS asked"
-    " ON asked.turn_id = 'deletion ' || alive.worker AND asked.worker = %(deletion)s"
-    " WHERE alive.turn_id = '' AND alive.expires_at BETWEEN %(now)s AND %(latest)s)"
-)
-
-
-def is_pending(connection: Connection, deletion: str, now: datetime) -> bool:
-    """Return whether a worker that is alive has not acknowledged a deletion yet."""
-    [(pending,)] = _run(connection, _PENDING, deletion=deletion, now=instant(now), latest=_latest(now))
-    return bool(pending)
-
-
-def _latest(now: datetime) -> int:
-    """Return when the row of a worker that is alive may expire. Later if it died before the clock was set back."""
-    return instant(now + 2 * ALIVE)
-
-
-_LIVE: Final = (
-    "INSERT INTO turn_readers (turn_id, worker, expires_at) VALUES ('', %(worker)s, %(expires_at)s)"
-    " ON CONFLICT (turn_id, worker) DO UPDATE SET expires_at = excluded.expires_at"
-)
-
-
-def attend(connection: Connection, worker: str, now: datetime) -> Sequence[str]:
-    """Record that a worker is alive, and return the deletions that it has to acknowledge."""
-    _changed(connection, _LIVE, worker=worker, expires_at=instant(now + ALIVE))
-    rows = _run(connection, "SELECT worker FROM turn_readers WHERE turn_id = 'deletion ' || %(worker)s", worker=worker)
-    return [deletion for (deletion,) in rows]
-
-
-def scope_of(deletion: str) -> tuple[UserId, ConversationId | None]:
-    """Return the user, and the conversation unless it is about all."""
-    _, user_id, conversation_id = deletion.split(" ")
-    return UserId(user_id), ConversationId(conversation_id) if conversation_id else None
-
-
-def acknowledge(connection: Connection, deletions: Sequence[str], worker: str) -> None:
-    """Record that a worker delivers nothing more of what these deletions are about."""
-    _changed(
-        connection,
-        "DELETE FROM turn_readers WHERE turn_id = 'deletion ' || %(worker)s AND worker = ANY(%(deletions)s::text[])",
-        deletions=list(deletions),
-        worker=worker,
-    )
-
-
-def die(connection: Connection, worker: str) -> None:
-    """Record that a worker is not alive any more."""
-    _changed(
-        connection,
-        "DELETE FROM turn_readers WHERE (turn_id = '' AND worker = %(worker)s) OR turn_id = 'deletion ' || %(worker)s",
-        worker=worker,
-    )
+    return [(turn_id, code) for turn_id, code in run(connection, _STOPS, worker=worker)]
 
 
 def deleted(connection: Connection, turn_ids: Sequence[TurnId]) -> Sequence[TurnId]:
     """Return the turns that are not in the history."""
-    rows = _run(
+    rows = run(
         connection,
         "SELECT id FROM unnest(%(turns)s::text[]) AS asked(id) WHERE NOT EXISTS"
         " (SELECT FROM turns WHERE turns.id = asked.id)",
@@ -356,7 +246,8 @@ def deleted(connection: Connection, turn_ids: Sequence[TurnId]) -> Sequence[Turn
     return [turn_id for (turn_id,) in rows]
 
 
-def _delete(connection: Connection, turn_ids: Sequence[TurnId]) -> None:
+def delete(connection: Connection, turn_ids: Sequence[TurnId]) -> None:
+    """Delete logs."""
     for statement in _DELETE:
         statement.execute_raw(connection, {"turns": list(turn_ids)}).close()
 
@@ -367,15 +258,21 @@ _END_LOST: Final = (
 )
 """Logs whose worker died."""
 
+_DELETE_EXPIRED: Final = (
+    "DELETE FROM turn_readers WHERE expires_at <= %(now)s",
+    "DELETE FROM live_workers WHERE expires_at <= %(now)s",
+    "DELETE FROM unacknowledged_deletions WHERE expires_at <= %(now)s",
+)
 _EXPIRED: Final = "SELECT turn_id FROM live_turns WHERE ended_at <= %(oldest)s LIMIT 1000 FOR UPDATE SKIP LOCKED"
 
 
 def purge(connection: Connection, now: datetime, retention: timedelta) -> bool:
     """Delete expired logs, at most 1,000. Returns whether there may be more."""
-    _changed(connection, _END_LOST, now=instant(now))
-    _changed(connection, "DELETE FROM turn_readers WHERE expires_at <= %(now)s", now=instant(now))
-    expired = [turn_id for (turn_id,) in _run(connection, _EXPIRED, oldest=instant(now - retention))]
-    _delete(connection, expired)
+    changed(connection, _END_LOST, now=instant(now))
+    for statement in _DELETE_EXPIRED:
+        changed(connection, statement, now=instant(now))
+    expired = [turn_id for (turn_id,) in run(connection, _EXPIRED, oldest=instant(now - retention))]
+    delete(connection, expired)
     return len(expired) == 1000
 
 
@@ -394,12 +291,14 @@ def instant(moment: datetime) -> int:
     return (moment - EPOCH) // _MICROSECOND
 
 
-def _run(connection: Connection, sql: str, **values: object) -> Sequence[Any]:
+def run(connection: Connection, sql: str, **values: object) -> Sequence[Any]:
+    """Run a statement, and return its rows."""
     result = connection.exec_driver_sql(sql, values)
     return result.all() if result.returns_rows else ()
 
 
-def _changed(connection: Connection, sql: str, **values: object) -> int:
+def changed(connection: Connection, sql: str, **values: object) -> int:
+    """Run a statement, and return how many rows it has changed."""
     result = connection.exec_driver_sql(sql, values)
     try:
         return result.rowcount
