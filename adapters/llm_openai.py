@@ -12,7 +12,7 @@ import orjson
 from adapters.openai_api import errors
 from adapters.openai_api.delta_cache import DeltaCache
 from adapters.openai_api.diagnosis import Diagnostics
-from adapters.openai_api.parameters import MAX_FORMS, Parameters, adapted
+from adapters.openai_api.parameters import MAX_FORMS, Accepted, Parameters, adapted
 from adapters.openai_api.reply import OpenAIReply
 from adapters.openai_api.service import ModelService, discard
 from application.ports.llm import LLM, LLMError, LLMInvalid, LLMRefused, LLMUnreachable, Reply
@@ -50,6 +50,10 @@ class LLMOpenAI(LLM):
         model: str,
         temperature: float,
         max_tokens: int,
+        top_p: float | None = None,
+        stop: tuple[str, ...] | None = None,
+        seed: int | None = None,
+        reasoning_effort: str | None = None,
         keep_reasoning: bool = False,
         connect_timeout: float = 5,
         first_byte_timeout: float = 30,
@@ -66,7 +70,9 @@ class LLMOpenAI(LLM):
             keep_alive=keep_alive,
         )
         self._model = model
-        self._parameters = Parameters(temperature=temperature, max_tokens=max_tokens)
+        self._parameters = Parameters(
+            Accepted(temperature, max_tokens, top_p=top_p, stop=stop, seed=seed, reasoning_effort=reasoning_effort)
+        )
         self._keep_reasoning = keep_reasoning
         self._cache = DeltaCache()
         self._diagnostics = Diagnostics(model=model, base_url=base_url or OPENAI_URL, api_key=api_key)

@@ -8,7 +8,7 @@ from typing import Final
 
 from domain.errors import Unusable
 
-INSTALL_MEM0: Final = 'pip install "smart-chatbot-backend[mem0]"'
+INSTALL_MEM0: Final = 'pip install "mem0ai>=2.2" "psycopg[binary,pool]>=3.3"'
 
 
 def import_mem0(data_dir: Path) -> ModuleType:

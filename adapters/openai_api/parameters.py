@@ -28,8 +28,12 @@ _ROLE: Final = re.compile(r"messages\W*0?\W*role")
 MIN_LIMIT: Final = 16
 """Lowest limit of a reply that is believed, in tokens. A lower number in a refusal is about something else."""
 
-MAX_FORMS: Final = 8
+MAX_FORMS: Final = 12
 """Forms of a request per call: more than there are parameters to refuse, so that no service can keep us asking."""
+
+
+_OPTIONAL: Final = ("temperature", "top_p", "stop", "seed", "reasoning_effort")
+"""Parameters that are sent as they are, or not at all if the model rejects them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +48,15 @@ class Accepted:
     limit_name: str | None = "max_tokens"
     usage: bool = True
     system_role: bool = True
+    top_p: float | None = None
+    stop: tuple[str, ...] | None = None
+    seed: int | None = None
+    reasoning_effort: str | None = None
 
     def parameters(self, max_tokens: int | None = None) -> dict[str, Any]:
         """Return the parameters, with the limit of the reply lowered to `max_tokens`."""
-        parameters: dict[str, Any] = {}
-        if self.temperature is not None:
-            parameters["temperature"] = self.temperature
+        given = {name: getattr(self, name) for name in _OPTIONAL}
+        parameters: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         if self.limit_name is not None:
             parameters[self.limit_name] = self.max_tokens if max_tokens is None else min(self.max_tokens, max_tokens)
         if self.usage:
@@ -71,8 +78,8 @@ class Accepted:
     def without(self, name: str, refusal: Refusal, value: Any) -> "Accepted":
         """Return a form without `name` as it was sent, with `value`: with a lower value, another name, or none."""
         match name:
-            case "temperature":
-                return replace(self, temperature=None)
+            case _ if name in _OPTIONAL:
+                return replace(self, **dict[str, Any]({name: None}))
             case "stream_options":
                 return replace(self, usage=False)
             case "role":
@@ -90,8 +97,8 @@ class Parameters:
     `stream_options`. Older servers silently ignore the newer names, so the only reliable source is the refusal itself.
     """
 
-    def __init__(self, *, temperature: float, max_tokens: int) -> None:
-        self.accepted = Accepted(temperature, max_tokens)
+    def __init__(self, configured: Accepted) -> None:
+        self.accepted = configured
 
     def learn(self, before: Accepted, after: Accepted) -> None:
         """Remember the form of a request that was accepted when the one `before` was refused. Logged once.

@@ -9,7 +9,7 @@ from sqlalchemy.exc import ArgumentError
 from adapters.sql.database import Database
 from domain.errors import Unusable
 
-_INSTALL_POSTGRES: Final = 'pip install "smart-chatbot-backend[postgres]"'
+_INSTALL_POSTGRES: Final = 'pip install "psycopg[binary]>=3.3"'
 
 
 def database_at(url: str, time_to_close: Callable[[], float] | None = None) -> Database:

@@ -92,7 +92,7 @@ def require_current(version: str | None, name: str) -> None:
         raise newer(version, name)
     if version < HEAD:
         raise Unusable(
-            f"An earlier version of this service made the database {name}: run `smart-chatbot migrate` with its URL as "
+            f"An earlier version of this service made the database {name}: run the command `migrate` with its URL as "
             "DATABASE_URL first."
         )
 

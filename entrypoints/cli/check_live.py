@@ -26,7 +26,7 @@ def check_live(settings: Settings) -> bool:
 
     Opens the stores as `serve` does, which creates or upgrades the database.
     """
-    configure_logging(debug=settings.debug)
+    configure_logging(settings)
     return anyio.run(LiveCheck(Container(settings=settings)).run)
 
 

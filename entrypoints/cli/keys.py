@@ -14,6 +14,7 @@ from domain.api_key import ID_BYTES, PREFIX, SECRET_BYTES, APIKey, digest_of, te
 from domain.conversation import UserId
 from domain.errors import Unusable
 from domain.principal import Role
+from entrypoints.program import program
 from entrypoints.settings import Settings
 from entrypoints.standard_streams import warn
 
@@ -73,9 +74,11 @@ class Keys:
             Unusable: there is no such key.
         """
         if key_id.startswith(PREFIX):  # do not repeat the secret
-            raise Unusable("A key is revoked by its id, the part between ck_ and the next _; see: keys list")
+            raise Unusable(
+                f"A key is revoked by its id, the part between ck_ and the next _; see: {program()} keys list"
+            )
         if not asyncio.run(self._keys.revoke(key_id, utc_now())):
-            raise Unusable("There is no key with this id; see: smart-chatbot keys list")
+            raise Unusable(f"There is no key with this id; see: {program()} keys list")
         print(f"Revoked key {key_id}.")
 
 

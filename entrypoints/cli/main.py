@@ -1,124 +1,41 @@
-"""The command `smart-chatbot`: parse the arguments and run the subcommand."""
+"""The command `smart-chatbot`: run the subcommand that the arguments name."""
 
 import argparse
 import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from datetime import timedelta
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 from domain.errors import Unusable
-from entrypoints.exit_status import UNUSABLE
-from entrypoints.settings import Settings, environment, load_settings
+from entrypoints.cli.arguments import CHAT_KEY, parse, settings_in
+from entrypoints.exit_status import UNUSABLE, USAGE
+from entrypoints.settings import ENV_FILE, InvalidOption, Settings, environment, load_settings
 from entrypoints.signals import signals_handled
 from entrypoints.standard_streams import warn
 from entrypoints.startup_warnings import startup_warnings
 
-MAX_WORKERS = 64
-"""A hundred sessions are what PostgreSQL allows by default, and each worker uses several."""
-
-CHAT_KEY: Final = "SMART_CHATBOT_KEY"
-"""Environment variable with the credential of the terminal chat."""
-
-_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 on success, 2 on a usage error, 3 if the configuration cannot be used."""
-    parsed = _parser().parse_args(arguments)
+    parsed = parse(
+        {
+            "serve": _serve,
+            "chat": _chat,
+            "migrate": _migrate,
+            "backup": _backup,
+            "copy": _copy,
+            "keys": _keys,
+            "check": _check,
+        },
+        sys.argv[1:] if arguments is None else arguments,
+    )
     try:
         sys.exit(parsed.run(parsed))
     except Unusable as unusable:
         print(unusable, file=sys.stderr)
-        sys.exit(UNUSABLE)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="smart-chatbot", description="A chatbot backend over HTTP.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    def command(name: str, run: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=help, description=help)
-        added.set_defaults(run=run)
-        return added
-
-    serve = command("serve", _serve, "start the service")
-    serve.add_argument(
-        "--local",
-        nargs="?",
-        const="always",
-        choices=("always", "auto"),
-        help="use the embedded model; 'auto': only if no other model is configured",
-    )
-    serve.add_argument(
-        "--workers",
-        type=_number_of_workers,
-        default=1,
-        metavar="N",
-        help="processes that share the address, restarted if they end; more than one needs PostgreSQL",
-    )
-    chat = command("chat", _chat, "chat with a running service in the terminal")
-    chat.add_argument("--url", default="http://127.0.0.1:8000", help="base URL of the service (default: %(default)s)")
-    chat.add_argument("--user", help="user id (default: that of the token, or terminal)")
-    chat.add_argument("--conversation", default="default", help="conversation id (default: %(default)s)")
-    chat.add_argument(
-        "--key-file",
-        type=Path,
-        metavar="FILE",
-        help=f"file with an API key or a token (default: the environment variable {CHAT_KEY})",
-    )
-    migrate = command("migrate", _migrate, "create or upgrade the database schema")
-    migrate.add_argument(
-        "--check", action="store_true", help="change nothing; exit with status 1 if there is something to migrate"
-    )
-    backup = command("backup", _backup, "copy the database of a service, which may be running, to a new file")
-    backup.add_argument("file", metavar="FILE", type=Path, help="file to create")
-    copy = command("copy", _copy, "copy a database to another, empty one, e.g. from SQLite to PostgreSQL")
-    copy.add_argument("--from", dest="source", metavar="URL", help="database to copy (default: DATABASE_URL)")
-    copy.add_argument("--to", dest="target", metavar="URL", help="database to fill (default: DATABASE_URL)")
-    copy.add_argument("misplaced", nargs="*", help=argparse.SUPPRESS)  # argparse would print it, with its password
-    copy.set_defaults(usage_error=copy.error)
-    keys = command("keys", _keys, "create, list and revoke API keys")
-    _add_keys_commands(keys)
-    check = command("check", _check, "validate the configuration and print a summary")
-    check.add_argument(
-        "--live",
-        action="store_true",
-        help="also send a request to the model, the embedder and each store; creates or upgrades the database",
-    )
-    return parser
-
-
-def _add_keys_commands(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(required=True, dest="action", metavar="ACTION")
-    create = actions.add_parser("create", help="create a key and print it, which is the only time it can be seen")
-    create.add_argument(
-        "--role", required=True, choices=("service", "admin"), help="what its client may do; 'service': act for users"
-    )
-    create.add_argument("--name", default="", metavar="N", help="what to call it in lists")
-    create.add_argument(
-        "--prefix", default="", metavar="P", help="limit a service to users whose ids begin like this, e.g. acme:"
-    )
-    create.add_argument("--expires", type=_duration, metavar="90d", help="how long it is valid: days, h, m or s")
-    actions.add_parser("list", help="list all keys, without their secrets")
-    revoke = actions.add_parser("revoke", help="refuse a key from now on")
-    revoke.add_argument("id", metavar="ID", help="the id of a key, as listed")
-
-
-def _duration(text: str) -> timedelta:
-    match = re.fullmatch(r"([1-9]\d{0,5})([smhd])", text, re.ASCII)
-    if match is None:
-        raise argparse.ArgumentTypeError("must be a number of days, hours, minutes or seconds, e.g. 90d, 12h")
-    return timedelta(**{_UNITS[match[2]]: int(match[1])})
-
-
-def _number_of_workers(text: str) -> int:
-    if not (text.isdecimal() and 1 <= int(text) <= MAX_WORKERS):
-        raise argparse.ArgumentTypeError(f"must be a number from 1 to {MAX_WORKERS}")
-    return int(text)
+        sys.exit(USAGE if isinstance(unusable, InvalidOption) else UNUSABLE)
 
 
 # Each command imports its module only when it runs, so that `chat` does not wait for the imports of `serve`.
@@ -127,9 +44,15 @@ def _number_of_workers(text: str) -> int:
 def _serve(parsed: argparse.Namespace) -> int:
     from entrypoints.cli.serve import serve
 
-    settings = _settings()
+    if parsed.reload and parsed.workers > 1:
+        parsed.parser.error("--reload and --workers exclude each other")
+    settings = _settings(parsed)
     local = parsed.local == "always" or (parsed.local == "auto" and not settings.has_model)
-    return serve(settings, local=local, workers=parsed.workers)
+    if not parsed.reload:
+        return serve(settings, local=local, workers=parsed.workers)
+    from entrypoints.cli.reload import SettingsToReload
+
+    return serve(settings, local=local, reloading=SettingsToReload(settings_in(parsed), _env_file(parsed)))
 
 
 def _chat(parsed: argparse.Namespace) -> int:
@@ -164,10 +87,10 @@ def _migrate(parsed: argparse.Namespace) -> int:
     from entrypoints.cli.migrate import migrate, needs_migration
 
     if parsed.check:
-        needed, sentence = needs_migration(_settings())
+        needed, sentence = needs_migration(_settings(parsed))
         print(sentence)
         return int(needed)
-    print(migrate(_settings()))
+    print(migrate(_settings(parsed)))
     return 0
 
 
@@ -177,7 +100,7 @@ def _backup(parsed: argparse.Namespace) -> int:
     os.nice(10)  # a service on the same machine comes first
     try:
         with signals_handled(signal.default_int_handler):
-            print(backup(_settings(), parsed.file))
+            print(backup(_settings(parsed), parsed.file))
     except KeyboardInterrupt:
         raise Unusable("The backup was interrupted; there is no new file.") from None
     return 0
@@ -186,9 +109,9 @@ def _backup(parsed: argparse.Namespace) -> int:
 def _copy(parsed: argparse.Namespace) -> int:
     from entrypoints.cli.copy import InterruptibleCopy
 
-    if parsed.misplaced or (parsed.source is None and parsed.target is None):
-        parsed.usage_error("give at least one URL, as --from URL or --to URL")
-    copy = InterruptibleCopy(_settings(), parsed.source, parsed.target)
+    if parsed.source is None and parsed.target is None:
+        parsed.parser.error("give at least one URL, as --from URL or --to URL")
+    copy = InterruptibleCopy(_settings(parsed), parsed.source, parsed.target)
     with signals_handled(copy.interrupt):
         print(copy.run())
     return 0
@@ -197,7 +120,7 @@ def _copy(parsed: argparse.Namespace) -> int:
 def _keys(parsed: argparse.Namespace) -> int:
     from entrypoints.cli.keys import Keys
 
-    keys = Keys(_settings())
+    keys = Keys(_settings(parsed))
     if parsed.action == "create":
         keys.create(parsed.role, parsed.name, parsed.prefix, parsed.expires)
     elif parsed.action == "list":
@@ -210,7 +133,7 @@ def _keys(parsed: argparse.Namespace) -> int:
 def _check(parsed: argparse.Namespace) -> int:
     from entrypoints.cli.check import summary
 
-    settings = _settings()
+    settings = _settings(parsed)
     print(summary(settings), flush=True)
     settings.require_model()
     settings.require_authentication()
@@ -221,8 +144,21 @@ def _check(parsed: argparse.Namespace) -> int:
     return 0 if check_live(settings) else UNUSABLE
 
 
-def _settings() -> Settings:
-    settings = load_settings()
-    for sentence in startup_warnings(settings):
+def _settings(parsed: argparse.Namespace) -> Settings:
+    file = _env_file(parsed)
+    settings = load_settings(settings_in(parsed), file)
+    for sentence in startup_warnings(settings, file):
         warn(sentence)
     return settings
+
+
+def _env_file(parsed: argparse.Namespace) -> Path:
+    """Return the file of settings.
+
+    Raises:
+        InvalidOption: The one that was named does not exist.
+    """
+    file: Path | None = parsed.env_file
+    if file is not None and not file.is_file():
+        raise InvalidOption("--env-file: there is no such file")
+    return file or ENV_FILE

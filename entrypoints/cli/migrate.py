@@ -4,6 +4,7 @@ import asyncio
 from typing import Final
 
 from adapters.daemon_threads import run_in_daemon_thread
+from entrypoints.program import program
 from entrypoints.settings import Settings
 
 NOTHING: Final = "Nothing to migrate: neither history nor memory uses a database."
@@ -21,7 +22,7 @@ def needs_migration(settings: Settings) -> tuple[bool, str]:
 
     database = database_at(settings.database)
     if asyncio.run(run_in_daemon_thread(database.is_outdated, name="migrate")):
-        return True, f"The database {database.name} has to be migrated: run `smart-chatbot migrate`."
+        return True, f"The database {database.name} has to be migrated: run `{program()} migrate`."
     return False, f"The database {database.name} is up to date."
 
 

@@ -15,12 +15,15 @@ from pydantic import SecretStr
 from domain.errors import Unusable
 from entrypoints.exit_status import UNUSABLE
 from entrypoints.listener import listen, url_of
+from entrypoints.observability import configure_logging
+from entrypoints.program import program
 from entrypoints.settings import Settings
 from entrypoints.sharing import require_shareable
 from entrypoints.standard_streams import LossyWriter, warn
 from entrypoints.startup_warnings import proxy_before_the_model
 
 if TYPE_CHECKING:
+    from entrypoints.cli.reload import SettingsToReload
     from entrypoints.lifespan import Lifespan
     from entrypoints.shutdown import Shutdown
 
@@ -34,7 +37,7 @@ BANNER = """\
   API documentation   {address}/docs
   Try it              curl -N {address}/api/chat -H 'Content-Type: application/json' \\
                         -d '{{"user_id": "user123", "message": "What is the capital of France?"}}'
-  Or in a terminal    smart-chatbot chat --url {address}
+  Or in a terminal    {program} chat --url {address}
 """
 
 
@@ -58,12 +61,15 @@ class Served:
         return 0 if self.started and self.lifespan.failure is None else UNUSABLE
 
 
-def serve(settings: Settings, *, local: bool = False, workers: int = 1) -> int:
+def serve(
+    settings: Settings, *, local: bool = False, workers: int = 1, reloading: "SettingsToReload | None" = None
+) -> int:
     """Serve until a signal stops the process; return the exit status.
 
     Does not return, but ends the process with status 1, if something did not close in time.
 
-    `local` starts the embedded model and replies with it. More than one worker are processes of their own.
+    `local` starts the embedded model and replies with it. More than one worker are processes of their own. With
+    `reloading`, the service restarts when its source changes, or the file of these settings.
 
     Raises:
         Unusable: No model is configured, the embedded model cannot run, the address is unavailable or open to other
@@ -73,8 +79,10 @@ def serve(settings: Settings, *, local: bool = False, workers: int = 1) -> int:
     if workers > 1:
         require_shareable(settings)
     with ExitStack() as stack:
+        changes: dict[str, object] = {}
         if local:
-            settings = _with_local_model(settings, stack)
+            changes = _local_model(settings, stack)
+            settings = settings.model_copy(update=changes)
             for sentence in proxy_before_the_model(settings):
                 warn(sentence)
             if not settings.leaves_room_for_messages:
@@ -86,11 +94,19 @@ def serve(settings: Settings, *, local: bool = False, workers: int = 1) -> int:
         notice = LOCAL_MODEL_NOTICE if local else ""
 
         def greet(address: str) -> None:
-            LossyWriter(sys.stdout).write(BANNER.format(name=settings.app_name, address=address) + notice)
+            LossyWriter(sys.stdout).write(
+                BANNER.format(name=settings.app_name, address=address, program=program()) + notice
+            )
 
         with listen(settings) as listener:
             if workers > 1:
                 return _supervise(settings, listener, workers, greet)
+            if reloading is not None:
+                from entrypoints.cli.reload import serve_and_reload
+
+                configure_logging(settings)
+                greet(url_of(listener))
+                return serve_and_reload(listener, reloading, changes)
             served = run_server(settings, listener, greet)
     return served.exit_status()
 
@@ -113,11 +129,10 @@ def run_server(
 
 
 def _supervise(settings: Settings, listener: socket.socket, workers: int, greet: Callable[[str], None]) -> int:
-    from entrypoints.observability import configure_logging
     from entrypoints.supervisor import Supervisor
     from entrypoints.worker_process import WorkerProcess
 
-    configure_logging(debug=settings.debug)
+    configure_logging(settings)
     address = url_of(listener)
 
     async def run() -> int:
@@ -131,19 +146,18 @@ def _supervise(settings: Settings, listener: socket.socket, workers: int, greet:
     return asyncio.run(run())
 
 
-def _with_local_model(settings: Settings, stack: ExitStack) -> Settings:
+def _local_model(settings: Settings, stack: ExitStack) -> dict[str, object]:
+    """Start the embedded model; return the settings that it needs."""
     from entrypoints.local_model import local_model
 
     model = stack.enter_context(local_model())
-    return settings.model_copy(
-        update={
-            "openai_base_url": model.base_url,
-            "openai_api_key": SecretStr(model.api_key),
-            "openai_model": model.model,
-            "openai_max_tokens": min(settings.openai_max_tokens, model.max_tokens),
-            "context_tokens": min(settings.context_tokens, model.context_tokens),
-            # The model has no embeddings, and Mem0's extraction prompt exceeds its context.
-            "mem0_embedder": "local",
-            "mem0_infer": False,
-        }
-    )
+    return {
+        "openai_base_url": model.base_url,
+        "openai_api_key": SecretStr(model.api_key),
+        "openai_model": model.model,
+        "openai_max_tokens": min(settings.openai_max_tokens, model.max_tokens),
+        "context_tokens": min(settings.context_tokens, model.context_tokens),
+        # The model has no embeddings, and Mem0's extraction prompt exceeds its context.
+        "mem0_embedder": "local",
+        "mem0_infer": False,
+    }

@@ -14,6 +14,7 @@ from entrypoints.drain import Drain
 from entrypoints.http.auth import Authentication, NoAuthentication
 from entrypoints.http.errors import add_error_handlers
 from entrypoints.http.idempotency_key import REPLAYED
+from entrypoints.http.logged_path import words_of
 from entrypoints.http.middleware import Gate, RequestContext, UnexpectedErrors
 from entrypoints.http.native import chat, history, memories, turns
 from entrypoints.http.openapi import document
@@ -56,7 +57,7 @@ def create_app(settings: Settings, container: Container | None = None, *, chain_
     Pass a `container` to replace parts of the service. With `chain_signals` the application drains running turns on
     SIGTERM, SIGINT and SIGHUP itself, for servers that do not know about turns, e.g. plain uvicorn.
     """
-    configure_logging(debug=settings.debug)
+    configure_logging(settings)
     container = container or Container(settings=settings)
     app = FastAPI(
         title=settings.app_name,
@@ -100,7 +101,7 @@ def create_app(settings: Settings, container: Container | None = None, *, chain_
             allow_headers=_CORS_HEADERS,
             expose_headers=_CORS_EXPOSED,
         )
-    app.add_middleware(RequestContext)
+    app.add_middleware(RequestContext, words=words_of(app), root_path=settings.root_path)
     app.openapi = partial(document, app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return app
 

@@ -93,6 +93,8 @@ class RequestProblem(Exception):
     errors: Sequence[dict[str, str]] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     retryable: bool = False
+    log: Mapping[str, Any] | None = None
+    """What the log tells instead of `detail` and `errors`, if these quote the request."""
 
 
 def malformed_request(detail: str = "The request is not valid HTTP/1.1.") -> RequestProblem:
@@ -226,14 +228,16 @@ async def _on_chat_error(request: Request, error: Exception) -> Response:
 
 async def _on_refused_turn(request: Request, refused: Exception) -> Response:
     assert isinstance(refused, RefusedTurn)
-    response = chat_problem(_request_id(request), refused.failure, refused.turn_id, refused.history)
+    root = request.scope.get("root_path", "")
+    history = refused.history and root + refused.history
+    response = chat_problem(_request_id(request), refused.failure, refused.turn_id, history)
     response.headers.update(refused.headers)
     return response
 
 
 async def _on_request_problem(request: Request, found: Exception) -> Response:
     assert isinstance(found, RequestProblem)
-    return request_problem(_request_id(request), found)
+    return request_problem(_request_id(request), found, found.log)
 
 
 async def _on_validation_error(request: Request, invalid: Exception) -> Response:

@@ -6,6 +6,7 @@ import re
 import secrets
 import sys
 from asyncio import CancelledError
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Final
 
@@ -17,6 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from application.ports.history import HistoryUnavailable
 from domain.errors import ChatError, ServerShuttingDown, Unusable
 from entrypoints.http.errors import chat_problem, internal_error
+from entrypoints.http.logged_path import logged_path
+from entrypoints.http.unknown_fields import HEADER
 
 _SAFE_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 
@@ -24,17 +27,23 @@ _PROCESS: Final = secrets.token_hex(8)
 _numbers: Final = itertools.count(1)
 """Generated request ids: a random prefix per process and a counter. They must be unique, not secret."""
 
-_PROBES: Final = frozenset({"/livez", "/readyz"})
-"""Requested every second or so by orchestrators and proxies."""
+_PROBES: Final = frozenset({"/livez", "/readyz", "/api/health"})
+"""Requested every second or so by orchestrators and proxies, so that they are logged at debug level only."""
 
-_ALWAYS_SERVED: Final = _PROBES | {"/api/health", "/api/health/detailed"}
+_ALWAYS_SERVED: Final = _PROBES | {"/api/health/detailed"}
 
 
 class RequestContext:
-    """Assigns each request an id, and logs its outcome."""
+    """Assigns each request an id, removes the path of a proxy from its own, and logs its outcome.
 
-    def __init__(self, app: ASGIApp) -> None:
+    `words` are those that paths in the log may consist of. `root_path` is the path of the proxy; if it is empty, that
+    is what the server says.
+    """
+
+    def __init__(self, app: ASGIApp, *, words: Collection[str] = (), root_path: str = "") -> None:
         self._app = app
+        self._words = words
+        self._root_path = root_path
         self._log = structlog.get_logger()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -55,6 +64,9 @@ class RequestContext:
             await self._app(scope, receive, send_sentence)
 
     async def _handle_request(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._root_path:
+            scope["root_path"] = self._root_path
+        _remove_root_path(scope)
         sent_id = Headers(scope=scope).get("x-request-id", "")
         request_id = sent_id if _SAFE_ID.fullmatch(sent_id) else f"{_PROCESS}{next(_numbers):016x}"
         scope.setdefault("state", {})["request_id"] = request_id
@@ -67,6 +79,8 @@ class RequestContext:
                 status = scope["state"]["status"] = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
+                if ignored := scope["state"].get("ignored_fields"):
+                    headers[HEADER] = ignored
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers["Referrer-Policy"] = "no-referrer"
                 headers.setdefault("Cache-Control", "no-store")
@@ -82,11 +96,20 @@ class RequestContext:
                     logging.DEBUG if scope["path"] in _PROBES else logging.INFO,
                     "request",
                     method=scope["method"],
-                    path=getattr(route, "path", None),
+                    path=getattr(route, "path", None) or logged_path(scope["path"], self._words),
                     status=status,
                     **scope["state"].get("problem", {}),
                     seconds=round(anyio.current_time() - started_at, 4),
                 )
+
+
+def _remove_root_path(scope: Scope) -> None:
+    """Remove the path of a proxy from the request's, if it is there: a proxy or server may pass it on or not."""
+    root = scope.get("root_path", "")
+    raw = scope.get("raw_path") or b""
+    if root and scope["path"].startswith(f"{root}/") and raw.startswith(f"{root}/".encode()):
+        scope["path"] = scope["path"][len(root) :]
+        scope["raw_path"] = raw[len(root.encode()) :]
 
 
 class UnexpectedErrors:

@@ -8,7 +8,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import httpx2
 import pytest
 
 from tests.harness.commands import run
-from tests.harness.exchange import client_of
+from tests.harness.exchange import TIMEOUT, client_of
 from tests.harness.forks import Forks
 from tests.harness.memory_upstream import MemoryUpstream
 from tests.harness.scripted_upstream import ScriptedUpstream
@@ -86,6 +86,76 @@ async def test_uvicorn_serves_with_reload_and_stops(tmp_path: Path) -> None:
         os.killpg(service.process.pid, signal.SIGINT)  # like Ctrl-C
         await service.wait()
     assert "Traceback" not in "".join(service.output)
+
+
+async def test_options_set_what_the_environment_and_the_named_file_leave_open(tmp_path: Path) -> None:
+    async with ScriptedUpstream() as upstream:
+        (tmp_path / "staging.env").write_text(f"APP_NAME=File\nOPENAI_MODEL=file\nOPENAI_API_KEY={SECRET}\n")
+        options = ("--env-file", "staging.env", "--openai-base-url", upstream.base_url, "--app-name", "Option")
+        further = ("--openai-stop", '["END", "User:"]', "--openai-top-p", "0.5", "--openai-reasoning-effort=low")
+        async with (
+            service_process(
+                *options, *further, "--root-path", "/bot", directory=tmp_path, OPENAI_MODEL="env", OPENAI_SEED="7"
+            ) as service,
+            client_of(service.url) as client,
+        ):
+            health = (await client.get("/bot/api/health")).json()
+            await client.post("/api/chat/simple", json={"user_id": "user123", "message": "Hello?"})
+    assert health["name"] == "Option"
+    sent = upstream.requests[0].body
+    assert {name: sent[name] for name in ("model", "stop", "top_p", "seed", "reasoning_effort")} == {
+        "model": "env",
+        "stop": ["END", "User:"],
+        "top_p": 0.5,
+        "seed": 7,
+        "reasoning_effort": "low",
+    }
+    assert upstream.requests[0].headers["authorization"] == f"Bearer {SECRET}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--port", "canary"], "--port: input should be a valid integer"),
+        (["--env-file", "canary"], "--env-file: there is no such file"),
+        (["--openai-api-key", "canary"], "smart-chatbot serve: --openai-api-key is refused, because other users"),
+        (["--reload", "--workers", "2"], "smart-chatbot serve: --reload and --workers exclude each other"),
+    ],
+)
+async def test_a_wrong_option_is_a_usage_error(
+    arguments: list[str], sentence: str, forks: Forks, tmp_path: Path
+) -> None:
+    status, output = await forks.run(tmp_path, "serve", *arguments, OPENAI_API_KEY=SECRET)
+    assert status == 2
+    assert _sentence(output).startswith(sentence)
+    assert "canary" not in output
+
+
+async def test_reload_restarts_the_service_with_the_changed_file_of_settings(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text(f"OPENAI_API_KEY={SECRET}\nAPP_NAME=Before\n")
+    options = ("--reload", "--docs=false")
+    async with service_process(*options, directory=tmp_path) as service, client_of(service.url) as client:
+        assert await _name(client) == "Before"
+        file.write_text(f'OPENAI_API_KEY={SECRET}\nAPP_NAME="After\n')  # cannot be parsed
+        await _until(lambda: ".env: line 2 cannot be parsed" in "".join(service.output))
+        file.write_text(f"OPENAI_API_KEY={SECRET}\nAPP_NAME=After\n")
+        async with asyncio.timeout(TIMEOUT):
+            while await _name(client) != "After":
+                await asyncio.sleep(0.1)
+        assert (await client.get("/docs")).status_code == 404
+        service.signal(signal.SIGTERM)
+        assert await service.wait() == 0
+    assert "Traceback" not in "".join(service.output)
+
+
+async def test_a_reloaded_service_ends_with_its_reloader(tmp_path: Path) -> None:
+    async with service_process("--reload", directory=tmp_path, OPENAI_API_KEY=SECRET) as service:
+        async with client_of(service.url) as client:
+            await _name(client)
+        service.signal(signal.SIGKILL)
+        await service.wait()
+        await _until(lambda: _refuses(service.url))
 
 
 async def test_check_prints_a_summary(forks: Forks, tmp_path: Path) -> None:
@@ -207,7 +277,7 @@ async def test_migrate_check_tells_by_its_status_whether_there_is_something_to_m
     forks: Forks, tmp_path: Path
 ) -> None:
     file = tmp_path / "data" / "chat.db"
-    outdated = 1, f"The database {file} has to be migrated: run `smart-chatbot migrate`.\n"
+    outdated = 1, f"The database {file} has to be migrated: run `{COMMAND} migrate`.\n"
     assert await forks.run(tmp_path, "migrate", "--check") == outdated
     assert not await asyncio.to_thread(file.exists)
     await forks.run(tmp_path, "migrate")
@@ -469,6 +539,27 @@ async def _health(client: httpx2.AsyncClient) -> int:
         with suppress(httpx2.ConnectError):
             return (await client.get("/api/health")).status_code
         await asyncio.sleep(0.05)
+
+
+async def _name(client: httpx2.AsyncClient) -> str:
+    """Return the service's name, as soon as it responds: while it restarts, connections wait or break."""
+    async with asyncio.timeout(TIMEOUT):
+        while True:
+            with suppress(httpx2.TransportError):
+                return str((await client.get("/api/health")).json()["name"])
+            await asyncio.sleep(0.05)
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(TIMEOUT):
+        while not condition():
+            await asyncio.sleep(0.05)
+
+
+def _refuses(url: str) -> bool:
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    with socket.socket() as client:
+        return client.connect_ex((host, int(port))) != 0
 
 
 def _event(line: str) -> dict[str, Any]:

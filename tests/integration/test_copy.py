@@ -402,7 +402,7 @@ def test_a_source_of_an_earlier_version_is_not_copied(file: Path, target: Path) 
     before = file.read_bytes()
 
     assert refusal(url(file), url(target)) == (
-        f"An earlier version of this service made the database {file}: run `smart-chatbot migrate` with its URL as "
+        f"An earlier version of this service made the database {file}: run the command `migrate` with its URL as "
         "DATABASE_URL first."
     )
     assert file.read_bytes() == before

@@ -49,7 +49,7 @@ async def failed(authenticate: Authenticate, credential: str) -> str:
 
 
 async def test_no_canary_is_in_any_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    configure_logging(debug=True)
+    configure_logging(Settings(_env_file=None, debug=True))
     async with RawServer(answer_with_a_canary) as server:
         settings = Settings(
             _env_file=None,
@@ -108,7 +108,7 @@ def assert_one_record_per_line(text: str) -> None:
 
 
 async def test_an_address_cannot_forge_a_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    configure_logging(debug=True)
+    configure_logging(Settings(_env_file=None, debug=True))
     container = Container(settings=Settings(_env_file=None, auth_mode="api_key", data_dir=tmp_path))
     authenticate = container.authenticate()
     for address in ('\r\n{"event": "forged"}', "\x1b[31m", "\N{RIGHT-TO-LEFT OVERRIDE}x", "\0", "\u2028"):

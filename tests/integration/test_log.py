@@ -57,11 +57,18 @@ async def test_every_line_of_a_request_has_its_id(capsys: pytest.CaptureFixture[
 async def test_a_request_is_logged_once_with_the_template_of_its_path(capsys: pytest.CaptureFixture[str]) -> None:
     async with running_service({"llm": ScriptedLLM()}) as service:
         await service.client.get("/api/chat/history/user123")
-        await service.client.get("/no-such-path")
-    requests = [record for record in records(capsys.readouterr().err) if record["event"] == "request"]
+        await service.client.get("/no-such-path/canary?canary=1")
+        await service.client.get("/api/chat/histroy/canary")
+    output = capsys.readouterr().err
+    requests = [record for record in records(output) if record["event"] == "request"]
 
     logged = [(record["method"], record["path"], record["status"], record["level"]) for record in requests]
-    assert logged == [("GET", "/api/chat/history/{user_id}", 200, "info"), ("GET", None, 404, "info")]
+    assert logged == [
+        ("GET", "/api/chat/history/{user_id}", 200, "info"),
+        ("GET", "/no-such-path/*", 404, "info"),
+        ("GET", "/api/chat/*/*", 404, "info"),
+    ]
+    assert "canary" not in output
 
 
 JSON = {"Content-Type": "application/json"}
@@ -136,7 +143,7 @@ async def test_requests_without_a_route_have_a_reason(capsys: pytest.CaptureFixt
     async with running_service({"llm": ScriptedLLM()}) as service:
         await service.client.post("/api/canary", json=HELLO)
         await service.client.get("/api/chat")
-        await service.client.get("/api/health")
+        await service.client.get("/api/health/detailed")
     output = capsys.readouterr().err
     requests = [record for record in records(output) if record["event"] == "request"]
 
@@ -144,16 +151,36 @@ async def test_requests_without_a_route_have_a_reason(capsys: pytest.CaptureFixt
     assert "canary" not in output
 
 
-@pytest.mark.parametrize(("debug", "logged"), [(False, []), (True, ["/livez", "/readyz"])])
+@pytest.mark.parametrize(("debug", "logged"), [(False, []), (True, ["/livez", "/readyz", "/api/health"])])
 async def test_probes_are_logged_at_debug_level_only(
     capsys: pytest.CaptureFixture[str], debug: bool, logged: list[str]
 ) -> None:
     async with running_service({"llm": ScriptedLLM()}, debug=debug) as service:
         await service.client.get("/livez")
         await service.client.get("/readyz")
+        await service.client.get("/api/health")
     requests = [record for record in records(capsys.readouterr().err) if record["event"] == "request"]
 
     assert [record["path"] for record in requests] == logged
+
+
+async def test_the_log_for_people_keeps_to_one_line_per_record(capsys: pytest.CaptureFixture[str]) -> None:
+    async with running_service({"llm": ScriptedLLM()}, log_format="console") as service:
+        for text in HOSTILE:
+            await service.client.get(f"/{text}")
+        await service.client.get("/no-such-path")
+    lines = [line for line in capsys.readouterr().err.splitlines() if " request " in line]
+
+    assert [line for line in lines if "INJECTED" in line or not line.isprintable()] == []
+    assert len(lines) == len(HOSTILE) + 1
+    assert "path=/no-such-path" in lines[-1]
+    assert "reason=not_found" in lines[-1]
+
+
+async def test_a_level_leaves_out_the_levels_below(capsys: pytest.CaptureFixture[str]) -> None:
+    async with running_service({"llm": ScriptedLLM()}, log_level="warning") as service:
+        await service.client.post("/api/chat/simple", json=HELLO)
+    assert records(capsys.readouterr().err) == []
 
 
 async def test_a_request_that_comes_during_the_shutdown_has_a_reason(capsys: pytest.CaptureFixture[str]) -> None:

@@ -100,7 +100,7 @@ def test_a_missing_driver_is_named_with_the_command_that_installs_it() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
 
-    expected = 'Unusable The driver for PostgreSQL is not installed; run: pip install "smart-chatbot-backend[postgres]"'
+    expected = 'Unusable The driver for PostgreSQL is not installed; run: pip install "psycopg[binary]>=3.3"'
     assert ran.stdout.strip() == expected
 
 

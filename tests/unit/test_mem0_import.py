@@ -30,7 +30,10 @@ def mem0_not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (ModuleNotFoundError("secret"), 'Mem0 is not installed; run: pip install "smart-chatbot-backend[mem0]"'),
+        (
+            ModuleNotFoundError("secret"),
+            'Mem0 is not installed; run: pip install "mem0ai>=2.2" "psycopg[binary,pool]>=3.3"',
+        ),
         (PermissionError(13, "Permission denied", "secret"), "Mem0 cannot keep its files in /data: Permission denied."),
     ],
 )

@@ -14,6 +14,7 @@ import structlog
 
 from adapters.error_translation import foreign_error
 from entrypoints.observability import configure_logging
+from entrypoints.settings import Settings
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_a_line_that_cannot_be_written_is_dropped(broken_pipe: TextIO) -> None:
     with pytest.raises(BrokenPipeError):
         print("a plain line", file=broken_pipe)
     with redirect_stderr(broken_pipe):
-        configure_logging(debug=False)
+        configure_logging(Settings(_env_file=None))
 
     structlog.get_logger().info("first")
     structlog.get_logger().info("second")
@@ -53,7 +54,7 @@ def test_a_line_that_cannot_be_written_is_dropped(broken_pipe: TextIO) -> None:
 def test_a_foreign_error_is_logged_with_what_it_stands_for_and_no_other_message() -> None:
     log = io.StringIO()
     with redirect_stderr(log):
-        configure_logging(debug=False)
+        configure_logging(Settings(_env_file=None))
     error = ValueError("canary")
     error.__cause__ = foreign_error(ConnectionRefusedError(111, "canary"))
 
@@ -70,7 +71,7 @@ def test_a_line_after_one_that_the_pipe_took_in_part_is_intact() -> None:
     os.set_blocking(reading, False)
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 8192)
     with open(reading, "rb", buffering=0) as reader, open(writing, "w") as file, redirect_stderr(file):
-        configure_logging(debug=False)
+        configure_logging(Settings(_env_file=None))
         structlog.get_logger().info("long", field="x" * 10_000)
         cut = reader.read(65536)
         structlog.get_logger().info("short")

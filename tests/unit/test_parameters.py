@@ -1,13 +1,15 @@
 """What a model accepts, learned from refusals in any words."""
 
+import json
 from collections.abc import Iterator, MutableMapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import structlog
 from structlog.testing import LogCapture
 
-from adapters.openai_api.parameters import Accepted, Parameters, adapted
+from adapters.openai_api.parameters import MAX_FORMS, Accepted, Parameters, adapted
 from adapters.openai_api.refusal import Refusal
 from domain.conversation import Message, Role
 
@@ -132,15 +134,52 @@ def lines() -> Iterator[list[MutableMapping[str, Any]]]:
 
 
 def test_what_was_learned_is_remembered_and_logged_once(lines: list[MutableMapping[str, Any]]) -> None:
-    parameters = Parameters(temperature=0.7, max_tokens=1000)
+    parameters = Parameters(FIRST)
     parameters.learn(FIRST, LIMIT_512)
     parameters.learn(FIRST, LIMIT_512)
     assert parameters.accepted == LIMIT_512
     assert lines == [{"log_level": "warning", "event": "model parameters adapted", "max_tokens": 512}]
 
 
+EVERYTHING = Accepted(0.7, 1000, top_p=0.9, stop=("END",), seed=7, reasoning_effort="low")
+
+
+def test_only_what_is_set_is_sent() -> None:
+    names = {"temperature", "max_tokens", "stream_options"}
+    assert FIRST.parameters().keys() == names
+    sent = EVERYTHING.parameters()
+    assert sent.keys() == names | {"top_p", "stop", "seed", "reasoning_effort"}
+    assert (sent["top_p"], sent["stop"], sent["seed"], sent["reasoning_effort"]) == (0.9, ("END",), 7, "low")
+
+
+@pytest.mark.parametrize("name", ["top_p", "stop", "seed", "reasoning_effort"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"message": "no", "param": "NAME"}},
+        {"error": {"message": "Unsupported parameter: 'NAME' is not supported with this model."}},
+        {"detail": [{"loc": ["body", "NAME"], "msg": "Extra inputs are not permitted"}]},
+    ],
+)
+def test_a_parameter_that_was_set_is_left_out_if_it_is_rejected(name: str, body: dict[str, Any]) -> None:
+    rejected = json.loads(json.dumps(body).replace("NAME", name))
+    form = after(rejected, form=EVERYTHING)
+    assert form == replace(EVERYTHING, **dict[str, Any]({name: None}))
+    assert after(rejected) is None
+
+
+def test_all_parameters_can_be_rejected_one_by_one() -> None:
+    form, forms = EVERYTHING, 1
+    for name in ("temperature", "top_p", "stop", "seed", "reasoning_effort", "max_tokens", "stream_options"):
+        next_form = after({"error": {"param": name}}, form=form)
+        assert next_form is not None
+        form, forms = next_form, forms + 1
+    assert form.parameters() == {"max_completion_tokens": 1000}
+    assert forms + 2 < MAX_FORMS  # the other name of the limit, and the role of instructions
+
+
 def test_lessons_of_concurrent_calls_add_up() -> None:
-    parameters = Parameters(temperature=0.7, max_tokens=1000)
+    parameters = Parameters(FIRST)
     parameters.learn(FIRST, NO_TEMPERATURE)
     parameters.learn(FIRST, NO_USAGE)
     assert parameters.accepted == Accepted(None, 1000, usage=False)

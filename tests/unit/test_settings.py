@@ -16,7 +16,7 @@ from pydantic import SecretStr, ValidationError
 from domain.errors import Unusable
 from domain.memory import MAX_FACT_CHARS
 from entrypoints.setting_types import trimmed
-from entrypoints.settings import DEFAULT_PROMPT, Settings, load_settings
+from entrypoints.settings import DEFAULT_PROMPT, InvalidOption, Settings, load_settings
 from entrypoints.startup_warnings import startup_warnings
 from tests.harness.isolated_settings import isolate_settings
 
@@ -35,6 +35,15 @@ DOCUMENTED = {
 FURTHER = {
     "OPENAI_API_KEY": None,
     "OPENAI_BASE_URL": None,
+    "OPENAI_TOP_P": None,
+    "OPENAI_STOP": None,
+    "OPENAI_SEED": None,
+    "OPENAI_REASONING_EFFORT": None,
+    "LOG_LEVEL": "info",
+    "LOG_FORMAT": "auto",
+    "ROOT_PATH": "",
+    "SECRETS_DIR": None,
+    "STRICT_FIELDS": False,
     "MEMORY_BACKEND": "sql",
     "MEMORY_RECALL_TIMEOUT": 1,
     "MEM0_API_KEY": None,
@@ -111,6 +120,34 @@ INVALID = [
     ("OPENAI_MAX_TOKENS", "1000001", "less than or equal to 1000000"),
     ("OPENAI_MAX_TOKENS", "1.5", "valid integer"),
     ("OPENAI_MAX_TOKENS", "9" * 5000, "integer"),
+    ("OPENAI_BASE_URL", "https://<canary>.openai.azure.com/openai/v1", "must not contain a placeholder"),
+    ("OPENAI_BASE_URL", "https://{canary}.example/v1", "must not contain a placeholder"),
+    ("OPENAI_BASE_URL", "http://…", "must not contain a placeholder"),
+    ("DATABASE_URL", "postgresql://…canary", "must not contain a placeholder"),
+    ("MEM0_VECTOR_STORE", "postgresql://<canary>/x", "must not contain a placeholder"),
+    ("OPENAI_TOP_P", "1.1", "less than or equal to 1"),
+    ("OPENAI_TOP_P", "-0.1", "greater than or equal to 0"),
+    ("OPENAI_TOP_P", "nan", "finite number"),
+    ("OPENAI_STOP", "canary", "must be a JSON list of 1 to 16 texts"),
+    ("OPENAI_STOP", '"canary"', "quotation marks"),
+    ("OPENAI_STOP", '{"canary": 1}', "must be a JSON list"),
+    ("OPENAI_STOP", "[]", "must be a JSON list"),
+    ("OPENAI_STOP", '["canary", ""]', "must be a JSON list"),
+    ("OPENAI_STOP", '["canary", 1]', "must be a JSON list"),
+    ("OPENAI_STOP", '["canary"' + ', "x"' * 16 + "]", "must be a JSON list"),
+    ("OPENAI_STOP", '["' + "x" * 257 + '"]', "at most 256 characters"),
+    ("OPENAI_STOP", "[" * 100_000, "must be a JSON list"),
+    ("OPENAI_SEED", "1.5", "valid integer"),
+    ("OPENAI_SEED", str(2**63), "less than or equal to"),
+    ("OPENAI_REASONING_EFFORT", "canary", "must be one of none, minimal, low, medium, high, xhigh"),
+    ("LOG_LEVEL", "canary", "must be one of debug, info, warning, error"),
+    ("LOG_FORMAT", "canary", "must be one of auto, json, console"),
+    ("ROOT_PATH", "canary", "must be a path such as /bot"),
+    ("ROOT_PATH", "/canary?x", "must be a path such as /bot"),
+    ("ROOT_PATH", "//canary", "must be a path such as /bot"),
+    ("ROOT_PATH", "https://canary.example/bot", "must be a path such as /bot"),
+    ("SECRETS_DIR", "/no/canary", "is not a directory"),
+    ("STRICT_FIELDS", "perhaps", "valid boolean"),
     ("APP_NAME", "x" * 101, "at most 100 characters"),
     ("DEBUG", "perhaps", "valid boolean"),
     ("MEMORY_BACKEND", "mem1", "must be one of sql, mem0, mem0_platform, in_memory, none"),
@@ -262,7 +299,7 @@ def test_blank_and_sample_keys_count_as_no_key(value: str, monkeypatch: pytest.M
 
 
 def test_a_model_requires_a_key_or_a_base_url(defaults: Settings) -> None:
-    with pytest.raises(Unusable, match=r"set OPENAI_API_KEY .* smart-chatbot serve --local$"):
+    with pytest.raises(Unusable, match=r"set OPENAI_API_KEY .*smart-chatbot serve --local$"):
         defaults.require_model()
 
 
@@ -359,6 +396,83 @@ def test_the_environment_takes_precedence_over_the_env_file(monkeypatch: pytest.
     assert (loaded.app_name, loaded.port) == ("environment", 1)
 
 
+@pytest.mark.parametrize("value", ["", "  ", "your_openai_api_key_here"])
+def test_an_empty_or_sample_key_in_the_environment_does_not_hide_the_one_of_the_env_file(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path(".env").write_text("OPENAI_API_KEY=sk-file\n")
+    monkeypatch.setenv("OPENAI_API_KEY", value)
+
+    assert load_settings().openai_api_key == SecretStr("sk-file")
+
+
+def test_a_sample_key_in_the_env_file_does_not_hide_a_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "openai_api_key").write_text("sk-secret\n")
+    Path(".env").write_text("OPENAI_API_KEY=your_openai_api_key_here\n")
+    monkeypatch.setenv("SECRETS_DIR", str(tmp_path))
+
+    assert load_settings().openai_api_key == SecretStr("sk-secret")
+
+
+def test_options_come_before_the_environment_the_env_file_and_the_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {"app_name": "secret", "port": "1", "openai_model": "secret", "host": "secret"}
+    for name, value in values.items():
+        (tmp_path / name).write_text(value)
+    (tmp_path / "other.env").write_text("APP_NAME=file\nPORT=2\nOPENAI_MODEL=file\n")
+    monkeypatch.setenv("APP_NAME", "environment")
+    monkeypatch.setenv("PORT", "3")
+    monkeypatch.setenv("SECRETS_DIR", str(tmp_path))
+
+    loaded = load_settings({"app_name": "option"}, tmp_path / "other.env")
+
+    assert (loaded.app_name, loaded.port, loaded.openai_model, loaded.host) == ("option", 3, "file", "secret")
+
+
+def test_an_invalid_option_is_named_as_such_without_its_value() -> None:
+    with pytest.raises(InvalidOption, match=r"^--port: input should be a valid integer") as rejected:
+        load_settings({"port": "canary"})
+
+    assert "canary" not in str(rejected.value)
+
+
+@pytest.mark.parametrize("place", ["option", "environment", "file"])
+def test_the_directory_of_secrets_is_named_anywhere(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "OPENAI_API_KEY").write_text("sk-secret\n")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    if place == "environment":
+        monkeypatch.setenv("SECRETS_DIR", str(secrets))
+    elif place == "file":
+        Path(".env").write_text(f"SECRETS_DIR={secrets}\n")
+
+    loaded = load_settings({"secrets_dir": str(secrets)} if place == "option" else {})
+
+    assert loaded.openai_api_key == SecretStr("sk-secret")
+
+
+def test_a_misspelt_secret_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "openai_api_kee").write_text("sk-canary\n")
+    (tmp_path / "tls.crt").write_text("canary\n")
+    loaded = load_settings({"secrets_dir": str(tmp_path)})
+
+    assert startup_warnings(loaded) == [
+        "SECRETS_DIR: OPENAI_API_KEE is not a setting; did you mean OPENAI_API_KEY?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("variables", "level"),
+    [({}, "info"), ({"LOG_LEVEL": "error"}, "error"), ({"LOG_LEVEL": "error", "DEBUG": "true"}, "debug")],
+)
+def test_debug_means_the_debug_level(variables: Mapping[str, str], level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert configured(monkeypatch, variables).log_threshold == level
+
+
 def test_origins_are_comma_separated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CORS_ORIGINS", " https://a.example , http://localhost:3000,")
 
@@ -387,6 +501,11 @@ def test_origins_are_comma_separated(monkeypatch: pytest.MonkeyPatch) -> None:
         ("DATA_DIR", "${HOME}/x ", Path("/ann/x")),
         ("MEM0_CONFIG_FILE", "~/mem0.json", Path("/ann/mem0.json")),
         ("EVENT_LOOP", "asyncio ", "asyncio"),
+        ("LOG_LEVEL", " WARNING", "warning"),
+        ("ROOT_PATH", "/bot/", "/bot"),
+        ("ROOT_PATH", "/", ""),
+        ("OPENAI_STOP", ' ["END", "User:"] ', ("END", "User:")),
+        ("OPENAI_SEED", "-7", -7),
         ("SYSTEM_PROMPT", " Be brief.\n", " Be brief.\n"),
     ],
 )  # fmt: skip

@@ -1,0 +1,91 @@
+"""`smart-chatbot serve --reload`: restart the service when its source, or its file of settings, changes."""
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from multiprocessing import parent_process
+from multiprocessing.connection import wait
+from pathlib import Path
+from threading import Thread
+from typing import Final
+
+import uvicorn
+from uvicorn.supervisors.statreload import StatReload
+
+from domain.errors import Unusable
+from entrypoints.exit_status import UNUSABLE
+from entrypoints.settings import Settings, load_settings
+
+ROOT: Final = Path(__file__).parents[2]
+PACKAGES: Final = ("domain", "application", "adapters", "entrypoints")
+
+
+@dataclass(frozen=True)
+class SettingsToReload:
+    """Where settings come from: options of the command, the environment, and a file."""
+
+    options: Mapping[str, str]
+    env_file: Path
+
+    def load(self) -> Settings:
+        return load_settings(self.options, self.env_file)
+
+
+def serve_and_reload(listener: socket.socket, settings: SettingsToReload, changes: Mapping[str, object]) -> int:
+    """Serve on `listener` in a child process, which is started anew after a change, until a signal; return 0.
+
+    `changes` are what each child changes in its settings, e.g. for the embedded model.
+    """
+    _Reloader(listener, _Child(settings, changes), settings.env_file).run()
+    return 0
+
+
+@dataclass(frozen=True)
+class _Child:
+    """What a child does."""
+
+    settings: SettingsToReload
+    changes: Mapping[str, object]
+
+    def __call__(self, sockets: list[socket.socket] | None) -> None:
+        Thread(target=_end_with_parent, name="parent", daemon=True).start()
+        from entrypoints.cli.serve import run_server
+
+        assert sockets is not None
+        try:
+            settings = self.settings.load().model_copy(update=dict(self.changes))
+            status = run_server(settings, sockets[0], lambda _: None).exit_status()
+        except Unusable as unusable:
+            print(unusable, file=sys.stderr)
+            status = UNUSABLE
+        sys.exit(status)
+
+
+class _Reloader(StatReload):
+    """Watches the packages of the service, and not, as uvicorn does, everything below the working directory."""
+
+    def __init__(self, listener: socket.socket, child: _Child, env_file: Path) -> None:
+        directories = [str(ROOT / name) for name in PACKAGES]
+        config = uvicorn.Config("entrypoints.asgi:app", reload=True, reload_dirs=directories, log_config=None)
+        super().__init__(config, child, [listener])
+        self._env_file = env_file
+
+    def startup(self) -> None:
+        super().startup()
+        signal.signal(signal.SIGHUP, self.signal_handler)
+
+    def iter_py_files(self) -> Iterator[Path]:
+        yield from super().iter_py_files()
+        if self._env_file.is_file():
+            yield self._env_file
+
+
+def _end_with_parent() -> None:
+    """Drain when the reloader was killed."""
+    parent = parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
