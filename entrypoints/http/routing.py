@@ -7,10 +7,12 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
 from entrypoints.http.json_body import JSONRequest
 from entrypoints.http.policies import check_body, check_request, policy_of
+from entrypoints.http.unknown_fields import check_fields
 
 
 class SecuredRoute(APIRoute):
@@ -22,6 +24,7 @@ class SecuredRoute(APIRoute):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.policy = policy_of(self.endpoint)
+        self._fields = _fields_of(self.body_field)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         check_request(self.policy, scope)
@@ -43,9 +46,19 @@ class SecuredRoute(APIRoute):
         return read_and_handle
 
     async def _parse(self, request: JSONRequest) -> Any:
-        parsed = await request.parse(request.app.state.settings.body_limit)
+        settings = request.app.state.settings
+        parsed = await request.parse(settings.body_limit)
         check_body(self.policy, request.scope, parsed)
+        check_fields(request.scope, parsed, self._fields, strict=settings.strict_fields)
         return parsed
+
+
+def _fields_of(body: Any) -> frozenset[str] | None:
+    """Return the names of the fields of a route's body, or None if it has none, or is not a model."""
+    model = body.field_info.annotation if body else None
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
+        return None
+    return frozenset(field.alias or name for name, field in model.model_fields.items())
 
 
 class DirectRoute(SecuredRoute):
