@@ -113,7 +113,7 @@ class GuardedMemory(LongTermMemory):
             self._report(where, error)
             raise
         except TimeoutError:
-            setting = " (MEMORY_RECALL_TIMEOUT)" if where in (Where.RECALLING, Where.CHECKING_MEMORY) else ""
+            setting = " (MEMORY_RECALL_TIMEOUT)" if where is Where.RECALLING else ""
             failure = MemoryUnavailable(f"Long-term memory did not respond within {seconds:g} s{setting}.")
             self._report(where, failure)
             raise failure from None

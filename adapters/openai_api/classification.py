@@ -37,6 +37,7 @@ _PERMANENT: Final = frozenset({501, 505, 510, 511})
 CHECK_URL: Final = "check OPENAI_BASE_URL, which usually ends in /v1"
 CHECK_SCHEME: Final = "check whether OPENAI_BASE_URL is http or https"
 CHECK_MODEL: Final = "check OPENAI_MODEL"
+CHECK_DEPLOYMENT: Final = "check the deployment in OPENAI_BASE_URL, or in OPENAI_MODEL if that URL names none"
 CHECK_KEY: Final = "check OPENAI_API_KEY"
 CHECK_CREDIT: Final = "check the plan and credit of the account of OPENAI_API_KEY"
 CHECK_ACCOUNT: Final = "check the settings of the account of OPENAI_API_KEY, e.g. its privacy and allowed providers"
@@ -63,7 +64,7 @@ def classify(refusal: Refusal, retry_after: float | None = None) -> LLMError:
     if _is_about_content(refusal):
         return LLMContentRefused("The model's service refuses to process this message under its content policy.")
     if refusal.status in _CLIENT_FAULTS and _names_the_model(refusal):
-        return _with_hint(LLMRefused, refusal, CHECK_MODEL)
+        return _with_hint(LLMRefused, refusal, CHECK_DEPLOYMENT if _names_a_deployment(refusal) else CHECK_MODEL)
     if _is_about_credentials(refusal):
         return _with_hint(LLMAuthFailed, refusal, CHECK_KEY)
     if _is_rate_limit(refusal):
@@ -103,6 +104,11 @@ def _names_the_model(refusal: Refusal) -> bool:
     if _any(words.MODEL_CODE, refusal) or "model" in refusal.named_fields:
         return True
     return bool(words.MODEL_TEXT.search(refusal.message)) and not _is_passing(refusal)
+
+
+def _names_a_deployment(refusal: Refusal) -> bool:
+    """Whether Azure does not find a deployment, which its URLs have in place of a model."""
+    return _any(words.DEPLOYMENT_CODE, refusal) or bool(words.DEPLOYMENT_TEXT.search(refusal.message))
 
 
 def _is_passing(refusal: Refusal) -> bool:
@@ -157,10 +163,17 @@ def _has_reason(refusal: Refusal) -> bool:
     return "error" in refusal.keys and bool(refusal.message) and not words.PATH_TEXT.search(refusal.message)
 
 
+_SETTINGS: Final = {
+    name: f"OPENAI_{name.upper()}"
+    for name in ("temperature", "max_tokens", "top_p", "stop", "seed", "reasoning_effort")
+}
+_ORDINARY_WORDS: Final = frozenset({"stop", "seed"})
+"""Parameters that a text may name without meaning them."""
+
+
 def _setting_of(refusal: Refusal) -> str:
-    names = {"temperature": "OPENAI_TEMPERATURE", "max_tokens": "OPENAI_MAX_TOKENS"}
-    named = (*refusal.parameters, *re.findall(r"\w+", refusal.message))
-    setting = next((names[name] for name in named if name in names), None)
+    words_in_text = (word for word in re.findall(r"\w+", refusal.message) if word not in _ORDINARY_WORDS)
+    setting = next((_SETTINGS[name] for name in (*refusal.parameters, *words_in_text) if name in _SETTINGS), None)
     return f"check {setting}" if setting else SEE_LOG
 
 

@@ -91,3 +91,6 @@ PASSING_TEXT: Final = re.compile(
 REFUSED_CODE: Final = re.compile(
     r"invalid|bad_request|not_found|unsupported|unprocessable|validation|unknown_parameter"
 )
+
+DEPLOYMENT_CODE: Final = re.compile(r"deployment_?not_?found", re.I)
+DEPLOYMENT_TEXT: Final = re.compile(r"\bAPI deployment\b", re.I)
