@@ -1,93 +1,177 @@
-"""`smart-chatbot chat`: chat with a running service in the terminal."""
+"""`smart-chatbot chat`: chat with a running service in the terminal, or send it the lines of a file."""
 
-import http.client
+import base64
 import json
-from collections.abc import Iterator
-from typing import Any
-from urllib.parse import urlsplit
+import os
+import secrets
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any, Final
 
 from domain.api_key import PREFIX
+from entrypoints.cli.terminal.client import Reply, ServiceClient, ServiceError, Unreachable
+from entrypoints.cli.terminal.text import printable
+
+BROKEN_PIPE: Final = 128 + 13
+"""Exit status if the reader of the output has gone, as of a program that is killed by SIGPIPE."""
+
+LISTED: Final = 20
+"""Turns or memories that a command shows."""
+
+HELP: Final = """\
+/new      begin a new conversation
+/history  show the latest turns of this conversation
+/memory   show what is remembered about you
+/quit     end the chat, as does Ctrl-D
+Enter sends a message, Alt-Enter begins a new line. Ctrl-C stops a reply or clears the line."""
 
 
 class TerminalChat:
-    """Reads messages line by line and prints each reply as it streams. Ctrl-C stops a reply, Ctrl-D ends the chat.
+    """Sends messages and prints each reply as it streams.
 
-    `credential` is an API key or a token. Without `user`, messages are from the token's user, or else from `terminal`.
+    Without `user`, messages are from the token's user, or else from `terminal`.
     """
 
-    def __init__(self, url: str, user: str | None, conversation: str, credential: str | None) -> None:
-        self._url = urlsplit(url if "//" in url else f"http://{url}")
-        self._body = {"conversation_id": conversation}
-        self._headers = {"Authorization": f"Bearer {credential}"} if credential else {}
+    def __init__(self, client: ServiceClient, user: str | None, conversation: str, credential: str | None) -> None:
+        self._client = client
         if user is None and (credential is None or credential.startswith(PREFIX)):  # a token names its user itself
             user = "terminal"
-        if user is not None:
-            self._body["user_id"] = user
+        self._named = {} if user is None else {"user_id": user}
+        self._user = user or _subject_of(credential or "")
+        self._conversation = conversation
+        self._commands: dict[str, Callable[[], None]] = {
+            "/new": self._begin_conversation,
+            "/history": self._show_history,
+            "/memory": self._show_memory,
+            "/help": lambda: print(HELP),
+        }
 
     def run(self) -> int:
-        """Chat until the input ends; return the exit status, 1 if the service cannot be reached."""
-        print("Ctrl-C stops a reply, Ctrl-D ends the chat.")
+        """Chat until the input ends; return the exit status.
+
+        On a terminal it is 1 if the service cannot be reached at first. Otherwise each line of the input is a message,
+        and it is 1 if one of them was not answered; those after it are not sent.
+        """
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # e.g. a terminal of ASCII
+        if sys.stdin.isatty() and sys.stdout.isatty():
+            return self._converse()
+        try:
+            return self._answer(sys.stdin)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it on exit
+            return BROKEN_PIPE
+
+    def _answer(self, lines: Iterable[str]) -> int:
+        sys.stdin.reconfigure(encoding="utf-8-sig")  # type: ignore[union-attr]
+        try:
+            for line in lines:
+                if line.strip() and not self._exchange(line.rstrip("\r\n")):
+                    return 1
+        except (ServiceError, UnicodeDecodeError) as error:
+            text = str(error) if isinstance(error, ServiceError) else "The input is not text in UTF-8."
+            print(printable(text), file=sys.stderr)
+            return 1
+        return 0
+
+    def _converse(self) -> int:
+        from entrypoints.cli.terminal.prompt import Prompt
+
+        try:
+            self._client.check()
+        except Unreachable as unreachable:
+            print(printable(str(unreachable)), file=sys.stderr)
+            return 1
+        except ServiceError:
+            pass  # it is there, and may serve the next request
+        prompt = Prompt()
+        print("Ctrl-C stops a reply, Ctrl-D ends the chat, /help shows more.\n")
         while True:
             try:
-                message = input("\nyou> ")
-            except (EOFError, KeyboardInterrupt):
-                print()
+                text = prompt.ask()
+            except EOFError:
                 return 0
-            if message.strip():
-                try:
-                    self._exchange(message)
-                except (OSError, http.client.HTTPException) as error:
-                    print(f"Cannot reach {self._url.geturl()}: {error}")
-                    return 1
+            if text is None or not text.strip():
+                continue
+            if text.strip() == "/quit":
+                return 0
+            try:
+                self._handle(text)
+            except ServiceError as error:
+                print(printable(str(error)))
+            print()
 
-    def _exchange(self, message: str) -> None:
-        body = json.dumps(self._body | {"message": message})
-        turn_id = None
-        connection = self._connect()
+    def _handle(self, text: str) -> None:
+        word = text.strip()
+        if word in self._commands:
+            self._commands[word]()
+        elif word.startswith("/") and word[1:].isalpha():
+            print(f"There is no command {printable(word)}.\n{HELP}")
+        else:
+            self._exchange(text)
+
+    def _exchange(self, text: str) -> bool:
+        """Send a message and print the reply; return whether it was completed."""
+        message = {"conversation_id": self._conversation, "message": text, **self._named}
         try:
-            connection.request("POST", "/api/chat", body, self._headers | {"Content-Type": "application/json"})
-            response = connection.getresponse()
-            turn_id = response.headers["X-Turn-ID"]
-            if response.status == 200:
-                self._print_reply(response)
-            else:
-                print(_problem(response))
-        except KeyboardInterrupt:
-            if turn_id is not None:  # without an id, closing the connection stops the turn
-                self._stop(turn_id)
+            with self._client.send(message) as reply:
+                self._print(reply)
+        except KeyboardInterrupt:  # leaving the block has closed the connection, which stops the turn
+            if not sys.stdin.isatty():
+                raise
             print(" [stopped]")
-        finally:
-            connection.close()
+            return False
+        for remark in filter(None, (reply.failure, reply.note)):
+            self._remark(remark)
+        return reply.failure is None
 
-    def _print_reply(self, response: http.client.HTTPResponse) -> None:
-        for event in _events(response):
-            print(event["content"], end="", flush=True)
-            if "error" in event:
-                print(f"\n[{event['error']['detail']}]", end="")
-            elif "finish_reason" in event:
-                print(f" [{event['finish_reason']}]", end="")
-        print()
+    def _print(self, reply: Reply) -> None:
+        try:
+            for piece in reply.texts():
+                print(printable(piece), end="", flush=True)
+        except KeyboardInterrupt:
+            if reply.turn_id is not None:
+                self._client.stop(reply.turn_id)
+            raise
+        print(flush=True)
 
-    def _stop(self, turn_id: str) -> None:
-        connection = self._connect()
-        connection.request("POST", f"/api/chat/turns/{turn_id}/stop", headers=self._headers)
-        connection.getresponse().read()
-        connection.close()
+    def _remark(self, text: str) -> None:
+        print(f"[{printable(text)}]", file=sys.stdout if sys.stdin.isatty() else sys.stderr)
 
-    def _connect(self) -> http.client.HTTPConnection:
-        kind = http.client.HTTPSConnection if self._url.scheme == "https" else http.client.HTTPConnection
-        return kind(self._url.netloc)
+    def _begin_conversation(self) -> None:
+        self._conversation = f"terminal-{secrets.token_hex(4)}"
+        print(f"This is the new conversation {self._conversation}; --conversation continues it later.")
+
+    def _show_history(self) -> None:
+        page = self._client.get(
+            "/api/chat/history/{}", self._known_user(), conversation_id=self._conversation, limit=LISTED
+        )
+        for turn in page["history"]:
+            end = "" if turn["reason"] is None else f" [{turn['reason']}]"
+            print(printable(f"{turn['timestamp']}\nyou> {turn['user_message']}\n{turn['assistant_response']}{end}\n"))
+        self._tell_the_rest(page, "turns")
+
+    def _show_memory(self) -> None:
+        page = self._client.get("/api/memories/{}", self._known_user(), limit=LISTED)
+        for memory in page["memories"]:
+            print(printable(f"- {memory['fact']}"))
+        self._tell_the_rest(page, "memories")
+
+    def _tell_the_rest(self, page: dict[str, Any], what: str) -> None:
+        if not page["count"]:
+            print(f"There are no {what}.")
+        elif page["next_cursor"] is not None:
+            print(f"There are more {what}; these are the latest {page['count']}.")
+
+    def _known_user(self) -> str:
+        if self._user is None:
+            raise ServiceError("It is not known whose token this is: name the user with --user.")
+        return self._user
 
 
-def _problem(response: http.client.HTTPResponse) -> str:
+def _subject_of(token: str) -> str | None:
+    """Return the user that a JSON Web Token names. The service verifies it."""
     try:
-        return str(json.loads(response.read())["detail"])
-    except (ValueError, KeyError, TypeError):  # the response is not from this service, e.g. from a proxy
-        return f"HTTP {response.status}"
-
-
-def _events(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
-    """Yield the JSON data of each server-sent event before `[DONE]`."""
-    for line in response:
-        if line.startswith(b"data: ") and line.strip() != b"data: [DONE]":
-            yield json.loads(line.removeprefix(b"data: "))
+        payload = token.split(".")[1]
+        return str(json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["sub"])
+    except (IndexError, KeyError, TypeError, ValueError):
+        return None

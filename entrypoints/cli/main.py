@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from domain.errors import Unusable
 from entrypoints.cli.arguments import CHAT_KEY, parse, settings_in
@@ -57,13 +58,25 @@ def _serve(parsed: argparse.Namespace) -> int:
 
 def _chat(parsed: argparse.Namespace) -> int:
     from entrypoints.cli.chat import TerminalChat
+    from entrypoints.cli.terminal.client import ServiceClient
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C stops a reply
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _exit_orderly)
+    credential = _credential(parsed.key_file)
     try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C stops a reply
-        credential = _credential(parsed.key_file)
-        return TerminalChat(parsed.url, parsed.user, parsed.conversation, credential).run()
+        client = ServiceClient(parsed.url, credential)
+    except ValueError as error:
+        parsed.parser.error(f"--url {error}")
+    try:
+        return TerminalChat(client, parsed.user, parsed.conversation, credential).run()
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+
+
+def _exit_orderly(number: int, _: object) -> NoReturn:
+    """Exit so that the terminal is as before."""
+    sys.exit(128 + number)
 
 
 def _credential(file: Path | None) -> str | None:
