@@ -3,12 +3,19 @@
 import multiprocessing
 import sys
 
-from domain.errors import Unusable
-from entrypoints.exit_status import UNUSABLE
-from entrypoints.settings import load_settings
-from entrypoints.sharing import require_shareable
-from entrypoints.standard_streams import warn
-from entrypoints.startup_warnings import startup_warnings
+from entrypoints.preconditions import explain_import_error, require_preconditions
+
+require_preconditions()
+try:
+    from domain.errors import Unusable
+    from entrypoints.exit_status import UNUSABLE
+    from entrypoints.settings import load_settings
+    from entrypoints.sharing import require_shareable
+    from entrypoints.standard_streams import warn
+    from entrypoints.startup_warnings import startup_warnings
+except ImportError as error:
+    explain_import_error(error)
+    raise
 
 
 def _is_one_of_several() -> bool:

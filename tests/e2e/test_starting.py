@@ -22,6 +22,7 @@ from tests.harness.forks import Forks
 from tests.harness.memory_upstream import MemoryUpstream
 from tests.harness.scripted_upstream import ScriptedUpstream
 from tests.harness.servers import ROOT, service_process
+from tests.harness.terminal import terminal_of
 
 UVICORN = ("-m", "uvicorn", "entrypoints.asgi:app", "--host", "127.0.0.1", "--port", "0")
 COMMAND = str(Path(sys.executable).with_name("smart-chatbot"))
@@ -302,11 +303,19 @@ async def test_an_installed_wheel_runs_without_the_checkout(tmp_path: Path) -> N
     await asyncio.to_thread(_make_database, tmp_path / "old.db", None)  # migrations are package data
     command = (str(python.with_name("smart-chatbot")), "serve")
     assert (await run(command[0], "check", directory=tmp_path, **environment))[0] == 0
+    packages = next((tmp_path / "venv").glob("lib/python*/site-packages"))
+    assert all(
+        (packages / name / "py.typed").is_file() for name in ("domain", "application", "adapters", "entrypoints")
+    )
     async with (
         service_process(directory=tmp_path, command=command, python=python, **environment) as service,
         client_of(service.url) as client,
     ):
         assert (await client.get("/readyz")).status_code == 200
+        async with terminal_of(
+            command[0], "chat", "--url", service.url, directory=tmp_path, environment={}
+        ) as terminal:
+            await terminal.until_last("you>")
         service.signal(signal.SIGTERM)
         assert await service.wait() == 0
     assert await asyncio.to_thread(_tables, tmp_path / "old.db") == TABLES

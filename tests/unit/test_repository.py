@@ -115,6 +115,23 @@ def test_the_linter_targets_the_oldest_supported_python(project: Any) -> None:
     assert project["tool"]["ruff"]["target-version"] == "py" + oldest.replace(".", "")
 
 
+@pytest.mark.parametrize("package", sorted(PACKAGES - {"tests"}))
+def test_the_types_of_each_package_are_declared(package: str) -> None:
+    assert (ROOT / package / "py.typed").is_file()
+
+
+def test_the_changelog_has_a_dated_section_for_each_version(project: Any) -> None:
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    first, *released = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    versions = [re.fullmatch(r"\[(\d+\.\d+\.\d+)\] - \d{4}-\d\d-\d\d", heading) for heading in released]
+    numbers = [match[1] for match in versions if match]
+
+    assert first == "[Unreleased]"
+    assert len(numbers) == len(released)
+    assert numbers[0] == project["project"]["version"]
+    assert numbers == sorted(numbers, key=lambda number: [*map(int, number.split("."))], reverse=True)
+
+
 def test_this_python_is_supported(project: Any) -> None:
     oldest = tuple(map(int, project["project"]["requires-python"].removeprefix(">=").split(".")))
 
