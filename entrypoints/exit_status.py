@@ -8,5 +8,8 @@ HUNG: Final = 1
 USAGE: Final = 2
 """The arguments are wrong."""
 
+BROKEN_PIPE: Final = 128 + 13
+"""The reader of the output has gone: the status of programs that SIGPIPE ends."""
+
 UNUSABLE: Final = 3
 """The configuration, or a resource that it names, cannot be used. Starting again does not help."""

@@ -56,8 +56,10 @@ class Parser(argparse.ArgumentParser):
 def parse(commands: dict[str, Run], arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the arguments; exit with status 2 if they are wrong. `run` of the result is the command's function."""
     parser = _parser(commands)
-    first = next(iter(arguments), "")
-    if first and not first.startswith("-") and first not in commands:
+    if not arguments:
+        parser.error(f"name a command: {', '.join(commands)}")
+    first = arguments[0]
+    if not first.startswith("-") and first not in commands:
         parser.error(f"there is no such command{_nearest(first, commands)}")
     parsed, unknown = parser.parse_known_args(arguments)
     if unknown:

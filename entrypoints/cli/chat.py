@@ -2,7 +2,6 @@
 
 import base64
 import json
-import os
 import secrets
 import sys
 from collections.abc import Callable, Iterable
@@ -11,9 +10,6 @@ from typing import Any, Final
 from domain.api_key import PREFIX
 from entrypoints.cli.terminal.client import Reply, ServiceClient, ServiceError, Unreachable
 from entrypoints.cli.terminal.text import printable
-
-BROKEN_PIPE: Final = 128 + 13
-"""Exit status if the reader of the output has gone, as of a program that is killed by SIGPIPE."""
 
 LISTED: Final = 20
 """Turns or memories that a command shows."""
@@ -53,13 +49,7 @@ class TerminalChat:
         and it is 1 if one of them was not answered; those after it are not sent.
         """
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # e.g. a terminal of ASCII
-        if sys.stdin.isatty() and sys.stdout.isatty():
-            return self._converse()
-        try:
-            return self._answer(sys.stdin)
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it on exit
-            return BROKEN_PIPE
+        return self._converse() if sys.stdin.isatty() and sys.stdout.isatty() else self._answer(sys.stdin)
 
     def _answer(self, lines: Iterable[str]) -> int:
         sys.stdin.reconfigure(encoding="utf-8-sig")  # type: ignore[union-attr]

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from domain.errors import Unusable
 from entrypoints.cli.arguments import CHAT_KEY, parse, settings_in
-from entrypoints.exit_status import UNUSABLE, USAGE
+from entrypoints.exit_status import BROKEN_PIPE, UNUSABLE, USAGE
 from entrypoints.settings import ENV_FILE, InvalidOption, Settings, environment, load_settings
 from entrypoints.signals import signals_handled
 from entrypoints.standard_streams import warn
@@ -33,7 +33,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.argv[1:] if arguments is None else arguments,
     )
     try:
-        sys.exit(parsed.run(parsed))
+        status = parsed.run(parsed)
+        sys.stdout.flush()
+        sys.exit(status)
+    except BrokenPipeError:  # e.g. `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more
+        sys.exit(BROKEN_PIPE)
     except Unusable as unusable:
         print(unusable, file=sys.stderr)
         sys.exit(USAGE if isinstance(unusable, InvalidOption) else UNUSABLE)

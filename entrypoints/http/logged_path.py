@@ -32,6 +32,8 @@ def logged_path(path: str, words: Collection[str]) -> str:
     >>> logged_path("/favicon.ico", {"api"})
     '/favicon.ico'
     """
+    if not path:  # the request was no HTTP
+        return path
     first, *others = path.removeprefix("/").split("/")
     shown = [first if first in words or not first or _PLAIN_WORD.fullmatch(first) else "*"]
     shown += [segment if segment in words or not segment else "*" for segment in others[: MAX_SEGMENTS - 1]]

@@ -96,7 +96,7 @@ class RequestContext:
                     logging.DEBUG if scope["path"] in _PROBES else logging.INFO,
                     "request",
                     method=scope["method"],
-                    path=getattr(route, "path", None) or logged_path(scope["path"], self._words),
+                    path=getattr(route, "path", None) or logged_path(scope["path"], self._words) or None,
                     status=status,
                     **scope["state"].get("problem", {}),
                     seconds=round(anyio.current_time() - started_at, 4),

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from domain.principal import Principal
-from entrypoints.exit_status import UNUSABLE
+from entrypoints.exit_status import BROKEN_PIPE, UNUSABLE
+from tests.harness.commands import run
 from tests.harness.credentials import ANN, SERVICE, KnownCredentials, authentication, bearer, credential_of
 from tests.harness.exchange import TIMEOUT, history
 from tests.harness.fakes import ScriptedLLM, ScriptedReply
@@ -355,6 +356,15 @@ async def test_an_interrupted_script_stops_the_reply(tmp_path: Path) -> None:
                 await asyncio.sleep(0.01)
     assert (status, errors) == (128 + signal.SIGINT, "")
     assert turn["status"] == "interrupted"
+
+
+async def test_a_reader_of_the_output_may_leave(tmp_path: Path) -> None:
+    async with running_service({"llm": ScriptedLLM()}) as service:
+        command = (
+            f"yes | {sys.executable} -m entrypoints.cli chat --url {service.url} | head -n 1; echo ${{PIPESTATUS[1]}}"
+        )
+        outcome = await run("bash", "-c", command, directory=tmp_path)
+    assert outcome == (0, f"Hello, world!\n{BROKEN_PIPE}\n", "")
 
 
 async def test_input_that_is_not_text_is_reported(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_a_url_with_a_user_is_refused(name: str, capsys: pytest.CaptureFixture[s
     [
         (["sevre"], "smart-chatbot: there is no such command; did you mean serve?"),
         (["canary"], "smart-chatbot: there is no such command; see: "),
-        ([], "smart-chatbot: the following arguments are required: COMMAND; see: "),
+        ([], "smart-chatbot: name a command: serve, chat, migrate, backup, copy, keys, check; see: "),
         (["serve", "--prot", "canary"], "smart-chatbot serve: there is no option --prot; did you mean --port?"),
         (["serve", "--prot=canary"], "smart-chatbot serve: there is no option --prot; did you mean --port?"),
         (["serve", "--root_path", "/"], "smart-chatbot serve: there is no option --root_path; did you mean --root-"),

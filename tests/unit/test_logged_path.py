@@ -14,6 +14,7 @@ WORDS = words_of(create_app(Settings(_env_file=None, history_backend="in_memory"
 @pytest.mark.parametrize(
     ("path", "shown"),
     [
+        ("", ""),
         ("/", "/"),
         ("/favicon.ico", "/favicon.ico"),
         ("/no-such-path", "/no-such-path"),

@@ -4,7 +4,7 @@ import http.client
 import json
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import quote, urlencode, urlsplit
@@ -26,13 +26,13 @@ class Unreachable(ServiceError):
 
 
 class Reply:
-    """A reply that streams in. `failure` and `note` are set when `texts` has ended."""
+    """A reply that streams in as `lines`. `failure` and `note` are set when `texts` has ended."""
 
-    def __init__(self, response: http.client.HTTPResponse) -> None:
-        self.turn_id: str | None = response.headers["X-Turn-ID"]
+    def __init__(self, turn_id: str | None, lines: Iterable[bytes]) -> None:
+        self.turn_id = turn_id
         self.failure: str | None = None
         self.note: str | None = None
-        self._response = response
+        self._lines = lines
 
     def texts(self) -> Iterator[str]:
         """Yield the pieces of the reply.
@@ -41,7 +41,7 @@ class Reply:
             ServiceError: The connection broke before the end.
         """
         ended = False
-        for line in self._response:
+        for line in self._lines:
             if not line.startswith(b"data: {"):
                 continue
             event = json.loads(line.removeprefix(b"data: "))
@@ -85,19 +85,19 @@ class ServiceClient:
         """Return what the service responds at a path, whose `{}` are replaced by `ids`."""
         filled = path.format(*(quote(part, safe="") for part in ids))
         with self._response("GET", f"{filled}?{urlencode(query)}") as response:
-            return json.loads(response.read())
+            return json.loads(self._read(response))
 
     def stop(self, turn_id: str) -> None:
         """Stop a turn."""
         with self._response("POST", f"/api/chat/turns/{turn_id}/stop") as response:
-            response.read()
+            self._read(response)
 
     @contextmanager
     def send(self, message: Mapping[str, str]) -> Iterator[Reply]:
         """Send a message; the reply can be read in the block. If it is left early, the service stops the reply."""
         body = json.dumps({"on_disconnect": "cancel", **message})
         with self._response("POST", "/api/chat", body, {"Content-Type": "application/json"}) as response:
-            yield Reply(response)
+            yield Reply(response.headers["X-Turn-ID"], self._lines(response))
 
     @contextmanager
     def _response(
@@ -106,21 +106,39 @@ class ServiceClient:
         kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
         connection = kind(self._netloc, timeout=CONNECT_TIMEOUT)
         try:
-            connection.connect()
-            connection.sock.settimeout(IDLE_TIMEOUT)
-            connection.request(method, self._path + path, body, {**self._headers, **(headers or {})})
-            response = connection.getresponse()
+            with self._errors_explained():
+                connection.connect()
+                connection.sock.settimeout(IDLE_TIMEOUT)
+                connection.request(method, self._path + path, body, {**self._headers, **(headers or {})})
+                response = connection.getresponse()
             if response.status != 200:
                 raise self._problem(response)
             yield response
-        except (OSError, http.client.HTTPException) as error:
-            raise self._explained(error) from error
         finally:
             connection.close()
 
+    def _read(self, response: http.client.HTTPResponse) -> bytes:
+        with self._errors_explained():
+            return response.read()
+
+    def _lines(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
+        while True:
+            with self._errors_explained():
+                line = response.readline()
+            if not line:
+                return
+            yield line
+
+    @contextmanager
+    def _errors_explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, http.client.HTTPException) as error:
+            raise self._explained(error) from error
+
     def _problem(self, response: http.client.HTTPResponse) -> ServiceError:
         try:
-            problem = json.loads(response.read())
+            problem = json.loads(self._read(response))
             code, detail = str(problem["code"]), str(problem["detail"])
         except (ValueError, KeyError, TypeError):  # from a proxy, or another service
             code, detail = "", ""
