@@ -18,7 +18,7 @@ import openai
 from adapters.error_translation import ForeignError, exception_chain, foreign_error
 from adapters.openai_api.classification import NOT_A_CHAT, classify, is_repeatable
 from adapters.openai_api.http_client import ConnectError
-from adapters.openai_api.network_causes import Proxied, hint, is_lasting, network_cause
+from adapters.openai_api.network_causes import Proxy, hint, is_lasting, network_cause
 from adapters.openai_api.proxy_answers import proxy_answer
 from adapters.openai_api.refusal import Refusal
 from adapters.proxies import BadProxyURL
@@ -115,7 +115,7 @@ _LIBRARIES: Final = ("adapters", "aiohttp", "httpx2", "openai")
 
 
 def from_exception(
-    error: Exception, *, streaming: bool, may_lack_tls: bool = False, proxied: Proxied = None
+    error: Exception, *, streaming: bool, may_lack_tls: bool = False, proxied: Proxy | None = None
 ) -> LLMError:
     """Translate an exception of a library. `may_lack_tls`: the request was sent to the service without TLS."""
     translation = translation_of(type(_most_reliable(error)))

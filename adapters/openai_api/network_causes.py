@@ -3,7 +3,8 @@
 import socket
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, Literal
+from dataclasses import dataclass
+from typing import Final
 
 import aiohttp
 import aiohttp.http_exceptions
@@ -14,6 +15,9 @@ from adapters.openai_api.classification import CHECK_SCHEME, PROXY_AUTH_REQUIRED
 from adapters.openai_api.http_client import ConnectError
 from adapters.openai_api.tls_failures import NO_TLS, REJECTED, lasting_failure
 from adapters.proxies import CHECK_PROXY, BadProxyURL
+
+_WITH_ADDRESS: Final = (aiohttp.ClientConnectorError, aiohttp.ClientConnectorCertificateError)
+"""Errors that tell which host did not accept the connection."""
 
 _TLS_ALERT: Final = "b'\\x15"
 """The beginning of a TLS alert, as aiohttp quotes what it received instead of a status line."""
@@ -62,12 +66,16 @@ _TLS_HINTS: Final[Mapping[str | None, str]] = {
 _CLOSED_HINT: Final = f"The model's service closed the connection without a response: {CHECK_SCHEME}."
 
 
-Proxied = Literal["all", "connections"] | None
-"""What a proxy is responsible for: `all` failures to connect, or those of `connections` but not of TLS, which the
-service ends itself. None: there is no proxy."""
+@dataclass(frozen=True)
+class Proxy:
+    """The proxy of requests. If it `tunnels`, a failure of TLS may be the service's as well as its own."""
+
+    host: str
+    port: int
+    tunnels: bool
 
 
-def network_cause(error: BaseException, proxy: Proxied = None) -> Mapping[str, str | int]:
+def network_cause(error: BaseException, proxy: Proxy | None = None) -> Mapping[str, str | int]:
     """Return the `cause` of a connection's failure, with what is known about it. No text of the peer is part of it."""
     links = _links(error)
     for link in links:
@@ -78,10 +86,19 @@ def network_cause(error: BaseException, proxy: Proxied = None) -> Mapping[str, s
     causes = _cause(links)
     cause = str(causes.get("cause", "not connected"))
     connecting = any(isinstance(link, ConnectError) for link in links)
-    of_proxy = connecting and (proxy == "all" or (proxy == "connections" and cause not in ("certificate", "tls")))
-    if of_proxy or any(isinstance(link, aiohttp.ClientProxyConnectionError) for link in links):
+    if (connecting and proxy is not None and _fails(proxy, cause, links)) or any(
+        isinstance(link, aiohttp.ClientProxyConnectionError) for link in links
+    ):
         return {"cause": "proxy", "cause_detail": cause}
     return causes
+
+
+def _fails(proxy: Proxy, cause: str, links: Sequence[BaseException]) -> bool:
+    """Whether a failure to connect is the proxy's."""
+    if not proxy.tunnels or cause not in ("certificate", "tls"):
+        return True
+    failed = (link for link in links if isinstance(link, _WITH_ADDRESS))
+    return any((link.host, link.port) == (proxy.host, proxy.port) for link in failed)
 
 
 def hint(error: BaseException, cause: Mapping[str, str | int], *, may_lack_tls: bool = False) -> str | None:

@@ -1,13 +1,13 @@
 """Chat Completions of one service: the SDK says what a request looks like and what a refusal means."""
 
 from typing import Final
+from urllib.parse import urlsplit
 
 import aiohttp
 import httpx2
 import openai
-
 from adapters.openai_api.http_client import HttpClient, tls_context
-from adapters.openai_api.network_causes import Proxied
+from adapters.openai_api.network_causes import Proxy
 from adapters.proxies import proxy_for
 
 _STREAM: Final[bool] = True
@@ -44,7 +44,7 @@ class ModelService:
         self._max_error_bytes = max_error_bytes
         self._tls_context = tls_context(base_url)
         self._http: HttpClient | None = None
-        self.proxied: Proxied = None
+        self.proxied: Proxy | None = None
         self.may_lack_tls = False
         """Requests are sent to the service, not to a proxy, without TLS, and it has not responded to any yet."""
 
@@ -77,7 +77,9 @@ class ModelService:
             proxy = proxy_for(url)
             self.may_lack_tls = url.startswith("http:") and proxy is None
             if proxy is not None:
-                self.proxied = "all" if url.startswith("http:") else "connections"
+                parts = urlsplit(proxy)
+                port = parts.port or (443 if parts.scheme == "https" else 80)
+                self.proxied = Proxy(parts.hostname or "", port, tunnels=url.startswith("https:"))
             self._http = HttpClient(
                 url,
                 headers,

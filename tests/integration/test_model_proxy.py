@@ -636,3 +636,47 @@ async def test_a_proxy_whose_name_cannot_be_resolved_is_named(
         await deltas_of(open_llm(f"{scheme}://model.test/v1"))
     assert (raised.value.diagnosis["cause"], raised.value.diagnosis["cause_detail"]) == ("proxy", "dns")
     assert "canary" not in str(raised.value.diagnosis)
+
+
+@pytest.mark.usefixtures("trusted_authority")
+async def test_a_tls_proxy_needs_a_certificate_and_is_named(open_llm: OpenLLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    forged = server_context_of(trustme.CA())
+    async with RawServer(Call.left, secure=forged) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        with pytest.raises(LLMError) as failed:
+            await deltas_of(open_llm("https://model.test/v1"))
+    assert failed.value.detail.startswith(
+        "The certificate of the proxy is not trusted: check SSL_CERT_FILE, or check HTTP_"
+    )
+    assert "OPENAI_BASE_URL" not in failed.value.detail
+
+
+@pytest.mark.usefixtures("trusted_authority")
+async def test_a_tls_proxy_that_is_none_is_named(open_llm: OpenLLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def speak_first(call: Call) -> None:
+        await call.send(b"220 ready\r\n")
+        await call.left()
+
+    async with RawServer(speak_first) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url.replace("http://", "https://"))
+        with pytest.raises(LLMError) as failed:
+            await deltas_of(open_llm("https://model.test/v1"))
+    assert failed.value.detail == (
+        "The TLS connection to the proxy failed: check whether the URL of the proxy is http or https."
+    )
+
+
+@pytest.mark.usefixtures("trusted_authority")
+async def test_a_service_with_a_forged_certificate_behind_a_tls_proxy_is_not_confused_with_the_proxy(
+    open_llm: OpenLLM, server_context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
+    forged = server_context_of(trustme.CA())
+    async with (
+        RawServer(respond_to_each, secure=forged) as service,
+        RawServer(tunnel_to(service), secure=server_context) as proxy,
+    ):
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        with pytest.raises(LLMError) as failed:
+            await deltas_of(open_llm("https://model.test/v1"))
+    assert failed.value.detail.startswith("The certificate of the model's service is not trusted")
