@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import httpx2
 import openai
+
 from adapters.openai_api.http_client import HttpClient, tls_context
 from adapters.openai_api.network_causes import Proxy
 from adapters.proxies import proxy_for

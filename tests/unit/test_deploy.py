@@ -19,7 +19,7 @@ import yaml
 from domain.api_key import PresentedKey
 from entrypoints import local_model
 from entrypoints.cli.main import main
-from entrypoints.exit_status import UNUSABLE
+from entrypoints.exit_status import UNUSABLE, USAGE
 from entrypoints.http.app import create_app
 from entrypoints.server import DrainingServer
 from entrypoints.settings import Settings, load_settings
@@ -151,7 +151,7 @@ def test_the_image_and_the_unit_run_commands_of_the_service(unit: Any, project: 
 
 
 def test_a_configuration_that_cannot_be_used_is_not_tried_again(unit: Any) -> None:
-    assert unit["RestartPreventExitStatus"] == [str(UNUSABLE)]
+    assert unit["RestartPreventExitStatus"] == [f"{USAGE} {UNUSABLE}"]
 
 
 def test_the_service_has_time_to_stop(unit: Any, instances: Any) -> None:
