@@ -21,6 +21,7 @@ from entrypoints.http.openapi import document
 from entrypoints.http.operations import health
 from entrypoints.http.operations.docs import docs_router
 from entrypoints.http.policies import open_paths, require_policies
+from entrypoints.http.unknown_fields import HEADER
 from entrypoints.lifespan import Lifespan
 from entrypoints.observability import configure_logging
 from entrypoints.settings import Settings
@@ -44,7 +45,7 @@ _CORS_EXPOSED: Final = (
     "RateLimit-Policy",
     "Retry-After",
     "WWW-Authenticate",
-    "X-Ignored-Fields",
+    HEADER,
     "X-Request-ID",
     "X-Turn-ID",
 )

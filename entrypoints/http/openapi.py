@@ -18,6 +18,7 @@ from entrypoints.http.native.schemas import StreamEvent
 from entrypoints.http.policies import open_paths
 from entrypoints.http.problem_examples import TURN, example_of, problem_examples
 from entrypoints.http.problems import ProblemView
+from entrypoints.http.unknown_fields import HEADER
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -214,6 +215,8 @@ def document(app: FastAPI) -> dict[str, Any]:
         for operation in path.values():
             if "HTTPValidationError" in str(operation["responses"].get("422")):
                 del operation["responses"]["422"]
+            if "requestBody" in operation:
+                _add_ignored_fields(operation["responses"])
     for schema in schemas.values():
         for field in schema.get("properties", {}).values():
             field.pop("default", None)  # which `openapi-typescript` takes to mean that the field is always there
@@ -222,6 +225,19 @@ def document(app: FastAPI) -> dict[str, Any]:
     _add_security(found, app.state.settings.auth, open_paths(app))
     app.openapi_schema = found
     return found
+
+
+def _add_ignored_fields(responses: Responses) -> None:
+    """Describe the header that names unknown fields of the body."""
+    described = {
+        "description": "Fields of the body that do not exist and were ignored, percent-encoded, each with the nearest "
+        "existing one if there is one.",
+        "schema": {"type": "string"},
+        "example": "conversationId;did-you-mean=conversation_id, model",
+    }
+    for status, response in responses.items():
+        if str(status).startswith("2"):
+            response["headers"] = response.get("headers", {}) | {HEADER: described}
 
 
 def _add_security(found: dict[str, Any], auth: str, public: Collection[str]) -> None:
