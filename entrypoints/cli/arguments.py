@@ -11,9 +11,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from entrypoints.cli.setting_options import add_common_settings, add_settings
 from entrypoints.exit_status import USAGE
 from entrypoints.program import NAME, program
-from entrypoints.settings import ENV_FILE, Settings, is_secret, option_of
+from entrypoints.settings import ENV_FILE
 
 MAX_WORKERS: Final = 64
 """A hundred sessions are what PostgreSQL allows by default, and each worker uses several."""
@@ -22,16 +23,6 @@ CHAT_KEY: Final = "SMART_CHATBOT_KEY"
 """Environment variable with the credential of the terminal chat."""
 
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-
-_COMMON: Final = ("host", "port", "root_path")
-"""Settings whose options come first in the help."""
-
-_CREDENTIALS_IN_URL: Final = re.compile(r"://[^/?#\s]*@")
-
-_SEEN_BY_OTHERS: Final = (
-    "is refused, because other users of this machine can see the options of a command: set {name} in the environment, "
-    "in .env, or as a file in SECRETS_DIR"
-)
 
 Run = Callable[[argparse.Namespace], int]
 
@@ -85,7 +76,7 @@ def _parser(commands: dict[str, Run]) -> Parser:
     parser = Parser(
         prog=NAME,
         description="A chatbot backend over HTTP.",
-        epilog=f"Examples:\n  {NAME} serve --local\n  {NAME} serve --host 0.0.0.0 --port 9000\n  {NAME} chat",
+        epilog=f"Examples:\n  {NAME} serve --local\n  {NAME} serve --port 9000\n  {NAME} chat",
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
@@ -129,14 +120,13 @@ def _parser(commands: dict[str, Run]) -> Parser:
         action="store_true",
         help="also send a request to the model, the embedder and each store; creates or upgrades the database",
     )
-    for reader in (migrate, backup, copy, keys, check):
+    for reader in (migrate, backup, copy, check):
         _add_env_file(reader)
     return parser
 
 
 def _add_serve_options(serve: Parser) -> None:
-    for name in _COMMON:
-        _add_setting(serve, name)
+    add_common_settings(serve)
     _add_env_file(serve)
     serve.add_argument(
         "--local",
@@ -155,40 +145,7 @@ def _add_serve_options(serve: Parser) -> None:
     serve.add_argument(
         "--reload", action="store_true", help="for development: restart when the source or the file of settings changes"
     )
-    settings = serve.add_argument_group(
-        "settings",
-        "Each is also an environment variable, e.g. APP_NAME for --app-name; the option comes first. Secrets are not "
-        "options:\nset them in the environment, in .env, or as files in SECRETS_DIR.",
-    )
-    for name in Settings.model_fields:
-        if is_secret(name):
-            serve.add_argument(option_of(name), action=_Refused, nargs="?", help=argparse.SUPPRESS)
-        elif name not in _COMMON:
-            _add_setting(settings, name)
-
-
-def _add_setting(parser: argparse._ActionsContainer, name: str) -> None:
-    field = Settings.model_fields[name]
-    description = (field.description or "").replace("`", "").replace("%", "%%")
-    if field.default not in (None, (), "") and name != "system_prompt":
-        default = str(field.default).lower() if isinstance(field.default, bool) else field.default
-        description += f" (default: {default})"
-    flag: dict[str, Any] = {"nargs": "?", "const": "true"} if field.annotation is bool else {}
-    parser.add_argument(
-        option_of(name),
-        dest=f"setting:{name}",
-        action=_Setting,
-        metavar="true|false" if flag else name.rpartition("_")[2].upper(),
-        default=argparse.SUPPRESS,
-        help=description,
-        **flag,
-    )
-
-
-def settings_in(parsed: argparse.Namespace) -> dict[str, str]:
-    """Return the settings that were given as options, by the names of fields."""
-    found = {name.partition("setting:"): value for name, value in vars(parsed).items()}
-    return {name: value for (_, prefix, name), value in found.items() if prefix}
+    add_settings(serve)
 
 
 def _add_env_file(parser: Parser) -> None:
@@ -229,23 +186,7 @@ def _add_keys_commands(parser: Parser) -> None:
     revoke.add_argument("id", metavar="ID", help="the id of a key, as listed")
     for action in (create, listing, revoke):
         action.set_defaults(parser=action)
-
-
-class _Setting(argparse.Action):
-    def __call__(
-        self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None
-    ) -> None:
-        if _CREDENTIALS_IN_URL.search(values):
-            name = self.dest.removeprefix("setting:").upper()
-            parser.error(f"{option_string} with a user in its URL " + _SEEN_BY_OTHERS.format(name=name))
-        setattr(namespace, self.dest, values)
-
-
-class _Refused(argparse.Action):
-    def __call__(
-        self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None
-    ) -> None:
-        parser.error(f"{option_string} " + _SEEN_BY_OTHERS.format(name=self.dest.upper()))
+        _add_env_file(action)
 
 
 class _Version(argparse.Action):

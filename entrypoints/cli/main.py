@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from domain.errors import Unusable
-from entrypoints.cli.arguments import CHAT_KEY, parse, settings_in
+from entrypoints.cli.arguments import CHAT_KEY, parse
+from entrypoints.cli.setting_options import settings_in
 from entrypoints.exit_status import BROKEN_PIPE, UNUSABLE, USAGE
 from entrypoints.settings import ENV_FILE, InvalidOption, Settings, environment, load_settings
 from entrypoints.signals import signals_handled

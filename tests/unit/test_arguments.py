@@ -4,7 +4,8 @@ import argparse
 
 import pytest
 
-from entrypoints.cli.arguments import parse, settings_in
+from entrypoints.cli.arguments import parse
+from entrypoints.cli.setting_options import settings_in
 from entrypoints.exit_status import USAGE
 from entrypoints.settings import Settings, is_secret, option_of
 
