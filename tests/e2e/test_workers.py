@@ -57,6 +57,21 @@ async def test_a_killed_worker_is_replaced_and_a_killed_supervisor_has_them_drai
         await until_gone(first, second, third)
 
 
+async def test_workers_have_the_options_of_their_supervisor(
+    tmp_path: Path, upstream: ScriptedUpstream, database: str
+) -> None:
+    (tmp_path / "named.env").write_text(f"DATABASE_URL={database}\nOPENAI_API_KEY=sk-file\nAPP_NAME=File\n")
+    options = ("--app-name", "Option", "--env-file", "named.env", "--openai-base-url", upstream.base_url)
+    async with service_process(*options, "--openai-seed=7", directory=tmp_path, command=COMMAND) as service:
+        await pids(service, 2)
+        async with client_of(service.url) as client:
+            health = [(await client.get("/api/health", headers=ALONE)).json()["name"] for _ in range(10)]
+            await client.post("/api/chat/simple", json={"user_id": "user123", "message": "Hello?"})
+    assert set(health) == {"Option"}
+    assert upstream.requests[0].body["seed"] == 7
+    assert upstream.requests[0].headers["authorization"] == "Bearer sk-file"
+
+
 @pytest.mark.row("P5")
 async def test_a_signal_drains_all_workers_and_every_stream_is_told(
     tmp_path: Path, upstream: ScriptedUpstream, database: str
