@@ -8,7 +8,6 @@ none of them.
 import sys
 from collections.abc import Iterator
 from importlib.machinery import PathFinder
-from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +30,8 @@ def require_preconditions() -> None:
 
 def explain_import_error(error: ImportError) -> None:
     """Exit with status 3 and one sentence if the files of another distribution have replaced some of ours."""
+    from importlib.metadata import packages_distributions  # here, because it is not needed otherwise
+
     installed = packages_distributions()
     others = {other for name in PACKAGES for other in installed.get(name, ()) if other != DISTRIBUTION}
     if others:

@@ -47,7 +47,8 @@ def test_a_folder_of_that_name_is_no_package(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("start", [COMMAND, SERVER])
 def test_windows_is_refused_before_anything_fails(start: str, tmp_path: Path) -> None:
-    missing = "import multiprocessing, signal, select, sys; del signal.SIGHUP, select.poll; sys.platform = 'win32'; "
+    imported = "import multiprocessing, pathlib, shutil, signal, select, sys; "
+    missing = imported + "del signal.SIGHUP, select.poll; sys.platform = 'win32'; "
 
     status, errors = python(missing + start, tmp_path)
 
