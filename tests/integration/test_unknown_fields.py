@@ -22,6 +22,21 @@ async def requests(service: Service, extra: dict[str, Any]) -> dict[str, httpx2.
         "simple": await service.client.post("/api/chat/simple", json=HELLO | extra),
         "store": await service.client.post("/api/memories/user123", json=FACT | extra),
         "correct": await service.client.patch(f"/api/memories/user123/{stored['id']}", json=FACT | extra),
+        "title": await service.client.patch("/api/chat/conversations/user123/default", json={"title": "Tea"} | extra),
+    }
+
+
+async def test_these_are_all_routes_with_a_body() -> None:
+    async with service_in_process() as service:
+        paths = (await service.client.get("/openapi.json")).json()["paths"]
+    found = {f"{method} {path}" for path, item in paths.items() for method in item if "requestBody" in item[method]}
+
+    assert found == {
+        "post /api/chat",
+        "post /api/chat/simple",
+        "post /api/memories/{user_id}",
+        "patch /api/memories/{user_id}/{memory_id}",
+        "patch /api/chat/conversations/{user_id}/{conversation_id}",
     }
 
 
@@ -40,8 +55,9 @@ async def test_every_route_names_unknown_fields_and_works_as_without_them() -> N
         "simple": suggested,
         "store": "conversationId, model, a%2Cb",
         "correct": "conversationId, model, a%2Cb",
+        "title": "conversationId, model, a%2Cb",
     }
-    assert [response.headers.get(HEADER) for response in known.values()] == [None] * 4
+    assert {response.headers.get(HEADER) for response in known.values()} == {None}
     assert HEADER in browser.headers["Access-Control-Expose-Headers"]
 
 
@@ -58,7 +74,7 @@ async def test_strict_fields_are_rejected_on_every_route(capsys: pytest.CaptureF
         responses = await requests(service, {"canaryId": 1, "a/b": 2})
         known = await requests(service, {})
 
-    assert [response.status_code for response in responses.values()] == [422] * 4
+    assert {response.status_code for response in responses.values()} == {422}
     problem = responses["chat"].json()
     assert problem["code"] == "invalid_request"
     assert problem["errors"] == [
