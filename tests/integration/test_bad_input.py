@@ -107,8 +107,8 @@ NOT_ALLOWED = {
     ("POST", "/api/chat/turns/x/stream"): "GET",
     ("PUT", "/api/memories/user123"): "DELETE, GET, POST",
     ("GET", "/api/memories/user123/x"): "DELETE, PATCH",
-    ("TRACE", "/api/health"): "GET",
-    ("PATCH", "/livez"): "GET",
+    ("TRACE", "/api/health"): "GET, HEAD",
+    ("PATCH", "/livez"): "GET, HEAD",
 }
 """Unsupported methods, and the `Allow` header of the response."""
 
