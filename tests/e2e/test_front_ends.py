@@ -10,6 +10,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 from application.ports.llm import LLMUnreachable
+from domain.errors import Cancelled
 from tests.harness.browser import Tab, browser_tab
 from tests.harness.documents import ROOT, files_of
 from tests.harness.exchange import history
@@ -36,7 +37,7 @@ MODULE_MAIN = """\
 import { send } from "./chat-client";
 
 const received: unknown[] = [];
-for await (const event of send("user123", "Hello", () => {})) received.push(event);
+for await (const event of send("user123", "Hello", crypto.randomUUID())) received.push(event);
 document.body.append(JSON.stringify(received));
 """
 
@@ -55,11 +56,12 @@ class FrontEnd:
 
 
 @asynccontextmanager
-async def front_end(directory: Path, *scripts: ScriptedReply) -> AsyncIterator[FrontEnd]:
+async def front_end(directory: Path, *scripts: ScriptedReply, held: str = "texts done") -> AsyncIterator[FrontEnd]:
+    """`held` is the step of `GatedLLM` at which the model waits."""
     release = anyio.Event()
 
     async def gate(step: str) -> None:
-        if step == "texts done":
+        if step == held:
             await release.wait()
 
     with served(directory) as origin:
@@ -129,6 +131,22 @@ async def test_the_plain_page_stops_a_reply(plain: Path) -> None:
         turns = await stored(front.service)
 
     assert turns == [("Hello, world!", "interrupted")]
+
+
+async def test_the_plain_page_stops_a_reply_before_the_model_has_answered(plain: Path) -> None:
+    async with front_end(plain, held="reply") as front:
+        await send_message(front.page)
+        async with front.page.expect_response("**/stop") as stopped:
+            with anyio.fail_after(20):
+                while not await stored(front.service):
+                    await anyio.sleep(0.02)
+            await front.page.get_by_role("button", name="Stop").click()
+        status = (await stopped.value).status
+        await expect(front.page.get_by_role("log")).to_contain_text(Cancelled.title)
+        turns = await stored(front.service)
+
+    assert status == 200
+    assert turns == [("", "interrupted")]
 
 
 async def test_the_plain_page_shows_why_a_message_was_refused(plain: Path) -> None:
