@@ -7,7 +7,8 @@ removes.
 
 from collections.abc import Awaitable, Callable
 from html import escape
-from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Final
 
 from fastapi import APIRouter
@@ -81,7 +82,10 @@ def _text(text: str, media_type: str, headers: dict[str, str]) -> Callable[[], A
 
 
 def _file(name: str, media_type: str) -> Callable[[], Awaitable[Response]]:
-    path = str(files("fastapi_standalone_docs") / "static" / "swagger" / name)
+    package = find_spec("fastapi_standalone_docs")  # not imported: only its files are needed
+    assert package is not None
+    assert package.origin is not None
+    path = Path(package.origin).parent / "static" / "swagger" / name
 
     @requires(Policy.PUBLIC)
     async def serve() -> Response:
