@@ -57,13 +57,13 @@ async def follow_turn(
     settings: SettingsDep,
     last_event_id: Annotated[
         str | None,
-        WithJsonSchema({"type": "string", "pattern": "^[0-9]{0,9}$"}),
-        Header(description="Number of the last event received.", examples=["17"]),
+        WithJsonSchema({"type": "string", "pattern": "^[0-9]{0,9}$", "examples": ["17"]}),
+        Header(description="Number of the last event received."),
     ] = None,
     after: Annotated[
         str | None,
-        WithJsonSchema({"type": "string", "pattern": "^[0-9]{1,9}$"}),
-        Query(description="The same, for clients that cannot set headers.", examples=["17"]),
+        WithJsonSchema({"type": "string", "pattern": "^[0-9]{1,9}$", "examples": ["17"]}),
+        Query(description="The same, for clients that cannot set headers."),
     ] = None,
 ) -> Response:
     """Stream the events of a turn after the last one that was received, then go on until the turn ends.
