@@ -44,7 +44,7 @@ test-tools:  ## Install what the tests need besides Python: a browser, proxies a
 # Of tests/integration, so many that both runs take as long.
 SECOND_RUN := tests/integration/test_[m-z]*.py
 
-test: setup  ## Run every test, in three runs side by side: those of whole processes mostly wait.
+test: setup test-tools  ## Run every test, in three runs side by side: those of whole processes mostly wait.
 	@$(BIN)/pytest tests/e2e >.venv/e2e.log 2>&1 & e2e=$$!; \
 	$(BIN)/pytest $(SECOND_RUN) >.venv/second.log 2>&1 & second=$$!; \
 	trap 'kill $$e2e $$second' INT TERM; \
