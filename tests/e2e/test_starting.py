@@ -313,7 +313,7 @@ async def test_an_installed_wheel_runs_without_the_checkout(tmp_path: Path) -> N
     ):
         assert (await client.get("/readyz")).status_code == 200
         async with terminal_of(
-            command[0], "chat", "--url", service.url, directory=tmp_path, environment={}
+            command[0], "chat", "--url", service.url, directory=tmp_path, environment=environment
         ) as terminal:
             await terminal.until_last("you>")
         service.signal(signal.SIGTERM)
@@ -528,6 +528,7 @@ def taken_port() -> Iterator[str]:
 TABLES = {
     "api_keys",
     "alembic_version",
+    "chosen_turn_ids",
     "users",
     "conversations",
     "turns",
