@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS := local,mem0,local-memory,postgres
 export UV_SYSTEM_CERTS := true
+# Node.js would only trust certificates of its own.
+export NODE_EXTRA_CA_CERTS ?= $(wildcard /etc/ssl/certs/ca-certificates.crt)
 
 # uv does in seconds what takes pip a minute, but knows nothing of pip's configuration: pip steps in where uv fails.
 install = $(BIN)/uv pip install --quiet --python $(BIN)/python $(1) || $(BIN)/python -m pip install --quiet $(1)
