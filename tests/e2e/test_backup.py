@@ -115,7 +115,10 @@ def _fill(database: Path) -> None:
     """Add 40 MB."""
     with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute("INSERT INTO users (id, last_seq) VALUES ('ann', 4000)")
-        connection.execute("INSERT INTO conversations VALUES ('ann', 'default', 0, 0, 4000, 4000)")
+        connection.execute(
+            "INSERT INTO conversations (user_id, id, created_at, updated_at, last_seq, turns)"
+            " VALUES ('ann', 'default', 0, 0, 4000, 4000)"
+        )
         connection.execute(
             "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 4000)"
             " INSERT INTO turns (id, user_id, conversation_id, seq, started_at, user_message, reply, status)"

@@ -146,12 +146,19 @@ async def test_a_copy_reports_that_it_cannot_be_made_without_passwords(forks: Fo
         assert "canary" not in output
 
 
-@pytest.mark.parametrize("arguments", [[], ["postgresql://user:canary@host/chat"], ["--to", "sqlite:///a", "canary"]])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give at least one URL, as --from URL or --to URL"),
+        (["postgresql://user:canary@host/chat"], "there is an argument too many"),
+        (["--to", "sqlite:///a", "canary"], "there is an argument too many"),
+    ],
+)
 async def test_a_copy_without_options_is_a_usage_error_that_quotes_nothing(
-    forks: Forks, tmp_path: Path, arguments: list[str]
+    forks: Forks, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     status, output = await forks.run(tmp_path, "copy", *arguments)
 
     assert status == 2
-    assert output.endswith("error: give at least one URL, as --from URL or --to URL\n")
+    assert output.startswith(f"smart-chatbot copy: {message}; see: ")
     assert "canary" not in output

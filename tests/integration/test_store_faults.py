@@ -284,7 +284,11 @@ def _seed(path: Path) -> None:
     SQLiteDatabase(url_of(path)).migrate()
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("INSERT INTO users (id, last_seq) VALUES ('user', ?)", [TURNS])
-        connection.execute("INSERT INTO conversations VALUES ('user', 'default', 0, ?, ?, ?)", [TURNS] * 3)
+        connection.execute(
+            "INSERT INTO conversations (user_id, id, created_at, updated_at, last_seq, turns)"
+            " VALUES ('user', 'default', 0, ?, ?, ?)",
+            [TURNS] * 3,
+        )
         connection.execute(
             "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < ?)"
             " INSERT INTO turns (id, user_id, conversation_id, seq, started_at, user_message, reply, status)"
