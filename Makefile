@@ -25,7 +25,7 @@ install = $(BIN)/uv pip install --quiet --python $(BIN)/python $(1) || $(BIN)/py
 	npm install --prefix $(@D) --no-package-lock --no-audit --no-fund --ignore-scripts --loglevel=error
 	touch $@
 
-.PHONY: setup run test test-tools test-fast check bench soak soak-workers pins
+.PHONY: setup run test test-tools test-fast check bench soak soak-workers pins vendor
 
 setup: .venv/installed  ## Install everything, if something has changed.
 
@@ -77,3 +77,6 @@ soak-workers: setup  ## Run several workers under faults: make soak-workers [WOR
 
 pins: setup  ## Renew the pins: the newest versions that pyproject.toml allows.
 	$(BIN)/uv pip compile --quiet --upgrade --universal --all-extras --group dev --no-header --no-annotate --python-version 3.11 pyproject.toml -o constraints.txt
+
+vendor: setup  ## Renew the JavaScript libraries of the chat page: their newest versions on npm.
+	$(BIN)/python -m tests.harness.vendored

@@ -113,7 +113,7 @@ class Settings(BaseSettings):
         "Smart Chatbot",
         min_length=1,
         max_length=100,
-        description="Name shown in API documentation and health checks.",
+        description="Name shown on the chat page, in API documentation and health checks.",
     )
     debug: bool = Field(
         False,
@@ -168,6 +168,7 @@ class Settings(BaseSettings):
         "", description="Path under which a proxy serves the API, e.g. `/bot`; the proxy may remove it or pass it on."
     )
     docs: bool = Field(True, description="Serve the API documentation, at `/docs` and `/openapi.json`.")
+    chat_page: bool = Field(True, description="Serve the chat page, at `/`.")
     auth_mode: Literal["auto", "none", "api_key", "jwt", "api_key+jwt"] = Field(
         "auto",
         description="Credentials that requests need: `none`, `api_key` (see `smart-chatbot keys`), `jwt`, "

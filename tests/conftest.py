@@ -90,4 +90,7 @@ def nothing_blocks_the_loop() -> Iterator[None]:
         # Certificates are read when a client is created, which the service does before its loop runs.
         blocking.functions["os.stat"].can_block_in("httpcore2/_ssl.py", {"default_ssl_context"})
         blocking.functions["io.TextIOWrapper.read"].can_block_in("httpcore2/__init__.py", {"<module>"})
+        # The chat page's files are read when an app is created, which the service does before its loop runs.
+        for function in ("os.listdir", "os.stat", "io.BufferedReader.read"):
+            blocking.functions[function].can_block_in("entrypoints/http/page/files.py", {"_read"})
         yield

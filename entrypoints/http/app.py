@@ -20,6 +20,7 @@ from entrypoints.http.native import chat, history, memories, turns
 from entrypoints.http.openapi import document
 from entrypoints.http.operations import health
 from entrypoints.http.operations.docs import docs_router
+from entrypoints.http.page.routes import page_router
 from entrypoints.http.policies import open_paths, require_policies
 from entrypoints.http.unknown_fields import HEADER
 from entrypoints.lifespan import Lifespan
@@ -81,6 +82,8 @@ def create_app(settings: Settings, container: Container | None = None, *, chain_
         app.include_router(module.router)
     if settings.docs:
         app.include_router(docs_router(settings.app_name))
+    if settings.chat_page:
+        app.include_router(page_router(settings.app_name))
     add_error_handlers(app)
     # The last one added is the first to see a request.
     if settings.auth == "none":

@@ -30,6 +30,9 @@ _numbers: Final = itertools.count(1)
 _PROBES: Final = frozenset({"/livez", "/readyz", "/api/health"})
 """Requested every second or so by orchestrators and proxies, so that they are logged at debug level only."""
 
+_PAGE_FILES: Final = "/page/"
+"""Prefix of the files of the chat page: some forty for each time that it is opened."""
+
 _ALWAYS_SERVED: Final = _PROBES | {"/api/health/detailed"}
 
 
@@ -93,7 +96,7 @@ class RequestContext:
                 # The template of the path, because the path itself contains user ids.
                 route = scope.get("route")
                 self._log.log(
-                    logging.DEBUG if scope["path"] in _PROBES else logging.INFO,
+                    logging.DEBUG if _is_routine(scope["path"]) else logging.INFO,
                     "request",
                     method=scope["method"],
                     path=getattr(route, "path", None) or logged_path(scope["path"], self._words) or None,
@@ -110,6 +113,10 @@ def _remove_root_path(scope: Scope) -> None:
     if root and scope["path"].startswith(f"{root}/") and raw.startswith(f"{root}/".encode()):
         scope["path"] = scope["path"][len(root) :]
         scope["raw_path"] = raw[len(root.encode()) :]
+
+
+def _is_routine(path: str) -> bool:
+    return path in _PROBES or path.startswith(_PAGE_FILES)
 
 
 class UnexpectedErrors:

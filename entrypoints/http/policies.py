@@ -31,6 +31,8 @@ class Policy(Enum):
     """Whoever may reach the data of the user that the body names as `user_id`: by default the principal."""
     OWNER_OF_TURN = auto()
     """Everyone with a credential; the use case, which takes the principal, does not find other users' turns."""
+    SELF = auto()
+    """Everyone with a credential; the response is about the principal alone."""
 
 
 def requires(policy: Policy) -> Callable[[Endpoint], Endpoint]:
@@ -72,7 +74,7 @@ def check_request(policy: Policy | None, scope: Scope) -> None:
             authorize(principal_of(scope), Action.DETAILED_HEALTH)
         case Policy.OWNER_IN_PATH:
             authorize(principal_of(scope), Action.USER_DATA, _user_id(scope["path_params"]["user_id"]))
-        case Policy.OWNER_IN_BODY | Policy.OWNER_OF_TURN:
+        case Policy.OWNER_IN_BODY | Policy.OWNER_OF_TURN | Policy.SELF:
             principal_of(scope)
         case None:
             raise Forbidden

@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 from domain.errors import Forbidden, Unauthenticated, Unusable
 from domain.principal import ANONYMOUS, Principal
 from entrypoints.http.app import create_app
+from entrypoints.http.page.files import page_files
 from entrypoints.http.policies import Policy, check_body, check_request, open_paths, require_policies, requires
 from entrypoints.http.routing import SecuredRoute
 from entrypoints.settings import Settings
@@ -111,11 +112,17 @@ async def test_the_service_starts_with_a_further_route_that_has_a_policy() -> No
 
 
 def test_exactly_these_paths_are_open() -> None:
-    assert open_paths(app()) == PUBLIC | DOCUMENTATION
+    assert open_paths(app(chat_page=False)) == PUBLIC | DOCUMENTATION
+
+
+def test_the_chat_page_opens_its_files_and_nothing_else() -> None:
+    files = {"/" if file.path == "index.html" else f"/page/{file.path}" for file in page_files("Smart Chatbot")}
+
+    assert open_paths(app()) == PUBLIC | DOCUMENTATION | files
 
 
 def test_without_documentation_its_paths_do_not_exist() -> None:
-    assert open_paths(app(docs=False)) == PUBLIC
+    assert open_paths(app(docs=False, chat_page=False)) == PUBLIC
 
 
 def scope_of(principal: Principal | None, **path_params: str) -> Scope:

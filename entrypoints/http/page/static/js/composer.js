@@ -1,0 +1,77 @@
+/** The field for messages, with the buttons that send one or stop the reply. */
+
+import { byId } from "./elements.js";
+import { tabStorage } from "./storage.js";
+
+const DRAFT = "draft";
+
+export class Composer {
+  #field = byId("message");
+  #send = byId("send");
+  #stop = byId("stop");
+  #isBusy = false;
+
+  /** `onSend(text)` and `onStop()` are called for the user. */
+  constructor({ onSend, onStop }) {
+    const submit = () => {
+      const text = this.#field.value;
+      if (this.#isBusy || !text.trim()) return;
+      this.text = "";
+      onSend(text);
+    };
+    byId("composer").addEventListener("submit", (event) => {
+      event.preventDefault();
+      submit();
+    });
+    this.#field.addEventListener("keydown", (event) => {
+      if (isSendKey(event)) {
+        event.preventDefault();
+        submit();
+      } else if (event.key === "Escape" && this.#isBusy) {
+        onStop();
+      }
+    });
+    this.#field.addEventListener("input", () => this.#onChange());
+    this.#stop.addEventListener("click", () => {
+      onStop();
+      this.focus();
+    });
+    this.text = tabStorage.get(DRAFT) ?? "";
+  }
+
+  get text() {
+    return this.#field.value;
+  }
+
+  /** Replace what is written in the field. It is kept if the tab is reloaded. */
+  set text(text) {
+    this.#field.value = text;
+    this.#onChange();
+  }
+
+  /** Whether a reply is being written: the button stops it instead of sending a message. */
+  set isBusy(isBusy) {
+    this.#isBusy = isBusy;
+    this.#stop.hidden = !isBusy;
+    this.#send.hidden = isBusy;
+  }
+
+  focus() {
+    this.#field.focus({ preventScroll: true });
+  }
+
+  #onChange() {
+    tabStorage.set(DRAFT, this.#field.value || null);
+    this.#send.disabled = !this.#field.value.trim();
+    if (!CSS.supports("field-sizing", "content")) {
+      this.#field.style.height = "auto";
+      this.#field.style.height = `${this.#field.scrollHeight}px`;
+    }
+  }
+}
+
+/** On touch screens, Enter starts a new line. While an input method composes a word, it accepts that. */
+function isSendKey(event) {
+  const isComposing = event.isComposing || event.keyCode === 229;
+  return event.key === "Enter" && !event.shiftKey && !isComposing && !matchMedia("(pointer: coarse)").matches;
+}

@@ -1,0 +1,66 @@
+/** What went wrong, in words that tell the user what to do about it. */
+
+import { Disconnected, Problem } from "./api.js";
+
+const OPERATOR = "Whoever runs this service has to look at its log.";
+
+const SENTENCES = {
+  auth_not_configured:
+    "This service answers only on its own machine. To use it from elsewhere, its operator has to set AUTH_MODE.",
+  cancelled: "Stopped.",
+  client_disconnected: "Stopped when its reader left.",
+  content_filter: "Cut short by the model’s content filter.",
+  content_refused: "The model’s provider refused this message. Try to put it differently.",
+  context_too_long: "The message does not fit into the model’s context. Shorten it.",
+  forbidden: "Your credential does not give access to this user’s conversations. Sign in as somebody else.",
+  history_unavailable: "The service cannot reach its database. Try again in a moment.",
+  history_write_failed: "The answer could not be stored. Try again in a moment.",
+  length: "Cut at the length limit. Ask it to go on.",
+  memory_disabled: "Long-term memory is switched off on this service.",
+  memory_unavailable: "Memories cannot be reached at the moment. Try again later; answers go on without them.",
+  message_too_long: "The message is too long for this service. Shorten it.",
+  server_shutting_down: "The service was stopped. Try again when it is back.",
+  superseded: "Stopped, because another message was sent.",
+  turn_deadline: "The answer took too long. Try again, or ask for less at once.",
+  turn_in_progress: "Another answer of this conversation is still being written. Wait for it, or stop it.",
+  too_many_attempts: "Too many wrong credentials. Wait a minute, then try again.",
+  unauthenticated: "Sign in to go on.",
+  output_limit: "The answer exceeded the size limit.",
+  upstream_auth: `The model’s provider rejected the service’s API key. ${OPERATOR}`,
+  upstream_disconnected: "The connection to the model broke. Try again.",
+  upstream_error: `The model’s provider reported an error. Try again; if it stays, ${lowered(OPERATOR)}`,
+  upstream_idle: "The model stopped answering. Try again.",
+  upstream_invalid: `The model sent something unreadable. ${OPERATOR}`,
+  upstream_quota: `The account with the model’s provider has no credit left. ${OPERATOR}`,
+  upstream_rate_limited: "The model is busy. Wait a few seconds, then try again.",
+  upstream_timeout: "The model did not answer in time. Try again.",
+  upstream_truncated: "The model’s answer was cut off. Try again.",
+  upstream_unreachable: `The model cannot be reached. Try again; if it stays, ${lowered(OPERATOR)}`,
+  worker_lost: "The service was interrupted here. Try again.",
+};
+
+/** Describe why a turn ended as it did. `detail` is the service's own description, for codes that are new. */
+export function explainReason(code, detail = "") {
+  return SENTENCES[code] ?? detail;
+}
+
+/** Describe an error of a request. */
+export function explain(error) {
+  if (error instanceof Problem) {
+    const sentence = SENTENCES[error.code] ?? error.message;
+    return error.code === "upstream_rate_limited" && error.retryAfter > 1
+      ? `The model is busy. Try again in ${error.retryAfter} seconds.`
+      : sentence;
+  }
+  if (error instanceof Disconnected) {
+    return navigator.onLine
+      ? "The service cannot be reached. Check that it is running, then try again."
+      : "You are offline. Try again when the connection is back.";
+  }
+  console.error(error);
+  return "Something went wrong on this page. Reload it to go on; your conversations are kept.";
+}
+
+function lowered(sentence) {
+  return sentence[0].toLowerCase() + sentence.slice(1);
+}

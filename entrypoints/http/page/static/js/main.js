@@ -1,0 +1,166 @@
+/** Puts the page together. */
+
+import { Api } from "./api.js";
+import { ChatService } from "./chat-service.js";
+import { Composer } from "./composer.js";
+import { Conversation } from "./conversation.js";
+import { ask, confirm } from "./dialogs.js";
+import { byId } from "./elements.js";
+import { explain } from "./explain.js";
+import { Memories } from "./memories.js";
+import { announce, hideNotice, showNotice } from "./notices.js";
+import { loadSession } from "./session.js";
+import { closeDrawer, setUpDrawer, Sidebar } from "./sidebar.js";
+import { SignIn } from "./sign-in.js";
+import { Tabs } from "./tabs.js";
+import { setUpTheme } from "./theme.js";
+
+const NEW_TITLE = "New conversation";
+const MAX_TITLE_CHARS = 80;
+const EMBEDDED_MODEL = "smollm2";
+const APP_NAME = document.title;
+
+const api = new Api(() => signIn.ask({ isRejected: api.hasCredential }));
+const signIn = new SignIn((credential) => {
+  api.credential = credential;
+  start();
+});
+const composer = new Composer({ onSend: send, onStop: () => conversation?.stop() });
+
+let service = null;
+let conversation = null;
+let sidebar = null;
+let tabs = null;
+/** The first message of a conversation that is not listed yet. */
+let newTitle = null;
+
+/** Find out who uses the page, and show their conversations. */
+async function start() {
+  let session;
+  try {
+    session = await loadSession(api);
+  } catch (error) {
+    const isSigningIn = error.code === "unauthenticated";
+    if (!isSigningIn) showNotice(explain(error), { actions: [{ label: "Try again", run: start }] });
+    return;
+  }
+  hideNotice();
+  byId("sign-out").hidden = !api.hasCredential;
+  byId("embedded-model").hidden = session.model !== EMBEDDED_MODEL;
+  byId("user").textContent = session.user;
+  if (session.user !== service?.user) useService(new ChatService(api, session.user));
+  sidebar.load();
+  await openAddressed();
+}
+
+function useService(chosen) {
+  service = chosen;
+  tabs?.close();
+  tabs = new Tabs(service.user, onNews);
+  sidebar = new Sidebar({ service, onDelete: deleteConversation, onTitles: showTitle });
+  conversation ??= new Conversation({ composer, onChange, onEmpty: startConversation });
+  conversation.service = service;
+  new Memories(service);
+}
+
+/** Open the conversation that the page's address names. */
+function openAddressed() {
+  const id = decodeURIComponent(location.hash.slice(1)) || null;
+  newTitle = null;
+  const opened = conversation.open(id);
+  sidebar.mark(id);
+  showTitle();
+  closeDrawer();
+  if (matchMedia("(pointer: fine)").matches) composer.focus();
+  return opened;
+}
+
+function send(text) {
+  if (!conversation) {
+    composer.text = text;
+    start();
+    return;
+  }
+  const isNew = conversation.id === null;
+  const id = conversation.send(text);
+  if (!isNew) return;
+  newTitle = text.replace(/\s+/g, " ").trim().slice(0, MAX_TITLE_CHARS);
+  history.pushState(null, "", `#${encodeURIComponent(id)}`);
+  sidebar.mark(id);
+  showTitle();
+}
+
+function showTitle() {
+  const title = sidebar.title(conversation.id) ?? newTitle;
+  byId("title").textContent = title ?? NEW_TITLE;
+  document.title = title ? `${title} · ${APP_NAME}` : APP_NAME;
+  byId("conversation-actions").hidden = conversation.id === null;
+}
+
+function startConversation() {
+  history.pushState(null, "", location.pathname + location.search);
+  openAddressed();
+}
+
+async function rename() {
+  const { id } = conversation;
+  const title = await ask({
+    question: "Rename this conversation",
+    value: byId("title").textContent,
+    maxLength: MAX_TITLE_CHARS,
+  });
+  if (title === null) return;
+  try {
+    await service.rename(id, title);
+    onChange(id);
+  } catch (error) {
+    showNotice(explain(error));
+  }
+}
+
+async function deleteConversation({ id, title }) {
+  const question = "Delete this conversation?";
+  if (!(await confirm({ question, detail: title || id, yes: "Delete" }))) return;
+  try {
+    await service.deleteConversation(id);
+    if (id === conversation.id) startConversation();
+    onChange(id);
+    announce("Deleted.");
+  } catch (error) {
+    showNotice(explain(error));
+  }
+}
+
+/** A conversation was changed here. */
+function onChange(id) {
+  sidebar.load();
+  tabs.tell(id);
+}
+
+/** A conversation was changed in another tab. */
+function onNews(news) {
+  sidebar.load();
+  if (news.conversation === conversation.id) conversation.refresh();
+}
+
+function signOut() {
+  location.reload(); // which forgets the credential, and everything that was shown
+}
+
+setUpTheme();
+setUpDrawer();
+byId("new-conversation").addEventListener("click", () => service && startConversation());
+byId("rename").addEventListener("click", rename);
+byId("delete").addEventListener("click", () => deleteConversation({ id: conversation.id, title: byId("title").textContent }));
+byId("sign-out").addEventListener("click", signOut);
+byId("empty").addEventListener("click", (event) => {
+  const suggestion = event.target.closest("[data-message]");
+  if (suggestion) send(suggestion.dataset.message);
+});
+window.addEventListener("popstate", () => service && openAddressed());
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden || !service) return;
+  sidebar.load();
+  conversation.refresh();
+});
+start();

@@ -1,0 +1,141 @@
+/** The dialog with the facts that the service remembers about its user. */
+
+import { closeOnBackdrop, confirm } from "./dialogs.js";
+import { button, byId, element, icon } from "./elements.js";
+import { explain } from "./explain.js";
+import { announce } from "./notices.js";
+
+const MAX_FACT_CHARS = 2000;
+
+export class Memories {
+  #service;
+  #cursor = null;
+  #dialog = byId("memories");
+
+  constructor(service) {
+    this.#service = service;
+    byId("open-memories").onclick = () => this.#open();
+    byId("close-memories").onclick = () => this.#dialog.close();
+    byId("more-memories").onclick = () => this.#load({ more: true });
+    byId("new-memory").onsubmit = (event) => {
+      event.preventDefault();
+      this.#add();
+    };
+    closeOnBackdrop(this.#dialog);
+  }
+
+  async #open() {
+    byId("memory-list").replaceChildren();
+    byId("no-memories").hidden = true;
+    this.#fail(null);
+    this.#dialog.showModal();
+    await this.#load();
+  }
+
+  async #load({ more = false } = {}) {
+    await this.#attempt(async () => {
+      const page = await this.#service.memories(more ? this.#cursor : null);
+      this.#cursor = page.next_cursor;
+      const rows = page.memories.map((memory) => this.#row(memory));
+      if (more) byId("memory-list").append(...rows);
+      else byId("memory-list").replaceChildren(...rows);
+      this.#showCount();
+    });
+  }
+
+  #showCount() {
+    byId("more-memories").hidden = this.#cursor === null;
+    byId("no-memories").hidden = byId("memory-list").childElementCount > 0;
+  }
+
+  async #add() {
+    const field = byId("fact");
+    const fact = field.value.trim();
+    if (!fact) return;
+    await this.#attempt(async () => {
+      const memory = await this.#service.remember(fact);
+      field.value = "";
+      byId("memory-list").prepend(this.#row(memory));
+      this.#showCount();
+      announce("Remembered.");
+    });
+  }
+
+  /** Return the row of a memory: the fact with buttons, or a field while it is being edited. */
+  #row(memory) {
+    const row = element("li");
+    const show = () => {
+      row.replaceChildren(
+        element("p", {}, memory.fact),
+        button(() => edit(), { class: "icon-button", "aria-label": `Edit: ${memory.fact}` }, icon("edit")),
+        button(() => this.#forget(memory, row), { class: "icon-button", "aria-label": `Delete: ${memory.fact}` }, icon("trash")),
+      );
+    };
+    const finish = () => {
+      show();
+      row.querySelector("button").focus();
+    };
+    const save = async (fact) => {
+      if (!fact || fact === memory.fact) return finish();
+      return this.#attempt(async () => {
+        memory = await this.#service.correct(memory.id, fact);
+        finish();
+        announce("Saved.");
+      });
+    };
+    const edit = () => {
+      row.replaceChildren(editor(memory.fact, { onSave: save, onCancel: finish }));
+      row.querySelector("textarea").focus();
+    };
+    show();
+    return row;
+  }
+
+  async #forget(memory, row) {
+    if (!(await confirm({ question: "Delete this memory?", detail: memory.fact, yes: "Delete" }))) return;
+    await this.#attempt(async () => {
+      await this.#service.forget(memory.id);
+      row.remove();
+      this.#showCount();
+      byId("fact").focus();
+      announce("Deleted.");
+    });
+  }
+
+  async #attempt(action) {
+    this.#fail(null);
+    try {
+      await action();
+    } catch (error) {
+      this.#fail(explain(error));
+    }
+  }
+
+  #fail(text) {
+    byId("memory-problem").hidden = text === null;
+    byId("memory-problem").textContent = text ?? "";
+  }
+}
+
+function editor(fact, { onSave, onCancel }) {
+  const field = element("textarea", { "aria-label": "Fact", maxlength: MAX_FACT_CHARS, rows: 2 });
+  field.value = fact;
+  const save = () => onSave(field.value.trim());
+  field.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && !event.isComposing && event.keyCode !== 229) {
+      event.preventDefault();
+      save();
+    } else if (event.key === "Escape") {
+      event.preventDefault(); // which would close the dialog
+      event.stopPropagation();
+      onCancel();
+    }
+  });
+  const buttons = element(
+    "div",
+    { class: "actions" },
+    button(onCancel, { class: "button" }, "Cancel"),
+    button(save, { class: "button primary" }, "Save"),
+  );
+  return element("div", { class: "editor" }, field, buttons);
+}

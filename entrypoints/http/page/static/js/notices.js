@@ -1,0 +1,32 @@
+/** What the page tells its user: a notice that everybody sees, and announcements for screen readers. */
+
+import { button, byId, element, icon } from "./elements.js";
+
+/** Show a notice above the message field. `actions` are `{ label, run }`; a problem is coloured as one. */
+export function showNotice(text, { actions = [], isProblem = true } = {}) {
+  const notice = byId("notice");
+  notice.className = isProblem ? "notice problem" : "notice";
+  const buttons = actions.map(({ label, run }) =>
+    button(
+      () => {
+        hideNotice();
+        run();
+      },
+      { class: "notice-action" },
+      label,
+    ),
+  );
+  const dismiss = button(hideNotice, { class: "icon-button small", "aria-label": "Dismiss" }, icon("close"));
+  notice.replaceChildren(element("p", {}, text), ...buttons, ...(isProblem ? [dismiss] : []));
+  notice.hidden = false;
+}
+
+export function hideNotice() {
+  byId("notice").hidden = true;
+  byId("notice").replaceChildren();
+}
+
+/** Have screen readers say something that is visible otherwise. */
+export function announce(text) {
+  byId("announcements").textContent = text;
+}

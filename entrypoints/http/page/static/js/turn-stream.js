@@ -1,0 +1,87 @@
+/** Following a turn to its end, whatever the connection does. */
+
+import { Disconnected, Problem } from "./api.js";
+import { decodeEvents } from "./event-stream.js";
+
+/** Milliseconds without a byte after which a connection counts as lost. The service sends a comment every 15 seconds. */
+const MAX_SILENCE = 45_000;
+
+const FIRST_DELAY = 300;
+const MAX_DELAY = 10_000;
+
+/**
+ * Yield the events of a turn, each once and in order: `{ content, done }`, the last one with `done: true`.
+ *
+ * - `begin(after)` sends the message and returns the response. It is called again if the connection breaks before the
+ *   response has begun, so repeating it must be safe. Leave it out to follow a turn that is already running.
+ * - `rejoin(turnId, after)` requests the events after number `after`, and returns the response.
+ * - `onBegun(turnId)` is called once the service has stored the message.
+ * - `onConnection(isUp)` is called when the connection breaks, and when it is back.
+ *
+ * Throws a Problem unless it passes by itself; if `signal` is aborted, its reason.
+ */
+export async function* followTurn({ begin, rejoin, turnId, signal, onBegun, onConnection }) {
+  let after = 0;
+  let failures = 0;
+  let isBegun = !begin;
+  for (;;) {
+    signal.throwIfAborted();
+    try {
+      const response = await (isBegun ? rejoin(turnId, after) : begin());
+      if (!isBegun) {
+        isBegun = true;
+        turnId = response.headers.get("X-Turn-ID");
+        onBegun(turnId);
+      }
+      onConnection(true);
+      if (response.status === 204) return; // everything was received before
+      for await (const event of eventsOf(response)) {
+        failures = 0;
+        if (event.id <= after) continue;
+        after = event.id;
+        if (event.data === "[DONE]") return;
+        yield JSON.parse(event.data);
+      }
+    } catch (error) {
+      signal.throwIfAborted();
+      if (!(error instanceof Disconnected || (error instanceof Problem && error.isPassing))) throw error;
+    }
+    onConnection(false);
+    await pause(delayAfter(failures++), signal);
+  }
+}
+
+/** Yield the events of a response until it ends. Throws Disconnected if the connection breaks. */
+async function* eventsOf(response) {
+  const onSilence = () => new Disconnected("Nothing arrived for too long.");
+  const events = decodeEvents(response.body, { silence: MAX_SILENCE, onSilence });
+  for (;;) {
+    let next;
+    try {
+      next = await events.next();
+    } catch (error) {
+      throw error instanceof Disconnected ? error : new Disconnected("The connection broke.", { cause: error });
+    }
+    if (next.done) return;
+    yield next.value;
+  }
+}
+
+function delayAfter(failures) {
+  return Math.min(MAX_DELAY, FIRST_DELAY * 2 ** failures);
+}
+
+/** Wait, but not longer than until the browser is online again. Throws the reason of `signal` if it is aborted. */
+function pause(milliseconds, signal) {
+  return new Promise((resolve, reject) => {
+    const finished = new AbortController();
+    const timer = setTimeout(finish, milliseconds, resolve);
+    function finish(settle) {
+      clearTimeout(timer);
+      finished.abort();
+      settle(signal.reason);
+    }
+    window.addEventListener("online", () => finish(resolve), { signal: finished.signal });
+    signal.addEventListener("abort", () => finish(reject), { signal: finished.signal });
+  });
+}
