@@ -7,10 +7,11 @@ import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
 _FLAGS = (
     "--no-sandbox",  # Chromium refuses to run as root with its sandbox
@@ -22,6 +23,9 @@ _FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+
+_TIMEOUT = 30_000
+"""Milliseconds. Playwright waits until something happens, no longer."""
 
 
 @dataclass
@@ -39,20 +43,33 @@ class Tab:
 
 
 @asynccontextmanager
-async def browser_tab() -> AsyncIterator[Tab]:
-    """Open an empty tab in a browser of its own."""
+async def running_browser(*flags: str) -> AsyncIterator[Browser]:
+    """Start the browser, with these flags beside the usual ones."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         pytest.fail("This test needs Chromium: run `make test-tools` or `apt-get install chromium`.")
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=chromium, args=_FLAGS)
+        browser = await playwright.chromium.launch(executable_path=chromium, args=[*_FLAGS, *flags])
         try:
-            tab = Tab(await browser.new_page())
-            tab.page.set_default_timeout(30_000)  # milliseconds; Playwright waits until something happens, no longer
-            tab.watch()
-            yield tab
+            yield browser
         finally:
             await browser.close()
+
+
+@asynccontextmanager
+async def browser_tab() -> AsyncIterator[Tab]:
+    """Open an empty tab in a browser of its own."""
+    async with running_browser() as browser:
+        yield await new_tab(browser)
+
+
+async def new_tab(opener: Browser | BrowserContext, **options: Any) -> Tab:
+    """Open an empty tab: in a new context with these options, or together with the other tabs of a context."""
+    context = await opener.new_context(**options) if isinstance(opener, Browser) else opener
+    tab = Tab(await context.new_page())
+    tab.page.set_default_timeout(_TIMEOUT)
+    tab.watch()
+    return tab
 
 
 def _origin(url: str) -> str:

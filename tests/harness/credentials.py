@@ -33,14 +33,14 @@ class KnownCredentials:
     """Knows the principals of these credentials; `addresses` are those that the attempts came from."""
 
     def __init__(self, credentials: Mapping[str, Principal] = CREDENTIALS) -> None:
-        self._credentials = credentials
+        self.credentials = dict(credentials)
         self.addresses: list[str] = []
 
     async def __call__(self, token: str, address: str) -> Principal:
         self.addresses.append(address)
-        if token not in self._credentials:
+        if token not in self.credentials:
             raise Unauthenticated
-        return self._credentials[token]
+        return self.credentials[token]
 
 
 def credential_of(principal: Principal) -> str:

@@ -11,7 +11,7 @@ export async function confirm({ question, detail = "", yes }) {
   return (await answerOf(dialog)) === "yes";
 }
 
-/** Ask for a text, and return it, or null if the dialog was dismissed. */
+/** Ask for a text, and return it, which may be empty; null if the dialog was dismissed. */
 export async function ask({ question, value, maxLength }) {
   const dialog = byId("ask");
   const field = byId("ask-value");
@@ -20,7 +20,7 @@ export async function ask({ question, value, maxLength }) {
   field.maxLength = maxLength;
   const answer = answerOf(dialog);
   field.select();
-  return (await answer) === "yes" ? field.value.trim() || null : null;
+  return (await answer) === "yes" ? field.value.trim() : null;
 }
 
 /** Show a dialog with a form, and return the value of the button that closed it; "no" if it was dismissed. */

@@ -47,6 +47,9 @@ export function explainReason(code, detail = "") {
 /** Describe an error of a request. */
 export function explain(error) {
   if (error instanceof Problem) {
+    if (error.status === 401 && error.code === null) {
+      return "Your login has ended. Reload the page to log in again."; // at a proxy in front of the service
+    }
     const sentence = SENTENCES[error.code] ?? error.message;
     return error.code === "upstream_rate_limited" && error.retryAfter > 1
       ? `The model is busy. Try again in ${error.retryAfter} seconds.`

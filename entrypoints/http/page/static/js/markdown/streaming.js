@@ -9,13 +9,16 @@ const LIVE_BLOCKS = 2;
 /** A flush takes at most this share of the time: the next one waits for as many times the last one's duration. */
 const PAUSE_PER_FLUSH = 4;
 
+/** Milliseconds from a flush to the next one: text need not grow with every frame, each of which costs layout and paint. */
+const MIN_INTERVAL = 33;
+
 /** Milliseconds between flushes of a tab in the background, where no frames are drawn. */
 const HIDDEN_INTERVAL = 500;
 
 /**
  * Shows a growing Markdown text in `container`.
  *
- * At most once per frame, the last blocks are lexed and rendered again; those before stay as they are. Of a list or a
+ * At most thirty times a second, the last blocks are lexed and rendered again; those before stay as they are. Of a list or a
  * table only the items or rows that changed are rendered, and code only grows.
  */
 export class StreamingMarkdown {
@@ -78,7 +81,7 @@ export class StreamingMarkdown {
     const start = performance.now();
     this.flush();
     const end = performance.now();
-    this.#nextFlush = end + PAUSE_PER_FLUSH * (end - start);
+    this.#nextFlush = Math.max(start + MIN_INTERVAL, end + PAUSE_PER_FLUSH * (end - start));
   }
 
   /** Show the text received so far. `isFinal`: there is no more. */

@@ -1,0 +1,163 @@
+"""The chat page with a keyboard, with a screen reader, and with less motion."""
+
+from typing import Any
+
+import pytest
+from axe_playwright_python.async_playwright import Axe
+from playwright.async_api import Browser, expect
+
+from tests.e2e.page.test_markdown import DOCUMENT
+from tests.harness.chat_page import USER, ChatPage
+from tests.harness.fakes import ScriptedLLM, ScriptedReply
+from tests.harness.servers import running_service
+
+WIDE = {"width": 1280, "height": 800}
+NARROW = {"width": 390, "height": 844}
+
+NAME_OF_FOCUSED = "(e => e.ariaLabel || e.labels?.[0]?.innerText || e.innerText)(document.activeElement).trim()"
+
+
+async def findings(chat: ChatPage) -> list[str]:
+    """Return what axe finds in the present state of the page."""
+    found = await Axe().run(chat.page, options={"resultTypes": ["violations"]})
+    return [f"{rule['id']}: {node['html']}" for rule in found.response["violations"] for node in rule["nodes"]]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["wide", "narrow"])
+async def test_axe_finds_nothing_in_any_state(browser: Browser, viewport: Any, scheme: Any) -> None:
+    llm = ScriptedLLM(ScriptedReply((DOCUMENT,)), ScriptedReply(("part of an answer",), hangs=True))
+    options = {"viewport": viewport, "color_scheme": scheme, "reduced_motion": "reduce"}
+    async with running_service({"llm": llm}) as service:
+        await service.client.post(f"/api/memories/{USER}", json={"fact": "I have a dog."})
+        found = {}
+        chat = await ChatPage.open(browser, service.url, **options)
+        found["empty"] = await findings(chat)
+        await chat.ask("Tell me about Paris")
+        found["answered"] = await findings(chat)
+        await chat.send("And Lyon?")
+        await chat.until_writing()
+        found["writing"] = await findings(chat)
+        await chat.stop()
+        await chat.until_idle()
+        found["stopped"] = await findings(chat)
+        if viewport is NARROW:
+            await chat.page.get_by_role("button", name="Conversations", exact=True).click()
+            found["drawer"] = await findings(chat)
+        await chat.page.get_by_role("button", name="What I remember").click()
+        await expect(chat.page.locator("#memory-list li")).to_have_count(1)
+        found["memories"] = await findings(chat)
+        await chat.page.keyboard.press("Escape")
+        await chat.page.keyboard.press("Escape")
+        await chat.page.get_by_role("button", name="Delete this conversation").click()
+        found["question"] = await findings(chat)
+
+    assert found == {state: [] for state in found}
+
+
+async def test_axe_finds_what_is_wrong(browser: Browser) -> None:
+    async with running_service({"llm": ScriptedLLM()}) as service:
+        chat = await ChatPage.open(browser, service.url)
+        await chat.page.evaluate("document.getElementById('send').removeAttribute('aria-label')")
+
+        assert [finding.split(":")[0] for finding in await findings(chat)] == ["button-name"]
+
+
+async def test_every_control_can_be_reached_with_the_tab_key_in_order(browser: Browser) -> None:
+    async with running_service({"llm": ScriptedLLM()}) as service:
+        chat = await ChatPage.open(browser, service.url)
+        await chat.ask("Hi")
+        await expect(chat.conversations).to_have_text(["Hi"])
+        await chat.page.locator(".skip-link").focus()
+        reached = []
+        for _ in range(10):
+            await chat.page.keyboard.press("Tab")
+            reached.append(await chat.page.evaluate(NAME_OF_FOCUSED))
+
+    assert reached == [
+        "New conversation",
+        "Hi",
+        "Delete “Hi”",
+        "What I remember",
+        "System",
+        "Rename this conversation",
+        "Delete this conversation",
+        "Messages",
+        "Copy answer",
+        "Message",
+    ]
+
+
+async def test_the_drawer_keeps_the_focus_inside_and_returns_it(browser: Browser) -> None:
+    async with running_service({"llm": ScriptedLLM()}) as service:
+        chat = await ChatPage.open(browser, service.url, viewport=NARROW)
+        opener = chat.page.get_by_role("button", name="Conversations", exact=True)
+        await opener.click()
+        await expect(chat.page.get_by_role("button", name="Close the list of conversations")).to_be_focused()
+        inside = []
+        for _ in range(8):
+            await chat.page.keyboard.press("Tab")
+            inside.append(await chat.page.evaluate("!document.getElementById('main').contains(document.activeElement)"))
+        await chat.page.keyboard.press("Escape")
+
+        await expect(opener).to_be_focused()
+        assert all(inside)
+
+
+async def test_sent_stopped_and_complete_are_announced(browser: Browser) -> None:
+    llm = ScriptedLLM(ScriptedReply(), ScriptedReply(("part",), hangs=True))
+    async with running_service({"llm": llm}) as service:
+        chat = await ChatPage.open(browser, service.url)
+        status = chat.page.get_by_role("status")
+        await chat.send("Hi")
+        await expect(status).to_have_text("Answer complete.")
+        await chat.send("More")
+        await expect(status).to_have_text("Message sent. The answer is being written.")
+        await chat.until_writing()
+        await chat.stop()
+        await expect(status).to_have_text("The turn was stopped.")
+        assert await chat.page.locator("#turns [aria-live]").count() == 0
+
+
+async def test_nothing_moves_for_those_who_prefer_less_motion(browser: Browser) -> None:
+    llm = ScriptedLLM(ScriptedReply(("part",), hangs=True))
+    async with running_service({"llm": llm}) as service:
+        moving = {}
+        for motion in ("reduce", "no-preference"):
+            chat = await ChatPage.open(browser, service.url, reduced_motion=motion)
+            await chat.send("Hi")
+            await chat.until_writing()
+            moving[motion] = await chat.page.evaluate("document.getAnimations().length")
+            await chat.stop()
+            await chat.until_idle()
+
+    assert moving["reduce"] == 0
+    assert moving["no-preference"] > 0
+
+
+@pytest.mark.parametrize("width", [320, 390, 1280])
+async def test_nothing_is_wider_than_the_screen(browser: Browser, width: int) -> None:
+    reply = DOCUMENT + "\n\n" + "x" * 300 + "\n\n| a | b |\n|---|---|\n| " + "wide " * 60 + " | b |\n"
+    async with running_service({"llm": ScriptedLLM(ScriptedReply((reply,)))}) as service:
+        chat = await ChatPage.open(browser, service.url, viewport={"width": width, "height": 700})
+        await chat.ask("y" * 300)
+        overflow = await chat.page.evaluate(
+            "['scroller', 'main'].map(id => document.getElementById(id)).map(e => e.scrollWidth - e.clientWidth)"
+        )
+
+    assert overflow == [0, 0]
+
+
+async def test_the_chosen_theme_is_kept(browser: Browser) -> None:
+    background = "getComputedStyle(document.body).backgroundColor"
+    async with running_service({"llm": ScriptedLLM()}) as service:
+        chat = await ChatPage.open(browser, service.url, color_scheme="light")
+        light = await chat.page.evaluate(background)
+        await chat.page.get_by_role("radio", name="Dark").check(force=True)
+        dark = await chat.page.evaluate(background)
+        await chat.reload()
+        kept = await chat.page.evaluate(background)
+        await chat.page.get_by_role("radio", name="System").check(force=True)
+
+        assert light != dark == kept
+        assert await chat.page.evaluate(background) == light

@@ -1,0 +1,158 @@
+"""Long conversations and the list of conversations on the chat page."""
+
+from datetime import timedelta
+from uuid import uuid4
+
+from playwright.async_api import Browser, Page, expect
+
+from adapters.history_in_memory import HistoryInMemory
+from application.ports.history import TurnBegin, TurnEnd
+from domain.conversation import ConversationId, Turn, TurnId, UserId
+from tests.harness.chat_page import USER, ChatPage
+from tests.harness.fakes import ScriptedLLM
+from tests.harness.script import NOW
+from tests.harness.servers import Service, running_service
+
+REPLY = "An answer with **some** text, a list:\n\n- one\n- two\n\nand `code`. "
+MAX_IN_DOCUMENT = 400
+
+JUMPS = """
+async pages => {
+  // Scroll to the top again and again, and measure how far the first visible turn moves when older ones are added.
+  const scroller = document.getElementById('scroller'), turns = document.getElementById('turns');
+  const frame = () => new Promise(resolve => requestAnimationFrame(() => setTimeout(resolve)));
+  const numbers = () => [...turns.children].map(turn => Number(turn.querySelector('.message').lastChild.textContent));
+  let jump = 0, most = 0, page = 0;
+  for (; page < pages; page += 1) {
+    const first = turns.firstElementChild;
+    if (numbers()[0] === 0) break;
+    first.scrollIntoView();
+    await frame();
+    const before = first.getBoundingClientRect().top;
+    for (let wait = 0; wait < 500 && turns.firstElementChild === first; wait += 1) await frame();
+    jump = Math.max(jump, Math.abs(first.getBoundingClientRect().top - before));
+    most = Math.max(most, turns.childElementCount);
+  }
+  const shown = numbers();
+  return {page, jump, most, first: shown[0], ordered: shown.every((number, i) => number === shown[0] + i)};
+}
+"""
+
+
+async def history_with(turns: int) -> HistoryInMemory:
+    """Return a history with a conversation `long` whose messages are numbered from 0."""
+    history = HistoryInMemory()
+    for number in range(turns):
+        turn = Turn(TurnId(str(uuid4())), UserId(USER), ConversationId("long"), NOW, str(number))
+        await history.begin(TurnBegin(turn, timedelta(hours=1)))
+        await history.finish(TurnEnd(turn.completed(REPLY * (1 + number % 3), "stop"), False))
+    return history
+
+
+async def ask(service: Service, conversation: str, message: str) -> None:
+    body = {"user_id": USER, "conversation_id": conversation, "message": message}
+    await service.client.post("/api/chat/simple", json=body)
+
+
+async def last_number(page: Page) -> int:
+    return int(await page.evaluate("document.querySelector('.turn:last-child .message').lastChild.textContent"))
+
+
+async def test_a_conversation_of_5000_turns_can_be_read_to_its_beginning_and_back(browser: Browser) -> None:
+    async with running_service({"llm": ScriptedLLM(), "store": await history_with(5000)}) as service:
+        chat = await ChatPage.open(browser, service.url, conversation="long")
+        assert await last_number(chat.page) == 4999
+        read = await chat.page.evaluate(JUMPS, 120)
+        await chat.page.get_by_role("button", name="Newest").click()
+        newest = await last_number(chat.page)
+        await chat.ask("5000")
+        after = await last_number(chat.page)
+
+    assert (read["first"], read["ordered"]) == (0, True)
+    assert read["jump"] <= 1  # CSS pixels
+    assert read["most"] <= MAX_IN_DOCUMENT
+    assert (newest, after) == (4999, 5000)
+
+
+async def test_turns_that_left_the_document_come_back_on_the_way_down(browser: Browser) -> None:
+    async with running_service({"llm": ScriptedLLM(), "store": await history_with(600)}) as service:
+        chat = await ChatPage.open(browser, service.url, conversation="long")
+        await chat.page.evaluate(JUMPS, 20)
+        at_the_top = await last_number(chat.page)
+        scroll = "document.querySelector('.turn:last-child').scrollIntoView()"
+        for _ in range(8):
+            await chat.page.evaluate(scroll)
+            await chat.page.wait_for_timeout(60)  # milliseconds
+
+        assert at_the_top < 599
+        assert await last_number(chat.page) == 599
+        assert await chat.turns.count() <= MAX_IN_DOCUMENT
+
+
+async def test_conversations_are_listed_with_their_titles_and_opened_by_their_links(browser: Browser) -> None:
+    async with running_service({"llm": ScriptedLLM()}) as service:
+        await ask(service, "one", "First conversation")
+        await ask(service, "two", "Second conversation " + "x" * 100)
+        chat = await ChatPage.open(browser, service.url)
+        titles = await chat.conversations.all_inner_texts()
+        await chat.conversations.filter(has_text="First").click()
+        await expect(chat.answers).to_have_text("Hello, world!")
+        await expect(chat.page.get_by_role("heading", level=1)).to_have_text("First conversation")
+        await expect(chat.conversations.filter(has_text="First")).to_have_attribute("aria-current", "page")
+        await chat.conversations.filter(has_text="Second").click()
+        await expect(chat.page.locator(".message")).to_contain_text("Second")
+        await chat.page.go_back()
+        await expect(chat.page.locator(".message")).to_contain_text("First")
+
+    assert titles == ["Second conversation " + "x" * 60, "First conversation"]
+
+
+async def test_a_new_conversation_is_listed_and_can_be_renamed_and_deleted(browser: Browser) -> None:
+    async with running_service({"llm": ScriptedLLM()}) as service:
+        chat = await ChatPage.open(browser, service.url)
+        await chat.ask("My question")
+        await expect(chat.conversations).to_have_text(["My question"])
+        await chat.page.get_by_role("button", name="Rename this conversation").click()
+        await chat.page.get_by_role("textbox", name="Rename this conversation").fill("A better title")
+        await chat.page.keyboard.press("Enter")
+        await expect(chat.conversations).to_have_text(["A better title"])
+        await expect(chat.page).to_have_title("A better title · Smart Chatbot")
+
+        await chat.page.get_by_role("button", name="New conversation").click()
+        await chat.ask("Another one")
+        await expect(chat.conversations).to_have_text(["Another one", "A better title"])
+        await chat.conversations.last.hover()
+        await chat.page.get_by_role("button", name="Delete “A better title”").click()
+        await chat.page.get_by_role("button", name="Cancel").click()
+        await expect(chat.conversations).to_have_count(2)
+        await chat.page.get_by_role("button", name="Delete “A better title”").click()
+        await chat.page.get_by_role("button", name="Delete", exact=True).click()
+        await expect(chat.conversations).to_have_text(["Another one"])
+
+        assert (await service.client.get(f"/api/chat/conversations/{USER}")).json()["count"] == 1
+        assert await chat.texts() == [("Another one", "Hello, world!")]
+
+
+async def test_each_browser_has_a_user_of_its_own_that_stays(browser: Browser) -> None:
+    async with running_service({"llm": ScriptedLLM()}) as service:
+        users = []
+        for _ in range(2):
+            chat = await ChatPage.open(browser, service.url, user="")
+            users.append(await chat.page.locator("#user").inner_text())
+            await chat.reload()
+            users.append(await chat.page.locator("#user").inner_text())
+
+    assert users[0] == users[1] != users[2] == users[3]
+
+
+async def test_a_conversation_that_cannot_be_loaded_is_loaded_when_it_is_tried_again(browser: Browser) -> None:
+    async with running_service({"llm": ScriptedLLM()}) as service:
+        await ask(service, "one", "First conversation")
+        chat = await ChatPage.open(browser, service.url)
+        await chat.page.context.set_offline(True)
+        await chat.conversations.first.click()
+        await expect(chat.notice).to_contain_text("You are offline")
+        await chat.page.context.set_offline(False)
+        await chat.notice.get_by_role("button", name="Try again").click()
+        await expect(chat.answers).to_have_text("Hello, world!")
+        await expect(chat.notice).to_be_hidden()

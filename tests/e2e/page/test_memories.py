@@ -1,0 +1,70 @@
+"""The dialog with memories on the chat page."""
+
+from playwright.async_api import Browser, expect
+
+from tests.harness.chat_page import USER, ChatPage
+from tests.harness.fakes import ScriptedLLM
+from tests.harness.servers import Service, running_service
+
+
+async def facts(service: Service) -> list[str]:
+    memories = (await service.client.get(f"/api/memories/{USER}")).json()["memories"]
+    return [memory["fact"] for memory in memories]
+
+
+async def test_memories_are_added_corrected_and_deleted(browser: Browser) -> None:
+    async with running_service({"llm": ScriptedLLM()}) as service:
+        chat = await ChatPage.open(browser, service.url)
+        await chat.page.get_by_role("button", name="What I remember").click()
+        dialog = chat.page.get_by_role("dialog")
+        await expect(dialog).to_contain_text("Nothing yet.")
+
+        await dialog.get_by_label("New fact").fill("I have a dog.")
+        await chat.page.keyboard.press("Enter")
+        await expect(dialog.locator("li")).to_have_text(["I have a dog."])
+        await dialog.get_by_label("New fact").fill("I live in Lisbon.")
+        await dialog.get_by_role("button", name="Add").click()
+        await expect(dialog.locator("li")).to_have_text(["I live in Lisbon.", "I have a dog."])
+
+        await dialog.get_by_role("button", name="Edit: I have a dog.").click()
+        await dialog.get_by_label("Fact", exact=True).fill("I have two dogs.")
+        await dialog.get_by_role("button", name="Save").click()
+        await expect(dialog.get_by_role("button", name="Edit: I have two dogs.")).to_be_focused()
+        corrected = await facts(service)
+
+        await dialog.get_by_role("button", name="Delete: I live in Lisbon.").click()
+        await chat.page.get_by_role("button", name="Delete", exact=True).click()
+        await expect(dialog.locator("li")).to_have_count(1)
+
+        assert corrected == ["I live in Lisbon.", "I have two dogs."]
+        assert await facts(service) == ["I have two dogs."]
+
+
+async def test_escape_ends_the_correction_first_and_then_the_dialog(browser: Browser) -> None:
+    async with running_service({"llm": ScriptedLLM()}) as service:
+        await service.client.post(f"/api/memories/{USER}", json={"fact": "I have a dog."})
+        chat = await ChatPage.open(browser, service.url)
+        opener = chat.page.get_by_role("button", name="What I remember")
+        await opener.click()
+        dialog = chat.page.get_by_role("dialog")
+        await dialog.get_by_role("button", name="Edit: I have a dog.").click()
+        await dialog.get_by_label("Fact", exact=True).fill("nonsense")
+        await chat.page.keyboard.press("Escape")
+        await expect(dialog.locator("li")).to_have_text(["I have a dog."])
+        await chat.page.keyboard.press("Escape")
+
+        await expect(dialog).to_be_hidden()
+        await expect(opener).to_be_focused()
+        assert await facts(service) == ["I have a dog."]
+
+
+async def test_without_long_term_memory_the_dialog_says_so(browser: Browser) -> None:
+    async with running_service({"llm": ScriptedLLM()}, memory_backend="none") as service:
+        chat = await ChatPage.open(browser, service.url)
+        await chat.page.get_by_role("button", name="What I remember").click()
+        dialog = chat.page.get_by_role("dialog")
+        await dialog.get_by_label("New fact").fill("I have a dog.")
+        await chat.page.keyboard.press("Enter")
+
+        await expect(dialog).to_contain_text("Long-term memory is switched off")
+        assert await dialog.get_by_label("New fact").input_value() == "I have a dog."

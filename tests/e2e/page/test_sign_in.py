@@ -1,0 +1,76 @@
+"""The chat page of a service with authentication."""
+
+from playwright.async_api import Browser, Page, Route, expect
+
+from tests.harness.browser import new_tab
+from tests.harness.chat_page import ChatPage
+from tests.harness.credentials import ANN, KnownCredentials, authentication, bearer, credential_of
+from tests.harness.fakes import ScriptedLLM
+from tests.harness.servers import running_service
+
+TOKEN = credential_of(ANN)
+
+
+def overrides() -> dict[str, object]:
+    return {"llm": ScriptedLLM(), "authenticate": KnownCredentials()}
+
+
+async def sign_in(page: Page, credential: str) -> None:
+    await page.get_by_label("Token or API key").fill(credential)
+    await page.get_by_role("button", name="Sign in", exact=True).click()
+
+
+async def test_a_token_opens_the_conversations_of_its_user_until_the_tab_is_reloaded(browser: Browser) -> None:
+    async with running_service(overrides(), **authentication()) as service:
+        chat = ChatPage(await new_tab(browser), service.url)
+        await chat.page.goto(service.url)
+        await sign_in(chat.page, "wrong")
+        await expect(chat.page.get_by_text("This one was not accepted.")).to_be_visible()
+        await sign_in(chat.page, TOKEN)
+        await chat.until_ready()
+        await expect(chat.page.locator("#user")).to_have_text("ann")
+        await chat.ask("Hi")
+        await expect(chat.answers).to_have_text("Hello, world!")
+        kept = await chat.page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])")
+        await chat.page.get_by_role("button", name="Sign out").click()
+        await expect(chat.page.get_by_role("dialog", name="Sign in")).to_be_visible()
+
+        assert TOKEN not in kept
+        assert await chat.turns.count() == 0
+        history = (await service.client.get("/api/chat/history/ann", headers=bearer(ANN))).json()["history"]
+        assert [turn["user_message"] for turn in history] == ["Hi"]
+
+
+async def test_a_login_in_front_of_the_service_needs_no_sign_in(browser: Browser) -> None:
+    async with running_service(overrides(), **authentication()) as service:
+        chat = ChatPage(await new_tab(browser), service.url)
+
+        async def with_token(route: Route) -> None:  # as a proxy adds it to every request of a user who has logged in
+            await route.continue_(headers={**route.request.headers, **bearer(ANN)})
+
+        await chat.page.route("**/*", with_token)
+        await chat.page.goto(service.url)
+        await chat.until_ready()
+        await chat.ask("Hi")
+
+        await expect(chat.page.locator("#user")).to_have_text("ann")
+        await expect(chat.answers).to_have_text("Hello, world!")
+        await expect(chat.page.get_by_role("dialog")).to_be_hidden()
+
+
+async def test_a_token_that_expires_returns_the_message_to_the_field(browser: Browser) -> None:
+    credentials = KnownCredentials({TOKEN: ANN})
+    async with running_service({"llm": ScriptedLLM(), "authenticate": credentials}, **authentication()) as service:
+        chat = ChatPage(await new_tab(browser), service.url)
+        await chat.page.goto(service.url)
+        await sign_in(chat.page, TOKEN)
+        await chat.until_ready()
+        del credentials.credentials[TOKEN]
+        await chat.send("Hi")
+        await expect(chat.page.get_by_role("dialog", name="Sign in")).to_be_visible()
+        credentials.credentials[TOKEN] = ANN
+        await sign_in(chat.page, TOKEN)
+        await chat.until_ready()
+
+        assert await chat.field.input_value() == "Hi"
+        assert await chat.turns.count() == 0
