@@ -23,8 +23,11 @@ class ChatPage:
     async def open(
         cls, opener: Browser | BrowserContext, url: str, *, conversation: str = "", user: str = USER, **options: Any
     ) -> Self:
-        """Open the page, in a context with these options or in a given one, and wait until it can be used."""
-        opened = cls(await new_tab(opener, **options), url)
+        """Open the page, in a context with these options or in a given one, and wait until it can be used.
+
+        Animations are off by default, because drawing them takes time.
+        """
+        opened = cls(await new_tab(opener, **{"reduced_motion": "reduce", **options}), url)
         await opened.page.goto(f"{url}/?user={user}" + (f"#{conversation}" if conversation else ""))
         await opened.until_ready()
         return opened

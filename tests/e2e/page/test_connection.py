@@ -102,6 +102,22 @@ async def test_an_answer_survives_a_proxy_that_cuts_every_connection(browser: Br
         assert before == await chat.texts() == [("Hi", TEXT)]
 
 
+async def test_an_answer_with_too_many_events_is_shown_as_it_is_stored(browser: Browser) -> None:
+    gate, opened = gate_at("texts done")
+    limits = {"live_turns": {"max_events": 3}}
+    async with running_service({"llm": GatedLLM(ScriptedLLM(), gate)}, limits) as service:
+        chat = await ChatPage.open(browser, service.url)
+        await chat.send("Hi")
+        await expect(chat.answers).to_have_text("Hello, world!")
+        await chat.reload()
+        await expect(chat.answers).to_have_text("Hello, world!")
+        await expect(chat.page.get_by_role("button", name="Stop the answer")).to_be_visible()
+        opened.set()
+        await chat.until_idle()
+
+        assert await chat.texts() == [("Hi", "Hello, world!")]
+
+
 async def test_the_page_says_that_the_connection_is_lost_and_goes_on_when_it_is_back(browser: Browser) -> None:
     gate, opened = gate_at("texts done")
     async with (

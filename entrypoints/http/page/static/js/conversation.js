@@ -226,14 +226,16 @@ export class Conversation {
       if (signal.aborted) return;
       failure = error;
     }
+    run.isBegun ||= failure?.turnId != null;
+    if (!end && run.isBegun) await this.#showStored(view, failure?.turnId ?? run.turnId, signal);
+    if (signal.aborted) return;
     if (this.#run === run) {
       this.#run = null;
       this.#composer.isBusy = false;
     }
-    if (end) this.#showEnd(view, end);
-    else if (run.isBegun || failure?.turnId) await this.#showStored(view, failure?.turnId ?? run.turnId, signal);
-    else this.#showUnsent(view, message, failure);
     if (message) dropUnsent(message.turnId);
+    if (end) this.#showEnd(view, end);
+    else if (!run.isBegun) this.#showUnsent(view, message, failure);
     this.#onChange(conversation);
   }
 
@@ -243,7 +245,7 @@ export class Conversation {
     announce(error ? `${error.title}.` : "Answer complete.");
   }
 
-  /** Show a turn as it is stored, because its events ended without an end or are no longer kept. */
+  /** Show a turn as it is stored until it has ended, because its events are no longer kept, or are too many. */
   async #showStored(view, id, signal) {
     while (!signal.aborted) {
       try {
@@ -253,8 +255,10 @@ export class Conversation {
           announce(turn.status === "completed" ? "Answer complete." : "The answer is incomplete.");
           return;
         }
+        const shown = view.turn.assistant_response;
+        if (turn.assistant_response.startsWith(shown)) view.append(turn.assistant_response.slice(shown.length));
       } catch (error) {
-        if (!(error instanceof Disconnected)) {
+        if (!(error instanceof Disconnected || error.isPassing)) {
           view.end("interrupted", null, explain(error));
           return;
         }
