@@ -39,6 +39,7 @@ BANNER = """\
                         -d '{{"user_id": "user123", "message": "What is the capital of France?"}}'
   Or in a terminal    {program} chat --url {address}
 """
+PAGE_LINE = "  Or in a browser     {address}/\n"
 
 
 @dataclass(frozen=True)
@@ -91,12 +92,12 @@ def serve(
         settings.require_authentication()
         if settings.auth == "none" and not settings.is_loopback:
             warn(f"Listening on {settings.host}: every client that reaches it can read and write all conversations.")
-        notice = LOCAL_MODEL_NOTICE if local else ""
+        notice = PAGE_LINE if settings.chat_page else ""
+        notice += LOCAL_MODEL_NOTICE if local else ""
 
         def greet(address: str) -> None:
-            LossyWriter(sys.stdout).write(
-                BANNER.format(name=settings.app_name, address=address, program=program()) + notice
-            )
+            text = (BANNER + notice).format(name=settings.app_name, address=address, program=program())
+            LossyWriter(sys.stdout).write(text)
 
         with listen(settings) as listener:
             if workers > 1:

@@ -84,10 +84,14 @@ async def test_a_conversation_can_be_read_to_its_beginning_and_back(browser: Bro
             await chat.page.evaluate(scroll)
             await chat.page.wait_for_timeout(60)  # milliseconds
 
-        assert (read["first"], read["ordered"]) == (0, True)
-        assert at_the_top < 599
-        assert await last_number(chat.page) == 599
-        assert await chat.turns.count() <= MAX_IN_DOCUMENT
+        at_the_end = await last_number(chat.page)
+        shown = await chat.turns.count()
+        again = await chat.page.evaluate(JUMPS, 20)
+
+    assert (read["first"], read["ordered"]) == (0, True)
+    assert at_the_top < at_the_end == 599
+    assert shown <= MAX_IN_DOCUMENT
+    assert (again["first"], again["ordered"]) == (0, True)
 
 
 async def test_conversations_are_listed_with_their_titles_and_opened_by_their_links(browser: Browser) -> None:

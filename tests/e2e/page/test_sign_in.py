@@ -1,10 +1,10 @@
-"""The chat page of a service with authentication."""
+"""The chat page of a service with authentication, and behind a proxy."""
 
 from playwright.async_api import Browser, Page, Route, expect
 
 from tests.harness.browser import new_tab
 from tests.harness.chat_page import ChatPage
-from tests.harness.credentials import ANN, KnownCredentials, authentication, bearer, credential_of
+from tests.harness.credentials import ANN, SERVICE, KnownCredentials, authentication, bearer, credential_of
 from tests.harness.fakes import ScriptedLLM
 from tests.harness.servers import running_service
 
@@ -56,6 +56,36 @@ async def test_a_login_in_front_of_the_service_needs_no_sign_in(browser: Browser
         await expect(chat.page.locator("#user")).to_have_text("ann")
         await expect(chat.answers).to_have_text("Hello, world!")
         await expect(chat.page.get_by_role("dialog")).to_be_hidden()
+
+
+async def test_an_api_key_is_used_for_the_user_that_is_entered(browser: Browser) -> None:
+    async with running_service(overrides(), **authentication()) as service:
+        chat = ChatPage(await new_tab(browser), service.url)
+        await chat.page.goto(service.url)
+        await chat.page.get_by_label("Token or API key").fill(credential_of(SERVICE))
+        await chat.page.get_by_label("User id").fill("ben")
+        await chat.page.get_by_role("button", name="Sign in", exact=True).click()
+        await chat.until_ready()
+        await chat.ask("Hi")
+
+        assert await chat.page.locator("#user").inner_text() == "ben"
+        assert (await service.client.get("/api/chat/history/ben", headers=bearer(SERVICE))).json()["count"] == 1
+
+
+async def test_the_page_works_below_the_prefix_of_a_proxy(browser: Browser) -> None:
+    async with running_service({"llm": ScriptedLLM()}) as service:
+        chat = ChatPage(await new_tab(browser), f"{service.url}/bot")
+
+        async def without_prefix(route: Route) -> None:
+            await route.continue_(url=route.request.url.replace("/bot/", "/"))
+
+        await chat.page.route("**/bot/**", without_prefix)
+        await chat.page.goto(f"{chat.url}/")
+        await chat.until_ready()
+        await chat.ask("Hi")
+        await expect(chat.answers).to_have_text("Hello, world!")
+
+    assert chat.tab.errors == []
 
 
 async def test_a_token_that_expires_returns_the_message_to_the_field(browser: Browser) -> None:

@@ -3,6 +3,7 @@
 import { followTurn } from "./turn-stream.js";
 
 const PAGE_SIZE = 50;
+const MAX_PAGE_SIZE = 200;
 
 export class ChatService {
   #api;
@@ -26,9 +27,10 @@ export class ChatService {
     return this.#api.json("POST", `api/chat/turns/${id}/stop`);
   }
 
-  /** Return a page of conversations, the latest first. */
-  conversations(cursor = null) {
-    return this.#api.json("GET", this.#path("chat/conversations", { limit: PAGE_SIZE, cursor }));
+  /** Return a page of conversations, the latest first; `count` is how many there should at least be, if possible. */
+  conversations(cursor = null, count = 0) {
+    const limit = Math.min(Math.max(count, PAGE_SIZE), MAX_PAGE_SIZE);
+    return this.#api.json("GET", this.#path("chat/conversations", { limit, cursor }));
   }
 
   rename(conversation, title) {
@@ -69,18 +71,17 @@ export class ChatService {
       on_disconnect: "continue",
       turn_id: turnId,
     };
-    const headers = { "Idempotency-Key": turnId };
-    const begin = () => this.#api.request("POST", "api/chat", { body, headers, signal });
-    return followTurn({ begin, rejoin: this.#rejoin(signal), signal, onBegun, onConnection });
+    const begin = () => this.#api.request("POST", "api/chat", { body, signal });
+    return followTurn({ begin, rejoin: this.#rejoin(turnId, signal), signal, onBegun, onConnection });
   }
 
   /** Yield the events of a running turn, from the first one. */
   follow(turnId, { signal, onConnection }) {
-    return followTurn({ turnId, rejoin: this.#rejoin(signal), signal, onConnection });
+    return followTurn({ rejoin: this.#rejoin(turnId, signal), signal, onConnection });
   }
 
-  #rejoin(signal) {
-    return (turnId, after) =>
+  #rejoin(turnId, signal) {
+    return (after) =>
       this.#api.request("GET", `api/chat/turns/${turnId}/stream`, { headers: { "Last-Event-ID": String(after) }, signal });
   }
 

@@ -10,23 +10,19 @@ export class Composer {
   #send = byId("send");
   #stop = byId("stop");
   #isBusy = false;
+  #onSend;
 
   /** `onSend(text)` and `onStop()` are called for the user. */
   constructor({ onSend, onStop }) {
-    const submit = () => {
-      const text = this.#field.value;
-      if (this.#isBusy || !text.trim()) return;
-      this.text = "";
-      onSend(text);
-    };
+    this.#onSend = onSend;
     byId("composer").addEventListener("submit", (event) => {
       event.preventDefault();
-      submit();
+      this.submit();
     });
     this.#field.addEventListener("keydown", (event) => {
       if (isSendKey(event)) {
         event.preventDefault();
-        submit();
+        this.submit();
       } else if (event.key === "Escape" && this.#isBusy) {
         onStop();
       }
@@ -54,6 +50,14 @@ export class Composer {
     this.#isBusy = isBusy;
     this.#stop.hidden = !isBusy;
     this.#send.hidden = isBusy;
+  }
+
+  /** Send what is written in the field, unless a reply is being written. */
+  submit() {
+    const text = this.text;
+    if (this.#isBusy || !text.trim()) return;
+    this.text = "";
+    this.#onSend(text);
   }
 
   focus() {

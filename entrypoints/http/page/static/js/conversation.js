@@ -1,20 +1,14 @@
-/** The conversation that is open: its turns, the reply that is being written, and messages on their way. */
+/** The conversation that is open: its turns, and the reply that is being written. */
 
-import { Disconnected, Problem } from "./api.js";
 import { byId } from "./elements.js";
 import { explain, explainReason } from "./explain.js";
 import { randomUUID } from "./ids.js";
 import { announce, hideNotice, showNotice } from "./notices.js";
+import { Reply } from "./reply.js";
 import { Scrolling } from "./scrolling.js";
 import { TurnList } from "./turn-list.js";
 import { copyCodeOnClick } from "./turn-view.js";
 import { dropUnsent, keepUnsent, unsentOf } from "./unsent.js";
-
-/** Milliseconds between looks at a running turn whose events are not kept. */
-const POLL_INTERVAL = 1500;
-
-/** Milliseconds after which stopping is tried again, if the service does not know the turn yet. */
-const STOP_RETRY_INTERVAL = 250;
 
 export class Conversation {
   id = null;
@@ -25,11 +19,11 @@ export class Conversation {
   #onEmpty;
   #scrolling;
   #turns;
+  #reply = null;
+  /** Where the next older page of turns begins; null if there is none. */
   #cursor = null;
   #isLoadingOlder = false;
-  /** The reply that is being written: `{ view, turnId, controller, isBegun, isStopping, isLeft }`. */
-  #run = null;
-  /** Increased whenever another conversation is opened, so that late responses are recognised. */
+  /** Increased whenever a conversation is opened, so that late responses are recognised. */
   #visit = 0;
 
   /**
@@ -47,7 +41,7 @@ export class Conversation {
       container,
       older: byId("older"),
       newer: byId("newer"),
-      onRetry: (turn) => this.retry(turn),
+      onRetry: (turn) => this.#retry(turn),
       onOlderNeeded: () => this.#loadOlder(),
     });
     this.#scrolling = new Scrolling({
@@ -59,22 +53,19 @@ export class Conversation {
     copyCodeOnClick(container);
   }
 
-  get isRunning() {
-    return this.#run !== null;
-  }
-
   /** Show a conversation; null is one that does not exist yet. */
   async open(id) {
     const visit = this.#leave();
     this.id = id;
     this.#showTurns([], null);
     byId("empty").hidden = id !== null;
+    byId("loading").hidden = id === null;
     if (id === null) return;
-    byId("loading").hidden = false;
     try {
       const page = await this.service.turns(id);
       if (visit !== this.#visit) return;
-      this.#showTurns(page.history, page.next_cursor);
+      if (this.#reply) this.#addOlder(page); // a message was sent meanwhile
+      else this.#showTurns(page.history, page.next_cursor);
       this.#continue(page.history);
     } catch (error) {
       if (visit !== this.#visit) return;
@@ -91,47 +82,14 @@ export class Conversation {
     return this.id;
   }
 
-  /**
-   * Send the message of a turn again. A failed turn, which has no text, is replaced by the new attempt; a reply that was
-   * interrupted stays.
-   */
-  retry(turn) {
-    if (this.isRunning) {
-      showNotice(explainReason("turn_in_progress"));
-      return;
-    }
-    const isReplaced = turn.status === "failed";
-    if (isReplaced) this.#turns.remove(turn.id);
-    const turnId = isReplaced ? turn.id : randomUUID();
-    this.#send({ user: this.service.user, conversation: this.id, turnId, text: turn.user_message });
-  }
-
   /** Stop the reply that is being written. */
-  async stop() {
-    const run = this.#run;
-    if (!run || run.isStopping) return;
-    run.isStopping = true;
-    announce("Stopping.");
-    while (this.#run === run) {
-      try {
-        await this.service.stop(run.turnId);
-        return;
-      } catch (error) {
-        // The message may still be on its way, and then the service does not know its turn.
-        const isUnknown = error instanceof Problem && error.code === "turn_not_found" && !run.isBegun;
-        if (!isUnknown && this.#run === run) {
-          run.isStopping = false;
-          showNotice(`The answer was not stopped. ${explain(error)}`);
-          return;
-        }
-        await new Promise((resolve) => setTimeout(resolve, STOP_RETRY_INTERVAL));
-      }
-    }
+  stop() {
+    this.#reply?.stop();
   }
 
   /** Show what has happened elsewhere, e.g. in another tab or on another device. */
   async refresh() {
-    if (this.id === null || this.isRunning) return;
+    if (this.id === null || this.#reply) return;
     const visit = this.#visit;
     let page;
     try {
@@ -139,7 +97,7 @@ export class Conversation {
     } catch {
       return; // nobody has asked for it
     }
-    if (visit !== this.#visit || this.isRunning) return;
+    if (visit !== this.#visit || this.#reply) return;
     if (page.count === 0) {
       if (!this.#turns.isEmpty) this.#onEmpty();
       return;
@@ -157,20 +115,33 @@ export class Conversation {
   }
 
   #showTurns(turns, cursor) {
-    this.#cursor = cursor;
-    byId("older").hidden = cursor === null;
     this.#turns.replace(turns);
+    this.#setCursor(cursor);
     this.#scrolling.toEnd();
   }
 
-  /** Go on with what was interrupted: the reply that is being written, or messages that may not have arrived. */
+  #addOlder(page) {
+    this.#turns.prepend(page.history.filter((turn) => !this.#turns.has(turn.id)));
+    this.#setCursor(page.next_cursor);
+  }
+
+  #setCursor(cursor) {
+    this.#cursor = cursor;
+    this.#turns.isComplete = cursor === null;
+  }
+
+  /** Go on with what was interrupted: messages that may not have arrived, or the reply that is being written. */
   #continue(history) {
-    const last = history.at(-1);
     for (const message of unsentOf(this.service.user, this.id)) {
       if (this.#turns.has(message.turnId)) dropUnsent(message.turnId);
-      else if (!this.isRunning) this.#send(message);
+      else if (!this.#reply) this.#send(message);
     }
-    if (last?.status === "in_progress" && !this.isRunning) this.#follow(last);
+    const last = history.at(-1);
+    if (last?.status === "in_progress" && !this.#reply) {
+      const view = this.#turns.view(last.id);
+      view.restart();
+      this.#read(view, { turnId: last.id });
+    }
   }
 
   #send(message) {
@@ -187,111 +158,61 @@ export class Conversation {
     view.root.classList.add("arriving");
     this.#scrolling.toEnd();
     announce("Message sent. The answer is being written.");
-    this.#read(view, { message });
+    this.#read(view, { turnId: message.turnId, message });
   }
 
-  #follow(turn) {
-    const view = this.#turns.view(turn.id);
-    view.restart();
-    this.#read(view, { turnId: turn.id });
-  }
-
-  /** Show the events of a turn in `view` until it ends: that of a `message` to be sent, or a running one. */
-  async #read(view, { message, turnId = message.turnId }) {
-    const run = { view, turnId, controller: new AbortController(), isBegun: !message, isStopping: false, isLeft: false };
-    const conversation = this.id;
-    const { signal } = run.controller;
-    this.#run = run;
-    this.#composer.isBusy = true;
-    const onConnection = (isUp) => this.#run === run && showConnection(isUp);
-    const onBegun = (id) => {
-      Object.assign(run, { turnId: id, isBegun: true });
-      Object.assign(view.turn, { id });
-      view.root.dataset.turn = id;
-      dropUnsent(message.turnId);
-      this.#onChange(conversation);
-      if (run.isLeft) run.controller.abort();
-    };
-    let end = null;
-    let failure = null;
-    try {
-      const events = message
-        ? this.service.send(message, { signal, onBegun, onConnection })
-        : this.service.follow(turnId, { signal, onConnection });
-      for await (const event of events) {
-        if (event.content) view.append(event.content);
-        if (event.done) end = event;
-      }
-    } catch (error) {
-      if (signal.aborted) return;
-      failure = error;
+  /**
+   * Send the message of a turn again. A failed turn, which has no text, is replaced by the new attempt; a reply that was
+   * interrupted stays.
+   */
+  #retry(turn) {
+    if (this.#reply) {
+      showNotice(explainReason("turn_in_progress"));
+      return;
     }
-    run.isBegun ||= failure?.turnId != null;
-    if (!end && run.isBegun) await this.#showStored(view, failure?.turnId ?? run.turnId, signal);
-    if (signal.aborted) return;
-    if (this.#run === run) {
-      this.#run = null;
+    const isReplaced = turn.status === "failed";
+    if (isReplaced) this.#turns.remove(turn.id);
+    const turnId = isReplaced ? turn.id : randomUUID();
+    this.#send({ user: this.service.user, conversation: this.id, turnId, text: turn.user_message });
+  }
+
+  async #read(view, { turnId, message }) {
+    const conversation = this.id;
+    const reply = new Reply({ service: this.service, view, turnId, message });
+    this.#reply = reply;
+    this.#composer.isBusy = true;
+    const refusal = await reply.read(() => {
+      dropUnsent(turnId);
+      this.#onChange(conversation);
+    });
+    dropUnsent(turnId);
+    if (this.#reply === reply) {
+      this.#reply = null;
       this.#composer.isBusy = false;
     }
-    if (message) dropUnsent(message.turnId);
-    if (end) this.#showEnd(view, end);
-    else if (!run.isBegun) this.#showUnsent(view, message, failure);
+    if (refusal) this.#showRefusal(view, message, refusal);
     this.#onChange(conversation);
   }
 
-  #showEnd(view, { error, finish_reason: finishReason }) {
-    const status = error ? (view.turn.assistant_response ? "interrupted" : "failed") : "completed";
-    view.end(status, error?.code ?? finishReason ?? null, error?.detail);
-    announce(error ? `${error.title}.` : "Answer complete.");
-  }
-
-  /** Show a turn as it is stored until it has ended, because its events are no longer kept, or are too many. */
-  async #showStored(view, id, signal) {
-    while (!signal.aborted) {
-      try {
-        const turn = await this.service.turn(id);
-        if (turn.status !== "in_progress") {
-          view.replace(turn);
-          announce(turn.status === "completed" ? "Answer complete." : "The answer is incomplete.");
-          return;
-        }
-        const shown = view.turn.assistant_response;
-        if (turn.assistant_response.startsWith(shown)) view.append(turn.assistant_response.slice(shown.length));
-      } catch (error) {
-        if (!(error instanceof Disconnected || error.isPassing)) {
-          view.end("interrupted", null, explain(error));
-          return;
-        }
-      }
-      await new Promise((resolve) => setTimeout(resolve, POLL_INTERVAL));
-    }
-  }
-
-  /** A message that the service has not accepted goes back to the field, unless another one is being written there. */
-  #showUnsent(view, message, failure) {
-    const why = explain(failure);
-    const isRepeated = failure.code === "idempotency_key_reused"; // a failed turn whose id was not chosen by a page
-    if (isRepeated && this.id === message.conversation) {
+  /** A message that was not accepted goes back to the field, unless another one is being written there. */
+  #showRefusal(view, message, refusal) {
+    const isOpen = this.id === message.conversation;
+    if (isOpen && refusal.code === "idempotency_key_reused") {
+      // The turn that was tried again has an id that no client has chosen. It stays, and this is a new one.
       this.#turns.remove(message.turnId);
       this.#send({ ...message, turnId: randomUUID() });
       return;
     }
     announce("The message was not sent.");
-    if (this.id !== message.conversation || this.#composer.text.trim()) {
-      view.end("failed", failure.code, why);
+    if (!isOpen || this.#composer.text.trim()) {
+      view.end("failed", refusal.code, explain(refusal));
       return;
     }
-    this.#turns.remove(view.turn.id);
+    this.#turns.remove(message.turnId);
     this.#composer.text = message.text;
     this.#composer.focus();
     byId("empty").hidden = !this.#turns.isEmpty;
-    showNotice(why, { actions: [{ label: "Send again", run: () => this.#sendField() }] });
-  }
-
-  #sendField() {
-    const text = this.#composer.text;
-    this.#composer.text = "";
-    if (text.trim()) this.send(text);
+    showNotice(explain(refusal), { actions: [{ label: "Send again", run: () => this.#composer.submit() }] });
   }
 
   async #loadOlder() {
@@ -300,10 +221,7 @@ export class Conversation {
     const visit = this.#visit;
     try {
       const page = await this.service.turns(this.id, this.#cursor);
-      if (visit !== this.#visit) return;
-      this.#cursor = page.next_cursor;
-      byId("older").hidden = this.#cursor === null;
-      this.#turns.prepend(page.history);
+      if (visit === this.#visit) this.#addOlder(page);
     } catch (error) {
       if (visit !== this.#visit) return;
       showNotice(explain(error), { actions: [{ label: "Try again", run: () => this.#loadOlder() }] });
@@ -312,24 +230,12 @@ export class Conversation {
     }
   }
 
-  /** Stop reading the conversation that is open. A message that is on its way still arrives. */
   #leave() {
-    const run = this.#run;
-    this.#run = null;
+    this.#reply?.leave();
+    this.#reply = null;
     this.#composer.isBusy = false;
     hideNotice();
-    if (run?.isBegun) run.controller.abort();
-    else if (run) run.isLeft = true;
     this.#visit += 1;
     return this.#visit;
-  }
-}
-
-function showConnection(isUp) {
-  if (isUp) {
-    hideNotice();
-  } else {
-    const why = navigator.onLine ? "The connection was lost. Reconnecting …" : "You are offline. The answer goes on; it appears here when you are back.";
-    showNotice(why, { isProblem: false });
   }
 }

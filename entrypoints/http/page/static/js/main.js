@@ -16,8 +16,15 @@ import { Tabs } from "./tabs.js";
 import { setUpTheme } from "./theme.js";
 
 const NEW_TITLE = "New conversation";
-const MAX_TITLE_CHARS = 80;
+const UNKNOWN_TITLE = "Conversation";
+
+/** As the service cuts a title from the first message, and the longest one that can be set. */
+const MAX_DERIVED_TITLE_CHARS = 80;
+const MAX_TITLE_CHARS = 200;
+
+/** The name of the model that `make run` uses if no other one is configured. */
 const EMBEDDED_MODEL = "smollm2";
+
 const APP_NAME = document.title;
 
 const api = new Api(() => signIn.ask({ isRejected: api.hasCredential }));
@@ -65,7 +72,7 @@ function useService(chosen) {
 
 /** Open the conversation that the page's address names. */
 function openAddressed() {
-  const id = decodeURIComponent(location.hash.slice(1)) || null;
+  const id = addressedConversation();
   newTitle = null;
   const opened = conversation.open(id);
   sidebar.mark(id);
@@ -73,6 +80,14 @@ function openAddressed() {
   closeDrawer();
   if (matchMedia("(pointer: fine)").matches) composer.focus();
   return opened;
+}
+
+function addressedConversation() {
+  try {
+    return decodeURIComponent(location.hash.slice(1)) || null;
+  } catch {
+    return null; // not an address of this page's
+  }
 }
 
 function send(text) {
@@ -84,7 +99,7 @@ function send(text) {
   const isNew = conversation.id === null;
   const id = conversation.send(text);
   if (!isNew) return;
-  newTitle = text.replace(/\s+/g, " ").trim().slice(0, MAX_TITLE_CHARS);
+  newTitle = text.replace(/\s+/g, " ").trim().slice(0, MAX_DERIVED_TITLE_CHARS);
   history.pushState(null, "", `#${encodeURIComponent(id)}`);
   sidebar.mark(id);
   showTitle();
@@ -92,7 +107,7 @@ function send(text) {
 
 function showTitle() {
   const title = sidebar.title(conversation.id) ?? newTitle;
-  byId("title").textContent = title ?? NEW_TITLE;
+  byId("title").textContent = title ?? (conversation.id === null ? NEW_TITLE : UNKNOWN_TITLE);
   document.title = title ? `${title} · ${APP_NAME}` : APP_NAME;
   byId("conversation-actions").hidden = conversation.id === null;
 }

@@ -29,11 +29,13 @@ export class Sidebar {
     return this.#conversations.find((conversation) => conversation.id === id)?.title;
   }
 
-  /** Load the latest conversations, or further ones. Of several loads at once, the last one counts. */
+  /** Load the latest conversations, as many as before, or further ones. Of several loads at once, the last one counts. */
   async load({ more = false } = {}) {
     const load = (this.#loads += 1);
     try {
-      const page = await this.#service.conversations(more ? this.#cursor : null);
+      const page = more
+        ? await this.#service.conversations(this.#cursor)
+        : await this.#service.conversations(null, this.#conversations.length);
       if (load !== this.#loads) return;
       this.#conversations = more ? [...this.#conversations, ...page.conversations] : page.conversations;
       this.#cursor = page.next_cursor;
@@ -53,9 +55,11 @@ export class Sidebar {
   }
 
   #show() {
-    const groups = Map.groupBy
-      ? Map.groupBy(this.#conversations, period)
-      : this.#conversations.reduce((all, c) => all.set(period(c), [...(all.get(period(c)) ?? []), c]), new Map());
+    const groups = new Map();
+    for (const conversation of this.#conversations) {
+      const name = period(conversation);
+      groups.set(name, [...(groups.get(name) ?? []), conversation]);
+    }
     const sections = [...groups].map(([name, conversations]) =>
       element(
         "section",

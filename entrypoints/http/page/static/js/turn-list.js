@@ -21,10 +21,11 @@ export class TurnList {
   #items = [];
   #first = 0;
   #end = 0;
+  #isComplete = true;
 
   /**
-   * `older` and `newer` are elements before and after the turns; when they come near, more turns are shown. If there
-   * are no older ones left, `onOlderNeeded()` is called to load some. `onRetry(turn)` sends a turn's message again.
+   * `older` and `newer` are elements before and after the turns; when they come near, more turns are shown. If all that
+   * were loaded are shown, `onOlderNeeded()` is called to load some. `onRetry(turn)` sends a turn's message again.
    */
   constructor({ scroller, container, older, newer, onRetry, onOlderNeeded }) {
     this.#scroller = scroller;
@@ -45,8 +46,10 @@ export class TurnList {
     return this.#end === this.#items.length;
   }
 
-  get lastView() {
-    return this.isAtNewest ? (this.#items.at(-1)?.view ?? null) : null;
+  /** Whether the oldest turn was loaded. */
+  set isComplete(isComplete) {
+    this.#isComplete = isComplete;
+    this.#observe();
   }
 
   has(id) {
@@ -166,12 +169,13 @@ export class TurnList {
       if (!isIntersecting) continue;
       if (target === this.#newer && !this.isAtNewest) this.#showNewer();
       else if (target === this.#older && this.#first > 0) this.showOlder();
-      else if (target === this.#older) this.#onOlderNeeded();
+      else if (target === this.#older && !this.#isComplete) this.#onOlderNeeded();
     }
   }
 
   /** Observe the edges anew: an observer only reports changes, and an edge may still be near. */
   #observe() {
+    this.#older.hidden = this.#isComplete && this.#first === 0;
     for (const edge of [this.#older, this.#newer]) {
       this.#observer.unobserve(edge);
       this.#observer.observe(edge);

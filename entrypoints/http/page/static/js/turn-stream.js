@@ -12,26 +12,25 @@ const MAX_DELAY = 10_000;
 /**
  * Yield the events of a turn, each once and in order: `{ content, done }`, the last one with `done: true`.
  *
- * - `begin(after)` sends the message and returns the response. It is called again if the connection breaks before the
+ * - `begin()` sends the message and returns the response. It is called again if the connection breaks before the
  *   response has begun, so repeating it must be safe. Leave it out to follow a turn that is already running.
- * - `rejoin(turnId, after)` requests the events after number `after`, and returns the response.
- * - `onBegun(turnId)` is called once the service has stored the message.
+ * - `rejoin(after)` requests the events after number `after`, and returns the response.
+ * - `onBegun()` is called once the service has stored the message.
  * - `onConnection(isUp)` is called when the connection breaks, and when it is back.
  *
  * Throws a Problem unless it passes by itself; if `signal` is aborted, its reason.
  */
-export async function* followTurn({ begin, rejoin, turnId, signal, onBegun, onConnection }) {
+export async function* followTurn({ begin, rejoin, signal, onBegun, onConnection }) {
   let after = 0;
   let failures = 0;
   let isBegun = !begin;
   for (;;) {
     signal.throwIfAborted();
     try {
-      const response = await (isBegun ? rejoin(turnId, after) : begin());
+      const response = await (isBegun ? rejoin(after) : begin());
       if (!isBegun) {
         isBegun = true;
-        turnId = response.headers.get("X-Turn-ID");
-        onBegun(turnId);
+        onBegun();
       }
       onConnection(true);
       if (response.status === 204) return; // everything was received before
@@ -54,16 +53,10 @@ export async function* followTurn({ begin, rejoin, turnId, signal, onBegun, onCo
 /** Yield the events of a response until it ends. Throws Disconnected if the connection breaks. */
 async function* eventsOf(response) {
   const onSilence = () => new Disconnected("Nothing arrived for too long.");
-  const events = decodeEvents(response.body, { silence: MAX_SILENCE, onSilence });
-  for (;;) {
-    let next;
-    try {
-      next = await events.next();
-    } catch (error) {
-      throw error instanceof Disconnected ? error : new Disconnected("The connection broke.", { cause: error });
-    }
-    if (next.done) return;
-    yield next.value;
+  try {
+    yield* decodeEvents(response.body, { silence: MAX_SILENCE, onSilence });
+  } catch (error) {
+    throw error instanceof Disconnected ? error : new Disconnected("The connection broke.", { cause: error });
   }
 }
 
