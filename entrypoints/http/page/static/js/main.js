@@ -140,6 +140,7 @@ async function deleteConversation({ id, title }) {
     await service.deleteConversation(id);
     if (id === conversation.id) startConversation();
     onChange(id);
+    composer.focus(); // what was focused may be gone
     announce("Deleted.");
   } catch (error) {
     showNotice(explain(error));
