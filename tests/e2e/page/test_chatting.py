@@ -1,7 +1,7 @@
 """Sending, streaming, stopping and repeating messages on the chat page."""
 
 import anyio
-from playwright.async_api import Browser, expect
+from playwright.async_api import Browser, Route, expect
 
 from application.ports.llm import LLMAuthFailed, LLMRateLimited
 from tests.harness.chat_page import USER, ChatPage
@@ -56,6 +56,26 @@ async def test_an_answer_can_be_stopped_before_the_model_has_begun(browser: Brow
         stored = (await service.client.get(f"/api/chat/history/{USER}")).json()["history"]
 
     assert [(turn["user_message"], turn["reason"]) for turn in stored] == [("Hi", "cancelled")]
+
+
+async def test_an_answer_can_be_stopped_before_its_message_has_arrived(browser: Browser) -> None:
+    arriving = anyio.Event()
+
+    async def hold(route: Route) -> None:
+        await arriving.wait()
+        await route.continue_()
+
+    async with running_service({"llm": ScriptedLLM(ScriptedReply(("begun",), hangs=True))}) as service:
+        chat = await ChatPage.open(browser, service.url)
+        await chat.page.route("**/api/chat", hold)
+        await chat.send("Hi")
+        async with chat.page.expect_response("**/stop") as refused:
+            await chat.stop()
+        arriving.set()
+        await chat.until_idle()
+
+        assert (await refused.value).status == 404
+        await expect(chat.page.get_by_text("Stopped.", exact=True)).to_be_visible()
 
 
 async def test_escape_stops_an_answer(browser: Browser) -> None:

@@ -66,6 +66,23 @@ async def test_a_refresh_before_the_response_has_begun_loses_nothing(browser: Br
         assert [turn["status"] for turn in await stored(service)] == ["completed"]
 
 
+async def test_a_message_that_never_arrived_is_sent_again_after_a_reload(browser: Browser) -> None:
+    llm = ScriptedLLM()
+    async with running_service({"llm": llm}) as service:
+        chat = await ChatPage.open(browser, service.url)
+        await chat.page.context.route("**/api/chat", lambda route: route.abort())
+        await chat.send("Hi")
+        await expect(chat.notice).to_contain_text("The connection was lost")
+        await chat.reload()
+        await chat.page.context.unroute("**/api/chat")
+        await expect(chat.answers).to_have_text("Hello, world!")
+        await chat.until_idle()
+        await chat.reload()
+
+        assert await chat.texts() == [("Hi", "Hello, world!")]
+        assert len(llm.asked) == 1
+
+
 async def test_a_message_whose_response_was_lost_is_not_asked_twice(browser: Browser) -> None:
     llm = ScriptedLLM()
     async with running_service({"llm": llm}) as service, CuttingProxy(service.url) as proxy:

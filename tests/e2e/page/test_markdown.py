@@ -198,6 +198,29 @@ async def test_a_stream_renders_only_what_has_changed(page: Page, kind: str, chu
     assert measured["milliseconds"] < 30_000
 
 
+@pytest.mark.parametrize(
+    ("pieces", "blocks"),
+    [
+        (["1. a\n\n2", ". b\n\n", "3. c"], ["OL"]),
+        (["| a |\n", "|---|\n", "| b |"], ["DIV"]),
+        (["Title\n", "---\n\n", "text"], ["H3", "P"]),
+        (["a\n\nb\n\n", "c\n\nd"], ["P", "P", "P", "P"]),
+    ],
+)
+async def test_the_last_blocks_may_still_become_others(page: Page, pieces: list[str], blocks: list[str]) -> None:
+    shown = await page.evaluate(
+        """pieces => {
+             const container = document.createElement('div');
+             const streaming = new modules.StreamingMarkdown(container);
+             for (const piece of pieces) { streaming.push(piece); streaming.flush(); }
+             return [...container.children].map(block => block.tagName);
+           }""",
+        pieces,
+    )
+
+    assert shown == blocks
+
+
 async def test_open_code_keeps_its_element_while_it_grows(page: Page) -> None:
     same = await page.evaluate("""() => {
         const container = document.createElement('div');
