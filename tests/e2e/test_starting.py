@@ -312,6 +312,7 @@ async def test_an_installed_wheel_runs_without_the_checkout(tmp_path: Path) -> N
         client_of(service.url) as client,
     ):
         assert (await client.get("/readyz")).status_code == 200
+        assert (await client.get("/page/js/main.js")).status_code == 200  # so are the files of the chat page
         async with terminal_of(
             command[0], "chat", "--url", service.url, directory=tmp_path, environment=environment
         ) as terminal:
