@@ -25,6 +25,12 @@ install = $(BIN)/uv pip install --quiet --python $(BIN)/python $(1) || $(BIN)/py
 	npm install --prefix $(@D) --no-package-lock --no-audit --no-fund --ignore-scripts --loglevel=error
 	touch $@
 
+.venv/clients/installed: tests/harness/client-requirements.txt | .venv/installed
+	$(PYTHON) -m venv .venv/clients
+	$(BIN)/uv pip install --quiet --python .venv/clients/bin/python -r $< || \
+		.venv/clients/bin/python -m pip install --quiet -r $<
+	touch $@
+
 .PHONY: setup run test test-tools test-fast check bench soak soak-workers pins vendor
 
 setup: .venv/installed  ## Install everything, if something has changed.
@@ -36,12 +42,12 @@ run: setup  ## Start the service; with the embedded model where no other one is 
 DEBIAN := chromium:chromium nginx:nginx-light haproxy:haproxy apache2:apache2-bin caddy:caddy npm:npm
 
 test-tools: export PATH := $(PATH):/usr/sbin
-test-tools:  ## Install what the tests need besides Python: a browser, proxies and npm (as root), and packages of npm.
+test-tools:  ## Install what the tests need besides Python: a browser, proxies and npm (as root), packages of npm, clients in Python.
 	@missing=; for tool in $(DEBIAN); do command -v $${tool%%:*} >/dev/null || missing="$$missing $${tool##*:}"; done; \
 	if [ -n "$$missing" ]; then apt-get update -qq && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -yqq --no-install-recommends $$missing >/dev/null || \
 		{ echo "The tests need these packages of Debian:$$missing"; exit 1; }; fi
-	$(MAKE) --no-print-directory .venv/node/installed
+	$(MAKE) --no-print-directory .venv/node/installed .venv/clients/installed
 
 # Of tests/integration, so many that both runs take as long.
 SECOND_RUN := tests/integration/test_[m-z]*.py

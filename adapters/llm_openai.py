@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from typing import Any, Final, Self
 
 import aiohttp
@@ -12,10 +13,20 @@ import orjson
 from adapters.openai_api import errors
 from adapters.openai_api.delta_cache import DeltaCache
 from adapters.openai_api.diagnosis import Diagnostics
-from adapters.openai_api.parameters import MAX_FORMS, Accepted, Parameters, adapted
+from adapters.openai_api.parameters import MAX_FORMS, Accepted, Parameters, adapted, refused_choice
 from adapters.openai_api.reply import OpenAIReply
 from adapters.openai_api.service import ModelService, discard
-from application.ports.llm import LLM, LLMError, LLMInvalid, LLMRefused, LLMUnreachable, Reply
+from application.ports.llm import (
+    AS_CONFIGURED,
+    LLM,
+    LLMError,
+    LLMInvalid,
+    LLMParameterRefused,
+    LLMRefused,
+    LLMUnreachable,
+    Reply,
+    ReplyOptions,
+)
 from domain.conversation import Message, Role
 
 OPENAI_URL: Final = "https://api.openai.com/v1"
@@ -30,7 +41,7 @@ _MAX_NOTE_CHARS: Final = 48
 
 
 class LLMOpenAI(LLM):
-    """Calls one model. All timeouts are in seconds.
+    """Calls a model: `model`, or the one that a client has chosen. All timeouts are in seconds.
 
     Args:
         keep_reasoning: Whether the model's reasoning is part of the reply.
@@ -70,9 +81,10 @@ class LLMOpenAI(LLM):
             keep_alive=keep_alive,
         )
         self._model = model
-        self._parameters = Parameters(
-            Accepted(temperature, max_tokens, top_p=top_p, stop=stop, seed=seed, reasoning_effort=reasoning_effort)
+        self._configured = Accepted(
+            temperature, max_tokens, top_p=top_p, stop=stop, seed=seed, reasoning_effort=reasoning_effort
         )
+        self._parameters = {model: Parameters(self._configured)}
         self._keep_reasoning = keep_reasoning
         self._cache = DeltaCache()
         self._diagnostics = Diagnostics(model=model, base_url=base_url or OPENAI_URL, api_key=api_key)
@@ -92,19 +104,24 @@ class LLMOpenAI(LLM):
         await self._service.close()
 
     @asynccontextmanager
-    async def reply(self, messages: Sequence[Message], max_tokens: int | None = None) -> AsyncIterator[Reply]:
+    async def reply(
+        self, messages: Sequence[Message], max_tokens: int | None = None, options: ReplyOptions = AS_CONFIGURED
+    ) -> AsyncIterator[Reply]:
         try:
-            async with self._reply(messages, max_tokens) as reply:
+            async with self._reply(messages, max_tokens, options) as reply:
                 yield reply
         except LLMError as error:
-            self._diagnostics.complete(error, messages, self._parameters.accepted.parameters(max_tokens))
+            form = self._parameters_of(options.model or self._model).accepted
+            self._diagnostics.complete(error, messages, form.parameters(max_tokens) | _chosen(options))
             raise
 
     @asynccontextmanager
-    async def _reply(self, messages: Sequence[Message], max_tokens: int | None) -> AsyncIterator[Reply]:
+    async def _reply(
+        self, messages: Sequence[Message], max_tokens: int | None, options: ReplyOptions
+    ) -> AsyncIterator[Reply]:
         await self._acquire_slot()
         try:
-            response = await self._send(messages, max_tokens)
+            response = await self._send(messages, max_tokens, options)
             try:
                 media_type = _require_readable(response)
                 with OpenAIReply(
@@ -136,22 +153,35 @@ class LLMOpenAI(LLM):
             busy.repeatable = True
             raise busy from None
 
-    async def _send(self, messages: Sequence[Message], max_tokens: int | None) -> aiohttp.ClientResponse:
+    def _parameters_of(self, model: str) -> Parameters:
+        """Return what a model accepts. Clients choose from a list of the operator's, so these are few."""
+        if model not in self._parameters:
+            self._parameters[model] = Parameters(self._configured)
+        return self._parameters[model]
+
+    async def _send(
+        self, messages: Sequence[Message], max_tokens: int | None, options: ReplyOptions
+    ) -> aiohttp.ClientResponse:
         """Send the call, again and again without what the model refuses, and remember the form that it accepts."""
-        known = form = self._parameters.accepted
+        model, chosen = options.model or self._model, _chosen(options)
+        learned = self._parameters_of(model)
+        known = form = learned.accepted
         has_system = any(message.role is Role.SYSTEM for message in messages)
         tried = {form}
         failure: LLMError | None = None
         while failure is None:
-            parameters = form.parameters(max_tokens)
-            request = {"model": self._model, "messages": form.prompt(messages), "stream": True, **parameters}
+            parameters = form.parameters(max_tokens) | chosen
+            request = {"model": model, "messages": form.prompt(messages), "stream": True, **parameters}
             try:
                 async with asyncio.timeout(self._first_byte_timeout):
                     response = await self._service.send(orjson.dumps(request))
             except openai.APIStatusError as error:
                 failure = errors.from_status(error)
-                if type(failure) is LLMRefused and len(tried) < MAX_FORMS:
-                    next_form = adapted(form, errors.refusal_of(error), parameters, has_system=has_system)
+                refusal = errors.refusal_of(error)
+                if type(failure) is LLMRefused and (name := refused_choice(refusal, parameters, chosen)):
+                    failure = LLMParameterRefused(name)
+                elif type(failure) is LLMRefused and len(tried) < MAX_FORMS:
+                    next_form = adapted(form, refusal, parameters, has_system=has_system)
                     if next_form is not None and next_form not in tried:
                         form, failure = next_form, None
                         tried.add(form)
@@ -162,9 +192,14 @@ class LLMOpenAI(LLM):
                 )
             else:
                 if form is not known:
-                    self._parameters.learn(known, form)
+                    learned.learn(known, form)
                 return response
         raise failure  # outside the handlers, so that the service's text does not become its context
+
+
+def _chosen(options: ReplyOptions) -> dict[str, Any]:
+    """Return the parameters that a client has chosen, except the model."""
+    return {name: value for name, value in asdict(options).items() if name != "model" and value is not None}
 
 
 def _require_readable(response: aiohttp.ClientResponse) -> str:

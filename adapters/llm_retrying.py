@@ -7,7 +7,7 @@ from typing import Final
 
 import anyio
 
-from application.ports.llm import LLM, LLMError, Reply
+from application.ports.llm import AS_CONFIGURED, LLM, LLMError, Reply, ReplyOptions
 from domain.conversation import Message
 
 _RANDOM: Final = SystemRandom()
@@ -43,16 +43,20 @@ class RetryingLLM(LLM):
         self._random = random
 
     @asynccontextmanager
-    async def reply(self, messages: Sequence[Message], max_tokens: int | None = None) -> AsyncIterator[Reply]:
+    async def reply(
+        self, messages: Sequence[Message], max_tokens: int | None = None, options: ReplyOptions = AS_CONFIGURED
+    ) -> AsyncIterator[Reply]:
         async with AsyncExitStack() as stack:
-            yield await self._enter_reply(stack, messages, max_tokens)
+            yield await self._enter_reply(stack, messages, max_tokens, options)
 
-    async def _enter_reply(self, stack: AsyncExitStack, messages: Sequence[Message], max_tokens: int | None) -> Reply:
+    async def _enter_reply(
+        self, stack: AsyncExitStack, messages: Sequence[Message], max_tokens: int | None, options: ReplyOptions
+    ) -> Reply:
         deadline = anyio.current_time() + self._retry_budget
         attempt = 1
         while True:
             try:
-                return await stack.enter_async_context(self._llm.reply(messages, max_tokens))
+                return await stack.enter_async_context(self._llm.reply(messages, max_tokens, options))
             except LLMError as error:
                 error.attempts = attempt
                 pause = self._pause(error)

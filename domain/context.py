@@ -37,6 +37,7 @@ def assemble(
     budget: int,
     facts: Sequence[str] = (),
     estimate: Estimate = estimate_tokens,
+    continued: str = "",
 ) -> Sequence[Message]:
     """Return the messages to send, oldest turn first, within `budget` tokens as estimated by `estimate`.
 
@@ -47,9 +48,12 @@ def assemble(
     budget. They carry the user's authority, never that of the instructions.
 
     Turns are included whole, from the latest backwards, up to the first that does not fit: a gap in the middle would
-    change the meaning of the conversation. Turns without reply text are left out, so that user and assistant alternate.
+    change the meaning of the conversation. Turns without reply text are left out, so that user and assistant alternate;
+    one without a message is only its reply, e.g. a greeting before the first message.
+
+    `continued` is the beginning of the reply, which the model is to go on with.
     """
-    left = budget - required_tokens(instructions, message, estimate)
+    left = budget - required_tokens(instructions, message + continued, estimate)
     notes = _notes(facts, left // 2, estimate) if facts else ""
     left -= estimate(notes) if notes else 0
     told = [exchange for exchange in islice(latest_first, MAX_TURNS) if exchange.reply]
@@ -60,9 +64,11 @@ def assemble(
         message
         for exchange in told
         for message in (Message(Role.ASSISTANT, exchange.reply), Message(Role.USER, exchange.user_message))
+        if message.text
     ]
     system = [Message(Role.SYSTEM, instructions)] if instructions else []
-    return [*system, *reversed(recent), Message(Role.USER, notes + message)]
+    begun = [Message(Role.ASSISTANT, continued)] if continued else []
+    return [*system, *reversed(recent), Message(Role.USER, notes + message), *begun]
 
 
 def required_tokens(instructions: str, message: str, estimate: Estimate = estimate_tokens) -> int:

@@ -36,6 +36,7 @@
     │   ├── LLMFailed           upstream_error
     │   │   ├── LLMRefused      upstream_error
     │   │   └── LLMRedirected   upstream_error
+    │   ├── LLMParameterRefused unsupported_parameter
     │   ├── LLMContentRefused   content_refused
     │   ├── LLMInvalid          upstream_invalid
     │   │   └── LLMWrongAPI     upstream_invalid

@@ -36,14 +36,28 @@ class IdempotencyKey(NamedTuple):
         use_memory: bool,
         principal: Principal = ANONYMOUS,
         turn_id: TurnId | None = None,
+        digest: str = "",
     ) -> Self:
-        """Return the key of a request that has a key, a turn id, or both: then both have to be repeated."""
-        asked = (user_id, conversation_id, message, use_memory)
+        """Return the key of a request that has a key, a turn id, or both: then both have to be repeated.
+
+        `digest` stands for everything else that was asked, if there is more.
+        """
+        asked: tuple[str | bool, ...] = (user_id, conversation_id, message, use_memory)
+        if digest:
+            asked = (*asked, digest)
         if key is None:
             assert turn_id is not None, "the request has a key or a turn id"
             return cls(_digest(user_id, turn_id), _digest(*asked))
         name = _digest(principal.name, user_id, key)
         return cls(name, _digest(*asked) if turn_id is None else _digest(*asked, turn_id))
+
+    @classmethod
+    def of_turn(cls, turn_id: TurnId, principal: Principal, user_id: UserId, digest: str) -> Self:
+        """Return the key of a turn that was begun by a request without a key, which its client may repeat.
+
+        It is found by the turn, so that nobody else's and no other request has it by chance.
+        """
+        return cls(_digest("turn", turn_id), _digest(principal.name, user_id, digest))
 
 
 def _digest(*values: str | bool) -> str:

@@ -39,7 +39,8 @@ from application.ports.live_turns import LiveTurns
 from application.ports.memory import LongTermMemory
 from application.ports.turn_observer import TurnObserver
 from application.store_watch import StoreWatch
-from application.turns.access import FollowTurn, GetTurn, StopTurn
+from application.turns.access import FollowTurn, GetTurn, LeaveTurn, StopTurn
+from application.turns.answer_unstored import AnswerUnstored
 from application.turns.context_window import ContextWindow
 from application.turns.generate_reply import GenerateReply
 from application.turns.history import ClearHistory, GetHistory, ListConversations, RenameConversation
@@ -264,6 +265,17 @@ class Container(containers.DeclarativeContainer):
         window=window,
         max_message_chars=settings.provided.max_message_chars,
     )
+    answer_unstored = providers.Singleton(
+        AnswerUnstored,
+        live_turns=providers.Singleton(LiveTurnsInProcess, retention=0, max_retained_bytes=0),
+        runner=turn_runner,
+        observer=observer,
+        now=now,
+        new_turn_id=providers.Object(_new_turn_id),
+        instructions=settings.provided.system_prompt,
+        window=window,
+        max_message_chars=settings.provided.max_message_chars,
+    )
     get_history = providers.Singleton(GetHistory, history)
     list_conversations = providers.Singleton(ListConversations, history)
     rename_conversation = providers.Singleton(RenameConversation, history)
@@ -271,6 +283,7 @@ class Container(containers.DeclarativeContainer):
     get_turn = providers.Singleton(GetTurn, history)
     follow_turn = providers.Singleton(FollowTurn, live_turns)
     stop_turn = providers.Singleton(StopTurn, history, live_turns)
+    leave_turn = providers.Singleton(LeaveTurn, live_turns)
     store_fact = providers.Singleton(StoreFact, memory, user_lock)
     list_memories = providers.Singleton(ListMemories, memory, forgetting)
     recall_memories = providers.Singleton(RecallMemories, memory, forgetting)

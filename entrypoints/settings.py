@@ -240,6 +240,33 @@ class Settings(BaseSettings):
     strict_fields: bool = Field(
         False, description="Reject requests with unknown fields in the body. If false, `X-Ignored-Fields` names these."
     )
+    v1_models: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Comma-separated models that clients of `/v1` may choose besides `OPENAI_MODEL`.",
+    )
+    v1_task_model: str | None = Field(
+        None,
+        description="Name of a model of `/v1` for requests outside of any conversation, e.g. for titles. Unless it is "
+        "one of `V1_MODELS`, `OPENAI_MODEL` answers them.",
+    )
+    v1_open_webui: bool = Field(
+        False,
+        description="At `/v1`, take the conversation and the user from the headers of Open WebUI: "
+        "`X-OpenWebUI-Chat-Id` and `X-OpenWebUI-User-Id`.",
+    )
+    v1_store_all: bool = Field(
+        False, description="Store requests to `/v1` without a conversation, each in a new conversation."
+    )
+    v1_system_messages: Literal["keep", "drop"] = Field(
+        "keep",
+        description="System messages of clients of `/v1`: `keep` them, after `SYSTEM_PROMPT`, or `drop` them.",
+    )
+    v1_max_body_bytes: int = Field(
+        4_000_000,
+        ge=1_000,
+        le=64_000_000,
+        description="Maximum size of a request body at `/v1`, in bytes. Clients send the whole conversation each time.",
+    )
     upstream_connect_timeout: Seconds = Field(5, description="Timeout for connecting to the model's API, in seconds.")
     upstream_first_byte_timeout: Seconds = Field(
         30, description="Timeout for the model's first response byte, in seconds."
@@ -312,7 +339,7 @@ class Settings(BaseSettings):
             raise ValueError("must not be in quotation marks")
         return trimmed_text
 
-    @field_validator("cors_origins", "auth_issuer", "trusted_proxies", mode="before")
+    @field_validator("cors_origins", "auth_issuer", "trusted_proxies", "v1_models", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

@@ -1,7 +1,7 @@
 """The parameters that a model accepts, as learned from its refusals."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
@@ -118,6 +118,14 @@ def adapted(accepted: Accepted, refusal: Refusal, sent: Mapping[str, Any], *, ha
         return None
     name = _rejected(refusal, sent, has_system=has_system and accepted.system_role)
     return accepted.without(name, refusal, sent.get(name)) if name else None
+
+
+def refused_choice(refusal: Refusal, sent: Mapping[str, Any], chosen: Collection[str]) -> str | None:
+    """Return the name of the parameter that was refused if it is one that a client has `chosen`; otherwise None."""
+    if refusal.status not in (400, 422) or not chosen:
+        return None
+    name = _rejected(refusal, sent, has_system=False)
+    return name if name in chosen else None
 
 
 def _rejected(refusal: Refusal, sent: Mapping[str, Any], *, has_system: bool) -> str | None:

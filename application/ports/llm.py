@@ -3,7 +3,8 @@
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Final, Protocol
 
 from domain.conversation import Message, Usage
 from domain.errors import ChatError
@@ -94,6 +95,17 @@ class LLMContentRefused(LLMError):
     title = "The model service refuses to process this message"
 
 
+class LLMParameterRefused(LLMError):
+    """The model rejects a parameter that the client has chosen; `parameter` is its name."""
+
+    code = "unsupported_parameter"
+    title = "The model does not accept a parameter of the request"
+
+    def __init__(self, parameter: str | None = None) -> None:
+        super().__init__(f"The model does not accept this {parameter}." if parameter else None)
+        self.parameter = parameter
+
+
 class LLMRedirected(LLMFailed):
     """The service responded with a redirect, which is not followed because the credentials would be sent along."""
 
@@ -145,6 +157,23 @@ class LLMContextTooLong(LLMError):
         return self.limit is not None and self.prompt_tokens is not None and self.prompt_tokens < self.limit
 
 
+@dataclass(frozen=True, slots=True)
+class ReplyOptions:
+    """What a client has chosen for a reply. None leaves it to the adapter's settings.
+
+    A parameter that the model rejects is never left out: the call fails with LLMParameterRefused.
+    """
+
+    model: str | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: tuple[str, ...] | None = None
+    seed: int | None = None
+
+
+AS_CONFIGURED: Final = ReplyOptions()
+
+
 class Reply(Protocol):
     """A reply that is being streamed.
 
@@ -173,7 +202,9 @@ class LLM(Protocol):
     """Generating replies with a language model."""
 
     @abstractmethod
-    def reply(self, messages: Sequence[Message], max_tokens: int | None = None) -> AbstractAsyncContextManager[Reply]:
+    def reply(
+        self, messages: Sequence[Message], max_tokens: int | None = None, options: ReplyOptions = AS_CONFIGURED
+    ) -> AbstractAsyncContextManager[Reply]:
         """Request the reply to `messages`, of at most `max_tokens` tokens if that is less than the adapter's own limit.
 
         Entering the context waits until the service has accepted the request and is about to stream. Leaving it in

@@ -6,7 +6,7 @@ from application.ports.history import ConversationHistory
 from application.ports.live_turns import LiveTurns
 from application.turns.handle import TurnHandle
 from domain.conversation import Turn, TurnId
-from domain.errors import Forbidden, TurnNotFound
+from domain.errors import ClientDisconnected, Forbidden, TurnNotFound
 from domain.principal import Action, Principal, authorize
 
 
@@ -49,6 +49,16 @@ class StopTurn:
         turn = await _get(self.history, turn_id, principal)
         await self.live_turns.stop(turn.id, turn.user_id)
         return await self.history.get(turn.id, turn.user_id)
+
+
+@dataclass(frozen=True)
+class LeaveTurn:
+    """Stop a running turn because its client has left, although it may run without readers."""
+
+    live_turns: LiveTurns
+
+    async def __call__(self, turn: Turn) -> None:
+        await self.live_turns.stop(turn.id, turn.user_id, ClientDisconnected())
 
 
 async def _get(history: ConversationHistory, turn_id: TurnId, principal: Principal) -> Turn:

@@ -30,12 +30,17 @@ GROWTH: Final = 1.5
 
 @dataclass(frozen=True, slots=True)
 class PromptParts:
-    """Everything that a prompt may contain. `facts` come best first."""
+    """Everything that a prompt may contain, and the limit of the reply if it is lower than the setting.
+
+    `facts` come best first. `continued` is the beginning of the reply.
+    """
 
     instructions: str
     latest_first: Sequence[Exchange]
     message: str
     facts: Sequence[str] = ()
+    continued: str = ""
+    max_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,17 @@ class ContextWindow:
         self._largest_prompt = 0
         self._largest_request = 0
         self._reported: set[type] = set()
+        self._of_models: dict[str, ContextWindow] = {}
+
+    def of(self, model: str | None) -> "ContextWindow":
+        """Return the window of a model that a client has chosen; None is the model of the settings."""
+        if model is None:
+            return self
+        if model not in self._of_models:
+            self._of_models[model] = ContextWindow(
+                self._context_tokens, self._max_tokens, self._observer, grow_after=self._grow_after
+            )
+        return self._of_models[model]
 
     def admit(self, instructions: str, message: str) -> None:
         """Check a message before its turn begins.
@@ -114,17 +130,17 @@ class ContextWindow:
         made_to_fit = not refused.repeated and self._window is not None and request <= self._window
         misfit = request if made_to_fit else refused.misfit
         self._learn_limit(error, request)
-        alone = assemble(parts.instructions, (), parts.message, 0, estimate=self.estimate)
+        alone = assemble(parts.instructions, (), parts.message, 0, (), self.estimate, parts.continued)
         shortest = refused.messages == alone
         left = _left_for_reply(error, prompt, max_tokens)
         if left is not None and (shortest or left >= self._reserve(error.limit or left)):
-            attempt = self._lowered(refused.messages, left)
+            attempt = self._lowered(parts, refused.messages, left)
         elif not shortest:
             attempt = self._within(parts, min(prompt // 2, self._prompt_budget()))
             if attempt.messages == refused.messages:  # the estimate of a whole may exceed that of its parts
                 attempt = self._within(parts, 0)
         elif not refused.guessed and _may_be_the_reply(error, prompt, max_tokens):
-            attempt = replace(self._lowered(refused.messages, max_tokens // 2), guessed=True)
+            attempt = replace(self._lowered(parts, refused.messages, max_tokens // 2), guessed=True)
         else:
             return None
         return replace(attempt, repeated=True, misfit=misfit)
@@ -171,13 +187,13 @@ class ContextWindow:
 
     def _within(self, parts: PromptParts, budget: int) -> Attempt:
         """Return an attempt whose prompt is within the budget, or as short as possible."""
-        messages = assemble(parts.instructions, parts.latest_first, parts.message, budget, parts.facts, self.estimate)
+        messages = assemble(
+            parts.instructions, parts.latest_first, parts.message, budget, parts.facts, self.estimate, parts.continued
+        )
         if self._window is None:
-            return Attempt(messages)
+            return Attempt(messages, parts.max_tokens)
         left = self._window - int(prompt_tokens(messages, self.estimate) * SLACK)
-        if left >= self._max_tokens:
-            return Attempt(messages)
-        return self._lowered(messages, max(left, self._reserve(self._window)))
+        return self._lowered(parts, messages, max(left, self._reserve(self._window)))
 
     def _learn_limit(self, error: LLMContextTooLong, request: int) -> None:
         plausible = error.limit is not None and error.limit >= max(MIN_WINDOW, self._largest_prompt)
@@ -186,9 +202,10 @@ class ContextWindow:
             self._stated = True
         self._report(ContextWindowExceeded(request, error.limit, self._context_tokens))
 
-    def _lowered(self, messages: Sequence[Message], max_tokens: int) -> Attempt:
-        if max_tokens >= self._max_tokens:
-            return Attempt(messages)
+    def _lowered(self, parts: PromptParts, messages: Sequence[Message], max_tokens: int) -> Attempt:
+        """Return an attempt with this limit of the reply, unless the limit is lower anyway."""
+        if max_tokens >= (parts.max_tokens or self._max_tokens):
+            return Attempt(messages, parts.max_tokens)
         self._report(ReplyLimitLowered(self._max_tokens, max_tokens))
         return Attempt(messages, max_tokens)
 

@@ -11,7 +11,7 @@ from application.ports.history import ConversationHistory, HistoryUnavailable, H
 from application.ports.live_turns import End
 from application.ports.llm import LLM, LLMContextTooLong
 from application.ports.turn_observer import BackgroundFailure, TurnEnded, TurnFenced, TurnObserver, Where
-from application.turns.context_window import Attempt, ContextWindow, PromptParts
+from application.turns.context_window import Attempt, ContextWindow
 from application.turns.handle import end_of
 from application.turns.running import RunningTurn
 from domain.context import MAX_TURNS, estimate_usage
@@ -61,21 +61,23 @@ class GenerateReply:
 
     async def _generate(self, running: RunningTurn) -> str:
         latest, facts = await self._look_up_context(running)
-        parts = PromptParts(self.instructions, latest, running.turn.user_message, facts)
-        attempt: Attempt | None = self.window.first(parts)
+        parts = running.request.parts(self.instructions, running.turn.user_message, latest, facts)
+        window = self.window.of(running.request.options.model)
+        attempt: Attempt | None = window.first(parts)
         while attempt is not None:
             try:
                 return await self._reply(running, attempt)
             except LLMContextTooLong as error:
                 if running.reply.deltas:
                     raise  # text that was sent cannot be taken back
-                attempt, refusal = self.window.smaller(parts, attempt, error), error
+                attempt, refusal = window.smaller(parts, attempt, error), error
         raise ContextTooLong from refusal
 
     async def _look_up_context(self, running: RunningTurn) -> tuple[Sequence[Exchange], Sequence[str]]:
-        """Read the latest turns and recall memories, concurrently."""
+        """Read the latest turns, unless the client has sent them, and recall memories, concurrently."""
         turn = running.turn
         facts: list[str] = []
+        latest: Sequence[Exchange] = ()
 
         async def recall() -> None:
             recalled = await self.recall.facts_for(turn)
@@ -87,14 +89,16 @@ class GenerateReply:
             async with anyio.create_task_group() as tasks:
                 if running.use_memory:
                     tasks.start_soon(recall)
-                latest = await self.history.latest(turn.user_id, turn.conversation_id, MAX_TURNS)
+                if running.request.latest_first is None:
+                    latest = await self.history.latest(turn.user_id, turn.conversation_id, MAX_TURNS)
         except ExceptionGroup as failures:  # of the history alone, since recall handles its own errors
             raise failures.exceptions[0] from None
         return latest, facts
 
     async def _reply(self, running: RunningTurn, attempt: Attempt) -> str:
         running.prompt = attempt.messages
-        async with self.llm.reply(attempt.messages, attempt.max_tokens) as reply:
+        options = running.request.options
+        async with self.llm.reply(attempt.messages, attempt.max_tokens, options) as reply:
             if not running.accepted:
                 running.accept()
             try:
@@ -102,14 +106,14 @@ class GenerateReply:
                     running.append(deltas)
             finally:
                 running.usage, running.notes = reply.usage, reply.notes
-        self.window.accepted(attempt, reply.usage)
+        self.window.of(options.model).accepted(attempt, reply.usage)
         return reply.finish_reason
 
     async def _end(self, running: RunningTurn, finish_reason: str, error: ChatError | None) -> None:
         ended = self._ended(running, finish_reason, error)
         running.has_ended = True
         try:
-            stored = await self._store(running, ended)
+            stored = await self._store(running, ended) if running.is_stored else ended
         except HistoryWriteFailed as unstored:
             error = unstored
             stored = ended.ended_by(error, ended.reply, ended.usage)
@@ -129,7 +133,7 @@ class GenerateReply:
     def _ended(self, running: RunningTurn, finish_reason: str, error: ChatError | None) -> Turn:
         reply, usage = str(running.reply), running.usage
         if usage is None and running.accepted:
-            usage = estimate_usage(running.prompt, reply, self.window.estimate)
+            usage = estimate_usage(running.prompt, reply, self.window.of(running.request.options.model).estimate)
         if error is None:
             return running.turn.completed(reply, finish_reason, usage)
         return running.turn.ended_by(error, reply, usage)

@@ -1,16 +1,25 @@
 """KeyedTurns: following and replaying the turns of requests that are repeated with the same idempotency key."""
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import datetime, timedelta
+from typing import Final
 
 import anyio
 
 from application.ports.history import ConversationHistory, HistoryUnavailable
 from application.ports.live_turns import Batch, End, LiveTurns, LiveTurnsUnavailable, Reader
 from application.turns.handle import EndedReader, ReadAheadReader, TurnHandle, end_of, stored_events
+from application.turns.new_message import NewMessage
 from domain.conversation import Turn, TurnStatus
-from domain.errors import StreamExpired, TurnInProgress, TurnNotFound, WorkerLost
+from domain.errors import IdempotencyKeyReused, StreamExpired, TurnInProgress, TurnNotFound, WorkerLost
 from domain.idempotency import IdempotencyKey
+
+REPEATED_WITHIN: Final = timedelta(minutes=10)
+"""How long a request without a key is let back in to its turn."""
+
+RECENT_TURNS: Final = 5
+"""Turns of a conversation among which that one is looked for, latest first."""
 
 
 class KeyedTurns:
@@ -63,6 +72,21 @@ class KeyedTurns:
         """
         turn = await self._history.find(key)
         return None if turn is None or turn.is_replaceable else turn
+
+    async def of_repeated(self, message: NewMessage, now: datetime) -> TurnHandle | None:
+        """Follow or replay the turn that an earlier request with this message has begun; None if there is none.
+
+        Raises: as `follow`.
+        """
+        page = await self._history.page(message.user_id, message.conversation_id, RECENT_TURNS, None)
+        for turn in reversed(page.items):
+            if now - turn.started_at > REPEATED_WITHIN:
+                break
+            key = IdempotencyKey.of_turn(turn.id, message.principal, message.user_id, message.digest)
+            with suppress(IdempotencyKeyReused):  # another message
+                if await self.find(key) is not None:
+                    return await self.follow(turn, 0)
+        return None
 
     async def follow(self, turn: Turn, after: int) -> TurnHandle | None:
         """Join the readers of a running turn, or replay one that has ended, from the event numbered above `after`.

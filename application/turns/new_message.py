@@ -1,11 +1,14 @@
 """A message that a user sends."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from application.turns.reply_request import AS_USUAL, ReplyRequest
 from domain.conversation import ConversationId, TurnId, UserId
 from domain.idempotency import IdempotencyKey
 from domain.principal import ANONYMOUS, Principal
+from domain.resent import Said
 
 
 class WhenBusy(StrEnum):
@@ -27,6 +30,13 @@ class NewMessage:
     If the `principal` has sent this message before with the same idempotency `key`, the turn that it began then is
     returned, with its events numbered above `after`. The key may not be used for another message. The same holds for
     the `turn_id`, by which the client wants to know the turn. With both, neither may be repeated without the other.
+
+    `reply` says how the reply is generated, and `digest` stands for what the client has sent along for it: a key may
+    not be used with another one. `resent` are the earlier messages of a client that sends the whole conversation each
+    time. Stored turns that are not among them are retracted. None leaves the conversation as it is.
+
+    `repetition` is the number of a request in a client that repeats requests without a key; the first is 0. A later
+    one is let back in to the turn that an earlier one with the same `digest` has begun within the last minutes.
     """
 
     user_id: UserId
@@ -39,6 +49,10 @@ class NewMessage:
     after: int = 0
     principal: Principal = ANONYMOUS
     turn_id: TurnId | None = None
+    reply: ReplyRequest = AS_USUAL
+    digest: str = ""
+    resent: Sequence[Said] | None = None
+    repetition: int | None = None
 
     @property
     def idempotency_key(self) -> IdempotencyKey | None:
@@ -53,4 +67,5 @@ class NewMessage:
             use_memory=self.use_memory,
             principal=self.principal,
             turn_id=self.turn_id,
+            digest=self.digest,
         )

@@ -8,7 +8,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from application.ports.history import ConversationHistory, HistoryWriteFailed
-from application.ports.llm import LLMContentRefused, LLMContextTooLong, LLMError
+from application.ports.llm import LLMContentRefused, LLMContextTooLong, LLMError, LLMParameterRefused
 from application.ports.turn_observer import AbandonedTurnsEnded, BackgroundFailure, TurnObserver, Where
 from application.turns.running import RunningTurn
 from application.turns.unstored_ends import UnstoredEnds
@@ -128,7 +128,7 @@ class TurnRunner:
                 self._idle.set()
 
     def _note_llm_result(self, running: RunningTurn) -> None:
-        if isinstance(running.failure, (LLMContentRefused, LLMContextTooLong)):
+        if isinstance(running.failure, (LLMContentRefused, LLMContextTooLong, LLMParameterRefused)):
             return  # the fault of one message
         if isinstance(running.failure, LLMError):
             self.llm_failure = running.failure
@@ -174,7 +174,8 @@ class TurnRunner:
         due = {
             id: running
             for id, running in self._running.items()
-            if len(running.reply.deltas) > running.saved_deltas or running.renewed_at <= renew_before
+            if running.is_stored
+            and (len(running.reply.deltas) > running.saved_deltas or running.renewed_at <= renew_before)
         }
         if due:
             counts = {id: len(running.reply.deltas) for id, running in due.items()}

@@ -8,6 +8,7 @@ from application.ports.conversation_leases import Lease
 from application.ports.history import ReplyAddition
 from application.ports.live_turns import End, EventLog
 from application.ports.turn_observer import BackgroundFailure, FirstDelta, TurnAccepted, TurnObserver, Where
+from application.turns.reply_request import AS_USUAL, ReplyRequest
 from domain.conversation import Message, Turn, Usage
 from domain.errors import ChatError, Interruption, OutputLimit
 from domain.reply import ReplyText
@@ -28,12 +29,18 @@ class RunningTurn:
         observer: TurnObserver,
         *,
         use_memory: bool = True,
+        request: ReplyRequest = AS_USUAL,
+        is_stored: bool = True,
         max_reply_bytes: int,
         close_timeout: float = 5.0,
     ) -> None:
         self.turn = turn
         self.lease = lease
         self.use_memory = use_memory
+        self.request = request
+        """What the client has sent along."""
+        self.is_stored = is_stored
+        """Whether the turn is in the history."""
         self.memories: int | None = None
         """Number of recalled memories; None if long-term memory did not answer or was not asked."""
         self.has_ended = False

@@ -1,8 +1,9 @@
 """SendMessage: begin a turn, and have its reply generated."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 import anyio
 
@@ -17,6 +18,7 @@ from application.ports.turn_observer import (
     TurnRejected,
     Where,
 )
+from application.turns.admission import admit
 from application.turns.context_window import ContextWindow
 from application.turns.handle import EndedReader, TurnHandle
 from application.turns.keyed_turns import KeyedTurns
@@ -25,9 +27,13 @@ from application.turns.runner import TurnRunner
 from application.turns.running import RunningTurn
 from application.turns.superseding import Superseding
 from domain.conversation import Turn, TurnId
-from domain.errors import ChatError, Failure, InternalError, MessageTooLong, ServerShuttingDown, TurnInProgress
+from domain.errors import ChatError, Failure, InternalError, ServerShuttingDown, TurnInProgress
 from domain.idempotency import IdempotencyKey
 from domain.reply import MAX_REPLY_BYTES
+from domain.resent import Said, kept
+
+PAGE: Final = 200
+"""Turns that are read at once, to find those that a client does not show any more."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,10 @@ class SendMessage:
         try:
             if (named := message.idempotency_key) is not None:
                 return await self._send_once(message, named, wait)
+            if message.repetition:
+                repeated = await self.keyed_turns.of_repeated(message, self.now())
+                if repeated is not None:
+                    return repeated
             handle = await self._send(message, None, wait)
         except ChatError as error:
             self.observer.observe(TurnRejected(message.user_id, message.conversation_id, error))
@@ -120,11 +130,7 @@ class SendMessage:
     def _admit(self, message: NewMessage) -> None:
         if self.runner.draining:
             raise ServerShuttingDown
-        if len(message.text) > self.max_message_chars:
-            raise MessageTooLong(
-                f"The message has {len(message.text)} characters; the limit is {self.max_message_chars}."
-            )
-        self.window.admit(self.instructions, message.text)
+        admit(message.text, message.reply, self.instructions, self.window, self.max_message_chars)
 
     async def _begin(
         self, message: NewMessage, turn_id: TurnId, key: IdempotencyKey | None, lease: Lease
@@ -140,8 +146,17 @@ class SendMessage:
                 message.text,
                 chosen_id=message.turn_id,
             )
+            if key is None and message.repetition is not None:
+                key = IdempotencyKey.of_turn(turn_id, message.principal, message.user_id, message.digest)
+            retracts_from = None if message.resent is None else await self._retracted(message, message.resent)
             stored = await self.history.begin(
-                TurnBegin(turn, self.runner.lease, key, takes_conversation=lease.kept_in_history)
+                TurnBegin(
+                    turn,
+                    self.runner.lease,
+                    key,
+                    takes_conversation=lease.kept_in_history,
+                    retracts_from=retracts_from,
+                )
             )
         except BaseException as error:
             if not (lease.kept_in_history and isinstance(error, TurnInProgress)):  # which says that it has no lease
@@ -153,6 +168,18 @@ class SendMessage:
         self.observer.observe(TurnBegun(turn))
         return await self._start(message, turn, lease)
 
+    async def _retracted(self, message: NewMessage, resent: Sequence[Said]) -> TurnId | None:
+        """Return the first stored turn that the client does not show any more, if there is one."""
+        turns: list[Turn] = []
+        cursor = None
+        while True:
+            page = await self.history.page(message.user_id, message.conversation_id, PAGE, cursor)
+            turns[:0] = page.items
+            if (cursor := page.next_cursor) is None:
+                break
+        shown = kept([Said(turn.user_message, bool(turn.reply)) for turn in turns], resent)
+        return turns[shown].id if shown < len(turns) else None
+
     async def _release(self, lease: Lease) -> None:
         """Give back a lease whose turn has not begun. If that fails or takes long, it expires soon."""
         try:
@@ -163,7 +190,12 @@ class SendMessage:
 
     async def _start(self, message: NewMessage, turn: Turn, lease: Lease) -> TurnHandle:
         running = RunningTurn(
-            turn, lease, self.observer, use_memory=message.use_memory, max_reply_bytes=self.max_reply_bytes
+            turn,
+            lease,
+            self.observer,
+            use_memory=message.use_memory,
+            request=message.reply,
+            max_reply_bytes=self.max_reply_bytes,
         )
         log: EventLog | None = None
         try:

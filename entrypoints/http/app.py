@@ -17,11 +17,15 @@ from entrypoints.http.idempotency_key import REPLAYED
 from entrypoints.http.logged_path import words_of
 from entrypoints.http.middleware import Gate, RequestContext, UnexpectedErrors
 from entrypoints.http.native import chat, history, memories, turns
+from entrypoints.http.openai import routes as openai
+from entrypoints.http.openai.caller import CONVERSATION
+from entrypoints.http.openai.errors import SHOULD_RETRY, openai_error
 from entrypoints.http.openapi import document
 from entrypoints.http.operations import health
 from entrypoints.http.operations.docs import docs_router
 from entrypoints.http.page.routes import page_router
 from entrypoints.http.policies import open_paths, require_policies
+from entrypoints.http.surfaces import BelowAndElsewhere, ErrorsBelow
 from entrypoints.http.unknown_fields import HEADER
 from entrypoints.lifespan import Lifespan
 from entrypoints.observability import configure_logging
@@ -78,7 +82,7 @@ def create_app(settings: Settings, container: Container | None = None, *, chain_
     app.state.lifespan = Lifespan(container)
     app.state.drain = Drain(container.turn_runner(), container.shutdown())
     app.state.chain_signals = chain_signals
-    for module in (chat, turns, history, memories, health):
+    for module in (chat, turns, history, memories, health, openai):
         app.include_router(module.router)
     if settings.docs:
         app.include_router(docs_router(settings.app_name))
@@ -98,13 +102,26 @@ def create_app(settings: Settings, container: Container | None = None, *, chain_
     app.add_middleware(Gate)
     app.add_middleware(UnexpectedErrors)
     if settings.cors_origins:  # around everything that creates responses, so that browsers may read all of them
+        origins = settings.cors_origins
         app.add_middleware(
-            CORSMiddleware,
-            allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST", "PATCH", "DELETE"],
-            allow_headers=_CORS_HEADERS,
-            expose_headers=_CORS_EXPOSED,
+            BelowAndElsewhere,
+            prefix=openai.PREFIX,
+            below=partial(
+                CORSMiddleware,
+                allow_origins=origins,
+                allow_methods=["GET", "POST"],
+                allow_headers=["*"],  # libraries add headers of their own
+                expose_headers=[*_CORS_EXPOSED, CONVERSATION, SHOULD_RETRY],
+            ),
+            elsewhere=partial(
+                CORSMiddleware,
+                allow_origins=origins,
+                allow_methods=["GET", "POST", "PATCH", "DELETE"],
+                allow_headers=_CORS_HEADERS,
+                expose_headers=_CORS_EXPOSED,
+            ),
         )
+    app.add_middleware(ErrorsBelow, prefix=openai.PREFIX, error_format=openai_error)
     app.add_middleware(RequestContext, words=words_of(app), root_path=settings.root_path)
     app.openapi = partial(document, app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return app

@@ -16,7 +16,8 @@ from application.memory.facts import (
     RecallMemories,
     StoreFact,
 )
-from application.turns.access import FollowTurn, GetTurn, StopTurn
+from application.turns.access import FollowTurn, GetTurn, LeaveTurn, StopTurn
+from application.turns.answer_unstored import AnswerUnstored
 from application.turns.history import ClearHistory, GetHistory, ListConversations, RenameConversation
 from application.turns.send_message import SendMessage
 from domain.principal import Principal
@@ -56,6 +57,7 @@ UptimeDep = Annotated[float, Depends(_uptime)]
 """Seconds since the service started."""
 
 SendMessageDep = Annotated[SendMessage, provided("send_message")]
+AnswerUnstoredDep = Annotated[AnswerUnstored, provided("answer_unstored")]
 GetHistoryDep = Annotated[GetHistory, provided("get_history")]
 ListConversationsDep = Annotated[ListConversations, provided("list_conversations")]
 RenameConversationDep = Annotated[RenameConversation, provided("rename_conversation")]
@@ -63,6 +65,7 @@ ClearHistoryDep = Annotated[ClearHistory, provided("clear_history")]
 GetTurnDep = Annotated[GetTurn, provided("get_turn")]
 FollowTurnDep = Annotated[FollowTurn, provided("follow_turn")]
 StopTurnDep = Annotated[StopTurn, provided("stop_turn")]
+LeaveTurnDep = Annotated[LeaveTurn, provided("leave_turn")]
 StoreFactDep = Annotated[StoreFact, provided("store_fact")]
 ListMemoriesDep = Annotated[ListMemories, provided("list_memories")]
 RecallMemoriesDep = Annotated[RecallMemories, provided("recall_memories")]

@@ -50,6 +50,7 @@ STATUS: Final[dict[type[ChatError], int]] = {
     llm.LLMFailed: 502,
     llm.LLMRefused: 502,
     llm.LLMRedirected: 502,
+    llm.LLMParameterRefused: 400,
     llm.LLMContentRefused: 422,
     llm.LLMInvalid: 502,
     llm.LLMWrongAPI: 502,

@@ -15,6 +15,7 @@ from domain.errors import ChatError
 from entrypoints.http.errors import STATUS, headers_too_large, malformed_request, request_timeout, uri_too_long
 from entrypoints.http.idempotency_key import REPLAYED
 from entrypoints.http.native.schemas import StreamEvent
+from entrypoints.http.openai.schemas import ChatCompletion, OpenAIErrorView
 from entrypoints.http.policies import open_paths
 from entrypoints.http.problem_examples import TURN, example_of, problem_examples
 from entrypoints.http.problems import ProblemView
@@ -205,7 +206,8 @@ def document(app: FastAPI) -> dict[str, Any]:
         title=app.title, version=app.version, summary=app.summary, description=app.description, routes=app.routes
     )
     _, extra = models_json_schema(
-        [(ProblemView, "serialization"), (StreamEvent, "serialization")], ref_template="#/components/schemas/{model}"
+        [(model, "serialization") for model in (ProblemView, StreamEvent, ChatCompletion, OpenAIErrorView)],
+        ref_template="#/components/schemas/{model}",
     )
     schemas = found["components"]["schemas"]
     schemas |= extra["$defs"]

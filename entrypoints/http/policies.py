@@ -29,6 +29,9 @@ class Policy(Enum):
     """Whoever may reach the data of the user that the path names as `user_id`."""
     OWNER_IN_BODY = auto()
     """Whoever may reach the data of the user that the body names as `user_id`: by default the principal."""
+    OWNER_IN_REQUEST = auto()
+    """Whoever may reach the data of the user that the request names in the way of its format. The endpoint finds out
+    who that is, and authorizes it. Also for routes that tell nothing of any user."""
     OWNER_OF_TURN = auto()
     """Everyone with a credential; the use case, which takes the principal, does not find other users' turns."""
     SELF = auto()
@@ -74,7 +77,7 @@ def check_request(policy: Policy | None, scope: Scope) -> None:
             authorize(principal_of(scope), Action.DETAILED_HEALTH)
         case Policy.OWNER_IN_PATH:
             authorize(principal_of(scope), Action.USER_DATA, _user_id(scope["path_params"]["user_id"]))
-        case Policy.OWNER_IN_BODY | Policy.OWNER_OF_TURN | Policy.SELF:
+        case Policy.OWNER_IN_BODY | Policy.OWNER_IN_REQUEST | Policy.OWNER_OF_TURN | Policy.SELF:
             principal_of(scope)
         case None:
             raise Forbidden

@@ -1,11 +1,12 @@
 """Problem details (RFC 9457): the response to every failed request."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
 from pydantic import BaseModel, Field
+from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -70,17 +71,30 @@ class ProblemView(BaseModel):
     errors: list[FieldProblem] | None = Field(None, description="For `invalid_request`: each invalid field.")
 
 
+ErrorFormat = Callable[[Mapping[str, Any], MutableHeaders], tuple[int, bytes]]
+"""Returns the status and the JSON body that tell of a problem in another format, and may change the headers."""
+
+
 class ProblemResponse(Response):
-    """A response that leaves `log`, the fields that tell why the request failed, for the log line of the request."""
+    """A response that leaves `log`, the fields that tell why the request failed, for the log line of the request.
+
+    For paths with a format of their own, see `ErrorsBelow`, it is sent in that format.
+    """
 
     media_type = "application/problem+json"
 
     def __init__(self, body: Mapping[str, Any], headers: Mapping[str, str], log: Mapping[str, Any]) -> None:
         super().__init__(orjson.dumps(body), body["status"], headers)
+        self._problem = body
         self._log = log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["state"]["problem"] = self._log
+        error_format: ErrorFormat | None = scope["state"].get("error_format")
+        if error_format is not None:
+            self.status_code, self.body = error_format(self._problem, self.headers)
+            self.headers["Content-Type"] = "application/json"
+            self.headers["Content-Length"] = str(len(self.body))
         await super().__call__(scope, receive, send)
 
 

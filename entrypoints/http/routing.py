@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from entrypoints.http.json_body import JSONRequest
 from entrypoints.http.policies import check_body, check_request, policy_of
 from entrypoints.http.unknown_fields import check_fields
+from entrypoints.settings import Settings
 
 
 class SecuredRoute(APIRoute):
@@ -25,6 +26,10 @@ class SecuredRoute(APIRoute):
         super().__init__(*args, **kwargs)
         self.policy = policy_of(self.endpoint)
         self._fields = _fields_of(self.body_field)
+
+    def body_limit(self, settings: Settings) -> int:
+        """Return the maximum size of a body, in bytes."""
+        return settings.body_limit
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         check_request(self.policy, scope)
@@ -47,7 +52,7 @@ class SecuredRoute(APIRoute):
 
     async def _parse(self, request: JSONRequest) -> Any:
         settings = request.app.state.settings
-        parsed = await request.parse(settings.body_limit)
+        parsed = await request.parse(self.body_limit(settings))
         check_body(self.policy, request.scope, parsed)
         check_fields(request.scope, parsed, self._fields, strict=settings.strict_fields)
         return parsed

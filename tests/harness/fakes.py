@@ -9,7 +9,7 @@ import anyio
 import anyio.lowlevel
 
 from adapters.memory_in_memory import MemoryInMemory
-from application.ports.llm import LLM, LLMError, Reply
+from application.ports.llm import AS_CONFIGURED, LLM, LLMError, Reply, ReplyOptions
 from domain.conversation import Message, Turn, TurnId, Usage, UserId
 from domain.errors import OutputLimit
 from domain.memory import DEFAULT_IMPORTANCE, Memory, Recalled
@@ -42,14 +42,19 @@ class ScriptedLLM(LLM):
         """The messages of each call."""
         self.max_tokens: list[int | None] = []
         """The limit of the reply of each call, if lowered."""
+        self.options: list[ReplyOptions] = []
+        """What the client of each call has chosen."""
         self.open = 0
         """Number of calls in progress."""
 
     @asynccontextmanager
-    async def reply(self, messages: Sequence[Message], max_tokens: int | None = None) -> AsyncIterator[Reply]:
+    async def reply(
+        self, messages: Sequence[Message], max_tokens: int | None = None, options: ReplyOptions = AS_CONFIGURED
+    ) -> AsyncIterator[Reply]:
         script = self.scripts[min(len(self.asked), len(self.scripts) - 1)]
         self.asked.append(messages)
         self.max_tokens.append(max_tokens)
+        self.options.append(options)
         self.open += 1
         try:
             await anyio.lowlevel.checkpoint()

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from application.ports.llm import LLM, Reply
+from application.ports.llm import AS_CONFIGURED, LLM, Reply, ReplyOptions
 from domain.conversation import Message, Usage
 
 
@@ -19,9 +19,11 @@ class GatedLLM(LLM):
         self._gate = gate
 
     @asynccontextmanager
-    async def reply(self, messages: Sequence[Message], max_tokens: int | None = None) -> AsyncIterator[Reply]:
+    async def reply(
+        self, messages: Sequence[Message], max_tokens: int | None = None, options: ReplyOptions = AS_CONFIGURED
+    ) -> AsyncIterator[Reply]:
         await self._gate("reply")
-        async with self._llm.reply(messages, max_tokens) as reply:
+        async with self._llm.reply(messages, max_tokens, options) as reply:
             await self._gate("reply done")
             yield _GatedReply(reply, self._gate)
             await self._gate("leave")

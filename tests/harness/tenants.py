@@ -14,7 +14,7 @@ from typing import Any, Final
 import anyio
 import httpx2
 
-from application.ports.llm import LLM, Reply
+from application.ports.llm import AS_CONFIGURED, LLM, Reply, ReplyOptions
 from domain.conversation import Message, Usage
 from domain.principal import Principal, Role
 from tests.harness.credentials import KnownCredentials
@@ -49,7 +49,9 @@ class RepeatingLLM(LLM):
         self.prompts: list[frozenset[str]] = []
 
     @asynccontextmanager
-    async def reply(self, messages: Sequence[Message], max_tokens: int | None = None) -> AsyncIterator[Reply]:
+    async def reply(
+        self, messages: Sequence[Message], max_tokens: int | None = None, options: ReplyOptions = AS_CONFIGURED
+    ) -> AsyncIterator[Reply]:
         text = "\n".join(message.text for message in messages)
         self.prompts.append(frozenset(CANARY.findall(text)))
         await anyio.lowlevel.checkpoint()

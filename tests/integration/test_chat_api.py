@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
-from application.ports.llm import LLMDisconnected, LLMUnreachable
+from application.ports.llm import AS_CONFIGURED, LLMDisconnected, LLMUnreachable, ReplyOptions
 from tests.harness.chat import (
     HANGS,
     HELLO,
@@ -143,9 +143,11 @@ async def test_a_busy_stream_sends_no_keep_alive_comments() -> None:
 async def test_the_headers_are_sent_after_a_while_even_if_the_model_has_not_responded() -> None:
     class SlowLLM(ScriptedLLM):
         @asynccontextmanager
-        async def reply(self, messages: Any, max_tokens: int | None = None) -> AsyncIterator[Any]:
+        async def reply(
+            self, messages: Any, max_tokens: int | None = None, options: ReplyOptions = AS_CONFIGURED
+        ) -> AsyncIterator[Any]:
             await accepting.wait()
-            async with super().reply(messages, max_tokens) as reply:
+            async with super().reply(messages, max_tokens, options) as reply:
                 yield reply
 
     accepting = anyio.Event()

@@ -13,6 +13,7 @@ import pytest
 from fastapi.routing import APIRoute
 
 import entrypoints.http.native
+import entrypoints.http.openai
 import entrypoints.http.operations
 from application.ports.history import HistoryUnavailable
 from application.ports.llm import LLMRateLimited, LLMTimeout, LLMUnreachable
@@ -75,6 +76,10 @@ REQUESTS: list[tuple[str, str, str, Any]] = [
     ("DELETE", "/api/memories/{user_id}/{memory_id}", "/api/memories/user123/x", None),
     ("DELETE", "/api/memories/{user_id}", "/api/memories/user123", None),
     ("DELETE", "/api/memories/{user_id}", "/api/memories/*", None),
+    ("POST", "/v1/chat/completions", "/v1/chat/completions", {"messages": [{"role": "user", "content": "Hello"}]}),
+    ("POST", "/v1/chat/completions", "/v1/chat/completions", {}),
+    ("POST", "/v1/chat/completions", "/v1/chat/completions", None),
+    ("GET", "/v1/models", "/v1/models", None),
     ("GET", "/livez", "/livez", None),
     ("GET", "/readyz", "/readyz", None),
     ("GET", "/api/health", "/api/health", None),
@@ -106,7 +111,7 @@ def serialized(found: dict[str, Any]) -> str:
 
 def routes() -> Iterator[tuple[str, str]]:
     """Yield method and path of every route, except HEAD, which is not documented."""
-    for package in (entrypoints.http.native, entrypoints.http.operations):
+    for package in (entrypoints.http.native, entrypoints.http.openai, entrypoints.http.operations):
         for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
             router = getattr(importlib.import_module(module.name), "router", None)
             for route in router.routes if router else ():
@@ -163,16 +168,19 @@ def test_ids_have_a_pattern() -> None:
     assert user_id["schema"]["pattern"] == f"^{ID_PATTERN}$"
 
 
-def test_every_error_response_is_documented_as_a_problem() -> None:
+def test_every_error_response_is_documented_as_a_problem_or_in_the_format_of_openai() -> None:
     kinds = {
-        kind
-        for operation in documented().values()
+        (path.startswith("/v1/"), kind, content["schema"]["$ref"].rpartition("/")[2])
+        for (_, path), operation in documented().items()
         for status, response in operation["responses"].items()
         if status[0] in "45" and (operation["summary"], status) != ("Readiness check", "503")
-        for kind in response.get("content", {})
+        for kind, content in response.get("content", {}).items()
     }
 
-    assert kinds == {"application/problem+json"}
+    assert kinds == {
+        (False, "application/problem+json", "ProblemView"),
+        (True, "application/json", "OpenAIErrorView"),
+    }
 
 
 @pytest.mark.server

@@ -18,7 +18,7 @@ import pytest
 from adapters.history_in_memory import HistoryInMemory
 from adapters.history_sql import HistorySQL
 from adapters.sql.sqlite.database import SQLiteDatabase
-from application.ports.llm import LLM, Reply
+from application.ports.llm import AS_CONFIGURED, LLM, Reply, ReplyOptions
 from domain.conversation import Message
 from tests.harness.chat_stream import ChatStream
 from tests.harness.failing_history import FailNext, GatedHistory
@@ -254,8 +254,10 @@ class SynchronizedLLM(ScriptedLLM):
         self.end = anyio.Event()
 
     @asynccontextmanager
-    async def reply(self, messages: Sequence[Message], max_tokens: int | None = None) -> AsyncIterator[Reply]:
-        async with super().reply(messages, max_tokens) as reply:
+    async def reply(
+        self, messages: Sequence[Message], max_tokens: int | None = None, options: ReplyOptions = AS_CONFIGURED
+    ) -> AsyncIterator[Reply]:
+        async with super().reply(messages, max_tokens, options) as reply:
             await self.end.wait()
             yield reply
 

@@ -23,7 +23,7 @@ from entrypoints.settings import DEFAULT_PROMPT
 texts = st.text(max_size=60)
 replies = st.one_of(st.just(""), texts)
 prompts = st.text(min_size=1, max_size=60)
-turns = st.lists(st.builds(Exchange, texts, replies), max_size=12)
+turns = st.lists(st.builds(Exchange, prompts, replies), max_size=12)
 
 
 def cost(messages: Sequence[Message]) -> int:

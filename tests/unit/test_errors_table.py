@@ -15,6 +15,7 @@ from domain.errors import ChatError
 from entrypoints.http.errors import STATUS, status_of_code
 
 DOCUMENTED = {
+    "unsupported_parameter": 400,
     "ambiguous_credentials": 400,
     "unauthenticated": 401,
     "forbidden": 403,

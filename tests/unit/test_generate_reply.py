@@ -14,7 +14,15 @@ from adapters.live_turns_in_process import LiveTurnsInProcess
 from application.ports.conversation_leases import Lease
 from application.ports.history import HistoryUnavailable, HistoryWriteFailed, TurnBegin, TurnEnd
 from application.ports.live_turns import Batch, End, EventLog, LiveTurnsUnavailable, Reader, Stop
-from application.ports.llm import LLMContextTooLong, LLMDisconnected, LLMError, LLMUnreachable, Reply
+from application.ports.llm import (
+    AS_CONFIGURED,
+    LLMContextTooLong,
+    LLMDisconnected,
+    LLMError,
+    LLMUnreachable,
+    Reply,
+    ReplyOptions,
+)
 from application.ports.turn_observer import (
     FirstDelta,
     MemoriesRecalled,
@@ -147,8 +155,10 @@ async def test_readers_can_distinguish_a_rejection_from_an_error_after_acceptanc
 async def test_a_bug_fails_the_turn_without_disclosing_details() -> None:
     class Buggy(ScriptedLLM):
         @asynccontextmanager
-        async def reply(self, messages: Sequence[Message], max_tokens: int | None = None) -> AsyncIterator[Reply]:
-            async with super().reply(messages, max_tokens) as reply:
+        async def reply(
+            self, messages: Sequence[Message], max_tokens: int | None = None, options: ReplyOptions = AS_CONFIGURED
+        ) -> AsyncIterator[Reply]:
+            async with super().reply(messages, max_tokens, options) as reply:
                 if messages:
                     raise KeyError("canary")
                 yield reply
@@ -202,7 +212,9 @@ async def test_the_size_limit_applies_between_deltas_of_one_batch() -> None:
 
     class Burst(ScriptedLLM):
         @asynccontextmanager
-        async def reply(self, messages: Sequence[Message], max_tokens: int | None = None) -> AsyncIterator[Reply]:
+        async def reply(
+            self, messages: Sequence[Message], max_tokens: int | None = None, options: ReplyOptions = AS_CONFIGURED
+        ) -> AsyncIterator[Reply]:
             yield AllAtOnce()
 
     async with application(llm=Burst(), max_reply_bytes=5) as app:

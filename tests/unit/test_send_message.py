@@ -11,7 +11,7 @@ from adapters.history_in_memory import HistoryInMemory
 from adapters.live_turns_in_process import LiveTurnsInProcess
 from application.ports.history import HistoryUnavailable, TurnBegin, TurnEnd
 from application.ports.live_turns import EventLog, LiveTurnsUnavailable, Reader, Stop
-from application.ports.llm import Reply
+from application.ports.llm import AS_CONFIGURED, Reply, ReplyOptions
 from application.ports.turn_observer import Where
 from application.turns.new_message import WhenBusy
 from domain.conversation import DEFAULT_CONVERSATION, ConversationId, Message, Turn, TurnId, TurnStatus, UserId
@@ -56,9 +56,11 @@ async def test_the_message_is_stored_before_the_model_is_called() -> None:
 
     class RecordingLLM(ScriptedLLM):
         @asynccontextmanager
-        async def reply(self, messages: Sequence[Message], max_tokens: int | None = None) -> AsyncIterator[Reply]:
+        async def reply(
+            self, messages: Sequence[Message], max_tokens: int | None = None, options: ReplyOptions = AS_CONFIGURED
+        ) -> AsyncIterator[Reply]:
             order.append("called")
-            async with super().reply(messages, max_tokens) as reply:
+            async with super().reply(messages, max_tokens, options) as reply:
                 yield reply
 
     async with application(llm=RecordingLLM(), history=SlowBegin()) as app:

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 
 from dependency_injector import providers
 
-from application.ports.llm import Reply
+from application.ports.llm import AS_CONFIGURED, Reply, ReplyOptions
 from domain.conversation import Message
 from entrypoints.container import Container
 from entrypoints.http.app import create_app
@@ -29,11 +29,13 @@ class BlockingLLM(ScriptedLLM):
         self._sleep = ctypes.PyDLL(None).sleep if keeps_lock else time.sleep
 
     @asynccontextmanager
-    async def reply(self, messages: Sequence[Message], max_tokens: int | None = None) -> AsyncIterator[Reply]:
+    async def reply(
+        self, messages: Sequence[Message], max_tokens: int | None = None, options: ReplyOptions = AS_CONFIGURED
+    ) -> AsyncIterator[Reply]:
         print("blocked", flush=True)
         for _ in range(100):  # signals interrupt one of the two
             self._sleep(3600)
-        async with super().reply(messages, max_tokens) as reply:
+        async with super().reply(messages, max_tokens, options) as reply:
             yield reply
 
 

@@ -1,0 +1,50 @@
+"""How a client wants the reply to one message generated."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from application.ports.llm import AS_CONFIGURED, ReplyOptions
+from application.turns.context_window import PromptParts
+from domain.conversation import Exchange
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyRequest:
+    """What a client sends along with a message, for this reply only. Nothing of it is stored.
+
+    `latest_first` is the conversation as the client shows it, which then is the context instead of the stored one.
+    `system` follows the operator's instructions, which are left out without `as_instructed`. `lead` are messages
+    without a reply that come right before this one. `continued` is the beginning of the reply. `max_tokens` lowers the
+    limit of the reply.
+    """
+
+    latest_first: Sequence[Exchange] | None = None
+    system: str = ""
+    as_instructed: bool = True
+    lead: str = ""
+    continued: str = ""
+    max_tokens: int | None = None
+    options: ReplyOptions = AS_CONFIGURED
+
+    def parts(
+        self, instructions: str, message: str, stored: Sequence[Exchange] = (), facts: Sequence[str] = ()
+    ) -> PromptParts:
+        """Return the parts of the prompt, from the operator's `instructions`, the stored context and recalled facts."""
+        latest = stored if self.latest_first is None else self.latest_first
+        return PromptParts(
+            joined(instructions if self.as_instructed else "", self.system),
+            latest,
+            joined(self.lead, message),
+            facts,
+            self.continued,
+            self.max_tokens,
+        )
+
+
+AS_USUAL: Final = ReplyRequest()
+
+
+def joined(*texts: str) -> str:
+    """Return the texts that are not empty as paragraphs of one."""
+    return "\n\n".join(text for text in texts if text)

@@ -1,0 +1,97 @@
+"""Whose request it is, and which conversation it belongs to: from the credential, the body and headers of clients."""
+
+import re
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from starlette.datastructures import Headers
+
+from domain.conversation import ConversationId, UserId
+from domain.principal import Action, Principal, authorize
+from entrypoints.http.errors import invalid_request
+from entrypoints.http.openai.schemas import ChatCompletionRequest
+from entrypoints.settings import Settings
+
+Id = TypeVar("Id", UserId, ConversationId)
+
+CONVERSATION: Final = "X-Conversation-Id"
+TASK: Final = "X-Task"
+RETRY_COUNT: Final = "X-Stainless-Retry-Count"
+WEBUI_CHAT: Final = "X-OpenWebUI-Chat-Id"
+WEBUI_USER: Final = "X-OpenWebUI-User-Id"
+
+NOBODY: Final = "openai-api"
+"""The user of requests that name none, after the prefix of an API key's users. Nothing is remembered about it."""
+
+_WITHOUT_CONVERSATION: Final = ("temporary:", "local:", "channel:")
+"""What Open WebUI puts before the ids of chats that it does not keep, or that are none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, and for what.
+
+    `conversation_id` is None outside of any conversation. `has_name` says that the request names its user.
+    `shows_all` says that the client sends all that it shows, so that a single message is the first one of its
+    conversation. A side call is not part of the conversation, e.g. a client's request for a title. `repetition` is
+    the number of the request in a library that repeats requests without a key; None for others.
+    """
+
+    user_id: UserId
+    has_name: bool
+    conversation_id: ConversationId | None
+    shows_all: bool
+    is_side_call: bool
+    repetition: int | None
+
+
+def caller_of(body: ChatCompletionRequest, headers: Headers, principal: Principal, settings: Settings) -> Caller:
+    """Find out who asks, and check that the principal may act for this user.
+
+    Raises:
+        RequestProblem: An id is invalid.
+        Forbidden: The principal may not.
+    """
+    user_id = _user(body, headers, principal, settings)
+    authorize(principal, Action.USER_DATA, user_id or _nobody(principal))
+    from_webui = not headers.get(CONVERSATION) and settings.v1_open_webui and bool(headers.get(WEBUI_CHAT))
+    is_task = bool(headers.get(TASK)) or (body.model is not None and body.model == settings.v1_task_model)
+    repetition = headers.get(RETRY_COUNT, "")
+    return Caller(
+        user_id or _nobody(principal),
+        user_id is not None,
+        _conversation(WEBUI_CHAT if from_webui else CONVERSATION, headers),
+        shows_all=from_webui or TASK in headers,
+        is_side_call=is_task or (from_webui and not body.stream),
+        repetition=int(repetition) if re.fullmatch("[0-9]{1,3}", repetition) else None,
+    )
+
+
+def _user(body: ChatCompletionRequest, headers: Headers, principal: Principal, settings: Settings) -> UserId | None:
+    if principal.user_id is not None:
+        return principal.user_id
+    named = [("#/safety_identifier", body.safety_identifier), ("#/user", body.user)]
+    if settings.v1_open_webui:
+        named.append((f"#/header/{WEBUI_USER}", headers.get(WEBUI_USER)))
+    for pointer, value in named:
+        if value:
+            return _id(UserId, pointer, value)
+    return None
+
+
+def _nobody(principal: Principal) -> UserId:
+    return UserId(principal.prefix + NOBODY)
+
+
+def _conversation(name: str, headers: Headers) -> ConversationId | None:
+    value = headers.get(name, "")
+    if not value or value.startswith(_WITHOUT_CONVERSATION):
+        return None
+    return _id(ConversationId, f"#/header/{name}", value)
+
+
+def _id(kind: type[Id], pointer: str, value: str) -> Id:
+    try:
+        return kind(value)
+    except ValueError as error:
+        raise invalid_request(400, pointer, str(error)) from None

@@ -1,0 +1,72 @@
+"""Errors in the format of OpenAI's API."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+from starlette.datastructures import MutableHeaders
+
+from domain.errors import ContextTooLong, Failure, Unauthenticated
+from entrypoints.http.errors import RequestProblem, status_of_code
+
+SHOULD_RETRY: Final = "X-Should-Retry"
+"""Response header that OpenAI's libraries obey: with `false` they do not repeat the request."""
+
+MAX_WAIT: Final = 60
+"""Seconds of `Retry-After` up to which a library may repeat a request by itself."""
+
+_CODES: Final = {Unauthenticated.code: "invalid_api_key", ContextTooLong.code: "context_length_exceeded"}
+"""Codes that clients know by another name."""
+
+_TYPES: Final = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+
+def openai_error(problem: Mapping[str, Any], headers: MutableHeaders) -> tuple[int, bytes]:
+    """Return the status and the body for a problem; see `ErrorFormat`.
+
+    An invalid field is a 400, as there. `X-Should-Retry` keeps libraries from repeating what cannot succeed.
+    """
+    status = 400 if problem["code"] == "invalid_request" else problem["status"]
+    if status == 409 or (status >= 500 and not problem["retryable"]) or int(headers.get("Retry-After", "0")) > MAX_WAIT:
+        headers[SHOULD_RETRY] = "false"
+    fields = problem.get("errors", ())
+    return status, _body(status, problem["code"], problem["detail"], _parameter(fields[0]) if fields else None)
+
+
+def stream_error(failure: Failure) -> bytes:
+    """Return the body of an error within a stream."""
+    return _body(status_of_code(failure.code), failure.code, failure.detail, None)
+
+
+def unsupported(parameter: str, detail: str) -> RequestProblem:
+    """Reject a parameter whose value cannot be honoured."""
+    return RequestProblem(
+        400,
+        "invalid_request",
+        "Invalid request",
+        f"{parameter}: {detail}",
+        [{"pointer": "#/" + parameter.replace(".", "/"), "detail": detail}],
+    )
+
+
+def model_not_found(models: str) -> RequestProblem:
+    detail = f"There is no such model here. Available: {models}."
+    return RequestProblem(400, "model_not_found", "Unknown model", detail, [{"pointer": "#/model", "detail": detail}])
+
+
+def client_code(code: str) -> str:
+    """Return a code as clients of OpenAI's API know it."""
+    return _CODES.get(code, code)
+
+
+def _body(status: int, code: str, message: str, parameter: str | None) -> bytes:
+    kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+    error = {"message": message, "type": kind, "param": parameter, "code": client_code(code)}
+    return orjson.dumps({"error": error})
+
+
+def _parameter(field: Mapping[str, str]) -> str:
+    """Return the name of a field as OpenAI writes it, e.g. `messages[0].content` for `#/messages/0/content`."""
+    path = re.sub(r"^(#/)(header/|query/|path/)?", "", field["pointer"])
+    return re.sub(r"/(\d+)(?=/|$)", r"[\1]", path).replace("/", ".")

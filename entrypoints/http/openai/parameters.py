@@ -1,0 +1,129 @@
+"""The parameters of a request: honoured, rejected, or named as ignored."""
+
+import json
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any, Final
+
+from starlette.types import Scope
+
+from application.ports.llm import ReplyOptions
+from domain.principal import Principal
+from entrypoints.http.openai.errors import model_not_found, unsupported
+from entrypoints.http.openai.schemas import SYSTEM, ChatCompletionRequest
+from entrypoints.http.unknown_fields import header_of
+from entrypoints.settings import Settings
+
+_HONOURED: Final = frozenset(
+    {
+        "max_completion_tokens",
+        "max_tokens",
+        "messages",
+        "model",
+        "safety_identifier",
+        "seed",
+        "stop",
+        "stream",
+        "stream_options",
+        "temperature",
+        "top_p",
+        "user",
+    }
+)
+
+_WITHOUT_EFFECT: Final[Mapping[str, Any]] = {
+    "frequency_penalty": 0,
+    "function_call": "none",
+    "functions": [],
+    "logit_bias": {},
+    "logprobs": False,
+    "metadata": {},
+    "modalities": ["text"],
+    "n": 1,
+    "presence_penalty": 0,
+    "response_format": {"type": "text"},
+    "store": False,
+    "tool_choice": "none",
+    "tools": [],
+}
+"""Values that ask for nothing but what happens anyway, so that nobody needs to be told."""
+
+_DELIVERY: Final = frozenset({"stream", "stream_options"})
+"""Fields that say how the reply is delivered, not what is asked."""
+
+
+def options_of(body: ChatCompletionRequest, settings: Settings) -> ReplyOptions:
+    """Return what the client has chosen.
+
+    Raises:
+        RequestProblem: It cannot be honoured.
+    """
+    if body.response_format is not None and body.response_format.get("type") != "text":
+        raise unsupported("response_format", "only text is supported")
+    stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
+    return ReplyOptions(
+        _model(body.model, settings), body.temperature, body.top_p, tuple(filter(None, stop)) or None, body.seed
+    )
+
+
+def model_name(body: ChatCompletionRequest, settings: Settings) -> str:
+    """Return the name of the model as the client knows it."""
+    return body.model or settings.openai_model
+
+
+def models(settings: Settings) -> list[str]:
+    """Return the models that a client may choose, the default one first."""
+    task_model = [settings.v1_task_model] if settings.v1_task_model else []
+    return list(dict.fromkeys([settings.openai_model, *settings.v1_models, *task_model]))
+
+
+def _model(name: str | None, settings: Settings) -> str | None:
+    if not name or name == settings.openai_model:
+        return None
+    if name in settings.v1_models:
+        return name
+    if name == settings.v1_task_model:
+        return None
+    raise model_not_found(", ".join(models(settings)))
+
+
+def limit_of(body: ChatCompletionRequest, settings: Settings) -> int | None:
+    """Return the limit of the reply that the client asks for; None if it is not lower than the operator's."""
+    limits = [limit for limit in (body.max_tokens, body.max_completion_tokens) if limit is not None]
+    limit = min(limits, default=settings.openai_max_tokens)
+    return limit if limit < settings.openai_max_tokens else None
+
+
+def note_ignored_fields(
+    scope: Scope, sent: Mapping[str, Any], body: ChatCompletionRequest, principal: Principal, settings: Settings
+) -> None:
+    """Name the fields that have no effect although their values ask for one, in a header of the response."""
+    if ignored := _ignored_fields(sent, body, principal, settings):
+        scope["state"]["ignored_fields"] = header_of(ignored, _HONOURED.difference(ignored))
+
+
+def _ignored_fields(
+    sent: Mapping[str, Any], body: ChatCompletionRequest, principal: Principal, settings: Settings
+) -> list[str]:
+    ignored = [
+        name
+        for name, value in sent.items()
+        if name not in _HONOURED and value is not None and _WITHOUT_EFFECT.get(name) != value
+    ]
+    ignored += [
+        name for name in ("max_tokens", "max_completion_tokens") if (sent.get(name) or 0) > settings.openai_max_tokens
+    ]
+    users = {"safety_identifier": body.safety_identifier, "user": body.user}
+    counts = principal.user_id or body.safety_identifier or body.user
+    ignored += [name for name, value in users.items() if value and value != counts]
+    if body.stream_options is not None and not body.stream:
+        ignored.append("stream_options")
+    if settings.v1_system_messages == "drop" and any(message.role in SYSTEM for message in body.messages):
+        ignored.append("messages.system")
+    return ignored + sorted({f"messages.{name}" for message in body.messages for name in message.model_extra or ()})
+
+
+def digest_of(sent: Mapping[str, Any]) -> str:
+    """Return a digest of everything that a request asks for."""
+    asked = {name: value for name, value in sent.items() if name not in _DELIVERY}
+    return sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()

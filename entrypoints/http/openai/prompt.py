@@ -1,0 +1,75 @@
+"""The messages of a request, taken apart: the new one, and what comes before it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from application.turns.reply_request import joined
+from domain.conversation import Exchange
+from domain.resent import Said
+from entrypoints.http.errors import invalid_request
+from entrypoints.http.openai.schemas import SYSTEM, ChatMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """The messages of a request.
+
+    `message` is the user's last one, and `continued` the assistant's text after it, if the client wants that continued.
+    `lead` are the messages right before it that have no reply. `system` are those of the system, wherever they are.
+    """
+
+    system: str
+    exchanges: Sequence[Exchange]
+    lead: str
+    message: str
+    continued: str
+    resent: Sequence[Said]
+    """The user's messages before the last one."""
+
+
+@dataclass(slots=True)
+class _Exchange:
+    """Messages of the user, and then of the assistant."""
+
+    asked: list[str] = field(default_factory=list)
+    replied: list[str] = field(default_factory=list)
+
+
+def prompt_of(messages: Sequence[ChatMessage]) -> Prompt:
+    """Take the messages of a request apart.
+
+    Several messages of one side in a row become one, so that user and assistant alternate, as some models demand.
+
+    Raises:
+        RequestProblem: There is no message to answer, or it is blank.
+    """
+    system = [message.content for message in messages if message.role in SYSTEM]
+    exchanges = [_Exchange()]
+    for message in messages:
+        if message.role == "user":
+            if exchanges[-1].replied:
+                exchanges.append(_Exchange())
+            exchanges[-1].asked.append(message.content)
+        elif message.role == "assistant":
+            exchanges[-1].replied.append(message.content)
+    *earlier, last = exchanges
+    index = len(messages) - 1
+    if messages[-1].role in SYSTEM:
+        raise invalid_request(400, f"#/messages/{index}/role", "the last message must be of the user or the assistant")
+    if not last.asked or not last.asked[-1].strip():
+        raise invalid_request(400, f"#/messages/{index}/content", "there must be a message of the user to answer")
+    if "\0" in last.asked[-1]:
+        raise invalid_request(400, f"#/messages/{index}/content", "must not contain U+0000")
+    resent = [
+        Said(text, answered=joined(*exchange.replied) != "" and position == len(exchange.asked))
+        for exchange in earlier
+        for position, text in enumerate(exchange.asked, 1)
+    ]
+    return Prompt(
+        joined(*system),
+        [Exchange(joined(*exchange.asked), joined(*exchange.replied)) for exchange in earlier],
+        joined(*last.asked[:-1]),
+        last.asked[-1],
+        joined(*last.replied),
+        [*resent, *(Said(text, answered=False) for text in last.asked[:-1])],
+    )

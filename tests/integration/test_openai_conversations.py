@@ -1,0 +1,421 @@
+"""Conversations of clients of OpenAI's API: what is stored, retracted and sent to the model, by the rules of ADR 44."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import httpx2
+import pytest
+
+from application.ports.llm import LLMContentRefused
+from domain.conversation import Message
+from tests.harness.chat import eventually, serving, until
+from tests.harness.completions import PATH, answer_of, complete, messages
+from tests.harness.fakes import ScriptedLLM, ScriptedReply
+from tests.harness.gated_llm import GatedLLM
+from tests.harness.servers import Service, running_service, service_in_process
+
+WEBUI = {"v1_open_webui": True}
+SYSTEM = "You are a helpful assistant."
+
+
+@asynccontextmanager
+async def talking(*scripts: ScriptedReply, **settings: Any) -> AsyncIterator[tuple[Service, ScriptedLLM]]:
+    """Run the service with a model that answers `A1`, `A2` …, or as scripted."""
+    llm = ScriptedLLM(*(scripts or (ScriptedReply(deltas=("A", str(number))) for number in range(1, 20))))
+    settings = {"system_prompt": SYSTEM} | settings
+    async with service_in_process({"llm": llm}, **settings) as service:
+        yield service, llm
+
+
+async def stored(service: Service, chat: str, user: str = "openai-api") -> list[tuple[str, str]]:
+    response = await service.client.get(f"/api/chat/history/{user}?conversation_id={chat}")
+    return [(turn["user_message"], turn["assistant_response"]) for turn in response.json()["history"]]
+
+
+async def count_of_turns(service: Service, user: str = "openai-api") -> int:
+    count: int = (await service.client.get(f"/api/chat/history/{user}")).json()["count"]
+    return count
+
+
+def asked(prompt: Sequence[Message]) -> list[tuple[str, str]]:
+    return [(message.role.value, message.text) for message in prompt]
+
+
+def webui(chat: str = "chat-1", user: str = "ann", task: str = "") -> dict[str, str]:
+    """Return the headers of Open WebUI."""
+    return {"X-OpenWebUI-Chat-Id": chat, "X-OpenWebUI-User-Id": user, "X-Task": task}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_conversation_is_stored_turn_by_turn(stream: bool) -> None:
+    async with talking() as (service, llm):
+        first = await complete(service, messages("Q1"), "trees", stream=stream)
+        second = await complete(service, messages("Q1", "A1", "Q2"), "trees", stream=stream)
+
+        assert [("A1", "stop"), ("A2", "stop")] == [(one.text, one.finish_reason) for one in (first, second)]
+        assert ["trees", "trees"] == [one.response.headers["X-Conversation-Id"] for one in (first, second)]
+        assert [("Q1", "A1"), ("Q2", "A2")] == await stored(service, "trees")
+        expected = [("system", SYSTEM), ("user", "Q1"), ("assistant", "A1"), ("user", "Q2")]
+        assert expected == asked(llm.asked[1])
+        turn = await service.client.get(f"/api/chat/turns/{second.turn_id}")
+        assert "Q2" == turn.json()["user_message"]
+
+
+async def test_another_reply_takes_the_place_of_the_one_before() -> None:
+    async with talking() as (service, llm):
+        await complete(service, messages("Q1"), "trees")
+        before = await complete(service, messages("Q1", "A1", "Q2"), "trees")
+        await complete(service, messages("Q1", "A1", "Q2"), "trees")
+
+        assert [("Q1", "A1"), ("Q2", "A3")] == await stored(service, "trees")
+        assert asked(llm.asked[1]) == asked(llm.asked[2])
+        retracted = await service.client.get(f"/api/chat/turns/{before.turn_id}")
+        assert "A2" == retracted.json()["assistant_response"]
+
+
+async def test_another_reply_to_the_first_message_of_a_client_that_shows_everything() -> None:
+    async with talking(**WEBUI) as (service, llm):
+        await complete(service, messages("Q1"), headers=webui())
+        await complete(service, messages("Q1"), headers=webui())
+
+        assert [("Q1", "A2")] == await stored(service, "chat-1", "ann")
+        assert [("system", SYSTEM), ("user", "Q1")] == asked(llm.asked[1])
+
+
+async def test_a_continued_reply_is_answered_and_not_stored() -> None:
+    async with talking() as (service, llm):
+        await complete(service, messages("Q1"), "trees")
+        continued = await complete(service, messages("Q1", "Once upon"), "trees")
+
+        assert "A2" == continued.text
+        assert continued.turn_id is None
+        assert [("system", SYSTEM), ("user", "Q1"), ("assistant", "Once upon")] == asked(llm.asked[1])
+        assert [("Q1", "A1")] == await stored(service, "trees")
+
+
+async def test_an_edited_message_takes_the_place_of_everything_from_there_on() -> None:
+    async with talking() as (service, llm):
+        await complete(service, messages("Q1"), "trees")
+        await complete(service, messages("Q1", "A1", "Q2"), "trees")
+        await complete(service, messages("Q1", "A1", "Q2", "A2", "Q3"), "trees")
+        await complete(service, messages("Q1", "A1", "Q2 edited"), "trees")
+
+        assert [("Q1", "A1"), ("Q2 edited", "A4")] == await stored(service, "trees")
+        await complete(service, messages("Q1", "A1", "Q2 edited", "A4", "Q4"), "trees")
+        assert ["Q1", "Q2 edited", "Q4"] == [text for text, _ in await stored(service, "trees")]
+        assert [("user", "Q2 edited"), ("assistant", "A4"), ("user", "Q4")] == asked(llm.asked[4])[3:]
+
+
+@pytest.mark.server
+async def test_after_a_stop_the_next_message_follows_whatever_the_client_has_kept_of_the_reply() -> None:
+    stopped = ScriptedReply(deltas=("One", " two"), hangs=True)
+    async with serving(ScriptedReply(), stopped, ScriptedReply(deltas=("Yes",))) as (service, llm):
+        await complete(service, messages("Q1"), "trees")
+        sent = {"messages": [{"role": role, "content": text} for role, text in messages("Q1", "Hello, world!", "Q2")]}
+        headers = {"X-Conversation-Id": "trees"}
+        async with service.client.stream("POST", PATH, json=sent | {"stream": True}, headers=headers) as response:
+            async for line in response.aiter_lines():
+                if " two" in line:
+                    break
+        await until(lambda: not llm.open)
+        await complete(service, messages("Q1", "Hello, world!", "Q2", "One", "Q3"), "trees")
+
+        assert [("Q1", "Hello, world!"), ("Q2", "One two"), ("Q3", "Yes")] == await stored(service, "trees")
+        assert [("user", "Q2"), ("assistant", "One"), ("user", "Q3")] == asked(llm.asked[2])[3:]
+
+
+@pytest.mark.parametrize("kept", [messages("Q1", "A1", "Q2", "", "Q3"), messages("Q1", "A1", "Q3")])
+async def test_a_rejected_message_does_not_disturb_the_next_one(kept: list[tuple[str, str]]) -> None:
+    refused = ScriptedReply(refusal=LLMContentRefused())
+    async with talking(ScriptedReply(deltas=("A1",)), refused, ScriptedReply(deltas=("A3",))) as (service, llm):
+        await complete(service, messages("Q1"), "trees")
+        rejected = await complete(service, messages("Q1", "A1", "Q2"), "trees")
+        answered = await complete(service, kept, "trees")
+
+        assert (422, "content_refused") == (rejected.status, rejected.code)
+        assert "A3" == answered.text
+        assert ("Q1", "A1") == (await stored(service, "trees"))[0]
+        assert ("Q3", "A3") == (await stored(service, "trees"))[-1]
+        assert [("system", SYSTEM), *messages("Q1", "A1", "Q3")] == asked(llm.asked[2])
+
+
+async def test_a_message_that_never_reached_the_service_is_skipped() -> None:
+    async with talking() as (service, llm):
+        await complete(service, messages("Q1"), "trees")
+        conversation = [*messages("Q1", "A1"), ("user", "Lost"), ("user", "Q2")]
+        await complete(service, conversation, "trees")
+
+        assert ["Q1", "Q2"] == [text for text, _ in await stored(service, "trees")]
+        assert ("user", "Lost\n\nQ2") == asked(llm.asked[1])[-1]
+
+
+@pytest.mark.parametrize("chat", ["temporary:socket", "local:1", "channel:general", ""])
+async def test_a_temporary_chat_is_answered_from_what_is_sent_and_not_stored(chat: str) -> None:
+    async with talking(**WEBUI) as (service, llm):
+        answer = await complete(service, messages("Q1", "A0", "Q2"), headers=webui(chat))
+
+        assert "A1" == answer.text
+        assert not {"x-conversation-id", "x-turn-id"} & {name.lower() for name in answer.response.headers}
+        assert [("system", SYSTEM), *messages("Q1", "A0", "Q2")] == asked(llm.asked[0])
+        assert 0 == await count_of_turns(service, "ann")
+
+
+TASK = messages("### Task:\nGenerate a title for the chat.", system="Be terse.")
+
+
+@pytest.mark.parametrize(
+    ("headers", "fields"),
+    [
+        (webui(), {"stream": False}),
+        (webui(task="title_generation"), {}),
+        ({"X-Conversation-Id": "chat-1", "X-Task": "tags_generation"}, {}),
+        (webui(), {"model": "tasks"}),
+        ({"X-Conversation-Id": "chat-1", "Idempotency-Key": "k"}, {"model": "tasks", "stream": False}),
+    ],
+)
+async def test_a_side_call_is_answered_as_given_and_leaves_no_trace(
+    headers: dict[str, str], fields: dict[str, Any]
+) -> None:
+    async with talking(**WEBUI, v1_task_model="tasks") as (service, llm):
+        answers = [await complete(service, TASK, headers=headers, user="ann", **fields) for _ in range(2)]
+
+        assert ["A1", "A2"] == [answer.text for answer in answers]
+        assert [TASK] * 2 == [asked(prompt) for prompt in llm.asked]
+        assert 0 == await count_of_turns(service, "ann")
+
+
+@pytest.mark.server
+async def test_a_side_call_does_not_wait_for_the_turn_of_its_conversation() -> None:
+    hanging = ScriptedReply(deltas=("A",), hangs=True)
+    async with serving(hanging, ScriptedReply(deltas=("Title",)), **WEBUI) as (service, _):
+        chatting = asyncio.create_task(complete(service, messages("Q1"), headers=webui()))
+        await eventually(lambda: _has_turns(service))
+        side_call = await asyncio.wait_for(complete(service, TASK, headers=webui(), stream=False), 5)
+        chatting.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await chatting
+
+        assert "Title" == side_call.text
+
+
+async def _has_turns(service: Service) -> bool:
+    return await count_of_turns(service, "ann") > 0
+
+
+async def test_two_chats_that_begin_alike_stay_apart() -> None:
+    async with talking(**WEBUI) as (service, _):
+        for chat, user in (("one", "ann"), ("two", "ann"), ("one", "ben")):
+            await complete(service, messages("Hello"), headers=webui(chat, user))
+        await complete(service, messages("Hello", "A1", "Q2"), headers=webui("one", "ann"))
+
+        assert [("Hello", "A1"), ("Q2", "A4")] == await stored(service, "one", "ann")
+        assert [("Hello", "A2")] == await stored(service, "two", "ann")
+        assert [("Hello", "A3")] == await stored(service, "one", "ben")
+
+
+async def test_without_a_conversation_two_chats_that_begin_alike_share_nothing() -> None:
+    async with talking() as (service, llm):
+        for _ in range(2):
+            await complete(service, messages("Hello"), user="ann")
+
+        assert asked(llm.asked[0]) == asked(llm.asked[1])
+        assert 0 == await count_of_turns(service, "ann")
+
+
+async def test_a_client_that_sends_one_message_gets_the_stored_history() -> None:
+    async with talking() as (service, llm):
+        for text in ("yes", "yes", "no"):
+            await complete(service, messages(text, system="Briefly."), "trees")
+
+        assert [("yes", "A1"), ("yes", "A2"), ("no", "A3")] == await stored(service, "trees")
+        assert [("system", f"{SYSTEM}\n\nBriefly."), *messages("yes", "A1", "yes", "A2", "no")] == asked(llm.asked[2])
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_library_that_repeats_its_request_after_a_time_out_gets_the_turn_of_the_first(stream: bool) -> None:
+    async def wait(step: str) -> None:
+        if step == "reply":
+            await anyio.sleep(1)
+
+    llm = ScriptedLLM(ScriptedReply(deltas=("Slow",)))
+    async with running_service({"llm": GatedLLM(llm, wait)}) as service:
+        with pytest.raises(httpx2.TimeoutException):
+            await service.client.post(
+                PATH,
+                json={"messages": [{"role": "user", "content": "Q1"}], "stream": stream, "user": "ann"},
+                headers={"X-Conversation-Id": "trees", "X-Stainless-Retry-Count": "0"},
+                timeout=0.3,
+            )
+        again = await complete(
+            service, messages("Q1"), "trees", stream=stream, user="ann", headers={"X-Stainless-Retry-Count": "1"}
+        )
+
+        assert ("Slow", "true") == (again.text, again.response.headers["Idempotency-Replayed"])
+        assert 1 == len(llm.asked)
+        assert [("Q1", "Slow")] == await stored(service, "trees", "ann")
+
+
+async def test_only_a_repeated_request_is_let_back_in_and_only_to_its_own_turn() -> None:
+    async with talking() as (service, _):
+        first, retry = {"X-Stainless-Retry-Count": "0"}, {"X-Stainless-Retry-Count": "1"}
+        await complete(service, messages("yes"), "trees", headers=first)
+        again = await complete(service, messages("yes"), "trees", headers=first)
+        repeated = await complete(service, messages("yes"), "trees", headers=retry)
+        otherwise = await complete(service, messages("yes"), "trees", headers=retry, temperature=0)
+        elsewhere = await complete(service, messages("yes"), "bushes", headers=retry)
+        not_theirs = await complete(service, messages("yes"), "trees", headers=retry, user="ben")
+
+        assert ["A2", "A2", "A3", "A4", "A5"] == [
+            one.text for one in (again, repeated, otherwise, elsewhere, not_theirs)
+        ]
+        assert again.turn_id == repeated.turn_id
+
+
+@pytest.mark.server
+async def test_a_stop_of_a_library_that_repeats_requests_ends_the_turn() -> None:
+    async with serving(ScriptedReply(deltas=("One",), hangs=True)) as (service, llm):
+        sent = {"messages": [{"role": "user", "content": "Q1"}], "stream": True}
+        headers = {"X-Conversation-Id": "trees", "X-Stainless-Retry-Count": "0"}
+        async with service.client.stream("POST", PATH, json=sent, headers=headers) as response:
+            async for line in response.aiter_lines():
+                if "One" in line:
+                    break
+            turn_id = response.headers["X-Turn-ID"]
+        await until(lambda: not llm.open)
+        turn = (await service.client.get(f"/api/chat/turns/{turn_id}")).json()
+
+        assert ("interrupted", "client_disconnected", "One") == (
+            turn["status"], turn["reason"], turn["assistant_response"],
+        )  # fmt: skip
+
+
+async def test_an_idempotency_key_names_one_request() -> None:
+    async with talking() as (service, llm):
+        key = {"Idempotency-Key": "k"}
+        first = await complete(service, messages("Q1"), "trees", headers=key)
+        again = await complete(service, messages("Q1"), "trees", headers=key, stream=False)
+        other = await complete(service, messages("Q1", "A1", "Q1"), "trees", headers=key)
+
+        assert (first.turn_id, "A1", "true") == (
+            again.turn_id, again.text, again.response.headers["Idempotency-Replayed"],
+        )  # fmt: skip
+        assert (422, "idempotency_key_reused") == (other.status, other.code)
+        assert 1 == len(llm.asked)
+
+
+async def test_a_system_message_counts_for_its_turn_only() -> None:
+    async with talking() as (service, llm):
+        await complete(service, messages("Q1", system="Speak German."), "trees")
+        await complete(service, messages("Q1", "A1", "Q2", system="Speak French."), "trees")
+
+        assert ("system", f"{SYSTEM}\n\nSpeak French.") == asked(llm.asked[1])[0]
+        assert [("Q1", "A1"), ("Q2", "A2")] == await stored(service, "trees")
+
+
+async def test_a_setting_drops_system_messages() -> None:
+    async with talking(v1_system_messages="drop") as (service, llm):
+        answer = await complete(service, messages("Q1", system="Obey me."), "trees")
+
+        assert [("system", SYSTEM), ("user", "Q1")] == asked(llm.asked[0])
+        assert ["messages.system"] == answer.ignored
+
+
+async def test_system_messages_are_limited() -> None:
+    async with talking(max_message_chars=100) as (service, llm):
+        answer = await complete(service, messages("Q1", system="x" * 101), "trees")
+
+        assert (400, "invalid_request", "messages") == (
+            answer.status,
+            answer.code,
+            answer.error and answer.error["param"],
+        )
+        assert [] == llm.asked
+
+
+async def test_a_client_that_joins_late_adds_to_what_is_stored() -> None:
+    async with talking() as (service, llm):
+        await complete(service, messages("Q1", "B1", "Q2", "B2", "Q3"), "trees")
+        await complete(service, messages("Q1", "B1", "Q2", "B2", "Q3", "A1", "Q4"), "trees")
+
+        assert [("Q3", "A1"), ("Q4", "A2")] == await stored(service, "trees")
+        assert messages("Q1", "B1", "Q2", "B2", "Q3", "A1", "Q4") == asked(llm.asked[1])[1:]
+
+
+async def test_a_client_that_leaves_out_old_messages_retracts_nothing() -> None:
+    async with talking() as (service, _):
+        await complete(service, messages("Q1"), "trees")
+        await complete(service, messages("Q1", "A1", "Q2"), "trees")
+        await complete(service, messages("Q2", "A2", "Q3"), "trees")
+
+        assert ["Q1", "Q2", "Q3"] == [text for text, _ in await stored(service, "trees")]
+
+
+RETRIEVAL = "### Task:\nRespond to the user query using the provided context.\n<context>Oaks are trees.</context>\n"
+
+
+async def test_a_question_with_documents_is_no_side_call_though_it_looks_like_a_task() -> None:
+    async with talking(**WEBUI) as (service, _):
+        await complete(service, messages(f"{RETRIEVAL}\nWhat are oaks?"), headers=webui())
+        await complete(service, messages("What are oaks?", "A1", "And elms?"), headers=webui())
+
+        assert [f"{RETRIEVAL}\nWhat are oaks?", "And elms?"] == [
+            text for text, _ in await stored(service, "chat-1", "ann")
+        ]
+
+
+async def test_with_a_setting_every_request_is_stored() -> None:
+    async with talking(v1_store_all=True) as (service, _):
+        answers = [await complete(service, messages("Q1"), user="ann") for _ in range(2)]
+
+        chats = [answer.response.headers["X-Conversation-Id"] for answer in answers]
+        assert 2 == len(set(chats))
+        assert [("Q1", "A2")] == await stored(service, chats[1], "ann")
+
+
+async def test_the_user_is_the_safety_identifier_then_user_then_the_header_of_open_webui() -> None:
+    async with talking(**WEBUI) as (service, _):
+        header = {"X-OpenWebUI-User-Id": "carl"}
+        await complete(service, messages("Q1"), "trees", headers=header, safety_identifier="ann", user="ben")
+        await complete(service, messages("Q1"), "trees", headers=header, user="ben")
+        await complete(service, messages("Q1"), "trees", headers=header)
+        await complete(service, messages("Q1"), "trees")
+
+        counts = [await count_of_turns(service, user) for user in ("ann", "ben", "carl", "openai-api")]
+        assert [1, 1, 1, 1] == counts
+
+
+async def test_without_the_setting_headers_of_open_webui_mean_nothing() -> None:
+    async with talking() as (service, _):
+        answer = await complete(service, messages("Q1"), headers=webui())
+
+        assert answer.turn_id is None
+        assert 0 == await count_of_turns(service, "ann")
+
+
+async def test_only_named_users_are_remembered() -> None:
+    async with talking() as (service, llm):
+        for user in ("ann", "openai-api"):
+            await service.client.post(f"/api/memories/{user}", json={"fact": "Likes oak trees"})
+        await complete(service, messages("Which trees?"), "trees", user="ann")
+        await complete(service, messages("Which trees?"), "trees")
+
+        assert ["Likes oak trees" in prompt[-1].text for prompt in llm.asked] == [True, False]
+
+
+async def test_a_response_that_is_a_whole_completion_has_the_usage() -> None:
+    async with talking(ScriptedReply()) as (service, _):
+        answer = await complete(service, messages("Q1"), "trees", stream=False)
+        usage = answer.response.json()["usage"]
+
+        assert {"prompt_tokens": 10, "completion_tokens": 4, "total_tokens": 14} == usage
+
+
+def test_answers_are_read_strictly() -> None:
+    cut = httpx2.Response(200, headers={"content-type": "text/event-stream"}, text="data: {}")
+    with pytest.raises(AssertionError):
+        answer_of(cut)

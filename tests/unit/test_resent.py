@@ -1,0 +1,64 @@
+"""Which stored turns a client that sends the whole conversation still shows."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domain.resent import Said, kept
+
+texts = st.sampled_from(["yes", "no", "a", "b"])
+conversations = st.lists(st.builds(Said, texts, st.just(True)), max_size=8)
+
+
+def said(text: str) -> list[Said]:
+    """Return one message per word; those with a question mark have no reply."""
+    return [Said(word.rstrip("?"), not word.endswith("?")) for word in text.split()]
+
+
+@pytest.mark.parametrize(
+    ("stored", "resent", "count"),
+    [
+        ("", "", 0),
+        ("", "a b", 0),
+        ("a b", "a b", 2),
+        ("a b c", "a", 1),
+        ("a b c", "", 0),
+        ("a b c", "x", 0),
+        ("a b", "a lost? b", 2),
+        ("a b?", "a", 1),
+        ("a b? c", "a c", 3),
+        ("a b? c", "a", 1),
+        ("c", "a b c", 1),
+        ("c d", "a b c", 1),
+        ("a b c d", "c d", 4),
+        ("a b c d e", "c d", 4),
+        ("yes a b yes c", "yes c", 5),
+        ("yes yes yes", "yes", 1),
+        ("a x b", "a y b", 1),
+    ],
+)
+def test_stored_turns_that_the_client_does_not_show_are_not_kept(stored: str, resent: str, count: int) -> None:
+    assert count == kept(said(stored), said(resent))
+
+
+@given(conversations, conversations)
+def test_a_client_that_shows_a_beginning_keeps_exactly_that(shown: list[Said], more: list[Said]) -> None:
+    assert len(shown) == kept([*shown, *more], shown)
+
+
+@given(st.integers(0, 9))
+def test_a_client_that_leaves_out_the_beginning_of_different_messages_keeps_everything(start: int) -> None:
+    stored = [Said(str(number), True) for number in range(10)]
+
+    assert 10 == kept(stored, stored[start:])
+
+
+@pytest.mark.parametrize("stored", [["Context.\nWhat are oaks?"], ["What are oaks?"]])
+def test_text_that_was_added_before_a_message_does_not_matter(stored: Sequence[str]) -> None:
+    assert 1 == kept([Said(text, True) for text in stored], [Said("What are oaks?", True)])
+
+
+def test_a_message_that_only_ends_alike_is_another_one() -> None:
+    assert 0 == kept([Said("Say yes", True)], [Said("yes", True)])
