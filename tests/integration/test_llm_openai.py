@@ -20,12 +20,14 @@ from application.ports.llm import (
     LLMFailed,
     LLMIdle,
     LLMInvalid,
+    LLMParameterRefused,
     LLMRateLimited,
     LLMRedirected,
     LLMRefused,
     LLMTimeout,
     LLMUnreachable,
     LLMWrongAPI,
+    ReplyOptions,
 )
 from domain.conversation import Message, Role
 from domain.errors import ChatError, OutputLimit
@@ -263,6 +265,52 @@ async def test_a_call_may_lower_the_limit_of_its_reply(
         assert [delta async for deltas in reply for delta in deltas]
     await deltas_of(llm)
     assert [sent, 100] == [request.body[name] for request in upstream.requests[-2:]]
+
+
+async def ask(llm: LLMOpenAI, options: ReplyOptions) -> None:
+    async with llm.reply(MESSAGES, None, options) as reply:
+        assert [delta async for deltas in reply for delta in deltas]
+
+
+async def test_what_a_client_has_chosen_is_sent_and_the_rest_stays_as_configured(
+    upstream: ScriptedUpstream, open_llm: OpenLLM
+) -> None:
+    llm = open_llm("ok")
+    await ask(llm, ReplyOptions("any", 0, 0.9, ("END", "\n"), 7))
+    await ask(llm, ReplyOptions())
+    chosen, configured = (request.body for request in upstream.requests)
+
+    assert {"model": "any", "temperature": 0, "top_p": 0.9, "stop": ["END", "\n"], "seed": 7, "max_tokens": 100} == {
+        name: chosen[name] for name in ("model", "temperature", "top_p", "stop", "seed", "max_tokens")
+    }
+    assert ("ok", 0.5) == (configured["model"], configured["temperature"])
+    assert not {"top_p", "stop", "seed"} & configured.keys()
+
+
+async def test_a_parameter_that_a_client_has_chosen_is_never_left_out(
+    upstream: ScriptedUpstream, open_llm: OpenLLM
+) -> None:
+    llm = open_llm("refuses-temperature")
+    await ask(llm, ReplyOptions())  # from now on, the one of the settings is left out
+    for _ in range(2):
+        with pytest.raises(LLMParameterRefused) as refused:
+            await ask(llm, ReplyOptions(temperature=0))
+        assert "temperature" == refused.value.parameter
+    await ask(llm, ReplyOptions(seed=7))
+
+    assert 0 == upstream.requests[-2].body["temperature"]
+    assert "temperature" not in upstream.requests[-1].body
+
+
+async def test_what_one_model_refuses_is_still_sent_to_another(upstream: ScriptedUpstream, open_llm: OpenLLM) -> None:
+    llm = open_llm("refuses-temperature")
+    await ask(llm, ReplyOptions())
+    await ask(llm, ReplyOptions("ok"))
+    await ask(llm, ReplyOptions("refuses-max-tokens"))
+
+    assert 0.5 == upstream.requests[-1].body["temperature"]
+    assert {"max_completion_tokens", "temperature"} <= upstream.requests[-1].body.keys()
+    assert "max_tokens" in upstream.requests[-3].body
 
 
 async def test_requests_have_the_headers_of_the_sdk(upstream: ScriptedUpstream, open_llm: OpenLLM) -> None:

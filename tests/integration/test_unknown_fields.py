@@ -37,6 +37,7 @@ async def test_these_are_all_routes_with_a_body() -> None:
         "post /api/memories/{user_id}",
         "patch /api/memories/{user_id}/{memory_id}",
         "patch /api/chat/conversations/{user_id}/{conversation_id}",
+        "post /v1/chat/completions",  # see test_openai_wire.py
     }
 
 

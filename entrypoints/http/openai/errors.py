@@ -39,17 +39,6 @@ def stream_error(failure: Failure) -> bytes:
     return _body(status_of_code(failure.code), failure.code, failure.detail, None)
 
 
-def unsupported(parameter: str, detail: str) -> RequestProblem:
-    """Reject a parameter whose value cannot be honoured."""
-    return RequestProblem(
-        400,
-        "invalid_request",
-        "Invalid request",
-        f"{parameter}: {detail}",
-        [{"pointer": "#/" + parameter.replace(".", "/"), "detail": detail}],
-    )
-
-
 def model_not_found(models: str) -> RequestProblem:
     detail = f"There is no such model here. Available: {models}."
     return RequestProblem(400, "model_not_found", "Unknown model", detail, [{"pointer": "#/model", "detail": detail}])

@@ -9,7 +9,7 @@ from starlette.types import Scope
 
 from application.ports.llm import ReplyOptions
 from domain.principal import Principal
-from entrypoints.http.openai.errors import model_not_found, unsupported
+from entrypoints.http.openai.errors import model_not_found
 from entrypoints.http.openai.schemas import SYSTEM, ChatCompletionRequest
 from entrypoints.http.unknown_fields import header_of
 from entrypoints.settings import Settings
@@ -58,8 +58,6 @@ def options_of(body: ChatCompletionRequest, settings: Settings) -> ReplyOptions:
     Raises:
         RequestProblem: It cannot be honoured.
     """
-    if body.response_format is not None and body.response_format.get("type") != "text":
-        raise unsupported("response_format", "only text is supported")
     stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
     return ReplyOptions(
         _model(body.model, settings), body.temperature, body.top_p, tuple(filter(None, stop)) or None, body.seed
@@ -99,7 +97,10 @@ def note_ignored_fields(
 ) -> None:
     """Name the fields that have no effect although their values ask for one, in a header of the response."""
     if ignored := _ignored_fields(sent, body, principal, settings):
-        scope["state"]["ignored_fields"] = header_of(ignored, _HONOURED.difference(ignored))
+        unknown = [name for name in ignored if name not in ChatCompletionRequest.model_fields and "." not in name]
+        known = [name for name in ignored if name not in unknown]
+        found = [header_of(known, ()), header_of(unknown, _HONOURED)]
+        scope["state"]["ignored_fields"] = ", ".join(filter(None, found))
 
 
 def _ignored_fields(

@@ -4,6 +4,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from domain.conversation import ID_PATTERN
+
 MAX_STOPS: Final = 4
 """Stop sequences that OpenAI's API accepts."""
 
@@ -20,7 +22,7 @@ def _joined(content: Any) -> Any:
     texts = []
     for part in content:
         kind = part.get("type") if isinstance(part, dict) else None
-        text = part.get(kind) if kind in _TEXT_PARTS else None
+        text = part.get(kind) if isinstance(kind, str) and kind in _TEXT_PARTS else None
         if not isinstance(text, str):
             raise ValueError("must be a text, or parts of the type text")
         texts.append(text)
@@ -34,9 +36,23 @@ def _role(role: Any) -> Any:
 
 
 _CONTENT: Final = {
-    "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}, {"type": "null"}],
+    "anyOf": [
+        {"type": "string"},
+        {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
+                "required": ["type", "text"],
+            },
+        },
+        {"type": "null"},
+    ],
     "examples": ["Hello, how are you today?"],
 }
+
+
+_Name = Annotated[str, Field(json_schema_extra={"pattern": f"^({ID_PATTERN})?$"})]
 
 
 class ChatMessage(BaseModel):
@@ -58,6 +74,12 @@ class StreamOptions(BaseModel):
     include_usage: bool | None = Field(
         None, description="Send a last chunk with the number of tokens, before `[DONE]`.", examples=[True]
     )
+
+
+class ResponseFormat(BaseModel):
+    """The format of the reply."""
+
+    type: Literal["text"] = Field(description="Only `text` is supported.", examples=["text"])
 
 
 class ChatCompletionRequest(BaseModel):
@@ -85,10 +107,10 @@ class ChatCompletionRequest(BaseModel):
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = Field(
         None, description="Makes replies largely reproducible.", examples=[7]
     )
-    user: str | None = Field(
+    user: _Name | None = Field(
         None, description="Id of the user, unless the credential is a user's token.", examples=["user123"]
     )
-    safety_identifier: str | None = Field(
+    safety_identifier: _Name | None = Field(
         None, description="Id of the user; it counts instead of `user`.", examples=["user123"]
     )
     n: Literal[1] | None = Field(None, description="Number of replies: 1.", examples=[1])
@@ -99,9 +121,7 @@ class ChatCompletionRequest(BaseModel):
     functions: list[Any] | None = Field(None, description="Ignored, like `tools`.", examples=[[]])
     function_call: Literal["none", "auto"] | None = Field(None, description="As `tool_choice`.", examples=["auto"])
     logprobs: Literal[False] | None = Field(None, description="Not available.", examples=[False])
-    response_format: dict[str, Any] | None = Field(
-        None, description='Only `{"type": "text"}`.', examples=[{"type": "text"}]
-    )
+    response_format: ResponseFormat | None = Field(None, description="Only text.")
     modalities: list[Literal["text"]] | None = Field(None, description='Only `["text"]`.', examples=[["text"]])
 
 
