@@ -1,4 +1,4 @@
-"""Benchmarks of the service, as ratios to two baselines that are measured in the same run.
+"""Benchmarks of the service, in both formats, as ratios to two baselines that are measured in the same run.
 
     python -m tests.bench [--seconds N] [--streams N ...]
 
@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 
 from tests.bench import history, hold, neighbours, start, writes
-from tests.bench.load import load
+from tests.bench.load import NATIVE, OPENAI, Surface, load
 from tests.bench.servers import Server, baseline, service, upstream
 
 ROUNDS = 3
@@ -55,6 +55,8 @@ def main() -> None:
     }
     for title, rows in titles.items():
         print(f"  {title:28} {_ratio(rows, 'floor'):5.2f} × floor, {_ratio(rows, 'plain'):5.2f} × plain")
+    for title, rows in titles.items():
+        print(f"  {title:28} {_ratio(rows, 'service', 'openai'):5.2f} × native, in OpenAI's format")
     service, floor = paced[middle]["service"], paced[middle]["floor"]
     for figure in ("first chunk p50 ms", "first chunk p99 ms", "chunk gap p99 ms"):
         print(f"  {figure:28} {service[figure] - floor[figure]:5.1f} above floor")
@@ -73,13 +75,14 @@ def _compare(title: str, tokens: int, pause: float, streams: int, seconds: float
         base_url = stack.enter_context(upstream(tokens, pause))
         servers = {
             "service": stack.enter_context(service(base_url)),
+            "openai": stack.enter_context(service(base_url)),
             "plain": stack.enter_context(baseline("plain", base_url)),
             "floor": stack.enter_context(baseline("floor", base_url)),
         }
         rounds: dict[str, list[dict[str, float]]] = {name: [] for name in servers}
         for _ in range(ROUNDS):  # alternate, so that changes in the speed of the machine affect all servers alike
             for name, server in servers.items():
-                rounds[name].append(_round(server, streams, seconds))
+                rounds[name].append(_round(server, streams, seconds, OPENAI if name == "openai" else NATIVE))
     rows = {name: {key: statistics.median(r[key] for r in of) for key in of[0]} for name, of in rounds.items()}
     floor = rows["floor"]
     for name, row in rows.items():
@@ -89,8 +92,8 @@ def _compare(title: str, tokens: int, pause: float, streams: int, seconds: float
     return rows
 
 
-def _ratio(rows: Rows, baseline: str) -> float:
-    return rows["service"]["µs per chunk"] / rows[baseline]["µs per chunk"]
+def _ratio(rows: Rows, baseline: str, of: str = "service") -> float:
+    return rows[of]["µs per chunk"] / rows[baseline]["µs per chunk"]
 
 
 def _machine() -> str:
@@ -99,10 +102,10 @@ def _machine() -> str:
     return found[1] if found else platform.machine()
 
 
-def _round(server: Server, streams: int, seconds: float) -> dict[str, float]:
+def _round(server: Server, streams: int, seconds: float, surface: Surface) -> dict[str, float]:
     idle = server.memory()
     before = server.cpu()
-    result = asyncio.run(load([server.port], streams, seconds))
+    result = asyncio.run(load([server.port], streams, seconds, surface))
     used = server.cpu() - before
     return {
         "µs per chunk": used / max(result.chunks, 1) * 1e6,
