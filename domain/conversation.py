@@ -8,6 +8,8 @@ from typing import Final, NamedTuple, NewType, Self
 
 from domain.errors import ChatError, Interruption, ServerShuttingDown
 
+MAX_ID_CHARS: Final = 128
+
 ID_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9._:@|+=~-]{0,127}"
 """The grammar of ids that clients choose.
 

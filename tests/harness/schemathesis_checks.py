@@ -24,8 +24,12 @@ OPENAI_CODES: Final = frozenset({"model_not_found", "context_length_exceeded"})
 
 
 def is_inexpressible_at_v1(error: dict[str, Any]) -> bool:
-    """The same for an error in OpenAI's format. The last message has to be one that can be answered."""
-    return error["code"] in CODES | OPENAI_CODES or (error["param"] or "").startswith("messages[")
+    """The same for an error in OpenAI's format.
+
+    The last message has to be one that can be answered, and the bounds of `seed`, 64 bits, are rounded to a float.
+    """
+    parameter = error["param"] or ""
+    return error["code"] in CODES | OPENAI_CODES or parameter == "seed" or parameter.startswith("messages[")
 
 
 def is_inexpressible(problem: dict[str, Any]) -> bool:

@@ -194,7 +194,7 @@ async def test_too_many_attempts_are_a_429_with_a_time_to_wait() -> None:
 
 async def test_errors_elsewhere_keep_their_format() -> None:
     async with service_in_process({"llm": ScriptedLLM()}) as service:
-        for path in ("/v1x", "/api/v1", "/"):
+        for path in ("/v1x", "/api/v1", "/nothing"):
             response = await service.client.get(path)
             assert "application/problem+json" == response.headers["content-type"]
 

@@ -6,7 +6,7 @@ from typing import Final, TypeVar
 
 from starlette.datastructures import Headers
 
-from domain.conversation import ConversationId, UserId
+from domain.conversation import MAX_ID_CHARS, ConversationId, UserId
 from domain.principal import Action, Principal, authorize
 from entrypoints.http.errors import invalid_request
 from entrypoints.http.openai.schemas import ChatCompletionRequest
@@ -80,7 +80,7 @@ def _user(body: ChatCompletionRequest, headers: Headers, principal: Principal, s
 
 
 def _nobody(principal: Principal) -> UserId:
-    return UserId(principal.prefix + NOBODY)
+    return UserId((principal.prefix + NOBODY)[:MAX_ID_CHARS])
 
 
 def _conversation(name: str, headers: Headers) -> ConversationId | None:
