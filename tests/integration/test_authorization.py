@@ -122,8 +122,8 @@ def cases_of(method: str, path: str) -> Iterator[Case]:
         schema = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
         places["body", "user_id"] = (*OWNERS, ABSENT)  # also if the schema has none: it must not matter
         if schema == "ChatCompletionRequest":
-            places["body", "user"] = (*OWNERS, ABSENT)
-            places["body", "safety_identifier"] = ("ann", "ben", ABSENT)
+            places["header", "X-Conversation-Id"] = places["body", "user_id"] = ("ben", ABSENT)
+            places["body", "user"] = places["body", "safety_identifier"] = ("ann", "ben", ABSENT)
         if schema == "ChatRequest":
             places["body", "conversation_id"] = ("ben", ABSENT)
             places["body", "turn_id"] = ("new", "ben", ABSENT)
