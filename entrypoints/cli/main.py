@@ -95,8 +95,10 @@ def _credential(file: Path | None) -> str | None:
         name = str(file)
         try:
             text = file.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise Unusable(f"--key-file: {file} cannot be read ({type(error).__name__})") from None
+        except OSError as error:
+            raise Unusable(f"--key-file: {file} cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise Unusable(f"--key-file: {file} is not text in UTF-8") from None
     if not re.fullmatch("[!-~]+", text):
         raise Unusable(f"{name}: must contain one API key or token, and nothing else")
     return text

@@ -413,6 +413,23 @@ async def test_a_missing_credential_is_explained_and_the_chat_continues(tmp_path
         await terminal.until_last(PROMPT)
 
 
+async def test_a_user_whom_the_credential_may_not_act_for_is_explained(tmp_path: Path) -> None:
+    key = {"SMART_CHATBOT_KEY": credential_of(ANN)}
+    async with _authenticating_service() as service, chat(tmp_path, service.url, "--user", "bob", **key) as terminal:
+        await say(terminal, "Hello?")
+        await terminal.until_shown("Name another user with --user.")
+
+
+@pytest.mark.parametrize("option", ["--user", "--conversation"])
+async def test_an_id_that_is_not_valid_is_reported_with_its_option(option: str, tmp_path: Path) -> None:
+    async with (
+        running_service({"llm": ScriptedLLM()}) as service,
+        chat(tmp_path, service.url, option, "a b") as terminal,
+    ):
+        await say(terminal, "Hello?")
+        await terminal.until_shown(f"{option} must be")
+
+
 @pytest.mark.parametrize("content", [None, b"", b"two words", b"\xff"])
 async def test_a_file_without_a_credential_ends_the_chat_before_it_begins(
     tmp_path: Path, content: bytes | None

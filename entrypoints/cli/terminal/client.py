@@ -16,6 +16,9 @@ CONNECT_TIMEOUT: Final = 10.0
 IDLE_TIMEOUT: Final = 300.0
 """Seconds for a connection, and between two pieces of a response. A service sends comments meanwhile."""
 
+_OPTIONS: Final = {"#/user_id: ": "--user ", "#/conversation_id: ": "--conversation "}
+"""The options whose values a problem may point at."""
+
 
 class ServiceError(Exception):
     """A request failed. The message tells a person what to do."""
@@ -149,6 +152,10 @@ class ServiceClient:
             )
         if code == "unauthenticated":
             detail += " Set SMART_CHATBOT_KEY, or name a file with --key-file."
+        elif code == "forbidden":
+            detail += " Name another user with --user."
+        for pointer, option in _OPTIONS.items():
+            detail = detail.replace(pointer, option)
         return ServiceError(detail)
 
     def _explained(self, error: Exception) -> ServiceError:
