@@ -121,7 +121,7 @@ class Settings(BaseSettings):
         "logged.",
     )
     log_level: LogLevel = Field(
-        "info", description="Least level that is logged: `debug`, `info`, `warning` or `error`. `DEBUG=true`: `debug`."
+        "info", description="Lowest level that is logged: `debug`, `info`, `warning` or `error`. `DEBUG=true`: `debug`."
     )
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="Format of the log: `json`, `console`, or `auto` (`console` on a terminal, else `json`)."

@@ -60,7 +60,7 @@ def parse(commands: dict[str, Run], arguments: Sequence[str]) -> argparse.Namesp
 
 def _reject(parser: Parser, argument: str) -> NoReturn:
     if not argument.startswith("-"):
-        parser.error("there is an argument too many")
+        parser.error("there is an unexpected argument")
     option = argument.partition("=")[0]
     if not re.fullmatch(r"--?[A-Za-z][\w-]*", option, re.ASCII):
         parser.error("an argument that begins with - is no option")
@@ -149,9 +149,7 @@ def _add_serve_options(serve: Parser) -> None:
 
 
 def _add_env_file(parser: Parser) -> None:
-    parser.add_argument(
-        "--env-file", type=Path, metavar="FILE", help=f"file of settings to read instead of {ENV_FILE}, if it exists"
-    )
+    parser.add_argument("--env-file", type=Path, metavar="FILE", help=f"file of settings to read instead of {ENV_FILE}")
 
 
 def _add_chat_options(chat: Parser) -> None:

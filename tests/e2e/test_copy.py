@@ -150,8 +150,8 @@ async def test_a_copy_reports_that_it_cannot_be_made_without_passwords(forks: Fo
     ("arguments", "message"),
     [
         ([], "give at least one URL, as --from URL or --to URL"),
-        (["postgresql://user:canary@host/chat"], "there is an argument too many"),
-        (["--to", "sqlite:///a", "canary"], "there is an argument too many"),
+        (["postgresql://user:canary@host/chat"], "there is an unexpected argument"),
+        (["--to", "sqlite:///a", "canary"], "there is an unexpected argument"),
     ],
 )
 async def test_a_copy_without_options_is_a_usage_error_that_quotes_nothing(
