@@ -64,7 +64,7 @@ class TerminalChat:
         return 0
 
     def _converse(self) -> int:
-        from entrypoints.cli.terminal.prompt import Prompt
+        from entrypoints.cli.terminal.prompt import Prompt, without_echo
 
         try:
             self._client.check()
@@ -85,7 +85,8 @@ class TerminalChat:
             if text.strip() == "/quit":
                 return 0
             try:
-                self._handle(text)
+                with without_echo():
+                    self._handle(text)
             except ServiceError as error:
                 print(printable(str(error)))
             print()

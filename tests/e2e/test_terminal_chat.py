@@ -188,6 +188,36 @@ async def test_ctrl_c_before_the_first_token_stops_the_turn_but_not_the_chat(tmp
     ]
 
 
+async def test_what_is_typed_during_a_reply_is_edited_at_the_next_prompt(tmp_path: Path) -> None:
+    asked, typed = asyncio.Event(), asyncio.Event()
+
+    async def wait_for_typing(step: str) -> None:
+        if step == "reply":
+            asked.set()
+            await typed.wait()
+
+    llm = GatedLLM(ScriptedLLM(), wait_for_typing)
+    async with running_service({"llm": llm}) as service, chat(tmp_path, service.url) as terminal:
+        await say(terminal, "Hello?")
+        async with asyncio.timeout(TIMEOUT):
+            await asked.wait()
+        terminal.type(b"Net" + LEFT + b"x")
+        typed.set()
+        lines = await terminal.until_last(f"{PROMPT} Next")
+    assert "Hello, world!" in lines  # a line of its own, without what was typed
+
+
+async def test_a_signal_during_a_reply_leaves_the_terminal_as_it_was(tmp_path: Path) -> None:
+    llm = ScriptedLLM(ScriptedReply(deltas=("Once upon",), hangs=True))
+    async with running_service({"llm": llm}) as service, chat(tmp_path, service.url) as terminal:
+        await say(terminal, "A story!")
+        await terminal.until_shown("Once upon")
+        assert not terminal.echoes()
+        terminal.signal(signal.SIGTERM)
+        assert await terminal.wait() == 128 + signal.SIGTERM
+        assert terminal.echoes()
+
+
 async def test_ctrl_c_clears_the_line(tmp_path: Path) -> None:
     async with running_service({"llm": ScriptedLLM()}) as service, chat(tmp_path, service.url) as terminal:
         await terminal.until_last(PROMPT)

@@ -3,7 +3,9 @@
 import asyncio
 import signal
 import sys
-from contextlib import suppress
+import termios
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from prompt_toolkit import PromptSession
@@ -58,6 +60,20 @@ class Prompt:
     def _end(self, number: signal.Signals) -> None:
         with suppress(Exception):  # it has ended already
             self._session.app.exit(exception=_Signalled(number))
+
+
+@contextmanager
+def without_echo() -> Iterator[None]:
+    """Keep what is typed in the block from being shown within the output. The next prompt gets and shows it."""
+    terminal = sys.stdin.fileno()
+    before = termios.tcgetattr(terminal)
+    quiet = before.copy()
+    quiet[3] &= ~termios.ECHO
+    termios.tcsetattr(terminal, termios.TCSANOW, quiet)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(terminal, termios.TCSANOW, before)
 
 
 class _Signalled(Exception):
