@@ -52,14 +52,16 @@ test-tools:  ## Install what the tests need besides Python: a browser, proxies a
 # Of tests/integration, so many that both runs take as long.
 SECOND_RUN := tests/integration/test_[m-z]*.py
 
-test: setup test-tools  ## Run every test, in three runs side by side: those of whole processes mostly wait.
-	@$(BIN)/pytest tests/e2e >.venv/e2e.log 2>&1 & e2e=$$!; \
+test: setup test-tools  ## Run every test, in four runs side by side: those of whole processes mostly wait.
+	@$(BIN)/pytest tests/e2e --ignore=tests/e2e/page >.venv/e2e.log 2>&1 & e2e=$$!; \
+	$(BIN)/pytest tests/e2e/page >.venv/page.log 2>&1 & page=$$!; \
 	$(BIN)/pytest $(SECOND_RUN) >.venv/second.log 2>&1 & second=$$!; \
-	trap 'kill $$e2e $$second' INT TERM; \
+	trap 'kill $$e2e $$page $$second' INT TERM; \
 	$(BIN)/pytest --ignore=tests/e2e --ignore-glob='$(SECOND_RUN)'; first=$$?; \
+	wait $$page; page=$$?; cat .venv/page.log; \
 	wait $$second; second=$$?; cat .venv/second.log; \
 	wait $$e2e; e2e=$$?; cat .venv/e2e.log; \
-	exit $$((first || second || e2e))
+	exit $$((first || page || second || e2e))
 
 test-fast: setup  ## Run the tests that need no server, in less than two minutes.
 	$(BIN)/pytest -m "not server"
