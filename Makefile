@@ -49,19 +49,21 @@ test-tools:  ## Install what the tests need besides Python: a browser, proxies a
 		{ echo "The tests need these packages of Debian:$$missing"; exit 1; }; fi
 	$(MAKE) --no-print-directory .venv/node/installed .venv/clients/installed
 
-# Of tests/integration, so many that both runs take as long.
+# So many tests that each run takes about as long.
 SECOND_RUN := tests/integration/test_[m-z]*.py
+THIRD_RUN := tests/e2e/page tests/e2e/test_[a-k]*.py
+FOURTH_RUN := tests/e2e/test_[l-z]*.py
 
 test: setup test-tools  ## Run every test, in four runs side by side: those of whole processes mostly wait.
-	@$(BIN)/pytest tests/e2e --ignore=tests/e2e/page >.venv/e2e.log 2>&1 & e2e=$$!; \
-	$(BIN)/pytest tests/e2e/page >.venv/page.log 2>&1 & page=$$!; \
-	$(BIN)/pytest $(SECOND_RUN) >.venv/second.log 2>&1 & second=$$!; \
-	trap 'kill $$e2e $$page $$second' INT TERM; \
+	@$(BIN)/pytest $(SECOND_RUN) >.venv/second.log 2>&1 & second=$$!; \
+	$(BIN)/pytest $(THIRD_RUN) >.venv/third.log 2>&1 & third=$$!; \
+	$(BIN)/pytest $(FOURTH_RUN) >.venv/fourth.log 2>&1 & fourth=$$!; \
+	trap 'kill $$second $$third $$fourth' INT TERM; \
 	$(BIN)/pytest --ignore=tests/e2e --ignore-glob='$(SECOND_RUN)'; first=$$?; \
-	wait $$page; page=$$?; cat .venv/page.log; \
 	wait $$second; second=$$?; cat .venv/second.log; \
-	wait $$e2e; e2e=$$?; cat .venv/e2e.log; \
-	exit $$((first || page || second || e2e))
+	wait $$third; third=$$?; cat .venv/third.log; \
+	wait $$fourth; fourth=$$?; cat .venv/fourth.log; \
+	exit $$((first || second || third || fourth))
 
 test-fast: setup  ## Run the tests that need no server, in less than two minutes.
 	$(BIN)/pytest -m "not server"
