@@ -288,9 +288,9 @@ async def test_an_invalid_id_in_the_path_is_located(service: Service) -> None:
 
 
 async def test_an_unknown_path_is_not_found(service: Service) -> None:
-    for path in ("/", "/api", "/api/chat/", "/api/chat/canary", "/api/chat/history", "/api/chat/history/", "/API/CHAT",
+    for path in ("/page", "/api", "/api/chat/", "/api/chat/canary", "/api/chat/history", "/api/chat/history/",
                  "/api/chat/history/canary/x", "/api/chat/turns", "/api/chat/turns/", "//api/chat", "/%00", "/\u2603",
-                 "/api/chat/turns/canary/", "/x" * 4000, "/.env", "/api/../etc/passwd"):  # fmt: skip
+                 "/api/chat/turns/canary/", "/x" * 4000, "/.env", "/api/../etc/passwd", "/API/CHAT"):  # fmt: skip
         assert_problem(await service.client.get(path), 404, "not_found")
 
 
