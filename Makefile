@@ -49,9 +49,9 @@ test-tools:  ## Install what the tests need besides Python: a browser, proxies a
 		{ echo "The tests need these packages of Debian:$$missing"; exit 1; }; fi
 	$(MAKE) --no-print-directory .venv/node/installed .venv/clients/installed
 
-# So many tests that each run takes about as long.
+# The first run has the tests that no other one has.
 SECOND_RUN := tests/integration/test_[m-z]*.py
-THIRD_RUN := tests/e2e/page tests/e2e/test_[a-k]*.py
+THIRD_RUN := tests/unit tests/e2e/page tests/e2e/test_[a-k]*.py
 FOURTH_RUN := tests/e2e/test_[l-z]*.py
 
 test: setup test-tools  ## Run every test, in four runs side by side: those of whole processes mostly wait.
@@ -59,7 +59,7 @@ test: setup test-tools  ## Run every test, in four runs side by side: those of w
 	$(BIN)/pytest $(THIRD_RUN) >.venv/third.log 2>&1 & third=$$!; \
 	$(BIN)/pytest $(FOURTH_RUN) >.venv/fourth.log 2>&1 & fourth=$$!; \
 	trap 'kill $$second $$third $$fourth' INT TERM; \
-	$(BIN)/pytest --ignore=tests/e2e --ignore-glob='$(SECOND_RUN)'; first=$$?; \
+	$(BIN)/pytest --ignore=tests/e2e --ignore=tests/unit --ignore-glob='$(SECOND_RUN)'; first=$$?; \
 	wait $$second; second=$$?; cat .venv/second.log; \
 	wait $$third; third=$$?; cat .venv/third.log; \
 	wait $$fourth; fourth=$$?; cat .venv/fourth.log; \

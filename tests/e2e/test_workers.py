@@ -201,7 +201,7 @@ async def test_workers_of_uvicorn_on_a_store_of_one_process_are_refused(tmp_path
 async def test_a_number_of_workers_out_of_bounds_is_a_usage_error(forks: Forks, tmp_path: Path, number: str) -> None:
     status, output = await forks.run(tmp_path, "serve", f"--workers={number}", OPENAI_BASE_URL=NOBODY)
     assert status == 2
-    assert output.endswith("argument --workers: must be a number from 1 to 64\n")
+    assert output.startswith("smart-chatbot serve: argument --workers: must be a number from 1 to 64; see: ")
 
 
 @pytest.mark.row("P13")
