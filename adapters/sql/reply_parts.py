@@ -31,7 +31,7 @@ from domain.conversation import ConversationId, TurnId, UserId
 _OF_TURN: Final = reply_parts.c.reply_number == turns.c.reply_number
 
 _SAVED: Final = (
-    # A literal, because a precompiled statement can have no other constant there.
+    # A literal, because a precompiled statement can have no other constant there. Only a `str` is annotated.
     select(func.aggregate_strings(column("text"), literal_column("''")))  # type: ignore[arg-type]
     .select_from(
         select(reply_parts.c.text).where(_OF_TURN).order_by(reply_parts.c.start).correlate(turns).subquery("part")

@@ -52,7 +52,7 @@ class TerminalChat:
         return self._converse() if sys.stdin.isatty() and sys.stdout.isatty() else self._answer(sys.stdin)
 
     def _answer(self, lines: Iterable[str]) -> int:
-        sys.stdin.reconfigure(encoding="utf-8-sig")  # type: ignore[union-attr]
+        sys.stdin.reconfigure(encoding="utf-8-sig")  # type: ignore[union-attr]  # likewise
         try:
             for line in lines:
                 if line.strip() and not self._exchange(line.rstrip("\r\n")):

@@ -60,6 +60,7 @@ def _reason(error: Exception) -> str:
     if (code := _code(cause)) is None:
         return f"unexpected {type(cause).__qualname__}"
     known = _PASSING_CODES | _OTHER_CODES
+    # An error with a code is one of sqlite3's, which mypy does not know.
     return known.get(code) or known.get(code & 0xFF) or str(cause.sqlite_errorname)  # type: ignore[attr-defined]
 
 
