@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS := local,mem0,local-memory,postgres
 export UV_SYSTEM_CERTS := true
+# Without files of bytecode, which uv leaves to the first import, each process would compile everything anew.
+unexport PYTHONDONTWRITEBYTECODE
 # Node.js would only trust certificates of its own.
 export NODE_EXTRA_CA_CERTS ?= $(wildcard /etc/ssl/certs/ca-certificates.crt)
 
