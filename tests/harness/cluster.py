@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx2
 
-from tests.harness.exchange import TIMEOUT
+from tests.harness.exchange import NO_TLS, TIMEOUT
 from tests.harness.forks import Fork, Forks
 from tests.harness.scripted_faults import echoed
 from tests.harness.scripted_upstream import ScriptedUpstream
@@ -44,7 +44,7 @@ class Worker:
         service = self._forks.service(self._directory, *module, **environment)
         self.process: Fork = await self._stack.enter_async_context(service)
         limits = httpx2.Limits(max_connections=None)
-        client = httpx2.AsyncClient(base_url=self.process.url, timeout=self._timeout, limits=limits)
+        client = httpx2.AsyncClient(base_url=self.process.url, timeout=self._timeout, limits=limits, verify=NO_TLS)
         self.client = await self._stack.enter_async_context(client)
         async with asyncio.timeout(START_TIMEOUT):
             while (await self.client.get("/readyz")).status_code != 200:

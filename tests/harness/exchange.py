@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import ssl
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,9 @@ import httpx2
 
 TIMEOUT = 30
 """Seconds after which a request or process counts as hanging."""
+
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For clients of services without TLS: by default each client loads all certificates, longer than most tests take."""
 
 
 @dataclass
@@ -47,7 +51,8 @@ class Exchange:
 
 
 def client_of(url: str) -> httpx2.AsyncClient:
-    return httpx2.AsyncClient(base_url=url, timeout=TIMEOUT, limits=httpx2.Limits(max_connections=None))
+    limits = httpx2.Limits(max_connections=None)
+    return httpx2.AsyncClient(base_url=url, timeout=TIMEOUT, limits=limits, verify=NO_TLS)
 
 
 async def follow(client: httpx2.AsyncClient, exchange: Exchange) -> None:

@@ -20,6 +20,7 @@ from entrypoints.container import Container
 from entrypoints.http.app import create_app
 from entrypoints.server import DrainingServer
 from entrypoints.settings import Settings
+from tests.harness.exchange import NO_TLS
 
 ROOT = Path(__file__).parents[2]
 
@@ -59,7 +60,7 @@ async def running_service(
         while not started.done():
             assert not serving.done(), "the service refused to start"
             await asyncio.sleep(0.01)
-        async with httpx2.AsyncClient(base_url=started.result(), timeout=30) as client:
+        async with httpx2.AsyncClient(base_url=started.result(), timeout=30, verify=NO_TLS) as client:
             yield Service(started.result(), client, container)
     finally:
         server.should_exit = True
@@ -74,7 +75,7 @@ async def service_in_process(overrides: dict[str, Any] | None = None, **settings
     transport = httpx2.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),
-        httpx2.AsyncClient(transport=transport, base_url=url, timeout=30) as client,
+        httpx2.AsyncClient(transport=transport, base_url=url, timeout=30, verify=NO_TLS) as client,
     ):
         yield Service(url, client, container)
 
