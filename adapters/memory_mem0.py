@@ -126,8 +126,7 @@ class MemoryMem0(LongTermMemory):
                 except MemoryNotReady as failure:
                     self._note_not_ready(failure)
             else:
-                slow = f"The embedding service has not responded within {self._probe_timeout:g} s"
-                self._note_not_ready(MemoryNotReady(f"{slow}; check OPENAI_BASE_URL."))
+                self._note_not_ready(MemoryNotReady(self._prepared.why_slow(self._probe_timeout)))
             unfinished = None if probing.done() else probing
             self._connecting = asyncio.create_task(self._keep_connecting(loop, self._prepared, unfinished))
         except BaseException:

@@ -79,6 +79,12 @@ class PreparedMem0:
     store_setting: str
     """Name of the setting that says where the store is."""
 
+    def why_slow(self, seconds: float) -> str:
+        """Return what to tell an operator if the embedder has not responded to the probe for so many seconds."""
+        if isinstance(self.embedder, E5Embedder):
+            return f"The local embedding model has not been loaded within {seconds:g} s; the start goes on."
+        return f"The embedding service has not responded within {seconds:g} s; check OPENAI_BASE_URL."
+
     def probe(self) -> int:
         """Embed a test text and return the number of dimensions. Blocks.
 

@@ -127,6 +127,15 @@ def memory_upstream_in_thread() -> Iterator[MemoryUpstream]:
 
 
 def open_mem0(data_dir: Path, upstream: MemoryUpstream, **options: Any) -> MemoryMem0:
-    """Make the adapter of Mem0's library, with the upstream as its model; `async with` opens it."""
-    service = {"data_dir": data_dir, "api_key": API_KEY, "base_url": upstream.base_url, "model": "extractor"}
+    """Make the adapter of Mem0's library, with the upstream as its model; `async with` opens it.
+
+    It waits for the embedder for longer than the service does, so that it is ready on a busy machine, too.
+    """
+    service: dict[str, Any] = {
+        "data_dir": data_dir,
+        "api_key": API_KEY,
+        "base_url": upstream.base_url,
+        "model": "extractor",
+        "probe_timeout": 60,
+    }
     return MemoryMem0(**{**service, "now": lambda: datetime.now(UTC), **options})

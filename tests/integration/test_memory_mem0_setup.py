@@ -153,6 +153,16 @@ async def test_a_slow_embedder_delays_the_start_only_for_a_moment(upstream: Memo
         await memory.store(ADA, "likes tea", 0.5)
 
 
+async def test_a_local_embedder_that_takes_long_to_load_is_not_blamed_on_a_service(
+    upstream: MemoryUpstream, tmp_path: Path
+) -> None:
+    async with open_mem0(tmp_path, upstream, base_url=NOBODY, embedder="local", probe_timeout=0) as memory:
+        with pytest.raises(MemoryNotReady, match="The local embedding model has not been loaded") as raised:
+            await memory.check()
+        assert raised.value.retryable
+        await until_ready(memory)
+
+
 async def test_closing_does_not_wait_for_an_embedder_that_hangs(upstream: MemoryUpstream, tmp_path: Path) -> None:
     upstream.embedding_fault = "hanghead"
     memory = open_mem0(tmp_path, upstream, probe_timeout=0.05, close_grace=0.05, embedding_timeout=600)
