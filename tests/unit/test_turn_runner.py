@@ -389,13 +389,32 @@ async def test_a_silent_turn_keeps_its_lease() -> None:
         assert {handle.turn.id: ReplyAddition(0, "")} == history.saves[-1]
 
 
+class BusyHistory(HistoryInMemory):
+    """Is `busy` from the moment in which leases are renewed until the sweep that may follow has ended."""
+
+    busy = False
+
+    async def save_progress(self, additions: Mapping[TurnId, ReplyAddition], lease: timedelta) -> Collection[TurnId]:
+        self.busy = True
+        lost = await super().save_progress(additions, lease)
+        self.busy = False
+        return lost
+
+    async def finish_abandoned(self) -> int:
+        self.busy = True
+        count = await super().finish_abandoned()
+        self.busy = False
+        return count
+
+
 async def test_a_clock_that_jumps_forward_does_not_end_the_turns_of_this_worker() -> None:
     clock = Clock()
-    history = HistoryInMemory(clock)
+    history = BusyHistory(clock)
     async with application(HANGS, history=history, save_interval=0.005, lease=timedelta(milliseconds=50)) as app:
         handle = await app.send(message())
         await app.until_replied(handle, 2)
         for _ in range(10):
+            await until(lambda: not history.busy)  # a jump within these two calls would end the turn
             clock.now += timedelta(hours=1)
             await anyio.sleep(0.02)
 
