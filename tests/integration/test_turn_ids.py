@@ -2,7 +2,6 @@
 
 import asyncio
 from typing import Any
-from uuid import uuid4
 
 import httpx2
 import pytest
@@ -17,7 +16,7 @@ pytestmark = pytest.mark.server
 
 PATHS = ("/api/chat", "/api/chat/simple")
 REFUSED = ScriptedReply(refusal=LLMUnreachable())
-ID, OTHER = str(uuid4()), str(uuid4())
+ID, OTHER = "2fb4a3c1-5d0e-4b7a-9c68-0e1f7d3a9b52", "8d1c6e0f-37a4-4c95-b2e1-6a90f5c7d843"
 
 
 async def send(service: Service, path: str = "/api/chat", turn_id: str = ID, **fields: Any) -> httpx2.Response:
