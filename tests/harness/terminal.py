@@ -65,12 +65,15 @@ class Terminal:
 
     async def until(self, condition: Callable[[list[str]], bool]) -> list[str]:
         """Wait until the lines shown meet a condition, and return them."""
-        async with asyncio.timeout(TIMEOUT):
-            while True:
-                self._read()
-                if condition(self.lines()):
-                    return self.lines()
-                await asyncio.sleep(0.01)
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                while True:
+                    self._read()
+                    if condition(self.lines()):
+                        return self.lines()
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            raise AssertionError(f"in vain; shown: {self.lines()}; the last output: {self.output[-500:]!r}") from None
 
     async def until_last(self, line: str) -> list[str]:
         """Wait until the last line is this one, e.g. a prompt."""
