@@ -75,21 +75,21 @@ class TerminalChat:
             pass  # it is there, and may serve the next request
         prompt = Prompt()
         print("Ctrl-C stops a reply, Ctrl-D ends the chat, /help shows more.\n")
-        while True:
-            try:
-                text = prompt.ask()
-            except EOFError:
-                return 0
-            if text is None or not text.strip():
-                continue
-            if text.strip() == "/quit":
-                return 0
-            try:
-                with without_echo():
+        with without_echo():
+            while True:
+                try:
+                    text = prompt.ask()
+                except EOFError:
+                    return 0
+                if text is None or not text.strip():
+                    continue
+                if text.strip() == "/quit":
+                    return 0
+                try:
                     self._handle(text)
-            except ServiceError as error:
-                print(printable(str(error)))
-            print()
+                except ServiceError as error:
+                    print(printable(str(error)))
+                print()
 
     def _handle(self, text: str) -> None:
         word = text.strip()

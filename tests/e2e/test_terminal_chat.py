@@ -207,6 +207,27 @@ async def test_what_is_typed_during_a_reply_is_edited_at_the_next_prompt(tmp_pat
     assert "Hello, world!" in lines  # a line of its own, without what was typed
 
 
+async def test_the_terminal_shows_nothing_that_is_typed_between_two_prompts(tmp_path: Path) -> None:
+    async with running_service({"llm": ScriptedLLM()}) as service, chat(tmp_path, service.url) as terminal:
+        await terminal.until_last(PROMPT)
+        ended = asyncio.Event()
+        watching = asyncio.create_task(asyncio.to_thread(_watch, terminal, ended))
+        for n in range(1, 6):
+            await say(terminal, f"Hello {n}?")
+            await terminal.until(lambda lines, n=n: lines.count("Hello, world!") == n)  # type: ignore[misc]
+        await terminal.until_last(PROMPT)
+        ended.set()
+        assert await watching == 0
+
+
+def _watch(terminal: Terminal, ended: asyncio.Event) -> int:
+    """Return how often the terminal was found to show what is typed by itself."""
+    found = 0
+    while not ended.is_set():
+        found += terminal.echoes()
+    return found
+
+
 async def test_a_signal_during_a_reply_leaves_the_terminal_as_it_was(tmp_path: Path) -> None:
     llm = ScriptedLLM(ScriptedReply(deltas=("Once upon",), hangs=True))
     async with running_service({"llm": llm}) as service, chat(tmp_path, service.url) as terminal:

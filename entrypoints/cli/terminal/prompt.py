@@ -64,7 +64,10 @@ class Prompt:
 
 @contextmanager
 def without_echo() -> Iterator[None]:
-    """Keep what is typed in the block from being shown within the output. The next prompt gets and shows it."""
+    """Keep what is typed in the block from being shown within the output. The next prompt gets and shows it.
+
+    Prompts belong into the block, too: they take the line for empty, so nothing may be shown right before they begin.
+    """
     terminal = sys.stdin.fileno()
     before = termios.tcgetattr(terminal)
     quiet = before.copy()
