@@ -51,21 +51,19 @@ test-tools:  ## Install what the tests need besides Python: a browser, proxies a
 		{ echo "The tests need these packages of Debian:$$missing"; exit 1; }; fi
 	$(MAKE) --no-print-directory .venv/node/installed .venv/clients/installed
 
-# The first run has the tests that no other one has.
-SECOND_RUN := tests/integration/test_[m-z]*.py
-THIRD_RUN := tests/unit tests/e2e/page tests/e2e/test_[a-k]*.py
-FOURTH_RUN := tests/e2e/test_[l-z]*.py
+# Runs of about the same length. The first one has the tests that no other one has.
+RUN_2 := tests/integration/test_[e-m]*.py
+RUN_3 := tests/unit tests/integration/test_[n-z]*.py tests/e2e/page
+RUN_4 := tests/e2e/test_[a-m]*.py
+RUN_5 := tests/e2e/test_[n-z]*.py
+RUN_1 := $(patsubst %,--ignore-glob='%',$(RUN_2) $(RUN_3) $(RUN_4) $(RUN_5))
 
-test: setup test-tools  ## Run every test, in four runs side by side: those of whole processes mostly wait.
-	@$(BIN)/pytest $(SECOND_RUN) >.venv/second.log 2>&1 & second=$$!; \
-	$(BIN)/pytest $(THIRD_RUN) >.venv/third.log 2>&1 & third=$$!; \
-	$(BIN)/pytest $(FOURTH_RUN) >.venv/fourth.log 2>&1 & fourth=$$!; \
-	trap 'kill $$second $$third $$fourth' INT TERM; \
-	$(BIN)/pytest --ignore=tests/e2e --ignore=tests/unit --ignore-glob='$(SECOND_RUN)'; first=$$?; \
-	wait $$second; second=$$?; cat .venv/second.log; \
-	wait $$third; third=$$?; cat .venv/third.log; \
-	wait $$fourth; fourth=$$?; cat .venv/fourth.log; \
-	exit $$((first || second || third || fourth))
+test: setup test-tools  ## Run every test, in five runs side by side: those of whole processes mostly wait.
+	@echo "Five runs side by side; each is shown when it has ended."
+	@$(MAKE) --no-print-directory --jobs=5 --keep-going --output-sync=target run-1 run-2 run-3 run-4 run-5
+
+run-%:
+	@$(BIN)/pytest $(RUN_$*)
 
 test-fast: setup  ## Run the tests that need no server, in less than two minutes.
 	$(BIN)/pytest -m "not server"
