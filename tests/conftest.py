@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from blockbuster import blockbuster_ctx
+from hypothesis import settings
 
 from tests.harness.postgres import Postgres, postgres_server
 from tests.harness.rows import RowCoverage
@@ -13,6 +14,9 @@ from tests.harness.socket_guard import SocketGuard
 E2E = Path(__file__).parent / "e2e"
 SERVER_FIXTURES = {"postgres", "postgres_in_tmp_path", "own_server", "forks"}
 """Fixtures that start processes whose sockets this process does not open itself."""
+
+settings.register_profile("tests", deadline=None)  # no test asserts how long something takes
+settings.load_profile("tests")
 
 _sockets = SocketGuard()
 _sockets.install()

@@ -50,8 +50,8 @@ def server_for_the_machine(postgres: Postgres) -> None:
 
 
 TestInMemory = InMemory.TestCase
-TestInMemory.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestInMemory.settings = settings(max_examples=60, stateful_step_count=40)
 TestSQLite = SQLite.TestCase
-TestSQLite.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestSQLite.settings = settings(max_examples=40, stateful_step_count=40)
 TestPostgreSQL = pytest.mark.server(pytest.mark.usefixtures("server_for_the_machine")(PostgreSQL.TestCase))
-TestPostgreSQL.settings = settings(max_examples=15, stateful_step_count=30, deadline=None)
+TestPostgreSQL.settings = settings(max_examples=15, stateful_step_count=30)

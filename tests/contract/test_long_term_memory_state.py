@@ -24,4 +24,4 @@ class SQLite(DurableMemoryMachine):
 
 
 TestSQLite = SQLite.TestCase
-TestSQLite.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestSQLite.settings = settings(max_examples=40, stateful_step_count=40)

@@ -74,7 +74,7 @@ class Memories:
         self._stack = stack
 
     async def __call__(self, **options: Any) -> MemoryMem0Platform:
-        limits = {"request_timeout": 0.5, "settle_timeout": 2, "forget_interval": 0.05}
+        limits = {"request_timeout": 5, "settle_timeout": 10, "forget_interval": 0.05}
         memory = new_memory(self._platform, self._data_dir, **{**limits, **options})
         await self._stack.enter_async_context(memory)
         self._platform.requests.clear()

@@ -3,7 +3,7 @@
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.openai_api.finish_reasons import FAILED, UNKNOWN, map_reason
@@ -20,7 +20,6 @@ CODES = {error.code for error in STATUS}
 PAIRS = [(word, reason) for reason, words in WORDS.items() for word in words]
 
 
-@settings(deadline=None)
 @given(st.sampled_from(PAIRS), st.randoms(use_true_random=False))
 def test_case_does_not_matter(pair: tuple[str, str], random: Random) -> None:
     word, reason = pair

@@ -21,7 +21,7 @@ def violations(observed: Observations) -> list[Violation]:
     return check(observed, reply_of=reply_of, grace=1000, max_context=MAX_CONTEXT)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(CHANCES, STEPS)
 def test_a_correct_history_has_no_violations(chance: Random, steps: int) -> None:
     assert violations(SimulatedHistory(chance).run(steps)) == []

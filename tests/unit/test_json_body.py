@@ -99,13 +99,13 @@ def test_the_error_does_not_quote_the_body(body: bytes) -> None:
     assert "canary" not in rejected.value.detail
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(values, st.booleans())
 def test_serialized_json_is_parsed_to_the_same_value(value: Any, ascii_only: bool) -> None:
     assert value == parse_json(json.dumps(value, ensure_ascii=ascii_only).encode())
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(
     st.binary(max_size=40)
     | st.lists(st.sampled_from(list('{}[]",:\\01e-.nulltrue')), max_size=30).map(lambda parts: "".join(parts).encode())

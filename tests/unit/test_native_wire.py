@@ -90,7 +90,7 @@ def test_line_ends_in_the_text_of_an_error_are_escaped() -> None:
     assert b"One\\u2028two" in encode(Batch(1, [], True, end), TURN)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(replies)
 @example(list(TRICKY_PIECES))
 def test_a_client_that_splits_text_with_splitlines_restores_the_whole_reply(deltas: list[str]) -> None:
@@ -129,7 +129,7 @@ def test_the_keep_alive_is_a_comment_without_a_blank_line() -> None:
     assert b"\n\n" not in NativeWire.keep_alive
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(0, 2**32))
 def test_an_independent_parser_restores_ten_thousand_random_deltas(seed: int) -> None:
     deltas = thousand_deltas(seed)
@@ -139,7 +139,7 @@ def test_an_independent_parser_restores_ten_thousand_random_deltas(seed: int) ->
     assert deltas == [json.loads(event.data)["content"] for event in events]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(replies)
 @example(list(TRICKY_PIECES))
 def test_an_independent_parser_restores_the_whole_stream(deltas: list[str]) -> None:
@@ -152,7 +152,7 @@ def test_an_independent_parser_restores_the_whole_stream(deltas: list[str]) -> N
     assert [str(n) for n in range(1, len(deltas) + 3)] == [event.id for event in events]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(replies)
 def test_a_delta_takes_exactly_two_lines_and_a_blank_line(deltas: list[str]) -> None:
     stream = encode(Batch(1, deltas, True, None), TURN)
@@ -160,7 +160,7 @@ def test_a_delta_takes_exactly_two_lines_and_a_blank_line(deltas: list[str]) -> 
     assert 3 * len(deltas) == len(stream.decode().replace("\r", "\n").split("\n")) - 1
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(replies, st.integers(0, 8))
 def test_a_replay_after_an_event_equals_the_rest_of_the_stream_byte_for_byte(deltas: list[str], after: int) -> None:
     after = min(after, len(deltas))
@@ -183,7 +183,7 @@ def test_end_events_up_to_the_cursor_are_omitted(after: int, expected: bytes) ->
     assert expected == encode(Batch(2, [], True, STOP), TURN, after)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(replies, st.data())
 def test_the_bytes_do_not_depend_on_the_batches(deltas: list[str], data: st.DataObject) -> None:
     cut = data.draw(st.integers(0, len(deltas)))
@@ -207,7 +207,7 @@ def test_the_response_headers_are_those_of_an_unbuffered_event_stream() -> None:
     assert expected == NativeWire(TURN).head
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(replies, st.sampled_from([STOP, End("length", None, Usage(1, 2)), End(None, Failure.of(Cancelled()))]))
 def test_events_that_were_serialized_and_restored_give_the_same_bytes(deltas: list[str], end: End) -> None:
     batch = Batch(1, deltas, True, end)

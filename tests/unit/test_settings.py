@@ -830,7 +830,7 @@ def test_the_table_of_settings_lists_every_setting_with_its_description_and_defa
 words = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.fixed_dictionaries(
         {
