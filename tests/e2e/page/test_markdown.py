@@ -128,6 +128,33 @@ async def test_closed_code_is_highlighted_without_html(page: Page) -> None:
     assert '<span class="hljs-title function_">f</span>' in html
 
 
+@pytest.mark.parametrize(("mark", "times"), [("> ", 5000), ("- ", 5000), ("- > ", 300)])
+async def test_what_nests_too_deeply_is_shown_as_it_is_written(page: Page, mark: str, times: int) -> None:
+    text = "before\n\n" + mark * times + "deep"
+    streamed, whole = await page.evaluate(
+        """text => {
+             const container = document.createElement('div');
+             const streaming = new modules.StreamingMarkdown(container);
+             for (let at = 0; at < text.length; at += 2000) {
+               streaming.push(text.slice(at, at + 2000));
+               streaming.flush();
+             }
+             streaming.end();
+             const whole = document.createElement('div');
+             whole.append(...modules.renderMarkdown(text));
+             return [container, whole].map(root => [
+               root.textContent, root.querySelectorAll('.verbatim').length, root.querySelectorAll('*').length
+             ]);
+           }""",
+        text,
+    )
+
+    assert streamed == whole
+    assert whole[0].endswith(mark * (times - 60) + "deep")
+    assert whole[1] == 1
+    assert whole[2] < 120
+
+
 async def test_very_long_code_is_not_highlighted(page: Page) -> None:
     assert "hljs" not in await render(page, "```python\n" + "x = 1\n" * 4000 + "```")
 

@@ -12,11 +12,22 @@ const OPTIONS = { gfm: true, breaks: false };
 const LEVEL_ABOVE_REPLY = 2;
 const LOWEST_LEVEL = 6;
 
-/** Split Markdown into tokens. `links` are definitions that came before, `[name]: url`, by name. */
+/** Quotes and lists inside of each other. What nests deeper is shown as it is written, before it exhausts the stack. */
+const MAX_DEPTH = 50;
+
+/**
+ * Split Markdown into tokens. `links` are definitions that came before, `[name]: url`, by name. What cannot be split is
+ * one token, shown as it is written: a thousand nested lists exhaust the lexer's stack.
+ */
 export function lex(markdown, links = {}) {
   const lexer = new Lexer(OPTIONS);
   Object.assign(lexer.tokens.links, links);
-  return lexer.lex(markdown);
+  try {
+    return lexer.lex(markdown);
+  } catch (error) {
+    console.warn("A reply cannot be parsed as Markdown.", error);
+    return [{ type: "unparsed", raw: markdown, text: markdown }];
+  }
 }
 
 /** Return the elements of a whole document. */
@@ -30,9 +41,11 @@ export function renderMarkdown(markdown) {
 /** Renders the blocks of one document, in their order: headings never skip a level downwards. */
 export class BlockRenderer {
   headingLevel = LEVEL_ABOVE_REPLY;
+  #depth = 0;
 
   /** Return the element of a block, or null if it has none. `isComplete`: nothing will be added to it. */
   block(token, isComplete = true) {
+    if (this.#depth > MAX_DEPTH) return verbatim(token.raw);
     switch (token.type) {
       case "space":
       case "def":
@@ -54,18 +67,21 @@ export class BlockRenderer {
       case "table":
         return table(token);
       case "html": // shown as it is written
-        return element("p", { class: "verbatim" }, token.text.trimEnd());
+      case "unparsed":
+        return verbatim(token.text);
       default:
         return element("p", {}, token.raw);
     }
   }
 
   listItem(item) {
+    this.#depth += 1;
     const nodes = item.tokens.flatMap((token) => {
       if (token.type === "checkbox") return [...inlineNodes([token]), " "];
       if (token.type === "text" && !item.loose) return textNodes(token);
       return this.block(token) ?? [];
     });
+    this.#depth -= 1;
     return element("li", { class: item.task ? "task" : null }, ...nodes);
   }
 
@@ -80,8 +96,15 @@ export class BlockRenderer {
   }
 
   #blocks(tokens) {
-    return tokens.map((token) => this.block(token)).filter(Boolean);
+    this.#depth += 1;
+    const blocks = tokens.map((token) => this.block(token)).filter(Boolean);
+    this.#depth -= 1;
+    return blocks;
   }
+}
+
+function verbatim(text) {
+  return element("p", { class: "verbatim" }, text.trimEnd());
 }
 
 function textNodes(token) {
