@@ -62,12 +62,13 @@ export class Reply {
     this.#isStopping = true;
     announce("Stopping.");
     while (!this.#hasEnded) {
+      const wasBegun = this.#isBegun;
       try {
         await this.#service.stop(this.turnId);
         return;
       } catch (error) {
-        // The message may still be on its way, and then the service does not know its turn.
-        const isUnknown = error instanceof Problem && error.code === "turn_not_found" && !this.#isBegun;
+        // The message was still on its way, and then the service does not know its turn.
+        const isUnknown = error instanceof Problem && error.code === "turn_not_found" && !wasBegun;
         if (!isUnknown && !this.#hasEnded) {
           this.#isStopping = false;
           showNotice(`The answer was not stopped. ${explain(error)}`);
