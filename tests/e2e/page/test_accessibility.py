@@ -7,6 +7,7 @@ import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, expect
 
+from application.ports.llm import LLMAuthFailed
 from tests.e2e.page.test_markdown import DOCUMENT
 from tests.harness.chat_page import USER, ChatPage
 from tests.harness.fakes import ScriptedLLM, ScriptedReply
@@ -93,6 +94,41 @@ async def test_every_control_can_be_reached_with_the_tab_key_in_order(browser: B
         "Copy answer",
         "Message",
     ]
+
+
+async def test_the_skip_link_leads_to_the_message_field_of_the_same_conversation(browser: Browser) -> None:
+    async with running_service({"llm": ScriptedLLM()}) as service:
+        chat = await ChatPage.open(browser, service.url)
+        await chat.ask("Hi")
+        address = chat.page.url
+        await chat.page.get_by_role("link", name="Skip to the message field").focus()
+        await chat.page.keyboard.press("Enter")
+        await expect(chat.field).to_be_focused()
+
+        assert chat.page.url == address
+        assert await chat.turns.count() == 1
+
+
+async def test_the_focus_stays_when_what_had_it_is_replaced(browser: Browser) -> None:
+    llm = ScriptedLLM(ScriptedReply(refusal=LLMAuthFailed()), ScriptedReply())
+    async with running_service({"llm": llm}) as service:
+        chat = await ChatPage.open(browser, service.url)
+        for button in ("Ask a question", "Try again"):
+            await chat.page.get_by_role("button", name=button).focus()
+            await chat.page.keyboard.press("Enter")
+            await expect(chat.field).to_be_focused()
+            await chat.until_idle()
+        await chat.field.fill("More")
+        await chat.page.get_by_role("button", name="Send", exact=True).focus()
+        await chat.page.keyboard.press("Enter")
+        await expect(chat.field).to_be_focused()
+        await chat.until_idle()
+
+        await chat.page.get_by_role("button", name="Delete “What is").focus()
+        other = await ChatPage.open(chat.page.context, service.url)
+        await other.ask("Elsewhere")
+        await expect(chat.conversations).to_have_count(2)
+        await expect(chat.page.get_by_role("button", name="Delete “What is")).to_be_focused()
 
 
 async def test_the_drawer_keeps_the_focus_inside_and_returns_it(browser: Browser) -> None:

@@ -93,6 +93,8 @@ async def test_escape_stops_an_answer(browser: Browser) -> None:
         chat = await ChatPage.open(browser, service.url)
         await chat.send("Hi")
         await chat.until_writing()
+        await chat.field.dispatch_event("keydown", {"key": "Escape", "isComposing": True})
+        await expect(chat.page.get_by_role("status")).to_have_text("Message sent. The answer is being written.")
         await chat.field.press("Escape")
         await chat.until_idle()
 
@@ -174,6 +176,17 @@ async def test_on_a_touch_screen_enter_starts_a_new_line(browser: Browser) -> No
         await chat.field.press("Enter")
 
         assert await chat.field.input_value() == "a\n"
+
+
+async def test_on_a_touch_screen_a_button_does_not_open_the_keyboard(browser: Browser) -> None:
+    async with running_service({"llm": ScriptedLLM(ScriptedReply(("begun",), hangs=True))}) as service:
+        chat = await ChatPage.open(browser, service.url, has_touch=True, is_mobile=True)
+        await chat.page.get_by_role("button", name="Ask a question").tap()
+        await chat.until_writing()
+        await chat.page.get_by_role("button", name="Stop the answer").tap()
+        await chat.until_idle()
+
+        await expect(chat.field).not_to_be_focused()
 
 
 async def test_code_and_answers_can_be_copied(browser: Browser) -> None:

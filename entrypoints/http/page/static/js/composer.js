@@ -23,7 +23,7 @@ export class Composer {
       if (isSendKey(event)) {
         event.preventDefault();
         this.submit();
-      } else if (event.key === "Escape" && this.#isBusy) {
+      } else if (event.key === "Escape" && this.#isBusy && !isComposing(event)) {
         onStop();
       }
     });
@@ -60,8 +60,9 @@ export class Composer {
     this.#onSend(text);
   }
 
+  /** Focus the field; not on touch screens, where that would open the keyboard. */
   focus() {
-    this.#field.focus({ preventScroll: true });
+    if (matchMedia("(pointer: fine)").matches) this.#field.focus({ preventScroll: true });
   }
 
   #onChange() {
@@ -74,8 +75,12 @@ export class Composer {
   }
 }
 
-/** On touch screens, Enter starts a new line. While an input method composes a word, it accepts that. */
+/** On touch screens, Enter starts a new line. */
 function isSendKey(event) {
-  const isComposing = event.isComposing || event.keyCode === 229;
-  return event.key === "Enter" && !event.shiftKey && !isComposing && !matchMedia("(pointer: coarse)").matches;
+  return event.key === "Enter" && !event.shiftKey && !isComposing(event) && !matchMedia("(pointer: coarse)").matches;
+}
+
+/** Whether the key belongs to an input method that composes a word: Enter accepts it, and Escape drops it. */
+function isComposing(event) {
+  return event.isComposing || event.keyCode === 229;
 }

@@ -157,6 +157,7 @@ export class Conversation {
     });
     view.root.classList.add("arriving");
     this.#scrolling.toEnd();
+    this.#composer.focus(); // the button that was pressed is gone
     announce("Message sent. The answer is being written.");
     this.#read(view, { turnId: message.turnId, message });
   }

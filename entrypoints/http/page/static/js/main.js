@@ -78,7 +78,7 @@ function openAddressed() {
   sidebar.mark(id);
   showTitle();
   closeDrawer();
-  if (matchMedia("(pointer: fine)").matches) composer.focus();
+  composer.focus();
   return opened;
 }
 
@@ -165,6 +165,10 @@ function signOut() {
 
 setUpTheme();
 setUpDrawer();
+byId("skip-link").addEventListener("click", (event) => {
+  event.preventDefault(); // its fragment would be taken for a conversation
+  byId("message").focus();
+});
 byId("new-conversation").addEventListener("click", () => service && startConversation());
 byId("rename").addEventListener("click", rename);
 byId("delete").addEventListener("click", () => deleteConversation({ id: conversation.id, title: byId("title").textContent }));

@@ -68,10 +68,17 @@ export class Sidebar {
         element("ul", {}, ...conversations.map((conversation) => this.#row(conversation))),
       ),
     );
+    const focused = focusedRow();
     byId("conversations").replaceChildren(...sections);
+    if (focused) this.#focusRow(focused);
     byId("more-conversations").hidden = this.#cursor === null;
     byId("no-conversations").hidden = this.#conversations.length > 0;
     this.mark(this.#current);
+  }
+
+  #focusRow({ conversation, tag }) {
+    const link = [...byId("conversations").querySelectorAll("a")].find((a) => a.dataset.conversation === conversation);
+    link?.closest("li").querySelector(tag).focus({ preventScroll: true });
   }
 
   #row(conversation) {
@@ -81,6 +88,12 @@ export class Sidebar {
     const attributes = { class: "icon-button small", "aria-label": `Delete “${title}”` };
     return element("li", {}, link, button(() => this.#onDelete(conversation), attributes, icon("trash")));
   }
+}
+
+/** Return which row of the list has the focus, and which of its elements; null if none has. */
+function focusedRow() {
+  const row = document.activeElement.closest("#conversations li");
+  return row && { conversation: row.querySelector("a").dataset.conversation, tag: document.activeElement.tagName };
 }
 
 function period({ updated_at: updatedAt }) {
