@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
-from playwright.async_api import Browser, expect
+from playwright.async_api import Browser, Route, expect
 
 from tests.harness.chat_page import USER, ChatPage
 from tests.harness.cutting_proxy import CuttingProxy
@@ -81,6 +81,32 @@ async def test_a_message_that_never_arrived_is_sent_again_after_a_reload(browser
 
         assert await chat.texts() == [("Hi", "Hello, world!")]
         assert len(llm.asked) == 1
+
+
+async def test_a_message_that_is_refused_after_its_conversation_was_left_is_not_lost(browser: Browser) -> None:
+    refused = anyio.Event()
+
+    async def refuse(route: Route) -> None:
+        await refused.wait()
+        problem = '{"code": "too_many_requests", "detail": "Too many requests."}'
+        await route.fulfill(status=429, content_type="application/problem+json", body=problem)
+
+    async with running_service({"llm": ScriptedLLM()}) as service:
+        body = {"user_id": USER, "conversation_id": "other", "message": "Before"}
+        await service.client.post("/api/chat/simple", json=body)
+        chat = await ChatPage.open(browser, service.url)
+        await chat.page.route("**/api/chat", refuse)
+        await chat.send("Precious")
+        await chat.conversations.first.click()
+        await expect(chat.answers).to_have_text("Hello, world!")
+        refused.set()
+        await expect(chat.notice).to_contain_text("not sent. Too many requests.")
+        await chat.page.unroute("**/api/chat")
+        await chat.notice.get_by_role("button", name="Open it").click()
+        await expect(chat.page.locator(".message")).to_contain_text("Precious")
+        await chat.until_idle()
+
+        assert await chat.texts() == [("Precious", "Hello, world!")]
 
 
 async def test_a_message_whose_response_was_lost_is_not_asked_twice(browser: Browser) -> None:

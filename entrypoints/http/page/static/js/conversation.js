@@ -186,26 +186,32 @@ export class Conversation {
       dropUnsent(turnId);
       this.#onChange(conversation);
     });
-    dropUnsent(turnId);
     if (this.#reply === reply) {
       this.#reply = null;
       this.#composer.isBusy = false;
     }
-    if (refusal) this.#showRefusal(view, message, refusal);
+    if (!refusal) dropUnsent(turnId);
+    else if (this.#isOpen(message)) this.#showRefusal(view, message, refusal);
+    else this.#showRefusalElsewhere(message, refusal);
     this.#onChange(conversation);
+  }
+
+  #isOpen({ user, conversation }) {
+    return this.id === conversation && this.service.user === user;
   }
 
   /** A message that was not accepted goes back to the field, unless another one is being written there. */
   #showRefusal(view, message, refusal) {
-    const isOpen = this.id === message.conversation;
-    if (isOpen && refusal.code === "idempotency_key_reused") {
+    if (this.#reply?.turnId === message.turnId) return; // its conversation was left and opened again, and it is sent again
+    dropUnsent(message.turnId);
+    if (refusal.code === "idempotency_key_reused") {
       // The turn that was tried again has an id that no client has chosen. It stays, and this is a new one.
       this.#turns.remove(message.turnId);
       this.#send({ ...message, turnId: randomUUID() });
       return;
     }
     announce("The message was not sent.");
-    if (!isOpen || this.#composer.text.trim()) {
+    if (this.#composer.text.trim()) {
       view.end("failed", refusal.code, explain(refusal));
       return;
     }
@@ -214,6 +220,17 @@ export class Conversation {
     this.#composer.focus();
     byId("empty").hidden = !this.#turns.isEmpty;
     showNotice(explain(refusal), { actions: [{ label: "Send again", run: () => this.#composer.submit() }] });
+  }
+
+  /** The message is kept, and sent again when its conversation is opened. */
+  #showRefusalElsewhere({ user, conversation }, refusal) {
+    if (user !== this.service.user) return;
+    const open = () => {
+      location.hash = encodeURIComponent(conversation);
+    };
+    showNotice(`A message in another conversation was not sent. ${explain(refusal)}`, {
+      actions: [{ label: "Open it", run: open }],
+    });
   }
 
   async #loadOlder() {
