@@ -1,10 +1,11 @@
 """The chat page of a service with authentication, and behind a proxy."""
 
+import anyio
 from playwright.async_api import Browser, Page, Route, expect
 
 from tests.harness.browser import new_tab
 from tests.harness.chat_page import ChatPage
-from tests.harness.credentials import ANN, SERVICE, KnownCredentials, authentication, bearer, credential_of
+from tests.harness.credentials import ANN, BEN, SERVICE, KnownCredentials, authentication, bearer, credential_of
 from tests.harness.fakes import ScriptedLLM
 from tests.harness.servers import running_service
 
@@ -18,6 +19,14 @@ def overrides() -> dict[str, object]:
 async def sign_in(page: Page, credential: str) -> None:
     await page.get_by_label("Token or API key").fill(credential)
     await page.get_by_role("button", name="Sign in", exact=True).click()
+
+
+async def everything(page: Page) -> str:
+    """Return all that is shown, entered and stored."""
+    script = """[document.documentElement.outerHTML, JSON.stringify({...sessionStorage}),
+                 ...[...document.querySelectorAll('input, textarea')].map(field => field.value)].join()"""
+    found: str = await page.evaluate(script)
+    return found
 
 
 async def test_a_token_opens_the_conversations_of_its_user_until_the_tab_is_reloaded(browser: Browser) -> None:
@@ -104,3 +113,81 @@ async def test_a_token_that_expires_returns_the_message_to_the_field(browser: Br
 
         assert await chat.field.input_value() == "Hi"
         assert await chat.turns.count() == 0
+
+
+async def test_the_next_user_sees_nothing_of_the_one_who_has_signed_out(browser: Browser) -> None:
+    async with running_service(overrides(), **authentication()) as service:
+        chat = ChatPage(await new_tab(browser), service.url)
+        await chat.page.goto(service.url)
+        await sign_in(chat.page, TOKEN)
+        await chat.until_ready()
+        await chat.ask("Ann's question")
+        await chat.field.fill("Ann's draft")
+        await chat.page.get_by_role("button", name="Sign out").click()
+        await sign_in(chat.page, credential_of(BEN))
+        await chat.until_ready()
+
+        await expect(chat.page.locator("#user")).to_have_text("ben")
+        assert "Ann" not in await everything(chat.page)
+
+
+async def test_the_next_user_sees_nothing_of_the_one_whose_token_has_expired(browser: Browser) -> None:
+    credentials = KnownCredentials()
+    late, listed = anyio.Event(), anyio.Event()
+
+    async def list_late(route: Route) -> None:
+        response = await route.fetch()
+        await late.wait()
+        await route.fulfill(response=response)
+        listed.set()
+
+    async with running_service({"llm": ScriptedLLM(), "authenticate": credentials}, **authentication()) as service:
+        chat = ChatPage(await new_tab(browser), service.url)
+        await chat.page.goto(service.url)
+        await sign_in(chat.page, TOKEN)
+        await chat.until_ready()
+        await chat.ask("Ann's question")
+        await expect(chat.conversations).to_have_count(1)
+        await chat.page.route("**/conversations/ann?*", list_late)
+        await chat.page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        await chat.page.route("**/conversations/ben?*", lambda route: route.abort())
+        del credentials.credentials[TOKEN]
+        await chat.send("Ann's message")
+        await sign_in(chat.page, credential_of(BEN))
+        await expect(chat.page.locator("#user")).to_have_text("ben")
+        late.set()
+        await listed.wait()
+        await chat.page.evaluate("new Promise(resolve => setTimeout(resolve, 100))")
+
+        assert "Ann" not in await everything(chat.page)
+
+
+async def test_an_entered_user_takes_precedence_over_the_address_and_has_to_be_valid(browser: Browser) -> None:
+    async with running_service(overrides(), **authentication()) as service:
+        chat = ChatPage(await new_tab(browser), service.url)
+        await chat.page.goto(f"{service.url}/?user=ann")
+        await chat.page.get_by_label("Token or API key").fill(credential_of(SERVICE))
+        await expect(chat.page.get_by_label("User id")).to_have_value("ann")
+        await chat.page.get_by_label("User id").fill("not an id")
+        await chat.page.get_by_role("button", name="Sign in", exact=True).click()
+        await expect(chat.page.get_by_role("dialog", name="Sign in")).to_be_visible()
+        await chat.page.get_by_label("User id").fill("ben")
+        await chat.page.get_by_role("button", name="Sign in", exact=True).click()
+
+        await expect(chat.page.locator("#user")).to_have_text("ben")
+
+
+async def test_a_dismissed_sign_in_can_be_opened_again_and_refuses_what_cannot_be_a_token(browser: Browser) -> None:
+    async with running_service(overrides(), **authentication()) as service:
+        chat = ChatPage(await new_tab(browser), service.url)
+        await chat.page.goto(service.url)
+        dialog = chat.page.get_by_role("dialog", name="Sign in")
+        await expect(dialog).to_be_visible()
+        await chat.page.keyboard.press("Escape")
+        await chat.notice.get_by_role("button", name="Sign in").click()
+        await sign_in(chat.page, "“quoted”")
+        await expect(dialog).to_be_visible()
+        await sign_in(chat.page, f" {TOKEN} ")
+
+        await expect(chat.page.locator("#user")).to_have_text("ann")
+        await expect(chat.notice).to_be_hidden()

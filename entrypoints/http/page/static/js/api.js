@@ -53,7 +53,8 @@ export class Api {
    */
   async request(method, path, { body, headers = {}, signal } = {}) {
     const init = { method, headers: { ...headers }, signal };
-    if (this.#credential) init.headers.Authorization = `Bearer ${this.#credential}`;
+    const credential = this.#credential;
+    if (credential) init.headers.Authorization = `Bearer ${credential}`;
     if (body !== undefined) {
       init.headers["Content-Type"] = "application/json";
       init.body = JSON.stringify(body);
@@ -67,7 +68,8 @@ export class Api {
     }
     if (response.ok) return response;
     const problem = await readProblem(response);
-    if (problem.code === "unauthenticated") this.#onUnauthenticated();
+    // A late response to a request with an earlier credential tells nothing about the present one.
+    if (problem.code === "unauthenticated" && credential === this.#credential) this.#onUnauthenticated();
     throw problem;
   }
 

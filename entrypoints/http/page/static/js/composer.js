@@ -10,6 +10,7 @@ export class Composer {
   #send = byId("send");
   #stop = byId("stop");
   #isBusy = false;
+  #user = null;
   #onSend;
 
   /** `onSend(text)` and `onStop()` are called for the user. */
@@ -32,14 +33,23 @@ export class Composer {
       onStop();
       this.focus();
     });
-    this.text = tabStorage.get(DRAFT) ?? "";
+    this.text = "";
+  }
+
+  /** Whose draft is in the field. It is kept if the tab is reloaded, but never shown to another user. */
+  set user(user) {
+    const isOther = this.#user !== null && this.#user !== user;
+    this.#user = user;
+    const draft = tabStorage.get(DRAFT);
+    if (isOther || !this.text) this.text = draft?.user === user ? draft.text : "";
+    else this.#onChange();
   }
 
   get text() {
     return this.#field.value;
   }
 
-  /** Replace what is written in the field. It is kept if the tab is reloaded. */
+  /** Replace what is written in the field. */
   set text(text) {
     this.#field.value = text;
     this.#onChange();
@@ -66,7 +76,7 @@ export class Composer {
   }
 
   #onChange() {
-    tabStorage.set(DRAFT, this.#field.value || null);
+    if (this.#user !== null) tabStorage.set(DRAFT, this.text ? { user: this.#user, text: this.text } : null);
     this.#send.disabled = !this.#field.value.trim();
     if (!CSS.supports("field-sizing", "content")) {
       this.#field.style.height = "auto";

@@ -1,6 +1,9 @@
-/** Random ids. `crypto.randomUUID` is missing on plain-http hosts other than localhost. */
+/** Ids of users, conversations and turns. */
 
-/** Return a random UUID (version 4), in lower case. */
+/** The grammar of ids in the API. */
+export const ID = /^[A-Za-z0-9][A-Za-z0-9._:@\|+=~\-]{0,127}$/;
+
+/** Return a random UUID (version 4), in lower case. `crypto.randomUUID` is missing on plain-http hosts except localhost. */
 export function randomUUID() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   bytes[6] = (bytes[6] & 0x0f) | 0x40;

@@ -6,7 +6,7 @@ import { Composer } from "./composer.js";
 import { Conversation } from "./conversation.js";
 import { ask, confirm } from "./dialogs.js";
 import { byId } from "./elements.js";
-import { explain } from "./explain.js";
+import { explain, explainReason } from "./explain.js";
 import { Memories } from "./memories.js";
 import { announce, hideNotice, showNotice } from "./notices.js";
 import { loadSession } from "./session.js";
@@ -14,6 +14,7 @@ import { closeDrawer, setUpDrawer, Sidebar } from "./sidebar.js";
 import { SignIn } from "./sign-in.js";
 import { Tabs } from "./tabs.js";
 import { setUpTheme } from "./theme.js";
+import { dropAllUnsent } from "./unsent.js";
 
 const NEW_TITLE = "New conversation";
 const UNKNOWN_TITLE = "Conversation";
@@ -28,15 +29,23 @@ const EMBEDDED_MODEL = "smollm2";
 const APP_NAME = document.title;
 
 const api = new Api(() => signIn.ask({ isRejected: api.hasCredential }));
-const signIn = new SignIn((credential) => {
-  api.credential = credential;
-  start();
+const signIn = new SignIn({
+  onCredential: (credential) => {
+    api.credential = credential;
+    start();
+  },
+  onDismiss: () => {
+    const again = { label: "Sign in", run: () => signIn.ask({ isRejected: false }) };
+    showNotice(explainReason("unauthenticated"), { actions: [again] });
+  },
 });
-const composer = new Composer({ onSend: send, onStop: () => conversation?.stop() });
+const composer = new Composer({ onSend: send, onStop: () => conversation.stop() });
+const conversation = new Conversation({ composer, onChange, onEmpty: startConversation });
+const sidebar = new Sidebar({ onDelete: deleteConversation, onTitles: showTitle });
+const memories = new Memories();
 
+/** The ChatService of the user; null until it is known who uses the page. */
 let service = null;
-let conversation = null;
-let sidebar = null;
 let tabs = null;
 /** The first message of a conversation that is not listed yet. */
 let newTitle = null;
@@ -60,14 +69,13 @@ async function start() {
   await openAddressed();
 }
 
+/** Show the data of this service's user, and nothing any more of whoever used the page before. */
 function useService(chosen) {
   service = chosen;
   tabs?.close();
   tabs = new Tabs(service.user, onNews);
-  sidebar = new Sidebar({ service, onDelete: deleteConversation, onTitles: showTitle });
-  conversation ??= new Conversation({ composer, onChange, onEmpty: startConversation });
-  conversation.service = service;
-  new Memories(service);
+  for (const part of [sidebar, conversation, memories]) part.service = service;
+  composer.user = service.user;
 }
 
 /** Open the conversation that the page's address names. */
@@ -91,7 +99,7 @@ function addressedConversation() {
 }
 
 function send(text) {
-  if (!conversation) {
+  if (!service) {
     composer.text = text;
     start();
     return;
@@ -160,6 +168,8 @@ function onNews(news) {
 }
 
 function signOut() {
+  composer.text = "";
+  dropAllUnsent();
   location.reload(); // which forgets the credential, and everything that was shown
 }
 

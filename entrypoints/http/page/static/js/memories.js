@@ -8,12 +8,11 @@ import { announce } from "./notices.js";
 const MAX_FACT_CHARS = 2000;
 
 export class Memories {
-  #service;
+  #service = null;
   #cursor = null;
   #dialog = byId("memories");
 
-  constructor(service) {
-    this.#service = service;
+  constructor() {
     byId("open-memories").onclick = () => this.#open();
     byId("close-memories").onclick = () => this.#dialog.close();
     byId("more-memories").onclick = () => this.#load({ more: true });
@@ -24,7 +23,15 @@ export class Memories {
     closeOnBackdrop(this.#dialog);
   }
 
+  /** The ChatService of the user whose memories are shown. */
+  set service(service) {
+    this.#service = service;
+    this.#dialog.close();
+    byId("memory-list").replaceChildren();
+  }
+
   async #open() {
+    if (!this.#service) return; // it is not known yet who uses the page
     byId("memory-list").replaceChildren();
     byId("no-memories").hidden = true;
     this.#fail(null);
@@ -33,8 +40,10 @@ export class Memories {
   }
 
   async #load({ more = false } = {}) {
+    const service = this.#service;
     await this.#attempt(async () => {
-      const page = await this.#service.memories(more ? this.#cursor : null);
+      const page = await service.memories(more ? this.#cursor : null);
+      if (service !== this.#service) return;
       this.#cursor = page.next_cursor;
       const rows = page.memories.map((memory) => this.#row(memory));
       if (more) byId("memory-list").append(...rows);

@@ -1,12 +1,9 @@
 /** Who uses the page. */
 
 import { browserStorage } from "./storage.js";
-import { randomUUID } from "./ids.js";
+import { ID, randomUUID } from "./ids.js";
 
 const USER = "user";
-
-/** The grammar of ids in the API. */
-const ID = /^[A-Za-z0-9][A-Za-z0-9._:@|+=~-]{0,127}$/;
 
 /**
  * Return `{ user, model }`. The user is the one of the token, if there is one that belongs to a user. Otherwise it is
@@ -15,15 +12,23 @@ const ID = /^[A-Za-z0-9][A-Za-z0-9._:@|+=~-]{0,127}$/;
  */
 export async function loadSession(api) {
   const session = await api.json("GET", "page/session");
-  return { user: session.user_id ?? userInAddress() ?? userOfBrowser(), model: session.model };
+  return { user: session.user_id ?? proposedUser(), model: session.model };
 }
 
-/** Use this user id in this browser from now on, if it is one. */
+/** Return the user whom the page would choose. */
+export function proposedUser() {
+  return userInAddress() ?? userOfBrowser();
+}
+
+/** Use this user id in this browser from now on, instead of one in the page's address. */
 export function chooseUser(id) {
-  if (ID.test(id)) browserStorage.set(USER, id);
+  browserStorage.set(USER, id);
+  const address = new URL(location.href);
+  address.searchParams.delete("user");
+  history.replaceState(null, "", address);
 }
 
-export function userOfBrowser() {
+function userOfBrowser() {
   const kept = browserStorage.get(USER);
   if (typeof kept === "string" && ID.test(kept)) return kept;
   const user = `web-${randomUUID().slice(0, 13)}`;

@@ -17,11 +17,20 @@ export class Sidebar {
   #loads = 0;
 
   /** `onDelete(conversation)` is called for the user, `onTitles()` when titles have been loaded. */
-  constructor({ service, onDelete, onTitles }) {
-    this.#service = service;
+  constructor({ onDelete, onTitles }) {
     this.#onDelete = onDelete;
     this.#onTitles = onTitles;
     byId("more-conversations").onclick = () => this.load({ more: true });
+  }
+
+  /** List the conversations of this ChatService's user from the next load on. */
+  set service(service) {
+    this.#service = service;
+    this.#conversations = [];
+    this.#cursor = null;
+    this.#loads += 1;
+    byId("conversations").replaceChildren();
+    byId("more-conversations").hidden = true;
   }
 
   /** Return the title of a conversation, or undefined if it is not listed. */

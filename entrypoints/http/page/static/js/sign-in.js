@@ -1,7 +1,8 @@
 /** The dialog that asks for a token or an API key. It is held in memory until the tab is closed or reloaded. */
 
 import { byId } from "./elements.js";
-import { chooseUser, userOfBrowser } from "./session.js";
+import { ID } from "./ids.js";
+import { chooseUser, proposedUser } from "./session.js";
 
 const KEY_PREFIX = "ck_";
 
@@ -9,10 +10,12 @@ export class SignIn {
   #dialog = byId("sign-in");
   #onCredential;
 
-  /** `onCredential(credential)` is called when the user has entered one. */
-  constructor(onCredential) {
+  /** `onCredential(credential)` is called when the user has entered one, `onDismiss()` when the dialog was closed instead. */
+  constructor({ onCredential, onDismiss }) {
     this.#onCredential = onCredential;
+    byId("key-user").pattern = ID.source;
     byId("credential").addEventListener("input", () => this.#showUserField());
+    this.#dialog.addEventListener("cancel", onDismiss);
     byId("sign-in-form").addEventListener("submit", () => this.#submit());
   }
 
@@ -20,7 +23,7 @@ export class SignIn {
   ask({ isRejected }) {
     byId("sign-in-problem").hidden = !isRejected;
     if (this.#dialog.open) return;
-    byId("key-user").value = userOfBrowser();
+    byId("key-user").value = proposedUser();
     this.#showUserField();
     this.#dialog.showModal();
     byId("credential").focus();
@@ -28,13 +31,15 @@ export class SignIn {
 
   /** An API key may be used for several users. */
   #showUserField() {
-    byId("key-user-field").hidden = !byId("credential").value.trim().startsWith(KEY_PREFIX);
+    const isKey = byId("credential").value.trim().startsWith(KEY_PREFIX);
+    byId("key-user-field").hidden = !isKey;
+    byId("key-user").disabled = !isKey; // so that it is not required either
   }
 
   #submit() {
     const credential = byId("credential").value.trim();
-    if (credential.startsWith(KEY_PREFIX)) chooseUser(byId("key-user").value.trim());
+    if (credential.startsWith(KEY_PREFIX)) chooseUser(byId("key-user").value);
     byId("credential").value = "";
-    if (credential) this.#onCredential(credential);
+    this.#onCredential(credential);
   }
 }

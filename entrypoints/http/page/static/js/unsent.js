@@ -18,6 +18,10 @@ export function dropUnsent(turnId) {
   tabStorage.set(KEY, Object.keys(others).length ? others : null);
 }
 
+export function dropAllUnsent() {
+  tabStorage.set(KEY, null);
+}
+
 export function unsentOf(user, conversation) {
   return Object.values(all()).filter((message) => message.user === user && message.conversation === conversation);
 }
