@@ -7,6 +7,7 @@ import anyio
 from playwright.async_api import Browser, Route, expect
 
 from tests.harness.chat_page import USER, ChatPage
+from tests.harness.completions import complete, messages
 from tests.harness.cutting_proxy import CuttingProxy
 from tests.harness.fakes import ScriptedLLM, ScriptedReply
 from tests.harness.gated_llm import GatedLLM
@@ -26,6 +27,12 @@ def gate_at(step: str) -> tuple[Callable[[str], Awaitable[None]], anyio.Event]:
             await opened.wait()
 
     return gate, opened
+
+
+async def show_again(chat: ChatPage) -> None:
+    """Behave as if the tab had been hidden, and wait until the page has looked for news."""
+    async with chat.page.expect_response("**/api/chat/history/**"):
+        await chat.page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
 
 
 async def stored(service: Service) -> list[dict[str, Any]]:
@@ -226,6 +233,58 @@ async def test_a_message_and_a_deletion_show_in_another_tab(browser: Browser) ->
             await expect(chat.turns).to_have_count(0)
             await expect(chat.page.get_by_role("heading", name="What would you like to know?")).to_be_visible()
             await expect(chat.conversations).to_have_count(0)
+
+
+async def test_what_happened_in_another_tab_during_an_answer_shows_after_it_in_the_stored_order(browser: Browser) -> None:
+    arriving = anyio.Event()
+
+    async def hold(route: Route) -> None:
+        await arriving.wait()
+        await route.continue_()
+
+    async with running_service({"llm": ScriptedLLM()}) as service:
+        first = await ChatPage.open(browser, service.url, conversation="shared")
+        second = await ChatPage.open(first.page.context, service.url, conversation="shared")
+        await first.page.route("**/api/chat", hold)
+        await first.send("Two")
+        await second.ask("One")
+        arriving.set()
+
+        for chat in (first, second):
+            await expect(chat.page.locator(".message")).to_have_text(["You: One", "You: Two"])
+            await expect(chat.answers).to_have_text(["Hello, world!"] * 2)
+
+
+async def test_a_turn_that_was_replaced_elsewhere_disappears_when_the_tab_is_shown_again(browser: Browser) -> None:
+    llm = ScriptedLLM(*(ScriptedReply((text,)) for text in ("A1", "A2", "A3")))
+    async with running_service({"llm": llm}) as service:
+        await complete(service, messages("Q1"), "trees", user=USER)
+        await complete(service, messages("Q1", "A1", "Q2"), "trees", user=USER)
+        chat = await ChatPage.open(browser, service.url, conversation="trees")
+        await expect(chat.answers).to_have_text(["A1", "A2"])
+        await complete(service, messages("Q1", "A1", "Q2"), "trees", user=USER)
+        await show_again(chat)
+
+        await expect(chat.answers).to_have_text(["A1", "A3"])
+
+
+async def test_a_refused_message_stays_when_the_tab_is_shown_again(browser: Browser) -> None:
+    refused = anyio.Event()
+
+    async def refuse(route: Route) -> None:
+        await refused.wait()
+        await route.fulfill(status=429, json={"code": "too_many_requests", "detail": "Too many requests."})
+
+    async with running_service({"llm": ScriptedLLM()}) as service:
+        chat = await ChatPage.open(browser, service.url)
+        await chat.page.route("**/api/chat", refuse)
+        await chat.send("Hi")
+        await chat.field.fill("the next message")
+        refused.set()
+        await expect(chat.turns.locator(".failure")).to_have_text("Too many requests.")
+        await show_again(chat)
+
+        assert await chat.texts() == [("Hi", "")]
 
 
 async def test_two_tabs_that_ask_at_once_get_their_own_answers(browser: Browser) -> None:

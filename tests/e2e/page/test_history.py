@@ -3,7 +3,8 @@
 from datetime import timedelta
 from uuid import uuid4
 
-from playwright.async_api import Browser, Page, expect
+import anyio
+from playwright.async_api import Browser, Page, Route, expect
 
 from adapters.history_in_memory import HistoryInMemory
 from application.ports.history import TurnBegin, TurnEnd
@@ -92,6 +93,53 @@ async def test_a_conversation_can_be_read_to_its_beginning_and_back(browser: Bro
     assert at_the_top < at_the_end == 599
     assert shown <= MAX_IN_DOCUMENT
     assert (again["first"], again["ordered"]) == (0, True)
+
+
+async def test_a_reader_stays_in_place_when_another_tab_adds_a_turn(browser: Browser) -> None:
+    top = """(turn => [turn.querySelector('.message').lastChild.textContent, turn.getBoundingClientRect().top])(
+               [...document.querySelectorAll('.turn')].find(turn => turn.getBoundingClientRect().top > 50))"""
+    async with running_service({"llm": ScriptedLLM(), "store": await history_with(450)}) as service:
+        chat = await ChatPage.open(browser, service.url, conversation="long")
+        await chat.page.evaluate(JUMPS, 20)
+        await chat.page.evaluate("document.querySelectorAll('.turn')[200].scrollIntoView()")
+        other = await ChatPage.open(chat.page.context, service.url, conversation="long")
+        before = await chat.page.evaluate(top)
+        await other.ask("450")
+        await expect(chat.conversations.first).to_have_attribute("aria-current", "page")
+        await chat.page.wait_for_timeout(500)  # milliseconds: time to go elsewhere
+        after = await chat.page.evaluate(top)
+        await chat.page.get_by_role("button", name="Newest").click()
+        newest = await last_number(chat.page)
+
+    assert before == after
+    assert newest == 450
+
+
+async def test_what_loads_late_does_not_show_in_the_conversation_that_was_opened_meanwhile(browser: Browser) -> None:
+    late, held = anyio.Event(), []
+
+    async def hold(route: Route) -> None:
+        held.append(route.request.url)
+        await late.wait()
+        await route.continue_()
+
+    async with running_service({"llm": ScriptedLLM(), "store": await history_with(150)}) as service:
+        await ask(service, "short", "Short")
+        chat = await ChatPage.open(browser, service.url, conversation="long")
+        await chat.page.route("**/history/*?*cursor=*", hold)
+        await chat.page.evaluate("document.getElementById('scroller').scrollTop = 0")
+        await expect(chat.page.locator("#older")).to_be_visible()
+        await chat.page.route("**/history/*?conversation_id=long&limit=50", hold)
+        await chat.conversations.filter(has_text="Short").click()
+        await expect(chat.turns).to_have_count(1)
+        await chat.page.go_back()
+        await chat.page.go_forward()
+        await expect(chat.turns).to_have_count(1)
+        late.set()
+        await chat.page.wait_for_timeout(300)  # milliseconds: time to show what it should not
+
+        assert len(held) == 2
+        assert await chat.texts() == [("Short", "Hello, world!")]
 
 
 async def test_conversations_are_listed_with_their_titles_and_opened_by_their_links(browser: Browser) -> None:

@@ -23,6 +23,9 @@ export class Conversation {
   /** Where the next older page of turns begins; null if there is none. */
   #cursor = null;
   #isLoadingOlder = false;
+  /** How many replies were read, and whether something happened elsewhere meanwhile. */
+  #reads = 0;
+  #isStale = false;
   /** Increased whenever a conversation is opened, so that late responses are recognised. */
   #visit = 0;
 
@@ -89,27 +92,25 @@ export class Conversation {
 
   /** Show what has happened elsewhere, e.g. in another tab or on another device. */
   async refresh() {
-    if (this.id === null || this.#reply) return;
+    if (this.id === null) return;
+    this.#isStale = this.#reply !== null;
+    if (this.#isStale) return; // until the reply has ended
     const visit = this.#visit;
+    const reads = this.#reads;
     let page;
     try {
       page = await this.service.turns(this.id);
     } catch {
       return; // nobody has asked for it
     }
-    if (visit !== this.#visit || this.#reply) return;
+    if (visit !== this.#visit) return;
+    if (reads !== this.#reads) return this.refresh(); // a message was sent meanwhile
     if (page.count === 0) {
-      if (!this.#turns.isEmpty) this.#onEmpty();
+      if (this.#turns.hasStored) this.#onEmpty();
       return;
     }
-    if (!page.history.some((turn) => this.#turns.has(turn.id))) {
-      this.#showTurns(page.history, page.next_cursor);
-    } else {
-      for (const turn of page.history) {
-        if (!this.#turns.has(turn.id)) this.#turns.append(turn);
-        else if (this.#turns.view(turn.id)?.turn.status !== turn.status) this.#turns.update(turn);
-      }
-    }
+    if (page.history.some((turn) => this.#turns.has(turn.id))) this.#turns.merge(page.history);
+    else this.#showTurns(page.history, page.next_cursor);
     byId("empty").hidden = true;
     this.#continue(page.history);
   }
@@ -181,6 +182,7 @@ export class Conversation {
     const conversation = this.id;
     const reply = new Reply({ service: this.service, view, turnId, message });
     this.#reply = reply;
+    this.#reads += 1;
     this.#composer.isBusy = true;
     const refusal = await reply.read(() => {
       dropUnsent(turnId);
@@ -194,6 +196,7 @@ export class Conversation {
     else if (this.#isOpen(message)) this.#showRefusal(view, message, refusal);
     else this.#showRefusalElsewhere(message, refusal);
     this.#onChange(conversation);
+    if (this.#isStale) this.refresh();
   }
 
   #isOpen({ user, conversation }) {
@@ -212,7 +215,7 @@ export class Conversation {
     }
     announce("The message was not sent.");
     if (this.#composer.text.trim()) {
-      view.end("failed", refusal.code, explain(refusal));
+      view.refuse(refusal.code, explain(refusal));
       return;
     }
     this.#turns.remove(message.turnId);
@@ -244,13 +247,14 @@ export class Conversation {
       if (visit !== this.#visit) return;
       showNotice(explain(error), { actions: [{ label: "Try again", run: () => this.#loadOlder() }] });
     } finally {
-      this.#isLoadingOlder = false;
+      if (visit === this.#visit) this.#isLoadingOlder = false;
     }
   }
 
   #leave() {
     this.#reply?.leave();
     this.#reply = null;
+    this.#isLoadingOlder = this.#isStale = false;
     this.#composer.isBusy = false;
     hideNotice();
     this.#visit += 1;

@@ -41,6 +41,11 @@ export class TurnList {
     return this.#items.length === 0;
   }
 
+  /** Whether there is any turn that was not refused. */
+  get hasStored() {
+    return this.#items.some(({ turn, view }) => !(view?.turn ?? turn).isRefused);
+  }
+
   /** Whether the newest turn is in the document. */
   get isAtNewest() {
     return this.#end === this.#items.length;
@@ -56,9 +61,9 @@ export class TurnList {
     return this.#find(id) !== undefined;
   }
 
-  /** Return the view of a turn, or undefined if it is not in the document. */
+  /** Return the view of a turn, which may be outside of the document. */
   view(id) {
-    return this.#find(id)?.view;
+    return this.#viewOf(this.#find(id));
   }
 
   /** Show these turns, and nothing else. */
@@ -95,11 +100,23 @@ export class TurnList {
     if (index < this.#end) this.#end -= 1;
   }
 
-  /** Replace a turn by what is stored of it now. */
-  update(turn) {
-    const item = this.#find(turn.id);
-    item.turn = turn;
-    item.view?.replace(turn);
+  /**
+   * Bring the end of the list up to date with `turns`, the newest ones that are stored, of which one is known. Those that are
+   * not stored any more disappear; refused ones stay, at the end. What the reader sees stays where it is.
+   */
+  merge(turns) {
+    const stored = new Set(turns.map(({ id }) => id));
+    const known = new Map(this.#items.map((item) => [item.turn.id, item]));
+    const [isAtNewest, first, last] = [this.isAtNewest, this.#items[this.#first], this.#items[this.#end - 1]];
+    const older = this.#items.slice(0, this.#items.findIndex(({ turn }) => stored.has(turn.id)));
+    const refused = this.#items.filter(({ turn, view }) => (view?.turn ?? turn).isRefused);
+    this.#items = [...older, ...turns.map((turn) => updated(known.get(turn.id), turn)), ...refused];
+    this.#end = isAtNewest ? this.#items.length : this.#items.indexOf(last) + 1;
+    this.#first = this.#items.indexOf(first);
+    if (this.#first < 0) this.#first = Math.min(older.length, this.#end);
+    this.#first = Math.max(this.#first, this.#end - MAX_SHOWN);
+    this.#withoutMoving(() => this.#arrange(this.#render(this.#first, this.#end)));
+    this.#observe();
   }
 
   /** Add turns that are older than all others, and show them. */
@@ -140,9 +157,21 @@ export class TurnList {
   }
 
   #render(from, to) {
-    return this.#items.slice(from, to).map((item) => {
-      item.view ??= new TurnView(item.turn, this.#onRetry);
-      return item.view.root;
+    return this.#items.slice(from, to).map((item) => this.#viewOf(item).root);
+  }
+
+  #viewOf(item) {
+    item.view ??= new TurnView(item.turn, this.#onRetry);
+    return item.view;
+  }
+
+  /** Have these elements in the document, in this order. Those that are there already are not touched, e.g. a selection. */
+  #arrange(roots) {
+    const wanted = new Set(roots);
+    for (const present of [...this.#container.children]) if (!wanted.has(present)) present.remove();
+    roots.forEach((root, i) => {
+      const present = this.#container.children[i];
+      if (present !== root) this.#container.insertBefore(root, present ?? null);
     });
   }
 
@@ -181,4 +210,13 @@ export class TurnList {
       this.#observer.observe(edge);
     }
   }
+}
+
+/** Return the item of a stored turn. `item` is the one that was there, if any. */
+function updated(item, turn) {
+  if (!item) return { turn, view: null };
+  const isChanged = (item.view?.turn ?? item.turn).status !== turn.status;
+  item.turn = turn;
+  if (isChanged) item.view?.replace(turn);
+  return item;
 }

@@ -25,7 +25,7 @@ export class TurnView {
     message.prepend(element("span", { class: "visually-hidden" }, "You: "));
     this.root = element(
       "article",
-      { class: "turn", "aria-label": "Message and answer", "data-turn": turn.id },
+      { class: "turn", "aria-label": "Message and answer" },
       message,
       element("h2", { class: "visually-hidden" }, "Answer"),
       this.#answer,
@@ -57,10 +57,15 @@ export class TurnView {
     this.#showEnd(detail);
   }
 
+  /** Show that the message was not accepted: this turn is not stored. */
+  refuse(reason, detail) {
+    this.turn.isRefused = true;
+    this.end("failed", reason, detail);
+  }
+
   /** Show the turn as it is stored, whatever was received before. */
   replace(turn) {
     this.turn = { ...turn };
-    this.root.dataset.turn = turn.id;
     this.#showStored();
   }
 
