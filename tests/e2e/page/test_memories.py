@@ -22,6 +22,7 @@ async def test_memories_are_added_corrected_and_deleted(browser: Browser) -> Non
         await dialog.get_by_label("New fact").fill("I have a dog.")
         await chat.page.keyboard.press("Enter")
         await expect(dialog.locator("li")).to_have_text(["I have a dog."])
+        await expect(dialog.get_by_role("status")).to_have_text("Remembered.")
         await dialog.get_by_label("New fact").fill("I live in Lisbon.")
         await dialog.get_by_role("button", name="Add").click()
         await expect(dialog.locator("li")).to_have_text(["I live in Lisbon.", "I have a dog."])
@@ -56,6 +57,56 @@ async def test_escape_ends_the_correction_first_and_then_the_dialog(browser: Bro
         await expect(dialog).to_be_hidden()
         await expect(opener).to_be_focused()
         assert await facts(service) == ["I have a dog."]
+
+
+async def test_a_deletion_is_confirmed_and_enter_does_not_do_it(browser: Browser) -> None:
+    async with running_service({"llm": ScriptedLLM()}) as service:
+        await service.client.post(f"/api/memories/{USER}", json={"fact": "I have a dog."})
+        chat = await ChatPage.open(browser, service.url)
+        await chat.page.get_by_role("button", name="What I remember").click()
+        await chat.page.get_by_role("button", name="Delete: I have a dog.").click()
+        await expect(chat.page.get_by_role("button", name="Cancel")).to_be_focused()
+        await chat.page.keyboard.press("Enter")
+        await expect(chat.page.get_by_role("dialog", name="Delete this memory?")).to_be_hidden()
+        await expect(chat.page.get_by_role("button", name="Delete: I have a dog.")).to_be_focused()
+
+        assert await facts(service) == ["I have a dog."]
+
+
+async def test_a_fact_is_added_once_and_stays_if_it_cannot_be(browser: Browser) -> None:
+    async with running_service({"llm": ScriptedLLM()}) as service:
+        chat = await ChatPage.open(browser, service.url)
+        await chat.page.get_by_role("button", name="What I remember").click()
+        field = chat.page.get_by_label("New fact")
+        await field.fill("I have a dog.")
+        await chat.page.evaluate("for (const _ of [1, 2]) document.getElementById('new-memory').requestSubmit()")
+        await expect(chat.page.locator("#memory-list li")).to_have_count(1)
+        await chat.page.context.set_offline(True)
+        await field.fill("I live in Lisbon.")
+        await field.press("Enter")
+        await expect(chat.page.locator("#memory-problem")).to_contain_text("You are offline")
+
+        assert await field.input_value() == "I live in Lisbon."
+        assert await facts(service) == ["I have a dog."]
+
+
+async def test_the_dialog_closes_by_a_click_beside_it_and_only_there(browser: Browser) -> None:
+    async with running_service({"llm": ScriptedLLM()}) as service:
+        chat = await ChatPage.open(browser, service.url)
+        await chat.page.get_by_role("button", name="What I remember").click()
+        dialog = chat.page.locator("#memories")
+        box = await dialog.bounding_box()
+        assert box is not None
+        edge, middle = box["x"] + 8, box["y"] + box["height"] / 2
+        await chat.page.mouse.click(edge, middle)
+        await chat.page.mouse.move(edge + 100, middle)
+        await chat.page.mouse.down()  # a selection that ends outside
+        await chat.page.mouse.move(edge - 100, middle, steps=3)
+        await chat.page.mouse.up()
+        await expect(dialog).to_be_visible()
+        await chat.page.mouse.click(edge - 100, middle)
+
+        await expect(dialog).to_be_hidden()
 
 
 async def test_without_long_term_memory_the_dialog_says_so(browser: Browser) -> None:

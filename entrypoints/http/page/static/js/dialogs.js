@@ -31,10 +31,3 @@ function answerOf(dialog) {
     dialog.addEventListener("close", () => resolve(dialog.returnValue), { once: true });
   });
 }
-
-/** Close a dialog when its backdrop is clicked. */
-export function closeOnBackdrop(dialog) {
-  dialog.addEventListener("click", (event) => {
-    if (event.target === dialog) dialog.close();
-  });
-}

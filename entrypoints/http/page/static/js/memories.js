@@ -1,6 +1,6 @@
 /** The dialog with the facts that the service remembers about its user. */
 
-import { closeOnBackdrop, confirm } from "./dialogs.js";
+import { confirm } from "./dialogs.js";
 import { button, byId, element, icon } from "./elements.js";
 import { explain } from "./explain.js";
 import { announce } from "./notices.js";
@@ -20,7 +20,6 @@ export class Memories {
       event.preventDefault();
       this.#add();
     };
-    closeOnBackdrop(this.#dialog);
   }
 
   /** The ChatService of the user whose memories are shown. */
@@ -61,13 +60,14 @@ export class Memories {
     const field = byId("fact");
     const fact = field.value.trim();
     if (!fact) return;
-    await this.#attempt(async () => {
+    field.value = ""; // at once, so that a second Enter does not add it twice
+    const isAdded = await this.#attempt(async () => {
       const memory = await this.#service.remember(fact);
-      field.value = "";
       byId("memory-list").prepend(this.#row(memory));
       this.#showCount();
       announce("Remembered.");
     });
+    if (!isAdded) field.value ||= fact;
   }
 
   /** Return the row of a memory: the fact with buttons, or a field while it is being edited. */
@@ -111,12 +111,15 @@ export class Memories {
     });
   }
 
+  /** Run `action`, and return whether it succeeded. */
   async #attempt(action) {
     this.#fail(null);
     try {
       await action();
+      return true;
     } catch (error) {
       this.#fail(explain(error));
+      return false;
     }
   }
 

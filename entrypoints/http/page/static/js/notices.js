@@ -26,7 +26,8 @@ export function hideNotice() {
   byId("notice").replaceChildren();
 }
 
-/** Have screen readers say something that is visible otherwise. */
+/** Have screen readers say something that is visible otherwise. Outside of an open dialog, they would not hear it. */
 export function announce(text) {
-  byId("announcements").textContent = text;
+  const status = document.querySelector("dialog[open] [role=status]") ?? byId("announcements");
+  status.textContent = text;
 }
