@@ -11,7 +11,7 @@ class CuttingProxy:
 
     Each connection is cut `lifetime` seconds after it was opened; None is never. `cut()` cuts all at once. While
     `is_down`, connections are closed without an answer. While `holds_responses`, requests arrive at the service, but
-    nothing comes back. `cuts` counts the connections that were cut.
+    nothing comes back: `held` is what the service has sent. `cuts` counts the connections that were cut.
     """
 
     def __init__(self, url: str, *, lifetime: float | None = None) -> None:
@@ -20,6 +20,7 @@ class CuttingProxy:
         self.lifetime = lifetime
         self.is_down = False
         self.holds_responses = False
+        self.held = b""
         self.cuts = 0
 
     async def __aenter__(self) -> Self:
@@ -64,7 +65,9 @@ class CuttingProxy:
 
     async def _copy_responses(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
-            if not self.holds_responses:
+            if self.holds_responses:
+                self.held += data
+            else:
                 writer.write(data)
 
 

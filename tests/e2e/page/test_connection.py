@@ -134,6 +134,40 @@ async def test_a_message_whose_response_was_lost_is_not_asked_twice(browser: Bro
         assert [turn["user_message"] for turn in await stored(service)] == ["Hi"]
 
 
+async def test_a_silent_connection_is_replaced_before_and_after_the_response_has_begun(browser: Browser) -> None:
+    gate, opened = gate_at("texts done")
+    llm = ScriptedLLM(HALVES)
+    async with running_service({"llm": GatedLLM(llm, gate)}) as service, CuttingProxy(service.url) as proxy:
+        chat = await ChatPage.open(browser, proxy.url)
+        await chat.page.clock.install()
+        proxy.holds_responses = True
+        await chat.send("Hi")
+        with anyio.fail_after(10):
+            while b"second half" not in proxy.held:
+                await anyio.sleep(0.01)
+        await lose_patience(chat, proxy)
+        await expect(chat.answers).to_have_text("first half, second half")
+        proxy.holds_responses = True
+        opened.set()
+        with anyio.fail_after(10):
+            while b"[DONE]" not in proxy.held:
+                await anyio.sleep(0.01)
+        await lose_patience(chat, proxy)
+        await chat.until_idle()
+
+        assert await chat.texts() == [("Hi", "first half, second half")]
+        assert len(llm.asked) == 1
+
+
+async def lose_patience(chat: ChatPage, proxy: CuttingProxy) -> None:
+    """Let so much time pass that the page gives a silent connection up, and let the next one work."""
+    proxy.holds_responses = False
+    await chat.page.clock.fast_forward(44_000)  # milliseconds
+    await expect(chat.notice).to_be_hidden()
+    await chat.page.clock.fast_forward(2_000)
+    await expect(chat.notice).to_contain_text("The connection was lost")
+
+
 async def test_an_answer_survives_a_proxy_that_cuts_every_connection(browser: Browser) -> None:
     llm = ScriptedLLM(ScriptedReply(WORDS, pause=0.01))
     async with running_service({"llm": llm}) as service, CuttingProxy(service.url) as proxy:
@@ -235,7 +269,7 @@ async def test_a_message_and_a_deletion_show_in_another_tab(browser: Browser) ->
             await expect(chat.conversations).to_have_count(0)
 
 
-async def test_what_happened_in_another_tab_during_an_answer_shows_after_it_in_the_stored_order(browser: Browser) -> None:
+async def test_turns_of_another_tab_during_an_answer_show_after_it_in_the_stored_order(browser: Browser) -> None:
     arriving = anyio.Event()
 
     async def hold(route: Route) -> None:

@@ -71,17 +71,17 @@ export class ChatService {
       on_disconnect: "continue",
       turn_id: turnId,
     };
-    const begin = () => this.#api.request("POST", "api/chat", { body, signal });
-    return followTurn({ begin, rejoin: this.#rejoin(turnId, signal), signal, onBegun, onConnection });
+    const begin = (attempt) => this.#api.request("POST", "api/chat", { body, signal: attempt });
+    return followTurn({ begin, rejoin: this.#rejoin(turnId), signal, onBegun, onConnection });
   }
 
   /** Yield the events of a running turn, from the first one. */
   follow(turnId, { signal, onConnection }) {
-    return followTurn({ rejoin: this.#rejoin(turnId, signal), signal, onConnection });
+    return followTurn({ rejoin: this.#rejoin(turnId), signal, onConnection });
   }
 
-  #rejoin(turnId, signal) {
-    return (after) =>
+  #rejoin(turnId) {
+    return (after, signal) =>
       this.#api.request("GET", `api/chat/turns/${turnId}/stream`, { headers: { "Last-Event-ID": String(after) }, signal });
   }
 

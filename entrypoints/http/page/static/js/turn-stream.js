@@ -3,7 +3,10 @@
 import { Disconnected, Problem } from "./api.js";
 import { decodeEvents } from "./event-stream.js";
 
-/** Milliseconds without a byte after which a connection counts as lost. The service sends a comment every 15 seconds. */
+/**
+ * Milliseconds without a byte after which a connection counts as lost. The service sends a comment every 15 seconds, and
+ * keeps a response back for about 20 at most: until the turns before it have ended, and the model has begun.
+ */
 const MAX_SILENCE = 45_000;
 
 const FIRST_DELAY = 300;
@@ -12,9 +15,9 @@ const MAX_DELAY = 10_000;
 /**
  * Yield the events of a turn, each once and in order: `{ content, done }`, the last one with `done: true`.
  *
- * - `begin()` sends the message and returns the response. It is called again if the connection breaks before the
+ * - `begin(signal)` sends the message and returns the response. It is called again if the connection breaks before the
  *   response has begun, so repeating it must be safe. Leave it out to follow a turn that is already running.
- * - `rejoin(after)` requests the events after number `after`, and returns the response.
+ * - `rejoin(after, signal)` requests the events after number `after`, and returns the response.
  * - `onBegun()` is called once the service has stored the message.
  * - `onConnection(isUp)` is called when the connection breaks, and when it is back.
  *
@@ -27,7 +30,7 @@ export async function* followTurn({ begin, rejoin, signal, onBegun, onConnection
   for (;;) {
     signal.throwIfAborted();
     try {
-      const response = await (isBegun ? rejoin(after) : begin());
+      const response = await responseOf((attempt) => (isBegun ? rejoin(after, attempt) : begin(attempt)), signal);
       if (!isBegun) {
         isBegun = true;
         onBegun();
@@ -47,6 +50,19 @@ export async function* followTurn({ begin, rejoin, signal, onBegun, onConnection
     }
     onConnection(false);
     await pause(delayAfter(failures++), signal);
+  }
+}
+
+/** Return the response to a request, which gets a signal. Throws Disconnected if there is none for too long. */
+async function responseOf(request, signal) {
+  const silence = new AbortController();
+  const timer = setTimeout(() => silence.abort(), MAX_SILENCE);
+  try {
+    return await request(AbortSignal.any([signal, silence.signal]));
+  } catch (error) {
+    throw silence.signal.aborted ? new Disconnected("No response for too long.", { cause: error }) : error;
+  } finally {
+    clearTimeout(timer);
   }
 }
 
