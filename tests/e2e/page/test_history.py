@@ -187,6 +187,27 @@ async def test_a_new_conversation_is_listed_and_can_be_renamed_and_deleted(brows
         assert await chat.texts() == [("Another one", "Hello, world!")]
 
 
+async def test_what_is_not_or_no_longer_a_conversation_is_a_new_one(browser: Browser) -> None:
+    async with running_service({"llm": ScriptedLLM()}) as service:
+        chat = await ChatPage.open(browser, service.url, conversation="never-begun")
+        await expect(chat.page.get_by_role("heading", name="What would you like to know?")).to_be_visible()
+        await expect(chat.page.get_by_role("heading", level=1)).to_have_text("New conversation")
+        await expect(chat.page.get_by_role("button", name="Delete this conversation")).to_be_hidden()
+        await chat.page.goto(f"{service.url}/?user={USER}#not%20an%20id")
+        await chat.until_ready()
+        await expect(chat.notice).to_be_hidden()
+
+        await chat.ask("Hi")
+        deleted = chat.page.url
+        await chat.page.get_by_role("button", name="Delete this conversation").click()
+        await chat.page.get_by_role("button", name="Delete", exact=True).click()
+        await expect(chat.turns).to_have_count(0)
+        await chat.page.go_back()
+        await expect(chat.page.get_by_role("heading", name="What would you like to know?")).to_be_visible()
+
+        assert chat.page.url != deleted
+
+
 async def test_each_browser_has_a_user_of_its_own_that_stays(browser: Browser) -> None:
     async with running_service({"llm": ScriptedLLM()}) as service:
         chat = await ChatPage.open(browser, service.url, user="")

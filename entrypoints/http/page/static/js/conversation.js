@@ -22,6 +22,7 @@ export class Conversation {
   #reply = null;
   /** Where the next older page of turns begins; null if there is none. */
   #cursor = null;
+  #isLoaded = false;
   #isLoadingOlder = false;
   /** How many replies were read, and whether something happened elsewhere meanwhile. */
   #reads = 0;
@@ -56,6 +57,11 @@ export class Conversation {
     copyCodeOnClick(container);
   }
 
+  /** Whether it has no turn yet, i.e. does not exist yet, or not any more. */
+  get isNew() {
+    return this.#isLoaded && this.#turns.isEmpty;
+  }
+
   /** Show a conversation; null is one that does not exist yet. */
   async open(id) {
     const visit = this.#leave();
@@ -63,13 +69,16 @@ export class Conversation {
     this.#showTurns([], null);
     byId("empty").hidden = id !== null;
     byId("loading").hidden = id === null;
+    this.#isLoaded = id === null;
     if (id === null) return;
     try {
       const page = await this.service.turns(id);
       if (visit !== this.#visit) return;
       if (this.#reply) this.#addOlder(page); // a message was sent meanwhile
       else this.#showTurns(page.history, page.next_cursor);
+      this.#isLoaded = true;
       this.#continue(page.history);
+      byId("empty").hidden = !this.#turns.isEmpty;
     } catch (error) {
       if (visit !== this.#visit) return;
       showNotice(explain(error), { actions: [{ label: "Try again", run: () => this.open(id) }] });

@@ -8,6 +8,7 @@ import { ask, confirm } from "./dialogs.js";
 import { byId } from "./elements.js";
 import { explain, explainReason } from "./explain.js";
 import { Memories } from "./memories.js";
+import { ID } from "./ids.js";
 import { announce, hideNotice, showNotice } from "./notices.js";
 import { loadSession } from "./session.js";
 import { closeDrawer, setUpDrawer, Sidebar } from "./sidebar.js";
@@ -40,7 +41,7 @@ const signIn = new SignIn({
   },
 });
 const composer = new Composer({ onSend: send, onStop: () => conversation.stop() });
-const conversation = new Conversation({ composer, onChange, onEmpty: startConversation });
+const conversation = new Conversation({ composer, onChange, onEmpty: leaveDeleted });
 const sidebar = new Sidebar({ onDelete: deleteConversation, onTitles: showTitle });
 const memories = new Memories();
 
@@ -79,7 +80,7 @@ function useService(chosen) {
 }
 
 /** Open the conversation that the page's address names. */
-function openAddressed() {
+async function openAddressed() {
   const id = addressedConversation();
   newTitle = null;
   const opened = conversation.open(id);
@@ -87,14 +88,17 @@ function openAddressed() {
   showTitle();
   closeDrawer();
   composer.focus();
-  return opened;
+  await opened;
+  showTitle();
 }
 
+/** Return the id in the page's address, or null. */
 function addressedConversation() {
   try {
-    return decodeURIComponent(location.hash.slice(1)) || null;
+    const id = decodeURIComponent(location.hash.slice(1));
+    return ID.test(id) ? id : null;
   } catch {
-    return null; // not an address of this page's
+    return null;
   }
 }
 
@@ -115,14 +119,24 @@ function send(text) {
 
 function showTitle() {
   const title = sidebar.title(conversation.id) ?? newTitle;
-  byId("title").textContent = title ?? (conversation.id === null ? NEW_TITLE : UNKNOWN_TITLE);
+  byId("title").textContent = title ?? (conversation.isNew ? NEW_TITLE : UNKNOWN_TITLE);
   document.title = title ? `${title} · ${APP_NAME}` : APP_NAME;
-  byId("conversation-actions").hidden = conversation.id === null;
+  byId("conversation-actions").hidden = conversation.isNew;
 }
 
 function startConversation() {
-  history.pushState(null, "", location.pathname + location.search);
+  history.pushState(null, "", addressOfNew());
   openAddressed();
+}
+
+/** Open a new conversation instead of one that was deleted, to which *Back* must not lead. */
+function leaveDeleted() {
+  history.replaceState(null, "", addressOfNew());
+  openAddressed();
+}
+
+function addressOfNew() {
+  return location.pathname + location.search;
 }
 
 async function rename() {
@@ -146,7 +160,7 @@ async function deleteConversation({ id, title }) {
   if (!(await confirm({ question, detail: title || id, yes: "Delete" }))) return;
   try {
     await service.deleteConversation(id);
-    if (id === conversation.id) startConversation();
+    if (id === conversation.id) leaveDeleted();
     onChange(id);
     composer.focus(); // what was focused may be gone
     announce("Deleted.");
