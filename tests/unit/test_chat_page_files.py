@@ -7,6 +7,7 @@ from typing import Final
 import pytest
 
 from domain.principal import Principal
+from entrypoints.http.errors import STATUS
 from entrypoints.http.page.files import MEDIA_TYPES, page_files
 from entrypoints.http.page.routes import CONTENT_SECURITY_POLICY
 from tests.harness.credentials import ANN, SERVICE, KnownCredentials, authentication, bearer
@@ -131,6 +132,17 @@ def test_every_symbol_that_is_used_exists() -> None:
 @pytest.mark.parametrize("path", [path for path in OURS if path.endswith(".js")])
 def test_no_script_of_ours_parses_html(path: str) -> None:
     assert FORBIDDEN.findall(FILES[path].content.decode()) == []
+
+
+def test_every_error_that_the_page_can_meet_is_explained_and_no_other() -> None:
+    explained = set(re.findall(r"^  ([a-z_]+):", FILES["js/explain.js"].content.decode(), re.MULTILINE))
+    elsewhere = {"body_too_large", "length", "content_filter"}  # of a request, and finish reasons
+    never_met = {
+        *("ambiguous_credentials", "invalid_request", "unsupported_parameter"),  # by what the page sends
+        *("idempotency_key_reused", "stream_expired"),  # it goes on in another way
+    }
+
+    assert explained - elsewhere == {error.code for error in STATUS} - never_met
 
 
 def test_the_search_for_parsers_finds_them() -> None:
