@@ -23,6 +23,7 @@ async pages => {
   const scroller = document.getElementById('scroller'), turns = document.getElementById('turns');
   const frame = () => new Promise(resolve => requestAnimationFrame(() => setTimeout(resolve)));
   const numbers = () => [...turns.children].map(turn => Number(turn.querySelector('.message').lastChild.textContent));
+  scroller.style.overflowAnchor = 'none';  // as in browsers that do not keep the position by themselves
   let jump = 0, most = 0, page = 0;
   for (; page < pages; page += 1) {
     const first = turns.firstElementChild;

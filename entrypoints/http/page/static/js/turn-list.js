@@ -76,7 +76,9 @@ export class TurnList {
   showNewest() {
     this.#first = this.#end = this.#items.length;
     this.#first = Math.max(0, this.#first - PAGE);
-    this.#container.replaceChildren(...this.#render(this.#first, this.#end));
+    const shown = this.#render(this.#first, this.#end);
+    this.#container.replaceChildren(...shown);
+    this.#fixHeights(shown);
     this.#observe();
   }
 
@@ -131,7 +133,9 @@ export class TurnList {
   showOlder() {
     const from = Math.max(0, this.#first - PAGE);
     this.#withoutMoving(() => {
-      this.#container.prepend(...this.#render(from, this.#first));
+      const shown = this.#render(from, this.#first);
+      this.#container.prepend(...shown);
+      this.#fixHeights(shown);
       this.#first = from;
       while (this.#end - this.#first > MAX_SHOWN) this.#hide((this.#end -= 1));
     });
@@ -184,7 +188,21 @@ export class TurnList {
     item.view = null;
   }
 
-  /** Make a change above or below what is visible. Not every browser keeps the position by itself. */
+  /**
+   * Lay turns out that were added above what is visible. Otherwise they have an estimated height until they come near, and
+   * move what the reader sees when they get their own, unless the browser keeps the position by itself: Safari does not.
+   */
+  #fixHeights(roots) {
+    if (getComputedStyle(this.#scroller).overflowAnchor === "auto") return;
+    for (const root of roots) root.style.contentVisibility = "visible";
+    const heights = roots.map((root) => contentHeight(root));
+    roots.forEach((root, i) => {
+      root.style.contentVisibility = "";
+      root.style.containIntrinsicHeight = `auto ${heights[i]}px`;
+    });
+  }
+
+  /** Make a change above or below what is visible, which stays where it is. */
   #withoutMoving(change) {
     const top = this.#scroller.getBoundingClientRect().top;
     const anchor = [...this.#container.children].find((turn) => turn.getBoundingClientRect().bottom > top);
@@ -219,4 +237,10 @@ function updated(item, turn) {
   item.turn = turn;
   if (isChanged) item.view?.replace(turn);
   return item;
+}
+
+/** Return the height of an element without its padding, in CSS pixels. */
+function contentHeight(root) {
+  const { paddingTop, paddingBottom } = getComputedStyle(root);
+  return root.getBoundingClientRect().height - Number.parseFloat(paddingTop) - Number.parseFloat(paddingBottom);
 }
