@@ -68,6 +68,32 @@ async ({payloads, cuts}) => {
 """
 
 
+VIOLATE: Final = """
+async () => {
+  // Try what a reply could contain if it were parsed, e.g. an image of this service, which is a request to its API.
+  const violated = new Set();
+  document.addEventListener('securitypolicyviolation', event => violated.add(event.effectiveDirective));
+  const add = (tag, attributes) => {
+    const added = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) added.setAttribute(name, value);
+    document.body.append(added);
+    return added;
+  };
+  add('img', {src: '/api/health'});
+  add('iframe', {src: '/'});
+  add('video', {src: '/api/health'});
+  add('base', {href: '/elsewhere/'});
+  add('style', {}).textContent = 'p { color: red }';
+  add('p', {style: 'color: red'});
+  add('form', {action: '/'}).submit();
+  new FontFace('x', 'url(/api/health)').load().catch(() => {});
+  await fetch('http://evil.test/').catch(() => {});
+  await new Promise(resolve => setTimeout(resolve, 300));
+  return [...violated].sort();
+}
+"""
+
+
 async def is_untouched(page: Page, address: str, elsewhere: Elsewhere) -> bool:
     await page.wait_for_timeout(300)  # milliseconds: time for requests and handlers to run
     pwned = await page.evaluate("[window.pwned, top.pwned]")
@@ -159,13 +185,17 @@ async def test_the_checks_find_what_they_look_for(browser: Browser, elsewhere: E
         assert "http://evil.test" in chat.tab.origins
 
 
-async def test_the_policy_stops_what_would_be_parsed(browser: Browser, elsewhere: Elsewhere) -> None:
+async def test_the_policy_stops_what_would_be_parsed_or_loaded(browser: Browser, elsewhere: Elsewhere) -> None:
     async with running_service({"llm": ScriptedLLM()}) as service:
         chat = await ChatPage.open(browser, service.url)
         refused = await chat.page.evaluate(
             "try { document.body.innerHTML = '<p>'; false } catch (error) { error instanceof TypeError }"
         )
-        await chat.page.evaluate("fetch('http://evil.test/').catch(() => {})")
+        violated = await chat.page.evaluate(VIOLATE)
 
         assert refused
+        assert violated == [
+            *("base-uri", "connect-src", "font-src", "form-action", "frame-src", "img-src", "media-src"),
+            *("style-src-attr", "style-src-elem"),
+        ]
         assert elsewhere.requests == []
