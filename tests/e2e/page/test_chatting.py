@@ -204,6 +204,18 @@ async def test_code_and_answers_can_be_copied(browser: Browser) -> None:
     assert (code, whole) == ("print(1)", answer)
 
 
+async def test_answers_can_be_copied_where_the_browser_has_no_clipboard(browser: Browser) -> None:
+    async with running_service({"llm": ScriptedLLM()}) as service:
+        chat = await ChatPage.open(browser, service.url, permissions=["clipboard-read", "clipboard-write"])
+        await chat.page.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined})")  # over plain http
+        await chat.ask("Hi")
+        await chat.page.get_by_role("button", name="Copy answer").click()
+        await expect(chat.page.get_by_role("button", name="Copy answer")).to_have_text("Copied")
+        await chat.field.press("Control+V")
+
+        await expect(chat.field).to_have_value("Hello, world!")
+
+
 async def test_a_suggestion_is_sent_with_one_click(browser: Browser) -> None:
     async with running_service({"llm": ScriptedLLM()}) as service:
         chat = await ChatPage.open(browser, service.url)

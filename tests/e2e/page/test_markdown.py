@@ -163,6 +163,8 @@ async def test_a_document_looks_the_same_however_it_was_split(page: Page) -> Non
     generator = random.Random(7)
     blocks = DOCUMENT.split("\n\n")
     documents = [DOCUMENT, DOCUMENT.replace("\n", "\r\n")]
+    documents += ["a [link][ref], defined\n\n> - inside\n>\n>   [ref]: https://example.org/"]
+    documents += ["an empty block of code\n\n```\n"]
     documents += ["\n\n".join(generator.choices(blocks, k=6)) for _ in range(15)]
     documents += ["".join(generator.choices("a1. -#|`*>[]()\n\n\t~=", k=60)) for _ in range(150)]
     cases = [{"text": text, "cuts": sorted(generator.sample(range(len(text)), 25))} for text in documents]

@@ -19,7 +19,8 @@ export function isClosedFence(raw) {
 /** Return the element of a code token. `isComplete`: nothing will be added to it. */
 export function codeBlock(token, isComplete) {
   const language = languageOf(token);
-  const code = element("code", {}, token.text);
+  const code = element("code");
+  code.textContent = token.text;
   if (isComplete) highlight(code, token.text, language);
   return element(
     "div",

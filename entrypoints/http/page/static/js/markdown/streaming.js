@@ -55,8 +55,9 @@ export class StreamingMarkdown {
     this.#frame = this.#timer = 0;
     this.flush(true);
     const whole = lex(this.#text);
-    // A definition may follow the links that use it, and a block may have been settled too early.
-    if (whole.some((token) => token.type === "def") || whole.map(identity).join() !== this.#settled.join()) {
+    // A definition, e.g. in a list, may follow the links that use it, and a block may have been settled too early.
+    const hasDefinitions = Object.keys(whole.links ?? {}).length > 0;
+    if (hasDefinitions || whole.map(identity).join() !== this.#settled.join()) {
       this.#container.replaceChildren(...renderMarkdown(this.#text));
     }
   }
