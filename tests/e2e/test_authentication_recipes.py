@@ -107,12 +107,14 @@ async def test_users_get_in_through_a_proxy_with_a_login(forks: Forks, tmp_path:
             configuration = renamed(caddyfile, names | ports)
             async with caddy(configuration, site, tmp_path), client_of(site) as client:
                 streamed = await run_blocks(PROXY, names, tmp_path)
+                page = await client.get("/", follow_redirects=False)
                 anonymous = await client.get("/api/chat/history/x")
                 own = await client.get(f"/api/chat/history/{provider.user}", headers=LOGGED_IN)
                 forged = {"Authorization": f"Bearer {provider.token('chat', sub='ann')}"} | LOGGED_IN
                 foreign = [await client.get("/api/chat/history/ann", headers=each) for each in (LOGGED_IN, forged)]
 
     assert ChatStream.of(streamed.encode()).text == "Hello, world!"
+    assert (page.status_code, page.headers["Location"]) == (302, "/oauth2/start")
     assert anonymous.status_code == 401
     assert own.json()["count"] == 1
     assert [response.status_code for response in foreign] == [403, 403]
