@@ -66,6 +66,24 @@ async def test_every_file_is_revalidated_by_its_content() -> None:
     assert other.status_code == 200
 
 
+async def test_files_are_compressed_for_clients_that_accept_it() -> None:
+    path, accepted = "/page/vendor/highlight.js", {"Accept-Encoding": "gzip, deflate, br"}
+    async with service_in_process({"llm": ScriptedLLM()}) as service:
+        plain = await service.client.get(path, headers={"Accept-Encoding": "identity"})
+        compressed = await service.client.get(path, headers=accepted)
+        tag = {"If-None-Match": compressed.headers["ETag"]}
+        unchanged = await service.client.get(path, headers=accepted | tag)
+        other = await service.client.get(path, headers={"Accept-Encoding": "identity"} | tag)
+
+    assert compressed.headers["Content-Encoding"] == "gzip"
+    assert "Content-Encoding" not in plain.headers
+    assert compressed.content == plain.content == FILES["vendor/highlight.js"].content
+    assert 2 * int(compressed.headers["Content-Length"]) < int(plain.headers["Content-Length"])
+    assert (unchanged.status_code, unchanged.content) == (304, b"")
+    assert other.status_code == 200
+    assert {response.headers["Vary"] for response in (plain, compressed, unchanged)} == {"Accept-Encoding"}
+
+
 async def test_the_page_can_be_switched_off() -> None:
     async with service_in_process({"llm": ScriptedLLM()}, chat_page=False) as service:
         statuses = [(await service.client.get(path)).status_code for path in ("/", "/page/js/main.js", "/page/session")]

@@ -5,8 +5,8 @@ once it is there; they contain no data. The page's URLs are relative, so that it
 removes.
 """
 
-from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, NamedTuple
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
@@ -36,6 +36,7 @@ _HEADERS: Final = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
+    "Vary": "Accept-Encoding",
 }
 
 
@@ -61,14 +62,22 @@ async def get_session(principal: PrincipalDep, settings: SettingsDep) -> Session
     return SessionView(user_id=principal.user_id, model=settings.openai_model)
 
 
+class _Representation(NamedTuple):
+    content: bytes
+    headers: Mapping[str, str]
+
+
 def _serve(file: PageFile) -> Callable[[Request], Awaitable[Any]]:
-    etag = file.etag
-    headers = {**_HEADERS, "ETag": etag}
+    plain = _Representation(file.content, {"ETag": file.etag})
+    # Another representation needs another ETag: https://www.rfc-editor.org/rfc/rfc9110#section-8.8.3.3
+    compressed = _Representation(file.compressed, {"ETag": f'{file.etag[:-1]}-gzip"', "Content-Encoding": "gzip"})
 
     @requires(Policy.PUBLIC)
     async def serve(request: Request) -> Response:
-        if etag in request.headers.get("if-none-match", ""):
+        chosen = compressed if "gzip" in request.headers.get("accept-encoding", "") else plain
+        headers = {**_HEADERS, **chosen.headers}
+        if chosen.headers["ETag"] in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
-        return Response(file.content, media_type=file.media_type, headers=headers)
+        return Response(chosen.content, media_type=file.media_type, headers=headers)
 
     return serve
