@@ -52,16 +52,16 @@ async def open_llm(upstream: ScriptedUpstream) -> AsyncIterator[OpenLLM]:
     """Open the adapter for a model with short timeouts, by default against the scripted upstream."""
     opened: list[LLMOpenAI] = []
 
-    def open_(model: str, base_url: str | None = None, max_connections: int = 10) -> LLMOpenAI:
+    def open_(model: str, base_url: str | None = None, max_connections: int = 10, idle_timeout: float = 2) -> LLMOpenAI:
         llm = LLMOpenAI(
             api_key=KEY,
             base_url=base_url or upstream.base_url,
             model=model,
             temperature=0.5,
             max_tokens=100,
-            connect_timeout=0.3,
-            first_byte_timeout=0.5,
-            idle_timeout=0.5,
+            connect_timeout=0.8,
+            first_byte_timeout=2,
+            idle_timeout=idle_timeout,
             pool_timeout=0.1,
             max_connections=max_connections,
         )
@@ -206,7 +206,7 @@ async def test_an_endless_line_exceeds_the_limit(upstream: ScriptedUpstream, ope
 
 
 async def test_a_slow_reply_is_not_idle(open_llm: OpenLLM) -> None:
-    assert len(await deltas_of(open_llm("tokens-5-200"))) == 5
+    assert len(await deltas_of(open_llm("tokens-5-200", idle_timeout=0.7))) == 5
 
 
 @pytest.mark.parametrize("model", ["afterdone", "afterfinish", "finishonly"])
@@ -324,7 +324,7 @@ async def test_requests_have_the_headers_of_the_sdk(upstream: ScriptedUpstream, 
             "accept-encoding": "gzip, deflate",
             "content-type": "application/json",
             "host": f"127.0.0.1:{upstream.port}",
-            "x-stainless-read-timeout": "0.5",
+            "x-stainless-read-timeout": "2",
         }.items() <= request.headers.items()
 
 
