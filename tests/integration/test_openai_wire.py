@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import re
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,7 +33,7 @@ async def rejection(**fields: Any) -> tuple[int, str | None, str | None]:
     """Return status, code and parameter of the error for a request with these fields."""
     llm = ScriptedLLM()
     async with service_in_process({"llm": llm}) as service:
-        response = await service.client.post(PATH, json=HELLO | fields)
+        response = await service.client.post(PATH, content=json.dumps(HELLO | fields), headers=JSON)
         assert [] == llm.asked
         error = response.json()["error"]
     return response.status_code, error["code"], error["param"]
@@ -77,11 +79,15 @@ async def test_what_has_no_effect_is_named() -> None:
         named = [{"role": "user", "content": "Q", "name": "ann"}]
         answer = await complete(service, (), messages=named, **sent, **silent)
         nothing = await complete(service, messages("Q"), **silent)
+        padded = await complete(
+            service, messages("Q"), stream_options={"include_usage": True, "include_obfuscation": True}
+        )
 
     expected = ["tools", "tool_choice", "messages.name", "presence_penalty", "metadata"]
     expected += ["gr%C3%B6%C3%9Fe", "temprature;did-you-mean=temperature"]
     assert expected == answer.ignored
     assert [] == nothing.ignored
+    assert ["stream_options.include_obfuscation"] == padded.ignored
 
 
 @pytest.mark.parametrize(
@@ -106,13 +112,17 @@ async def test_what_has_no_effect_is_named() -> None:
         ("stream", "maybe"),
         ("messages", []),
         ("messages", None),
+        ("messages", [{"role": "user", "content": "Hi"}] * 20_001),
+        ("messages", [{"role": "user", "content": "\ud83d"}]),
+        ("stop", "\ude00"),
+        ("stop", [1]),
     ],
 )
 async def test_what_cannot_be_honoured_is_a_400_that_names_the_parameter(field: str, value: Any) -> None:
     status, code, parameter = await rejection(**{field: value})
 
     assert (400, "invalid_request") == (status, code)
-    assert field == (parameter or "").partition(".")[0].partition("[")[0]
+    assert re.fullmatch(rf"{field}(\[0\]\.content|\[0\]|\[1\]|\.type)?", parameter or "")
 
 
 async def test_only_models_of_the_list_are_accepted() -> None:
@@ -136,6 +146,45 @@ async def test_messages_that_cannot_be_answered_are_a_400(sent: list[tuple[str, 
     found = [{"role": role, "content": content} for role, content in sent]
 
     assert (400, "invalid_request", parameter) == await rejection(messages=found)
+
+
+async def test_a_number_may_be_written_as_a_text() -> None:
+    llm = ScriptedLLM()
+    async with service_in_process({"llm": llm}) as service:
+        await complete(service, messages("Q"), max_tokens="50", temperature="0.5")
+
+    assert ([50], 0.5) == (llm.max_tokens, llm.options[0].temperature)
+
+
+async def test_of_many_wrong_values_the_first_is_reported() -> None:
+    wrong: dict[str, list[Any]] = {"messages": [{}] * 50_000, "modalities": ["audio"] * 50_000}
+    async with service_in_process({"llm": ScriptedLLM()}) as service:
+        for field, values in wrong.items():
+            response = await service.client.post(PATH, json=HELLO | {field: values})
+            assert 400 == response.status_code
+            assert len(response.content) < 300
+
+
+async def test_many_unknown_fields_take_little_time() -> None:
+    fields: dict[str, Any] = {f"field{number}": 1 for number in range(60_000)}
+    async with service_in_process({"llm": ScriptedLLM()}) as service:
+        started = time.process_time()
+        answer = await complete(service, messages("Q"), **fields)
+
+    assert time.process_time() - started < 5
+    assert (21, "field0", "...") == (len(answer.ignored), answer.ignored[0], answer.ignored[-1])
+
+
+async def test_an_error_of_the_whole_body_names_no_parameter() -> None:
+    async with service_in_process({"llm": ScriptedLLM()}) as service:
+        error = (await service.client.post(PATH, json=[])).json()["error"]
+        named = (await service.client.post(PATH, json={})).json()["error"]
+
+    assert (None, "input should be a valid dictionary or object to extract fields from") == (
+        error["param"],
+        error["message"],
+    )
+    assert ("messages", "messages: field required") == (named["param"], named["message"])
 
 
 async def test_parts_of_text_are_joined() -> None:

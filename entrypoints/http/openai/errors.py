@@ -31,7 +31,8 @@ def openai_error(problem: Mapping[str, Any], headers: MutableHeaders) -> tuple[i
     if status == 409 or (status >= 500 and not problem["retryable"]) or int(headers.get("Retry-After", "0")) > MAX_WAIT:
         headers[SHOULD_RETRY] = "false"
     fields = problem.get("errors", ())
-    return status, _body(status, problem["code"], problem["detail"], _parameter(fields[0]) if fields else None)
+    message = "; ".join(map(_message, fields)) if problem["code"] == "invalid_request" else problem["detail"]
+    return status, _body(status, problem["code"], message, _parameter(fields[0]) if fields else None)
 
 
 def stream_error(failure: Failure) -> bytes:
@@ -55,7 +56,14 @@ def _body(status: int, code: str, message: str, parameter: str | None) -> bytes:
     return orjson.dumps({"error": error})
 
 
-def _parameter(field: Mapping[str, str]) -> str:
-    """Return the name of a field as OpenAI writes it, e.g. `messages[0].content` for `#/messages/0/content`."""
-    path = re.sub(r"^(#/)(header/|query/|path/)?", "", field["pointer"])
-    return re.sub(r"/(\d+)(?=/|$)", r"[\1]", path).replace("/", ".")
+def _message(field: Mapping[str, str]) -> str:
+    return ": ".join(filter(None, (_parameter(field), field["detail"])))
+
+
+def _parameter(field: Mapping[str, str]) -> str | None:
+    """Return the name of a field as OpenAI writes it, e.g. `messages[0].content` for `#/messages/0/content`.
+
+    None stands for the whole body.
+    """
+    path = re.sub(r"^#/?(header/|query/|path/)?", "", field["pointer"])
+    return re.sub(r"/(\d+)(?=/|$)", r"[\1]", path).replace("/", ".") or None

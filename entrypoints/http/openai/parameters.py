@@ -58,10 +58,8 @@ def options_of(body: ChatCompletionRequest, settings: Settings) -> ReplyOptions:
     Raises:
         RequestProblem: It cannot be honoured.
     """
-    stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
-    return ReplyOptions(
-        _model(body.model, settings), body.temperature, body.top_p, tuple(filter(None, stop)) or None, body.seed
-    )
+    stop = tuple(filter(None, body.stop or ())) or None
+    return ReplyOptions(_model(body.model, settings), body.temperature, body.top_p, stop, body.seed)
 
 
 def model_name(body: ChatCompletionRequest, settings: Settings) -> str:
@@ -97,8 +95,9 @@ def note_ignored_fields(
 ) -> None:
     """Name the fields that have no effect although their values ask for one, in a header of the response."""
     if ignored := _ignored_fields(sent, body, principal, settings):
-        unknown = [name for name in ignored if name not in ChatCompletionRequest.model_fields and "." not in name]
-        known = [name for name in ignored if name not in unknown]
+        fields = ChatCompletionRequest.model_fields
+        known = (name for name in ignored if name in fields or "." in name)
+        unknown = (name for name in ignored if name not in fields and "." not in name)
         found = [header_of(known, ()), header_of(unknown, _HONOURED)]
         scope["state"]["ignored_fields"] = ", ".join(filter(None, found))
 
@@ -111,14 +110,17 @@ def _ignored_fields(
         for name, value in sent.items()
         if name not in _HONOURED and value is not None and _WITHOUT_EFFECT.get(name) != value
     ]
-    ignored += [
-        name for name in ("max_tokens", "max_completion_tokens") if (sent.get(name) or 0) > settings.openai_max_tokens
-    ]
+    limits = {"max_tokens": body.max_tokens, "max_completion_tokens": body.max_completion_tokens}
+    ignored += [name for name, limit in limits.items() if (limit or 0) > settings.openai_max_tokens]
     users = {"safety_identifier": body.safety_identifier, "user": body.user}
     counts = principal.user_id or body.safety_identifier or body.user
     ignored += [name for name, value in users.items() if value and value != counts]
     if body.stream_options is not None and not body.stream:
         ignored.append("stream_options")
+    elif body.stream_options is not None:
+        ignored += [
+            f"stream_options.{name}" for name, value in (body.stream_options.model_extra or {}).items() if value
+        ]
     if settings.v1_system_messages == "drop" and any(message.role in SYSTEM for message in body.messages):
         ignored.append("messages.system")
     return ignored + sorted({f"messages.{name}" for message in body.messages for name in message.model_extra or ()})

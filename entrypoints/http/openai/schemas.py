@@ -9,6 +9,9 @@ from domain.conversation import ID_PATTERN
 MAX_STOPS: Final = 4
 """Stop sequences that OpenAI's API accepts."""
 
+MAX_MESSAGES: Final = 20_000
+"""Messages of a request. Only the latest can be part of a prompt, but all have to be read."""
+
 SYSTEM: Final = frozenset({"system", "developer"})
 """Roles of instructions."""
 
@@ -35,6 +38,10 @@ def _role(role: Any) -> Any:
     return role
 
 
+def _listed(stop: Any) -> Any:
+    return [stop] if isinstance(stop, str) else stop
+
+
 _CONTENT: Final = {
     "anyOf": [
         {"type": "string"},
@@ -52,6 +59,17 @@ _CONTENT: Final = {
 }
 
 
+_STOP: Final = {
+    "anyOf": [
+        {"type": "string"},
+        {"items": {"type": "string"}, "type": "array", "maxItems": MAX_STOPS},
+        {"type": "null"},
+    ]
+}
+
+_Text = Annotated[str, Field(min_length=0)]
+"""A text. Pydantic rejects lone surrogates, which can be neither stored nor sent, only if the length is limited."""
+
 _Name = Annotated[str, Field(json_schema_extra={"pattern": f"^({ID_PATTERN})?$"})]
 
 
@@ -63,13 +81,15 @@ class ChatMessage(BaseModel):
     role: Annotated[Literal["system", "developer", "user", "assistant"], BeforeValidator(_role)] = Field(
         description="Who wrote it. `system` and `developer` follow the operator's instructions.", examples=["user"]
     )
-    content: Annotated[str, BeforeValidator(_joined), WithJsonSchema(_CONTENT)] = Field(
+    content: Annotated[_Text, BeforeValidator(_joined), WithJsonSchema(_CONTENT)] = Field(
         "", description="Its text, or a list of parts of the type `text`."
     )
 
 
 class StreamOptions(BaseModel):
     """Options of a stream."""
+
+    model_config = ConfigDict(extra="allow", json_schema_extra={"additionalProperties": True})
 
     include_usage: bool | None = Field(
         None, description="Send a last chunk with the number of tokens, before `[DONE]`.", examples=[True]
@@ -88,7 +108,10 @@ class ChatCompletionRequest(BaseModel):
     model_config = ConfigDict(extra="allow", json_schema_extra={"additionalProperties": True})
 
     messages: list[ChatMessage] = Field(
-        description="The conversation, oldest message first. The last one is answered.", min_length=1
+        description="The conversation, oldest message first. The last one is answered.",
+        min_length=1,
+        max_length=MAX_MESSAGES,
+        fail_fast=True,
     )
     model: str | None = Field(
         None, description="One of `GET /v1/models`; the first of them if absent.", examples=["gpt-3.5-turbo"]
@@ -101,9 +124,9 @@ class ChatCompletionRequest(BaseModel):
         None, ge=1, description="Limit of the reply, in tokens. The operator's limit holds in any case.", examples=[500]
     )
     max_completion_tokens: int | None = Field(None, ge=1, description="The same as `max_tokens`.", examples=[500])
-    stop: str | Annotated[list[str], Field(max_length=MAX_STOPS)] | None = Field(
-        None, description="Text before which the reply ends, or up to four of them.", examples=["END"]
-    )
+    stop: Annotated[
+        Annotated[list[_Text], Field(max_length=MAX_STOPS)] | None, BeforeValidator(_listed), WithJsonSchema(_STOP)
+    ] = Field(None, description="Text before which the reply ends, or up to four of them.", examples=["END"])
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = Field(
         None, description="Makes replies largely reproducible.", examples=[7]
     )
@@ -122,7 +145,9 @@ class ChatCompletionRequest(BaseModel):
     function_call: Literal["none", "auto"] | None = Field(None, description="As `tool_choice`.", examples=["auto"])
     logprobs: Literal[False] | None = Field(None, description="Not available.", examples=[False])
     response_format: ResponseFormat | None = Field(None, description="Only text.")
-    modalities: list[Literal["text"]] | None = Field(None, description='Only `["text"]`.', examples=[["text"]])
+    modalities: Annotated[list[Literal["text"]], Field(fail_fast=True)] | None = Field(
+        None, description='Only `["text"]`.', examples=[["text"]]
+    )
 
 
 class _Choice(BaseModel):
