@@ -104,11 +104,11 @@ class HistoryInMemory(ConversationHistory, MemoryOutbox):
 
     def _from(self, turn: Turn, first: TurnId, replaced: Turn | None) -> list[Turn]:
         """Return the turns of the turn's conversation from `first` on that are neither retracted nor replaced."""
-        stored = [one for _, one in reversed(self._newest_first(turn.user_id, turn.conversation_id)) if one != replaced]
+        stored = [one for _, one in reversed(self._newest_first(turn.user_id, turn.conversation_id))]
         ids = [one.id for one in stored]
         if first not in ids:
             raise TurnNotFound
-        return [one for one in stored[ids.index(first) :] if one.id not in self._retracted_by]
+        return [one for one in stored[ids.index(first) :] if one != replaced and one.id not in self._retracted_by]
 
     def _name(self, turn: Turn, key: IdempotencyKey, retention: timedelta) -> None:
         for name in list(islice(self._expiring, 2)):  # the oldest, so that no call removes many

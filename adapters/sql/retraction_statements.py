@@ -35,16 +35,22 @@ _WITHDRAW: Final = delete(remembering).where(
 """Follows the update: the user is locked, so no turn that it has found can enter the outbox any more."""
 
 
-def retract(connection: Connection, turn: Turn, first: TurnId) -> None:
-    """Retract the earlier turns of a conversation from `first` on, in favour of a turn that has just been stored.
+def place_of(connection: Connection, turn: Turn, first: TurnId) -> int:
+    """Return the place of another turn in the conversation of `turn`.
 
     Raises:
         TurnNotFound: `first` is no turn of the conversation.
     """
-    values = {"user": turn.user_id, "conversation": turn.conversation_id, "new_turn": turn.id}
-    place = connection.execute(_PLACE, {**values, "turn_id": first}).scalar()
+    values = {"user": turn.user_id, "conversation": turn.conversation_id, "turn_id": first}
+    place: int | None = connection.execute(_PLACE, values).scalar()
     if place is None:
         raise TurnNotFound
+    return place
+
+
+def retract(connection: Connection, turn: Turn, place: int) -> None:
+    """Retract the earlier turns of a conversation from a place on, in favour of a turn that has just been stored."""
+    values = {"user": turn.user_id, "conversation": turn.conversation_id, "new_turn": turn.id}
     count = connection.execute(_RETRACT, {**values, "first": place}).rowcount
     connection.execute(_COUNT, {**values, "count": count}).close()
     connection.execute(_WITHDRAW, {**values, "first": place}).close()

@@ -53,9 +53,12 @@ def begin_in_steps(connection: Connection, record: TurnBegin, now: datetime) -> 
     turn, key = record.turn, record.key
     position = _next_position(connection, turn.user_id, now)  # locks the user, whose key no other transaction can use
     named = None if key is None else keys.find(connection, key, now)
-    if key is not None and named is not None:
-        if not named.turn.is_replaceable or named.fingerprint != key.fingerprint:
-            return named
+    if named is not None and (key is None or not named.turn.is_replaceable or named.fingerprint != key.fingerprint):
+        return named
+    place = None
+    if record.retracts_from is not None:  # before the turn is replaced, which may be the one to be retracted
+        place = retraction.place_of(connection, turn, record.retracts_from)
+    if named is not None:
         was_retracted = retraction.delete_replaced(connection, named.turn.id)
     if turn.chosen_id is not None:
         chosen_ids.require_new(connection, turn.user_id, turn.chosen_id)
@@ -66,8 +69,8 @@ def begin_in_steps(connection: Connection, record: TurnBegin, now: datetime) -> 
         retraction.replace(connection, named.turn.id, turn, was_retracted=was_retracted)
     if key is not None:
         keys.name(connection, turn, key, record.key_retention, now)
-    if record.retracts_from is not None:
-        retraction.retract(connection, turn, record.retracts_from)
+    if place is not None:
+        retraction.retract(connection, turn, place)
     return None
 
 

@@ -118,7 +118,7 @@ class ConversationHistory(Protocol):
 
         A key names one turn, however many calls use it at the same time. If it names a turn already, that turn is
         returned as stored, and nothing changes. A replaceable one is deleted, and the new turn begins, gets the key and
-        takes over the turns that the other one has retracted.
+        takes over the turns that the other one has retracted. `retracts_from` may be that one.
 
         Raises:
             IdempotencyKeyReused: the key names a turn that was begun with another fingerprint, or the user has another

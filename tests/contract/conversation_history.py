@@ -785,6 +785,20 @@ class ConversationHistoryContract(Suite[ConversationHistory]):
             (await history.conversations(ADA, 10, None)).items
         )
 
+    async def test_a_turn_that_runs_again_may_retract_from_its_failed_one_on(
+        self, history: ConversationHistory
+    ) -> None:
+        (kept,) = await complete_several(history, 1)
+        failed, again = new_turn(conversation_id=HOME), new_turn(conversation_id=HOME)
+        await begin_keyed(history, failed)
+        failed = await fail(history, failed)
+        await complete_several(history, 1)
+        assert again == await begin_instead(history, failed, again, KEY)
+        assert [kept, again] == list((await history.page(ADA, HOME, 10, None)).items)
+        assert [2] == [one.turns for one in (await history.conversations(ADA, 10, None)).items]
+        with pytest.raises(TurnNotFound):
+            await history.get(failed.id, ADA)
+
     async def test_a_failed_turn_that_was_retracted_can_be_replaced(self, history: ConversationHistory) -> None:
         failed, again = new_turn(conversation_id=HOME), new_turn(conversation_id=HOME)
         await begin_keyed(history, failed)

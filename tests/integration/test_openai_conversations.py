@@ -10,7 +10,7 @@ import anyio
 import httpx2
 import pytest
 
-from application.ports.llm import LLMContentRefused
+from application.ports.llm import LLMContentRefused, LLMFailed
 from domain.conversation import Message
 from tests.harness.chat import eventually, serving, until
 from tests.harness.completions import PATH, answer_of, complete, messages
@@ -306,6 +306,17 @@ async def test_an_idempotency_key_names_one_request() -> None:
         )  # fmt: skip
         assert (422, "idempotency_key_reused") == (other.status, other.code)
         assert 1 == len(llm.asked)
+
+
+async def test_a_request_that_is_repeated_with_its_key_after_a_failure_runs_again() -> None:
+    failed = ScriptedReply(refusal=LLMFailed())
+    async with talking(ScriptedReply(deltas=("A1",)), failed, ScriptedReply(deltas=("A2",))) as (service, _):
+        await complete(service, messages("Q1"), "trees")
+        for status in (502, 200):
+            answer = await complete(service, messages("Q1", "A1", "Q2"), "trees", headers={"Idempotency-Key": "k"})
+            assert status == answer.status
+
+        assert [("Q1", "A1"), ("Q2", "A2")] == await stored(service, "trees")
 
 
 async def test_a_system_message_counts_for_its_turn_only() -> None:
