@@ -9,7 +9,7 @@ import anyio
 from application.ports.history import ConversationHistory, HistoryLost, HistoryUnavailable
 from application.ports.turn_observer import Event, StoreCalled, StoreFailing, StoreRecovered, TurnObserver
 
-_READS: Final = frozenset({"find", "get", "latest", "page", "conversations", "forget_attempts", "counts"})
+_READS: Final = frozenset({"find", "get", "latest", "said", "page", "conversations", "forget_attempts", "counts"})
 """Operations whose failure says nothing about writes."""
 
 _WRITES: Final = frozenset({"begin", "finish", "probe_write"})

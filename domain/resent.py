@@ -3,8 +3,14 @@
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+MAX_STORED: Final = 10_000
+"""Stored turns among which the messages of a client are looked for: the latest ones."""
+
 MAX_STARTS: Final = 100
 """Places at which the messages of a client that leaves out the oldest ones are looked for, latest first."""
+
+MAX_SKIPPED: Final = 100
+"""Stored turns without a reply in a row that a client may have dropped."""
 
 
 class Said(NamedTuple):
@@ -25,30 +31,37 @@ def kept(stored: Sequence[Said], resent: Sequence[Said]) -> int:
     Messages that are not stored are skipped: they were refused, or sent elsewhere. A client that has left out the
     oldest turns shows a later part of the stored ones.
     """
-    shown, unknown = _walk(stored, resent, 0)
-    if unknown and resent:
+    shown, is_complete = _walk(stored, resent, 0)
+    if not is_complete:
         first = resent[0].text
         starts = [index for index in range(1, len(stored)) if _is_same(stored[index].text, first)]
         for start in reversed(starts[-MAX_STARTS:]):
-            end, missing = _walk(stored, resent, start)
-            if not missing:
+            end, is_complete = _walk(stored, resent, start, only_complete=True)
+            if is_complete:
                 return end
     return shown
 
 
-def _walk(stored: Sequence[Said], resent: Sequence[Said], start: int) -> tuple[int, int]:
-    """Return the end of the stored turns that match from `start` on, and how many answered messages are not stored."""
-    end, unknown = start, 0
+def _walk(
+    stored: Sequence[Said], resent: Sequence[Said], start: int, *, only_complete: bool = False
+) -> tuple[int, bool]:
+    """Return the end of the stored turns that match from `start` on, and whether all answered messages are stored.
+
+    With `only_complete`, it ends at the first that is not.
+    """
+    end, is_complete = start, True
     for message in resent:
-        index = end
-        while index < len(stored) and not stored[index].answered and not _is_same(stored[index].text, message.text):
+        index, last = end, min(end + MAX_SKIPPED, len(stored))
+        while index < last and not stored[index].answered and not _is_same(stored[index].text, message.text):
             index += 1
         if index < len(stored) and _is_same(stored[index].text, message.text):
             end = index + 1
         elif message.answered:
-            unknown += 1
-    return end, unknown
+            is_complete = False
+            if only_complete:
+                break
+    return end, is_complete
 
 
 def _is_same(stored: str, resent: str) -> bool:
-    return stored == resent or stored.endswith("\n" + resent)
+    return stored == resent or (stored.endswith(resent) and stored[: len(stored) - len(resent)].endswith("\n"))

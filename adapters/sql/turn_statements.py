@@ -4,7 +4,20 @@ from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import Connection, and_, bindparam, case, delete, exists, insert, or_, select, text, update
+from sqlalchemy import (
+    Connection,
+    and_,
+    bindparam,
+    case,
+    delete,
+    exists,
+    insert,
+    literal_column,
+    or_,
+    select,
+    text,
+    update,
+)
 
 from adapters.sql import chosen_id_statements as chosen_ids
 from adapters.sql import key_statements as keys
@@ -211,6 +224,13 @@ _BEFORE: Final = turns.c.seq < bindparam("before")
 LATEST: Final = PrecompiledStatement(
     _OF_CONVERSATION.with_only_columns(turns.c.user_message, REPLY)
     .where(CONTEXT_TURNS)
+    .order_by(turns.c.seq.desc())
+    .limit(bindparam("rows"))
+)
+SAID: Final = PrecompiledStatement(
+    _OF_CONVERSATION.with_only_columns(
+        turns.c.id, turns.c.user_message, literal_column("(reply <> '' OR reply_number IS NOT NULL)").label("answered")
+    )
     .order_by(turns.c.seq.desc())
     .limit(bindparam("rows"))
 )

@@ -10,6 +10,7 @@ from domain.conversation import Conversation, ConversationId, Exchange, Turn, Tu
 from domain.errors import ChatError
 from domain.idempotency import IdempotencyKey
 from domain.paging import Page
+from domain.resent import Said
 
 
 class HistoryError(ChatError):
@@ -187,6 +188,15 @@ class ConversationHistory(Protocol):
         """Return the text of the newest finished turns of a conversation that have a reply, latest first.
 
         Includes interrupted turns. At most `limit`. Called before every reply, so it reads nothing else.
+        """
+        ...
+
+    @abstractmethod
+    async def said(self, user_id: UserId, conversation_id: ConversationId, limit: int) -> Sequence[tuple[TurnId, Said]]:
+        """Return the messages of the newest turns of a conversation, each with its `Turn.id`, oldest first.
+
+        Includes running and failed turns. At most `limit`. Of the replies it only tells whether there is text, so that
+        a long conversation is read in milliseconds.
         """
         ...
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
 
 import anyio
 
@@ -30,10 +29,7 @@ from domain.conversation import Turn, TurnId
 from domain.errors import ChatError, Failure, InternalError, ServerShuttingDown, TurnInProgress
 from domain.idempotency import IdempotencyKey
 from domain.reply import MAX_REPLY_BYTES
-from domain.resent import Said, kept
-
-PAGE: Final = 200
-"""Turns that are read at once, to find those that a client does not show any more."""
+from domain.resent import MAX_STORED, Said, kept
 
 
 @dataclass(frozen=True)
@@ -109,8 +105,9 @@ class SendMessage:
         """Begin a turn, unless the key names one that another worker has begun meanwhile: then return None."""
         self._admit(message)
         turn_id, conversation = self.new_turn_id(), (message.user_id, message.conversation_id)
+        tentative = message.resent is None  # else the conversation must not change between the match and the begin
         try:  # the conversation is nearly always free
-            lease = await self.leases.acquire(turn_id, *conversation, wait=0, tentative=True)
+            lease = await self.leases.acquire(turn_id, *conversation, wait=0, tentative=tentative)
             return await self._begin_shielded(message, turn_id, key, lease)
         except TurnInProgress:
             pass
@@ -170,15 +167,9 @@ class SendMessage:
 
     async def _retracted(self, message: NewMessage, resent: Sequence[Said]) -> TurnId | None:
         """Return the first stored turn that the client does not show any more, if there is one."""
-        turns: list[Turn] = []
-        cursor = None
-        while True:
-            page = await self.history.page(message.user_id, message.conversation_id, PAGE, cursor)
-            turns[:0] = page.items
-            if (cursor := page.next_cursor) is None:
-                break
-        shown = kept([Said(turn.user_message, bool(turn.reply)) for turn in turns], resent)
-        return turns[shown].id if shown < len(turns) else None
+        stored = await self.history.said(message.user_id, message.conversation_id, MAX_STORED)
+        shown = kept([said for _, said in stored], resent)
+        return stored[shown][0] if shown < len(stored) else None
 
     async def _release(self, lease: Lease) -> None:
         """Give back a lease whose turn has not begun. If that fails or takes long, it expires soon."""

@@ -35,6 +35,7 @@ from domain.errors import (
     WorkerLost,
 )
 from domain.idempotency import IdempotencyKey
+from domain.resent import Said
 from tests.contract.suite import Suite
 
 ADA, BOB = UserId("ada"), UserId("bob")
@@ -667,6 +668,30 @@ class ConversationHistoryContract(Suite[ConversationHistory]):
         await history.clear(ADA, cleared)
         await complete_several(history, 1)
         assert ["message 0"] == [one.title for one in (await history.conversations(ADA, 10, None)).items]
+
+    # Messages of a conversation
+
+    async def test_the_messages_of_a_conversation_are_told_with_whether_there_is_a_reply(
+        self, history: ConversationHistory
+    ) -> None:
+        ended = (await complete_several(history, 1))[0]
+        failed, saved, running = (new_turn(name, conversation_id=HOME) for name in ("failed", "saved", "running"))
+        await begin(history, failed, saved, running)
+        await fail(history, failed)
+        await save(history, saved, "Hi")
+        told = [(turn.id, Said(turn.user_message, turn in (ended, saved))) for turn in (ended, failed, saved, running)]
+        assert told == list(await history.said(ADA, HOME, 10))
+        assert told[2:] == list(await history.said(ADA, HOME, 2))
+
+    async def test_the_messages_of_a_conversation_are_its_own_and_not_retracted(
+        self, history: ConversationHistory
+    ) -> None:
+        kept, retracted = await complete_several(history, 2)
+        await complete(history, new_turn(conversation_id=WORK))
+        await complete(history, new_turn(user_id=BOB, conversation_id=HOME))
+        instead = await begin_instead(history, retracted)
+        assert [kept.id, instead.id] == [id for id, _ in await history.said(ADA, HOME, 10)]
+        assert [] == list(await history.said(BOB, WORK, 10))
 
     # Retracted turns
 

@@ -1,5 +1,6 @@
 """Which stored turns a client that sends the whole conversation still shows."""
 
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -62,3 +63,18 @@ def test_text_that_was_added_before_a_message_does_not_matter(stored: Sequence[s
 
 def test_a_message_that_only_ends_alike_is_another_one() -> None:
     assert 0 == kept([Said("Say yes", True)], [Said("yes", True)])
+
+
+@pytest.mark.parametrize(
+    ("stored", "resent"),
+    [
+        ([Said("failed", False)] * 5_000, [Said("a", True)] * 10_000),
+        ([Said("yes", True)] * 10_000, [*[Said("yes", True)] * 5_000, Said("a", True)]),
+    ],
+)
+def test_conversations_made_to_be_compared_slowly_take_little_time(
+    stored: Sequence[Said], resent: Sequence[Said]
+) -> None:
+    started = time.process_time()
+    assert kept(stored, resent) in (0, 5_000)
+    assert time.process_time() - started < 3

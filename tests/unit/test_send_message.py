@@ -3,12 +3,15 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import ClassVar
 
 import anyio
 import pytest
 
+from adapters.conversation_leases_in_process import ConversationLeasesInProcess
 from adapters.history_in_memory import HistoryInMemory
 from adapters.live_turns_in_process import LiveTurnsInProcess
+from application.ports.conversation_leases import Lease
 from application.ports.history import HistoryUnavailable, TurnBegin, TurnEnd
 from application.ports.live_turns import EventLog, LiveTurnsUnavailable, Reader, Stop
 from application.ports.llm import AS_CONFIGURED, Reply, ReplyOptions
@@ -25,6 +28,7 @@ from domain.errors import (
     Superseded,
     TurnInProgress,
 )
+from domain.resent import Said
 from tests.harness.fakes import ScriptedLLM, ScriptedReply
 from tests.harness.script import ANN, NOW, FailingHistory, Harness, application, message, read, until
 
@@ -434,3 +438,28 @@ async def test_a_turn_whose_log_does_not_open_in_time_fails_and_leaves_the_conve
 
         assert "live_turns_unavailable" == ended.code
         assert TurnStatus.FAILED == (await app.last_turn()).status
+
+
+async def test_the_conversation_is_held_when_the_turns_that_a_client_shows_are_looked_for() -> None:
+    class Leases(ConversationLeasesInProcess):
+        tentative: ClassVar[list[bool]] = []
+
+        async def acquire(
+            self,
+            turn_id: TurnId,
+            user_id: UserId,
+            conversation_id: ConversationId,
+            *,
+            wait: float,
+            first: bool = False,
+            tentative: bool = False,
+        ) -> Lease:
+            self.tentative.append(tentative)
+            return await super().acquire(turn_id, user_id, conversation_id, wait=wait, first=first)
+
+    async with application() as app:
+        send = replace(app.send, leases=Leases())
+        for resent in (None, [Said("One", answered=True)]):
+            await read(await send(replace(message("Two"), resent=resent)))
+
+    assert [True, False] == Leases.tentative

@@ -109,7 +109,7 @@ async def create_chat_completion(
             key=key,
             principal=principal,
             reply=reply,
-            digest=digest_of(sent),
+            digest="" if key is None and caller.repetition is None else digest_of(sent),
             resent=prompt.resent if shows_all else None,
             repetition=caller.repetition if key is None else None,
         )
