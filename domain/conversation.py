@@ -6,7 +6,14 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final, NamedTuple, NewType, Self
 
-from domain.errors import ChatError, Interruption, ServerShuttingDown
+from domain.errors import (
+    Cancelled,
+    ChatError,
+    ClientDisconnected,
+    Interruption,
+    ServerShuttingDown,
+    Superseded,
+)
 
 MAX_ID_CHARS: Final = 128
 
@@ -134,6 +141,12 @@ class Turn:
         if self.status is TurnStatus.INTERRUPTED:
             return not self.reply and self.reason == ServerShuttingDown.code
         return self.status is TurnStatus.FAILED
+
+    @property
+    def has_broken_off(self) -> bool:
+        """Whether an error, a shutdown or the death of its worker ended the turn, before or within the reply."""
+        is_wanted = self.reason in (Cancelled.code, ClientDisconnected.code, Superseded.code)
+        return self.status is TurnStatus.FAILED or (self.status is TurnStatus.INTERRUPTED and not is_wanted)
 
     @property
     def exchange(self) -> Exchange:

@@ -1,7 +1,7 @@
 """KeyedTurns: following and replaying the turns of requests that are repeated with the same idempotency key."""
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -11,7 +11,7 @@ from application.ports.history import ConversationHistory, HistoryUnavailable
 from application.ports.live_turns import Batch, End, LiveTurns, LiveTurnsUnavailable, Reader
 from application.turns.handle import EndedReader, ReadAheadReader, TurnHandle, end_of, stored_events
 from application.turns.new_message import NewMessage
-from domain.conversation import Turn, TurnStatus
+from domain.conversation import Turn, TurnId, TurnStatus
 from domain.errors import IdempotencyKeyReused, StreamExpired, TurnInProgress, TurnNotFound, WorkerLost
 from domain.idempotency import IdempotencyKey
 
@@ -74,7 +74,9 @@ class KeyedTurns:
         return None if turn is None or turn.is_replaceable else turn
 
     async def of_repeated(self, message: NewMessage, now: datetime) -> TurnHandle | None:
-        """Follow or replay the turn that an earlier request with this message has begun; None if there is none.
+        """Follow or replay the turn that an earlier request with this message has begun.
+
+        None if there is none, or if it has broken off: then the client repeats the request to have it run again.
 
         Raises: as `follow`.
         """
@@ -82,11 +84,24 @@ class KeyedTurns:
         for turn in reversed(page.items):
             if now - turn.started_at > REPEATED_WITHIN:
                 break
-            key = IdempotencyKey.of_turn(turn.id, message.principal, message.user_id, message.digest)
-            with suppress(IdempotencyKeyReused):  # another message
-                if await self.find(key) is not None:
-                    return await self.follow(turn, 0)
+            if await self._has_begun(message, turn):
+                return None if turn.has_broken_off else await self.follow(turn, 0)
         return None
+
+    async def broken_off(self, message: NewMessage) -> TurnId | None:
+        """Return the latest turn of the conversation, if an earlier request with this message began it in vain."""
+        page = await self._history.page(message.user_id, message.conversation_id, 1, None)
+        for turn in page.items:
+            if turn.has_broken_off and await self._has_begun(message, turn):
+                return turn.id
+        return None
+
+    async def _has_begun(self, message: NewMessage, turn: Turn) -> bool:
+        key = IdempotencyKey.of_turn(turn.id, message.principal, message.user_id, message.digest)
+        try:
+            return await self._history.find(key) is not None
+        except IdempotencyKeyReused:  # by another message
+            return False
 
     async def follow(self, turn: Turn, after: int) -> TurnHandle | None:
         """Join the readers of a running turn, or replay one that has ended, from the event numbered above `after`.

@@ -36,7 +36,8 @@ class NewMessage:
     time. Stored turns that are not among them are retracted. None leaves the conversation as it is.
 
     `repetition` is the number of a request in a client that repeats requests without a key; the first is 0. A later
-    one is let back in to the turn that an earlier one with the same `digest` has begun within the last minutes.
+    one is let back in to the turn that an earlier one with the same `digest` has begun within the last minutes. If that
+    has broken off, a new turn takes its place.
     """
 
     user_id: UserId

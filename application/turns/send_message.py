@@ -1,6 +1,6 @@
 """SendMessage: begin a turn, and have its reply generated."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -29,7 +29,7 @@ from domain.conversation import Turn, TurnId
 from domain.errors import ChatError, Failure, InternalError, ServerShuttingDown, TurnInProgress
 from domain.idempotency import IdempotencyKey
 from domain.reply import MAX_REPLY_BYTES
-from domain.resent import MAX_STORED, Said, kept
+from domain.resent import MAX_STORED, kept
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,8 @@ class SendMessage:
         """Begin a turn, unless the key names one that another worker has begun meanwhile: then return None."""
         self._admit(message)
         turn_id, conversation = self.new_turn_id(), (message.user_id, message.conversation_id)
-        tentative = message.resent is None  # else the conversation must not change between the match and the begin
+        # Otherwise the conversation must not change between the look for turns to be retracted and the begin.
+        tentative = message.resent is None and not message.repetition
         try:  # the conversation is nearly always free
             lease = await self.leases.acquire(turn_id, *conversation, wait=0, tentative=tentative)
             return await self._begin_shielded(message, turn_id, key, lease)
@@ -145,7 +146,7 @@ class SendMessage:
             )
             if key is None and message.repetition is not None:
                 key = IdempotencyKey.of_turn(turn_id, message.principal, message.user_id, message.digest)
-            retracts_from = None if message.resent is None else await self._retracted(message, message.resent)
+            retracts_from = await self._retracted(message)
             stored = await self.history.begin(
                 TurnBegin(
                     turn,
@@ -165,10 +166,12 @@ class SendMessage:
         self.observer.observe(TurnBegun(turn))
         return await self._start(message, turn, lease)
 
-    async def _retracted(self, message: NewMessage, resent: Sequence[Said]) -> TurnId | None:
+    async def _retracted(self, message: NewMessage) -> TurnId | None:
         """Return the first stored turn that the client does not show any more, if there is one."""
+        if message.resent is None:
+            return await self.keyed_turns.broken_off(message) if message.repetition else None
         stored = await self.history.said(message.user_id, message.conversation_id, MAX_STORED)
-        shown = kept([said for _, said in stored], resent)
+        shown = kept([said for _, said in stored], message.resent)
         return stored[shown][0] if shown < len(stored) else None
 
     async def _release(self, lease: Lease) -> None:

@@ -10,7 +10,7 @@ import anyio
 import httpx2
 import pytest
 
-from application.ports.llm import LLMContentRefused, LLMFailed
+from application.ports.llm import LLMContentRefused, LLMDisconnected, LLMFailed
 from domain.conversation import Message
 from tests.harness.chat import eventually, serving, until
 from tests.harness.completions import PATH, answer_of, complete, messages
@@ -20,6 +20,7 @@ from tests.harness.servers import Service, running_service, service_in_process
 
 WEBUI = {"v1_open_webui": True}
 SYSTEM = "You are a helpful assistant."
+RETRY = "X-Stainless-Retry-Count"
 
 
 @asynccontextmanager
@@ -258,6 +259,32 @@ async def test_a_library_that_repeats_its_request_after_a_time_out_gets_the_turn
         assert ("Slow", "true") == (again.text, again.response.headers["Idempotency-Replayed"])
         assert 1 == len(llm.asked)
         assert [("Q1", "Slow")] == await stored(service, "trees", "ann")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_library_that_repeats_its_request_after_failures_leaves_one_turn(stream: bool) -> None:
+    failed = ScriptedReply(refusal=LLMFailed())
+    cut = failed if stream else ScriptedReply(deltas=("Half",), failure=LLMDisconnected())
+    scripts = (ScriptedReply(deltas=("A1",)), failed, cut, ScriptedReply(deltas=("A2",)))
+    async with talking(*scripts) as (service, llm):
+        await complete(service, messages("Q1"), "trees")
+        statuses = [
+            (await complete(service, messages("Q2"), "trees", stream=stream, headers={RETRY: str(count)})).status
+            for count in (0, 1, 2)
+        ]
+
+        assert ([502, 502, 200], 4) == (statuses, len(llm.asked))
+        assert [("Q1", "A1"), ("Q2", "A2")] == await stored(service, "trees")
+
+
+async def test_a_repeated_request_retracts_nothing_that_was_said_since() -> None:
+    failed = ScriptedReply(refusal=LLMFailed())
+    async with talking(failed, ScriptedReply(deltas=("A2",)), ScriptedReply(deltas=("A1",))) as (service, _):
+        await complete(service, messages("Q1"), "trees", headers={RETRY: "0"})
+        await complete(service, messages("Q2"), "trees")
+        await complete(service, messages("Q1"), "trees", headers={RETRY: "1"})
+
+        assert [("Q1", ""), ("Q2", "A2"), ("Q1", "A1")] == await stored(service, "trees")
 
 
 async def test_only_a_repeated_request_is_let_back_in_and_only_to_its_own_turn() -> None:
