@@ -13,7 +13,15 @@ import orjson
 from adapters.openai_api import errors
 from adapters.openai_api.delta_cache import DeltaCache
 from adapters.openai_api.diagnosis import Diagnostics
-from adapters.openai_api.parameters import MAX_FORMS, Accepted, Parameters, adapted, refused_choice
+from adapters.openai_api.parameters import (
+    LIMITS,
+    MAX_FORMS,
+    MIN_LIMIT,
+    Accepted,
+    Parameters,
+    adapted,
+    refused_choice,
+)
 from adapters.openai_api.reply import OpenAIReply
 from adapters.openai_api.service import ModelService, discard
 from application.ports.llm import (
@@ -164,6 +172,8 @@ class LLMOpenAI(LLM):
     ) -> aiohttp.ClientResponse:
         """Send the call, again and again without what the model refuses, and remember the form that it accepts."""
         model, chosen = options.model or self._model, _chosen(options)
+        # Some services have a lowest limit. Without its limit, the reply might get as long as the model likes.
+        choices = {*chosen, *LIMITS} if max_tokens is not None and max_tokens < MIN_LIMIT else chosen.keys()
         learned = self._parameters_of(model)
         known = form = learned.accepted
         has_system = any(message.role is Role.SYSTEM for message in messages)
@@ -178,7 +188,7 @@ class LLMOpenAI(LLM):
             except openai.APIStatusError as error:
                 failure = errors.from_status(error)
                 refusal = errors.refusal_of(error)
-                if type(failure) is LLMRefused and (name := refused_choice(refusal, parameters, chosen)):
+                if type(failure) is LLMRefused and (name := refused_choice(refusal, parameters, choices)):
                     failure = LLMParameterRefused(name)
                 elif type(failure) is LLMRefused and len(tried) < MAX_FORMS:
                     next_form = adapted(form, refusal, parameters, has_system=has_system)
@@ -192,7 +202,7 @@ class LLMOpenAI(LLM):
                 )
             else:
                 if form is not known:
-                    learned.learn(known, form)
+                    learned.learn(known, form, has_choices=bool(chosen))
                 return response
         raise failure  # outside the handlers, so that the service's text does not become its context
 

@@ -10,7 +10,8 @@ import structlog
 from adapters.openai_api.refusal import Refusal
 from domain.conversation import Message, Role
 
-_LIMITS: Final = ("max_tokens", "max_completion_tokens")
+LIMITS: Final = ("max_tokens", "max_completion_tokens")
+"""Names of the limit of a reply."""
 
 _NUMBER: Final = re.compile(r"(?<![\w.-])\d{1,9}(?![\w-]|\.\d)")
 _ABOUT_SIZE: Final = re.compile(
@@ -100,12 +101,17 @@ class Parameters:
     def __init__(self, configured: Accepted) -> None:
         self.accepted = configured
 
-    def learn(self, before: Accepted, after: Accepted) -> None:
+    def learn(self, before: Accepted, after: Accepted, *, has_choices: bool = False) -> None:
         """Remember the form of a request that was accepted when the one `before` was refused. Logged once.
 
-        Only the difference counts: concurrent calls may have learned something else.
+        Only the difference counts: concurrent calls may have learned something else. With `has_choices`, the request
+        also had parameters that its client has chosen. Some services refuse one because of another, e.g. `temperature`
+        with `top_p`, so what was left out then is still sent in other requests.
         """
-        learned = {name: value for name, value in asdict(after).items() if getattr(before, name) != value}
+        kept = _OPTIONAL if has_choices else ()
+        learned = {
+            name: value for name, value in asdict(after).items() if getattr(before, name) != value and name not in kept
+        }
         accepted = replace(self.accepted, **learned)
         if accepted != self.accepted:
             self.accepted = accepted

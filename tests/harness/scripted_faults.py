@@ -253,6 +253,20 @@ async def refuses(call: "Call") -> None:
     return await reply(call)
 
 
+@fault("refuses-small-limits")
+async def refuses_small_limits(call: "Call") -> None:
+    if call.request.body.get("max_tokens", 16) < 16:
+        return call.reject(400, "max_tokens must be at least 16", "invalid_value", "max_tokens")
+    return await reply(call)
+
+
+@fault("refuses-both")
+async def refuses_both(call: "Call") -> None:
+    if {"temperature", "top_p"} <= call.request.body.keys():
+        return call.reject(400, "`temperature` and `top_p` cannot both be specified. Please use only one.")
+    return await reply(call)
+
+
 @fault("redirect")
 async def redirect(call: "Call") -> None:
     port = call.number(0, 9)

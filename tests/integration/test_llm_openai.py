@@ -302,6 +302,30 @@ async def test_a_parameter_that_a_client_has_chosen_is_never_left_out(
     assert "temperature" not in upstream.requests[-1].body
 
 
+async def test_what_is_refused_because_of_a_clients_choice_is_still_sent_for_others(
+    upstream: ScriptedUpstream, open_llm: OpenLLM
+) -> None:
+    llm = open_llm("refuses-both")
+    await ask(llm, ReplyOptions(top_p=0.9))
+    await ask(llm, ReplyOptions())
+
+    assert ["top_p", "temperature"] == [
+        next(name for name in ("top_p", "temperature") if name in request.body) for request in upstream.requests[1:]
+    ]
+
+
+async def test_a_limit_that_is_refused_as_too_small_is_an_error_and_others_are_still_sent(
+    upstream: ScriptedUpstream, open_llm: OpenLLM
+) -> None:
+    llm = open_llm("refuses-small-limits")
+    with pytest.raises(LLMParameterRefused) as refused:
+        await llm.reply(MESSAGES, 1).__aenter__()
+    await ask(llm, ReplyOptions())
+
+    assert "max_tokens" == refused.value.parameter
+    assert 100 == upstream.requests[-1].body["max_tokens"]
+
+
 async def test_what_one_model_refuses_is_still_sent_to_another(upstream: ScriptedUpstream, open_llm: OpenLLM) -> None:
     llm = open_llm("refuses-temperature")
     await ask(llm, ReplyOptions())
