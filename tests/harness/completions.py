@@ -3,14 +3,19 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import httpx2
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from tests.harness.servers import Service
-
 PATH = "/v1/chat/completions"
+
+
+class Service(Protocol):
+    """Something that is asked with a client."""
+
+    client: httpx2.AsyncClient
+
 
 Conversation = Sequence[tuple[str, str]]
 """Messages: role and text."""
