@@ -32,15 +32,21 @@ GROWTH: Final = 1.5
 class PromptParts:
     """Everything that a prompt may contain, and the limit of the reply if it is lower than the setting.
 
-    `facts` come best first. `continued` is the beginning of the reply.
+    `facts` come best first. `lead` is text of the user right before the message, which may be left out. `continued` is
+    the beginning of the reply.
     """
 
     instructions: str
     latest_first: Sequence[Exchange]
     message: str
     facts: Sequence[str] = ()
+    lead: str = ""
     continued: str = ""
     max_tokens: int | None = None
+
+    @property
+    def message_with_lead(self) -> str:
+        return f"{self.lead}\n\n{self.message}" if self.lead else self.message
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +193,11 @@ class ContextWindow:
 
     def _within(self, parts: PromptParts, budget: int) -> Attempt:
         """Return an attempt whose prompt is within the budget, or as short as possible."""
+        message = parts.message_with_lead
+        if parts.lead and required_tokens(parts.instructions, message + parts.continued, self.estimate) > budget:
+            message = parts.message
         messages = assemble(
-            parts.instructions, parts.latest_first, parts.message, budget, parts.facts, self.estimate, parts.continued
+            parts.instructions, parts.latest_first, message, budget, parts.facts, self.estimate, parts.continued
         )
         if self._window is None:
             return Attempt(messages, parts.max_tokens)

@@ -15,8 +15,8 @@ class ReplyRequest:
 
     `latest_first` is the conversation as the client shows it, which then is the context instead of the stored one.
     `system` follows the operator's instructions, which are left out without `as_instructed`. `lead` are messages
-    without a reply that come right before this one. `continued` is the beginning of the reply. `max_tokens` lowers the
-    limit of the reply.
+    without a reply that come right before this one; they are left out if they do not fit. `continued` is the beginning
+    of the reply. `max_tokens` lowers the limit of the reply.
     """
 
     latest_first: Sequence[Exchange] | None = None
@@ -35,8 +35,9 @@ class ReplyRequest:
         return PromptParts(
             joined(instructions if self.as_instructed else "", self.system),
             latest,
-            joined(self.lead, message),
+            message,
             facts,
+            self.lead,
             self.continued,
             self.max_tokens,
         )

@@ -144,6 +144,27 @@ async def test_a_rejected_message_does_not_disturb_the_next_one(kept: list[tuple
         assert [("system", SYSTEM), *messages("Q1", "A1", "Q3")] == asked(llm.asked[2])
 
 
+async def test_a_message_that_was_too_long_is_left_out_of_the_next_prompt() -> None:
+    async with talking(context_tokens=500) as (service, llm):
+        long = "many words " * 1_000
+        rejected = await complete(service, messages(long), "trees")
+        await complete(service, [("user", long), ("user", "Q2")], "trees")
+
+        assert (413, "context_length_exceeded") == (rejected.status, rejected.code)
+        assert [("Q2", "A1")] == await stored(service, "trees")
+        assert [("system", SYSTEM), ("user", "Q2")] == asked(llm.asked[0])
+
+
+async def test_a_greeting_before_the_first_message_is_part_of_the_context() -> None:
+    async with talking() as (service, llm):
+        await complete(service, [("assistant", "Welcome!"), ("user", "Q1")], "trees")
+        await complete(service, [("assistant", "Welcome!"), ("user", "Q1")], "trees")
+
+        assert [("system", SYSTEM), ("assistant", "Welcome!"), ("user", "Q1")] == asked(llm.asked[1])
+        assert asked(llm.asked[0]) == asked(llm.asked[1])
+        assert [("Q1", "A2")] == await stored(service, "trees")
+
+
 async def test_a_message_that_never_reached_the_service_is_skipped() -> None:
     async with talking() as (service, llm):
         await complete(service, messages("Q1"), "trees")

@@ -83,7 +83,7 @@ async def create_chat_completion(
     if conversation_id is None and settings.v1_store_all:
         conversation_id = ConversationId(str(uuid4()))
     is_stored = not (conversation_id is None or caller.is_side_call or prompt.continued)
-    shows_all = not is_stored or caller.shows_all or bool(prompt.resent)
+    shows_all = not is_stored or caller.shows_all or bool(prompt.resent or prompt.exchanges)
     reply = ReplyRequest(
         latest_first=prompt.exchanges[::-1] if shows_all else None,
         system=_system(prompt, settings),
