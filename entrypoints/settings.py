@@ -255,11 +255,14 @@ class Settings(BaseSettings):
         "`X-OpenWebUI-Chat-Id` and `X-OpenWebUI-User-Id`.",
     )
     v1_store_all: bool = Field(
-        False, description="Store requests to `/v1` without a conversation, each in a new conversation."
+        False,
+        description="Store requests to `/v1` without a conversation, each in a new conversation. Not those of "
+        "temporary chats.",
     )
     v1_system_messages: Literal["keep", "drop"] = Field(
         "keep",
-        description="System messages of clients of `/v1`: `keep` them, after `SYSTEM_PROMPT`, or `drop` them.",
+        description="System messages of clients of `/v1`: `keep` them, after `SYSTEM_PROMPT`, or `drop` them. Side "
+        "calls are answered without `SYSTEM_PROMPT` in any case.",
     )
     v1_max_body_bytes: int = Field(
         4_000_000,

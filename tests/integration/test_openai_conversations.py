@@ -175,9 +175,11 @@ async def test_a_message_that_never_reached_the_service_is_skipped() -> None:
         assert ("user", "Lost\n\nQ2") == asked(llm.asked[1])[-1]
 
 
-@pytest.mark.parametrize("chat", ["temporary:socket", "local:1", "channel:general", ""])
-async def test_a_temporary_chat_is_answered_from_what_is_sent_and_not_stored(chat: str) -> None:
-    async with talking(**WEBUI) as (service, llm):
+@pytest.mark.parametrize(
+    ("chat", "stores_all"), [("temporary:socket", True), ("local:1", False), ("channel:general", False), ("", False)]
+)
+async def test_a_temporary_chat_is_answered_from_what_is_sent_and_not_stored(chat: str, stores_all: bool) -> None:
+    async with talking(**WEBUI, v1_store_all=stores_all) as (service, llm):
         answer = await complete(service, messages("Q1", "A0", "Q2"), headers=webui(chat))
 
         assert "A1" == answer.text
@@ -434,6 +436,22 @@ async def test_with_a_setting_every_request_is_stored() -> None:
         chats = [answer.response.headers["X-Conversation-Id"] for answer in answers]
         assert 2 == len(set(chats))
         assert [("Q1", "A2")] == await stored(service, chats[1], "ann")
+
+
+async def test_with_that_setting_a_request_that_is_repeated_with_its_key_is_let_back_in() -> None:
+    async with talking(v1_store_all=True) as (service, llm):
+        first, again, other = [
+            await complete(service, messages("Q1"), headers={"Idempotency-Key": key}) for key in ("k", "k", "l")
+        ]
+        users = [
+            (await complete(service, messages("Q1"), headers={"Idempotency-Key": "k"}, user=user)).turn_id
+            for user in ("ann", "ben")
+        ]
+
+        assert (first.turn_id, "true") == (again.turn_id, again.response.headers["Idempotency-Replayed"])
+        chats = [one.response.headers["X-Conversation-Id"] for one in (first, again, other)]
+        assert chats[0] == chats[1] != chats[2]
+        assert 4 == len(llm.asked) == len({first.turn_id, other.turn_id, *users})
 
 
 async def test_the_user_is_the_safety_identifier_then_user_then_the_header_of_open_webui() -> None:

@@ -2,8 +2,11 @@
 
 import re
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Final, TypeVar
+from uuid import uuid4
 
+from orjson import dumps
 from starlette.datastructures import Headers
 
 from domain.conversation import MAX_ID_CHARS, ConversationId, UserId
@@ -31,15 +34,17 @@ _WITHOUT_CONVERSATION: Final = ("temporary:", "local:", "channel:")
 class Caller:
     """Who asks, and for what.
 
-    `conversation_id` is None outside of any conversation. `has_name` says that the request names its user.
-    `shows_all` says that the client sends all that it shows, so that a single message is the first one of its
-    conversation. A side call is not part of the conversation, e.g. a client's request for a title. `repetition` is
-    the number of the request in a library that repeats requests without a key; None for others.
+    `conversation_id` is None outside of any conversation. `is_temporary` says that the client wants nothing stored.
+    `has_name` says that the request names its user. `shows_all` says that the client sends all that it shows, so that a
+    single message is the first one of its conversation. A side call is not part of the conversation, e.g. a client's
+    request for a title. `repetition` is the number of the request in a library that repeats requests without a key, or
+    None.
     """
 
     user_id: UserId
     has_name: bool
     conversation_id: ConversationId | None
+    is_temporary: bool
     shows_all: bool
     is_side_call: bool
     repetition: int | None
@@ -56,15 +61,25 @@ def caller_of(body: ChatCompletionRequest, headers: Headers, principal: Principa
     authorize(principal, Action.USER_DATA, user_id or _nobody(principal))
     from_webui = not headers.get(CONVERSATION) and settings.v1_open_webui and bool(headers.get(WEBUI_CHAT))
     is_task = bool(headers.get(TASK)) or (body.model is not None and body.model == settings.v1_task_model)
+    conversation = WEBUI_CHAT if from_webui else CONVERSATION
+    is_temporary = headers.get(conversation, "").startswith(_WITHOUT_CONVERSATION)
     repetition = headers.get(RETRY_COUNT, "")
     return Caller(
         user_id or _nobody(principal),
         user_id is not None,
-        _conversation(WEBUI_CHAT if from_webui else CONVERSATION, headers),
+        None if is_temporary else _conversation(conversation, headers),
+        is_temporary,
         shows_all=from_webui or TASK in headers,
         is_side_call=is_task or (from_webui and not body.stream),
         repetition=int(repetition) if re.fullmatch("[0-9]{1,3}", repetition) else None,
     )
+
+
+def new_conversation(principal: Principal, user_id: UserId, key: str | None) -> ConversationId:
+    """Return the id of a conversation for one request: the same one if that is repeated with its idempotency key."""
+    if key is None:
+        return ConversationId(str(uuid4()))
+    return ConversationId(sha256(dumps([principal.name, user_id, key])).hexdigest())
 
 
 def _user(body: ChatCompletionRequest, headers: Headers, principal: Principal, settings: Settings) -> UserId | None:
@@ -85,9 +100,7 @@ def _nobody(principal: Principal) -> UserId:
 
 def _conversation(name: str, headers: Headers) -> ConversationId | None:
     value = headers.get(name, "")
-    if not value or value.startswith(_WITHOUT_CONVERSATION):
-        return None
-    return _id(ConversationId, f"#/header/{name}", value)
+    return _id(ConversationId, f"#/header/{name}", value) if value else None
 
 
 def _id(kind: type[Id], pointer: str, value: str) -> Id:

@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable
 from typing import Any, Final
-from uuid import uuid4
 
 from fastapi import APIRouter, Request, Response
 from orjson import dumps
@@ -11,7 +10,6 @@ from application.ports.live_turns import Batch, End
 from application.turns.handle import TurnHandle
 from application.turns.new_message import NewMessage
 from application.turns.reply_request import ReplyRequest
-from domain.conversation import ConversationId
 from entrypoints.http.dependencies import (
     AnswerUnstoredDep,
     LeaveTurnDep,
@@ -25,7 +23,7 @@ from entrypoints.http.disconnect import closing_on_error, unless_disconnected
 from entrypoints.http.errors import RefusedTurn, invalid_request
 from entrypoints.http.event_stream import EventStream
 from entrypoints.http.idempotency_key import REPLAYED, idempotency_key
-from entrypoints.http.openai.caller import CONVERSATION, caller_of
+from entrypoints.http.openai.caller import CONVERSATION, caller_of, new_conversation
 from entrypoints.http.openai.documentation import COMPLETION_RESPONSES, ERRORS, PARAMETERS
 from entrypoints.http.openai.parameters import (
     digest_of,
@@ -80,8 +78,8 @@ async def create_chat_completion(
     note_ignored_fields(request.scope, sent, body, principal, settings)
     headers: dict[str, str] = {}
     conversation_id = caller.conversation_id
-    if conversation_id is None and settings.v1_store_all:
-        conversation_id = ConversationId(str(uuid4()))
+    if conversation_id is None and settings.v1_store_all and not caller.is_temporary:
+        conversation_id = new_conversation(principal, caller.user_id, key)
     is_stored = not (conversation_id is None or caller.is_side_call or prompt.continued)
     shows_all = not is_stored or caller.shows_all or bool(prompt.resent or prompt.exchanges)
     reply = ReplyRequest(
