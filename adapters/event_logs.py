@@ -196,6 +196,10 @@ class RunningLog(Log, EventLog):
         if self.stop_when_left:
             self.stop(ClientDisconnected())
 
+    def stop_unless_read(self) -> None:
+        if not self.readers:
+            self.stop(ClientDisconnected())
+
 
 def _already_ended(_interruption: Interruption) -> None:
     pass

@@ -43,6 +43,11 @@ class LiveTurnsInProcess(LiveTurns):
             log.stop(interruption)
             await log.wait_for_end()
 
+    async def stop_unless_read(self, turn_id: TurnId, owner: UserId | None) -> None:
+        log = self._log_of(turn_id, owner)
+        if log is not None:
+            log.stop_unless_read()
+
     async def discard(self, user_id: UserId, conversation_id: ConversationId | None) -> None:
         for log in self._logs.of(user_id, conversation_id):
             self._logs.discard(log)

@@ -20,7 +20,7 @@ from adapters.sql.live_turns.outgoing import Outgoing, SharedLog
 from adapters.sql.live_turns.own_turns import OwnTurns
 from application.ports.live_turns import EventLog, LiveTurns, LiveTurnsUnavailable, Reader, Stop
 from domain.conversation import ConversationId, Turn, TurnId, UserId
-from domain.errors import Cancelled, Interruption, StreamExpired
+from domain.errors import Cancelled, ClientDisconnected, Interruption, StreamExpired
 
 STOP_TIMEOUT: Final = 30.0
 """Seconds that a stop waits for a turn of another worker. If that has died, its turns are ended after 20 seconds."""
@@ -107,6 +107,13 @@ class LiveTurnsSQL(LiveTurns, AbstractAsyncContextManager["LiveTurnsSQL"]):
         elif owner in (None, log.user_id):
             log.stop(interruption)
             await log.wait_for_end()
+
+    async def stop_unless_read(self, turn_id: TurnId, owner: UserId | None) -> None:
+        log = self._logs.get(turn_id)
+        if log is None:
+            await self._stop_elsewhere(turn_id, owner, ClientDisconnected())
+        elif owner in (None, log.user_id):
+            log.stop_unless_read()
 
     async def discard(self, user_id: UserId, conversation_id: ConversationId | None) -> None:
         for log in self._logs.of(user_id, conversation_id):

@@ -151,6 +151,15 @@ class LiveTurns(Protocol):
         ...
 
     @abstractmethod
+    async def stop_unless_read(self, turn_id: TurnId, owner: UserId | None) -> None:
+        """Stop a turn with `ClientDisconnected` because a client that may stop it has left, unless others read it.
+
+        A turn that has had readers in other processes may go on without any, and that of another process is stopped in
+        any case. Like `stop`, it does nothing if the turn is not running or does not belong to `owner`.
+        """
+        ...
+
+    @abstractmethod
     async def discard(self, user_id: UserId, conversation_id: ConversationId | None) -> None:
         """Delete the logs of one conversation, or of all if none is given. Running turns are stopped.
 

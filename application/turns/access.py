@@ -6,7 +6,7 @@ from application.ports.history import ConversationHistory
 from application.ports.live_turns import LiveTurns
 from application.turns.handle import TurnHandle
 from domain.conversation import Turn, TurnId
-from domain.errors import ClientDisconnected, Forbidden, TurnNotFound
+from domain.errors import Forbidden, TurnNotFound
 from domain.principal import Action, Principal, authorize
 
 
@@ -53,12 +53,12 @@ class StopTurn:
 
 @dataclass(frozen=True)
 class LeaveTurn:
-    """Stop a running turn because its client has left, although it may run without readers."""
+    """Stop a running turn because its client has left, although it may run without readers, unless it has others."""
 
     live_turns: LiveTurns
 
     async def __call__(self, turn: Turn) -> None:
-        await self.live_turns.stop(turn.id, turn.user_id, ClientDisconnected())
+        await self.live_turns.stop_unless_read(turn.id, turn.user_id)
 
 
 async def _get(history: ConversationHistory, turn_id: TurnId, principal: Principal) -> Turn:

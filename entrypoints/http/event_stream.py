@@ -41,8 +41,8 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._handle:
             await until_disconnect(receive, self._send(send))
-            if self._on_leave is not None and not self._has_ended:
-                await self._on_leave(self._handle.turn)
+        if self._on_leave is not None and not self._has_ended:
+            await self._on_leave(self._handle.turn)
 
     async def _send(self, send: Send) -> None:
         handle, wire, idle_interval = self._handle, self._wire, self._idle_interval

@@ -352,6 +352,18 @@ class LiveTurnsContract(Suite[LiveTurns]):
         async with await live.join(running.id, ANN) as reader:
             assert Batch(1, ["a"], False, None) == await reader.next(LONG)
 
+    async def test_a_turn_that_nobody_reads_can_be_stopped_for_its_client_that_has_left(self, live: LiveTurns) -> None:
+        running = await begin(live, stop_when_left=False)
+        async with await live.join(running.id, ANN):
+            await live.stop_unless_read(running.id, ANN)
+            assert running.stops == []
+        await live.stop_unless_read(running.id, BEN)
+        await live.stop_unless_read(TurnId("unknown"), ANN)
+        assert running.stops == []
+
+        await live.stop_unless_read(running.id, ANN)
+        assert [ClientDisconnected] == [type(stop) for stop in running.stops]
+
     async def test_a_finished_turn_is_not_stopped_when_its_last_reader_leaves(self, live: LiveTurns) -> None:
         running = await begin(live)
         async with await live.join(running.id, ANN):

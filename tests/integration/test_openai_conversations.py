@@ -12,7 +12,7 @@ import pytest
 
 from application.ports.llm import LLMContentRefused, LLMDisconnected, LLMFailed
 from domain.conversation import Message
-from tests.harness.chat import eventually, serving, until
+from tests.harness.chat import eventually, serving, streaming, until
 from tests.harness.completions import PATH, answer_of, complete, messages
 from tests.harness.fakes import ScriptedLLM, ScriptedReply
 from tests.harness.gated_llm import GatedLLM
@@ -342,6 +342,25 @@ async def test_a_stop_of_a_library_that_repeats_requests_ends_the_turn() -> None
         assert ("interrupted", "client_disconnected", "One") == (
             turn["status"], turn["reason"], turn["assistant_response"],
         )  # fmt: skip
+
+
+@pytest.mark.server
+async def test_a_turn_that_is_also_followed_elsewhere_goes_on_when_the_library_leaves() -> None:
+    async with serving(ScriptedReply(deltas=("One",), hangs=True)) as (service, llm):
+        sent = {"messages": [{"role": "user", "content": "Q1"}], "stream": True}
+        headers = {"X-Conversation-Id": "trees", RETRY: "0"}
+        async with contextlib.AsyncExitStack() as library:
+            begun = service.client.stream("POST", PATH, json=sent, headers=headers)
+            path = f"/api/chat/turns/{(await library.enter_async_context(begun)).headers['X-Turn-ID']}"
+            async with streaming(service, f"{path}/stream") as follower:
+                await follower.until(b"One")
+                await library.aclose()
+                await asyncio.sleep(0.3)
+                assert 1 == llm.open
+                await service.client.post(f"{path}/stop")
+                await follower.until(b"[DONE]")
+
+    assert b'"code": "cancelled"' in follower.received
 
 
 async def test_an_idempotency_key_names_one_request() -> None:
