@@ -1,7 +1,7 @@
 """SendMessage: begin a turn, and have its reply generated."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import anyio
@@ -26,7 +26,7 @@ from application.turns.runner import TurnRunner
 from application.turns.running import RunningTurn
 from application.turns.superseding import Superseding
 from domain.conversation import Turn, TurnId
-from domain.errors import ChatError, Failure, InternalError, ServerShuttingDown, TurnInProgress
+from domain.errors import ChatError, Failure, InternalError, ServerShuttingDown, TurnInProgress, TurnNotFound
 from domain.idempotency import IdempotencyKey
 from domain.reply import MAX_REPLY_BYTES
 from domain.resent import MAX_STORED, kept
@@ -146,16 +146,17 @@ class SendMessage:
             )
             if key is None and message.repetition is not None:
                 key = IdempotencyKey.of_turn(turn_id, message.principal, message.user_id, message.digest)
-            retracts_from = await self._retracted(message)
-            stored = await self.history.begin(
-                TurnBegin(
-                    turn,
-                    self.runner.lease,
-                    key,
-                    takes_conversation=lease.kept_in_history,
-                    retracts_from=retracts_from,
-                )
+            begin = TurnBegin(
+                turn,
+                self.runner.lease,
+                key,
+                takes_conversation=lease.kept_in_history,
+                retracts_from=await self._retracted(message),
             )
+            try:
+                stored = await self.history.begin(begin)
+            except TurnNotFound:  # the conversation has been deleted meanwhile
+                stored = await self.history.begin(replace(begin, retracts_from=None))
         except BaseException as error:
             if not (lease.kept_in_history and isinstance(error, TurnInProgress)):  # which says that it has no lease
                 await self._release(lease)

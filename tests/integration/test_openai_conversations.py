@@ -10,8 +10,10 @@ import anyio
 import httpx2
 import pytest
 
+from adapters.history_in_memory import HistoryInMemory
 from application.ports.llm import LLMContentRefused, LLMDisconnected, LLMFailed
-from domain.conversation import Message
+from domain.conversation import ConversationId, Message, TurnId, UserId
+from domain.resent import Said
 from tests.harness.chat import eventually, serving, streaming, until
 from tests.harness.completions import PATH, answer_of, complete, messages
 from tests.harness.fakes import ScriptedLLM, ScriptedReply
@@ -386,6 +388,23 @@ async def test_a_request_that_is_repeated_with_its_key_after_a_failure_runs_agai
             assert status == answer.status
 
         assert [("Q1", "A1"), ("Q2", "A2")] == await stored(service, "trees")
+
+
+async def test_a_conversation_that_is_deleted_while_a_request_begins_starts_anew() -> None:
+    class Deleted(HistoryInMemory):
+        async def said(
+            self, user_id: UserId, conversation_id: ConversationId, limit: int
+        ) -> Sequence[tuple[TurnId, Said]]:
+            found = await super().said(user_id, conversation_id, limit)
+            await self.clear(user_id, conversation_id)
+            return found
+
+    async with service_in_process({"llm": ScriptedLLM(), "history": Deleted()}) as service:
+        await complete(service, messages("Q1"), "trees")
+        answer = await complete(service, messages("Q0", "A0", "Q2"), "trees")
+
+        assert 200 == answer.status
+        assert [("Q2", "Hello, world!")] == await stored(service, "trees")
 
 
 async def test_a_system_message_counts_for_its_turn_only() -> None:
