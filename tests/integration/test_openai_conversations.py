@@ -504,6 +504,14 @@ async def test_the_user_is_the_safety_identifier_then_user_then_the_header_of_op
         assert [1, 1, 1, 1] == counts
 
 
+async def test_the_conversation_header_comes_before_that_of_open_webui() -> None:
+    async with talking(**WEBUI) as (service, _):
+        answer = await complete(service, messages("Q1"), "trees", stream=False, headers=webui())
+
+        assert "trees" == answer.response.headers["X-Conversation-Id"]
+        assert [("Q1", "A1")] == await stored(service, "trees", "ann")
+
+
 async def test_without_the_setting_headers_of_open_webui_mean_nothing() -> None:
     async with talking() as (service, _):
         answer = await complete(service, messages("Q1"), headers=webui())
