@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import anyio
@@ -16,6 +17,7 @@ from domain.conversation import ConversationId, Message, TurnId, UserId
 from domain.resent import Said
 from tests.harness.chat import eventually, serving, streaming, until
 from tests.harness.completions import PATH, answer_of, complete, messages
+from tests.harness.credentials import ADMIN, TENANT, KnownCredentials, authentication, bearer
 from tests.harness.fakes import ScriptedLLM, ScriptedReply
 from tests.harness.gated_llm import GatedLLM
 from tests.harness.servers import Service, running_service, service_in_process
@@ -326,6 +328,36 @@ async def test_only_a_repeated_request_is_let_back_in_and_only_to_its_own_turn()
             one.text for one in (again, repeated, otherwise, elsewhere, not_theirs)
         ]
         assert again.turn_id == repeated.turn_id
+
+
+async def test_a_library_is_let_back_in_for_ten_minutes() -> None:
+    now = datetime.now(UTC)
+    async with service_in_process({"llm": ScriptedLLM(), "now": lambda: now}) as service:
+        turns = []
+        for count, minutes in ((0, 0), (1, 9), (2, 2)):
+            now += timedelta(minutes=minutes)
+            turns.append((await complete(service, messages("Q1"), "trees", headers={RETRY: str(count)})).turn_id)
+
+    assert turns[0] == turns[1] != turns[2]
+
+
+async def test_one_service_is_not_let_back_in_to_the_turn_of_another_though_both_act_for_the_user() -> None:
+    overrides = {"llm": ScriptedLLM(), "authenticate": KnownCredentials()}
+    async with service_in_process(overrides, **authentication()) as service:
+        turns = [
+            (
+                await complete(
+                    service,
+                    messages("Q1"),
+                    "trees",
+                    user=f"{TENANT.prefix}ann",
+                    headers={RETRY: str(count), **bearer(principal)},
+                )
+            ).turn_id
+            for principal, count in ((TENANT, 0), (ADMIN, 1), (TENANT, 1))
+        ]
+
+    assert turns[0] == turns[2] != turns[1]
 
 
 @pytest.mark.server

@@ -38,6 +38,7 @@ def said(text: str) -> list[Said]:
         ("yes a b yes c", "yes c", 5),
         ("yes yes yes", "yes", 1),
         ("a x b", "a y b", 1),
+        ("a b c b", "b c", 3),
     ],
 )
 def test_stored_turns_that_the_client_does_not_show_are_not_kept(stored: str, resent: str, count: int) -> None:
