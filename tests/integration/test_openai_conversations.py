@@ -341,6 +341,15 @@ async def test_a_library_is_let_back_in_for_ten_minutes() -> None:
     assert turns[0] == turns[1] != turns[2]
 
 
+async def test_a_library_is_let_back_in_although_there_are_later_turns() -> None:
+    async with talking() as (service, _):
+        first = await complete(service, messages("Q1"), "trees", headers={RETRY: "0"})
+        await complete(service, messages("Q2"), "trees")
+        again = await complete(service, messages("Q1"), "trees", headers={RETRY: "1"})
+
+        assert first.turn_id == again.turn_id
+
+
 async def test_one_service_is_not_let_back_in_to_the_turn_of_another_though_both_act_for_the_user() -> None:
     overrides = {"llm": ScriptedLLM(), "authenticate": KnownCredentials()}
     async with service_in_process(overrides, **authentication()) as service:

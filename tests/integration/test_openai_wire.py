@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from application.ports.history import HistoryUnavailable
-from application.ports.llm import LLMDisconnected, LLMParameterRefused, LLMRateLimited, ReplyOptions
+from application.ports.llm import LLMAuthFailed, LLMDisconnected, LLMParameterRefused, LLMRateLimited, ReplyOptions
 from domain.principal import Principal
 from tests.harness.chat import SILENT, serving, streaming
 from tests.harness.completions import PATH, complete, messages
@@ -254,6 +254,7 @@ async def test_errors_elsewhere_keep_their_format() -> None:
         (LLMRateLimited(retry_after=20), 503, None),
         (LLMRateLimited(retry_after=300), 503, "false"),
         (LLMParameterRefused("temperature"), 400, None),
+        (LLMAuthFailed(), 502, "false"),
     ],
 )
 async def test_a_library_is_told_not_to_repeat_what_cannot_succeed(
