@@ -76,15 +76,16 @@ async def test_what_has_no_effect_is_named() -> None:
     }
     silent: dict[str, Any] = {"n": 1, "logprobs": False, "store": False, "frequency_penalty": 0, "seed": None}
     async with service_in_process({"llm": ScriptedLLM()}) as service:
-        named = [{"role": "user", "content": "Q", "name": "ann"}]
+        parts = [{"type": "text", "text": "Q", "cache_control": {"type": "ephemeral"}}]
+        named = [{"role": "user", "content": parts, "name": "ann"}]
         answer = await complete(service, (), messages=named, **sent, **silent)
         nothing = await complete(service, messages("Q"), **silent)
         padded = await complete(
             service, messages("Q"), stream_options={"include_usage": True, "include_obfuscation": True}
         )
 
-    expected = ["tools", "tool_choice", "messages.name", "presence_penalty", "metadata"]
-    expected += ["gr%C3%B6%C3%9Fe", "temprature;did-you-mean=temperature"]
+    expected = ["tools", "tool_choice", "messages.name", "messages.content.cache_control", "presence_penalty"]
+    expected += ["metadata", "gr%C3%B6%C3%9Fe", "temprature;did-you-mean=temperature"]
     assert expected == answer.ignored
     assert [] == nothing.ignored
     assert ["stream_options.include_obfuscation"] == padded.ignored

@@ -1,7 +1,7 @@
 """The parameters of a request: honoured, rejected, or named as ignored."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Final
 
@@ -123,7 +123,16 @@ def _ignored_fields(
         ]
     if settings.v1_system_messages == "drop" and any(message.role in SYSTEM for message in body.messages):
         ignored.append("messages.system")
-    return ignored + sorted({f"messages.{name}" for message in body.messages for name in message.model_extra or ()})
+    ignored += sorted({f"messages.{name}" for message in body.messages for name in message.model_extra or ()})
+    return ignored + sorted({f"messages.content.{name}" for name in _ignored_in_parts(sent["messages"])})
+
+
+def _ignored_in_parts(messages: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the fields that the parts of the messages have besides their text."""
+    for message in messages:
+        content = message.get("content")
+        for part in content if isinstance(content, list) else ():
+            yield from part.keys() - {"type", part["type"]}
 
 
 def digest_of(sent: Mapping[str, Any]) -> str:
