@@ -4,12 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
+from functools import partial
 from typing import Any, Final, Self
 
 import aiohttp
 import openai
 import orjson
 
+from adapters.daemon_threads import DaemonThreadPool, wait_for
 from adapters.openai_api import errors
 from adapters.openai_api.delta_cache import DeltaCache
 from adapters.openai_api.diagnosis import Diagnostics
@@ -96,6 +98,7 @@ class LLMOpenAI(LLM):
         self._keep_reasoning = keep_reasoning
         self._cache = DeltaCache()
         self._diagnostics = Diagnostics(model=model, base_url=base_url or OPENAI_URL, api_key=api_key)
+        self._diagnosing = DaemonThreadPool(max_threads=1, name="diagnosis")
         self._first_byte_timeout = first_byte_timeout
         self._idle_timeout = idle_timeout
         self._pool_timeout = pool_timeout
@@ -110,6 +113,7 @@ class LLMOpenAI(LLM):
     async def close(self) -> None:
         """Close the connections. No call may be running or follow."""
         await self._service.close()
+        self._diagnosing.stop()
 
     @asynccontextmanager
     async def reply(
@@ -120,7 +124,10 @@ class LLMOpenAI(LLM):
                 yield reply
         except LLMError as error:
             form = self._parameters_of(options.model or self._model).accepted
-            self._diagnostics.complete(error, messages, form.parameters(max_tokens) | _chosen(options))
+            complete = partial(
+                self._diagnostics.complete, error, messages, form.parameters(max_tokens) | _chosen(options)
+            )
+            await wait_for(self._diagnosing.submit(complete))  # takes up to half a second for a long prompt
             raise
 
     @asynccontextmanager

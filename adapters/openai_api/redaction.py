@@ -100,22 +100,34 @@ class Redactor:
         return [view(folded) for view in _VIEWS]
 
 
+_PIECE: Final = 256
+"""Characters that are normalised at once: putting a run of n combining characters in order takes n² steps."""
+
+
 def _folded(text: str) -> str:
     """Fold case and compatible forms of each character, and remove what cannot be seen."""
+    return "".join(_folded_piece(text[start : start + _PIECE]) for start in range(0, len(text), _PIECE))
+
+
+def _folded_piece(text: str) -> str:
     folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
     return _DIACRITIC.sub("", _IGNORABLE.sub("", folded))
 
 
 class _View(dict[int, str]):
-    """Translates folded text to one that leaves out what may differ. A table that fills itself."""
+    """Translates folded text to one that leaves out what may differ. A table that fills itself, up to a limit."""
+
+    max_entries = 4_096
 
     def __init__(self, replace: Callable[[str], str]) -> None:
         super().__init__()
         self._replace = replace
 
     def __missing__(self, code: int) -> str:
-        self[code] = self._replace(chr(code))
-        return self[code]
+        if len(self) >= self.max_entries:
+            self.clear()
+        replaced = self[code] = self._replace(chr(code))
+        return replaced  # another thread may have removed the entry already
 
     def __call__(self, folded: str) -> str:
         return re.sub(" +", " ", folded.translate(self))

@@ -3,8 +3,9 @@
 import logging
 import socket
 import ssl
+import threading
 import traceback
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import anyio
 import httpcore2  # noqa: F401  # httpx2 imports it with the first certificates, when it would block the test's loop
@@ -428,6 +429,20 @@ async def test_the_key_is_in_no_error_and_no_log(
         caplog.handler.stream.write("".join(traceback.format_exception(link)) + repr(link) + str(vars(link)))
         link = link.__cause__ or link.__context__
     assert KEY not in caplog.text
+
+
+async def test_an_error_is_compared_with_the_prompt_in_another_thread(open_llm: OpenLLM) -> None:
+    threads = set()
+
+    class Prompt(list[Message]):
+        def __iter__(self) -> Iterator[Message]:
+            threads.add(threading.current_thread())
+            return super().__iter__()
+
+    with pytest.raises(LLMRateLimited):
+        async with open_llm("status-429").reply(Prompt(MESSAGES)):
+            pass
+    assert len(threads) == 2
 
 
 async def test_a_finished_reply_returns_its_connection(upstream: ScriptedUpstream, open_llm: OpenLLM) -> None:

@@ -3,6 +3,7 @@
 import html
 import json
 import string
+import time
 import unicodedata
 from collections.abc import Callable
 from urllib.parse import quote
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from adapters.openai_api.redaction import GAP, Redactor
+from adapters.openai_api.redaction import _VIEWS, GAP, Redactor, _View
 
 TEXT = "My doctor says that I have three weeks left; don't tell Anna-Lena Müller."
 SECRET = "sk-proj-canary5e1f0c"
@@ -202,3 +203,14 @@ def test_a_request_with_an_endless_character_reference_is_redacted() -> None:
 def test_text_beside_what_was_escaped_too_often_is_redacted() -> None:
     text = "%" + "25" * 12 + "20 " + TEXT.replace(" ", "%20")
     assert shared_run(Redactor([text]).excerpt(f"Invalid: {TEXT}"), TEXT) is None
+
+
+def test_a_run_of_combining_characters_is_not_put_in_order_as_a_whole() -> None:
+    started = time.thread_time()
+    assert Redactor(["a" + "\u0344\u0316" * 32_000]).excerpt("Something went wrong") == "Something went wrong"
+    assert time.thread_time() - started < 3  # as a whole, it would take 10 seconds or more
+
+
+def test_the_characters_of_requests_fill_no_memory() -> None:
+    Redactor(["".join(map(chr, range(0x3400, 0xA000)))]).excerpt("Something went wrong")
+    assert max(map(len, _VIEWS)) <= _View.max_entries
