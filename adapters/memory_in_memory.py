@@ -12,7 +12,7 @@ from application.ports.memory import LongTermMemory
 from domain.conversation import Turn, UserId
 from domain.errors import MemoryNotFound
 from domain.memory import Memory, MemoryId, Recalled, content_words, index_text, rank
-from domain.paging import Page, page_of, parse_cursor
+from domain.paging import Page, page_of_latest_memories, parse_cursor
 
 
 class _Entry(NamedTuple):
@@ -64,7 +64,9 @@ class MemoryInMemory(LongTermMemory):
     async def page(self, user_id: UserId, limit: int, cursor: str | None) -> Page[Memory]:
         await asyncio.sleep(0)
         before = parse_cursor(cursor)
-        return page_of((entry[:2] for entry in self._newest_first(user_id) if entry.place < before), limit)
+        return page_of_latest_memories(
+            (entry[:2] for entry in self._newest_first(user_id) if entry.place < before), limit
+        )
 
     async def correct(self, user_id: UserId, memory_id: MemoryId, fact: str | None, importance: float | None) -> Memory:
         await asyncio.sleep(0)

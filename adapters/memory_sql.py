@@ -21,7 +21,7 @@ from application.ports.memory import LongTermMemory, MemoryUnavailable
 from domain.conversation import Turn, UserId
 from domain.errors import MemoryNotFound
 from domain.memory import MAX_SEARCH_WORDS, Memory, MemoryId, Recalled, content_words, index_text, rank
-from domain.paging import Page, page_of, parse_cursor
+from domain.paging import Page, page_of_latest_memories, parse_cursor
 
 
 class MemorySQL(LongTermMemory):
@@ -82,7 +82,7 @@ class MemorySQL(LongTermMemory):
     async def page(self, user_id: UserId, limit: int, cursor: str | None) -> Page[Memory]:
         values = {"user": user_id, "before": min(parse_cursor(cursor), PLACES_PER_USER), "rows": limit + 1}
         rows = await self._read(lambda connection: connection.execute(_PAGE, values).all())
-        return page_of(((row.place % PLACES_PER_USER, _memory(row)) for row in rows), limit)
+        return page_of_latest_memories(((row.place % PLACES_PER_USER, _memory(row)) for row in rows), limit)
 
     async def correct(self, user_id: UserId, memory_id: MemoryId, fact: str | None, importance: float | None) -> Memory:
         key = {"user": user_id, "memory": memory_id}

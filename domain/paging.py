@@ -13,7 +13,7 @@ from domain.memory import Memory
 Item = TypeVar("Item")
 
 MAX_PAGE_BYTES: Final = 900_000
-"""Text in a page of turns, in bytes of JSON. Keeps a response near a megabyte for any `limit`."""
+"""Text in a page of turns or memories, in bytes of JSON. Keeps a response near a megabyte for any `limit`."""
 
 BEYOND_ALL: Final = 10**18
 """A position after every position that a cursor can name."""
@@ -77,6 +77,11 @@ def page_of_turns(latest_first: Iterable[tuple[int, Turn]], limit: int) -> Page[
     return Page(page.items[::-1], page.next_cursor)
 
 
+def page_of_latest_memories(latest_first: Iterable[tuple[int, Memory]], limit: int) -> Page[Memory]:
+    """Return a page of memories, newest first, from those before a cursor and their positions."""
+    return page_of(latest_first, limit, lambda memory: _json_bytes(memory.fact))
+
+
 def page_of_memories(memories: Iterable[Memory], limit: int, cursor: str | None) -> Page[Memory]:
     """Return a page of memories, newest first, from a complete listing of a user's memories.
 
@@ -91,4 +96,4 @@ def page_of_memories(memories: Iterable[Memory], limit: int, cursor: str | None)
     for memory in sorted(memories, key=lambda memory: (memory.created_at, memory.id)):
         position = max(position + 1, (memory.created_at - _EPOCH) // timedelta(microseconds=1) * 100)
         positioned.append((position, memory))
-    return page_of((entry for entry in reversed(positioned) if entry[0] < before), limit)
+    return page_of_latest_memories((entry for entry in reversed(positioned) if entry[0] < before), limit)

@@ -108,6 +108,8 @@ class LongTermMemory(Protocol):
     async def page(self, user_id: UserId, limit: int, cursor: str | None) -> Page[Memory]:
         """Return a page of the user's memories, newest first. Over all pages, each memory occurs once.
 
+        A page has at most `limit` memories, and fewer if their text exceeds `domain.paging.MAX_PAGE_BYTES`.
+
         Raises:
             UnknownCursor: `cursor` is not the `next_cursor` of a page.
         """

@@ -29,7 +29,7 @@ from adapters.sql.sqlite.full_text import SEARCH, SQLiteFullText
 from adapters.sql.tables import PLACES_PER_USER, memories, memory_owners
 from application.ports.memory import LongTermMemory, MemoryUnavailable
 from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, UserId
-from domain.memory import MemoryId, index_text
+from domain.memory import MAX_FACT_CHARS, MemoryId, index_text
 from tests.harness.failing_database import FailingDatabase
 from tests.harness.remnants import remnants, remnants_after_erasure
 
@@ -690,3 +690,12 @@ def test_every_statement_compiles_for_postgresql() -> None:
     assert len(statements) > 8
     for statement in statements:
         assert str(statement.compile(dialect=make_url("postgresql://").get_dialect()()))
+
+
+async def test_a_page_ends_before_its_text_exceeds_a_megabyte(memory: MemorySQL) -> None:
+    for _ in range(100):
+        await memory.store(ADA, "\x01" * MAX_FACT_CHARS, 0.5)
+    page = await memory.page(ADA, 200, None)
+
+    assert 60 < len(page.items) < 80
+    assert len((await memory.page(ADA, 200, page.next_cursor)).items) == 100 - len(page.items)

@@ -1,12 +1,14 @@
 """Pages of memories from a store that lists them in no particular order."""
 
+import json
 import random
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from domain.errors import UnknownCursor
-from domain.memory import Memory, MemoryId
+from domain.memory import MAX_FACT_CHARS, Memory, MemoryId
 from domain.paging import page_of_memories
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
@@ -51,3 +53,12 @@ def test_memories_older_than_the_epoch_have_valid_cursors() -> None:
 def test_an_unknown_cursor_is_rejected() -> None:
     with pytest.raises(UnknownCursor):
         page_of_memories([], 10, "garbage")
+
+
+def test_a_page_ends_before_its_text_exceeds_a_megabyte() -> None:
+    memories = [replace(memory(number, START), fact="\x01" * MAX_FACT_CHARS) for number in range(200)]
+    page = page_of_memories(memories, 200, None)
+
+    text = json.dumps([one.fact for one in page.items])
+    assert 800_000 < len(text) < 1_000_000
+    assert sorted(all_pages(memories, limit=200), key=lambda one: one.id) == memories
