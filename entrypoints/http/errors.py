@@ -229,8 +229,7 @@ async def _on_chat_error(request: Request, error: Exception) -> Response:
 
 async def _on_refused_turn(request: Request, refused: Exception) -> Response:
     assert isinstance(refused, RefusedTurn)
-    root = request.scope.get("root_path", "")
-    history = refused.history and root + refused.history
+    history = refused.history and request.scope["state"]["root_path"] + refused.history
     response = chat_problem(_request_id(request), refused.failure, refused.turn_id, history)
     response.headers.update(refused.headers)
     return response

@@ -69,10 +69,11 @@ class RequestContext:
     async def _handle_request(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._root_path:
             scope["root_path"] = self._root_path
+        scope.setdefault("state", {})["root_path"] = scope.get("root_path", "")
         _remove_root_path(scope)
         sent_id = Headers(scope=scope).get("x-request-id", "")
         request_id = sent_id if _SAFE_ID.fullmatch(sent_id) else f"{_PROCESS}{next(_numbers):016x}"
-        scope.setdefault("state", {})["request_id"] = request_id
+        scope["state"]["request_id"] = request_id
         started_at = anyio.current_time()
         status = 0
 
@@ -107,12 +108,17 @@ class RequestContext:
 
 
 def _remove_root_path(scope: Scope) -> None:
-    """Remove the path of a proxy from the request's, if it is there: a proxy or server may pass it on or not."""
+    """Remove the path of a proxy from the request's, if it is there: a proxy or server may pass it on or not.
+
+    The router would remove it, too: from other spellings of it, and once more, e.g. `/api` from `/api/chat`.
+    """
     root = scope.get("root_path", "")
     raw = scope.get("raw_path") or b""
     if root and scope["path"].startswith(f"{root}/") and raw.startswith(f"{root}/".encode()):
         scope["path"] = scope["path"][len(root) :]
         scope["raw_path"] = raw[len(root.encode()) :]
+    if root and scope["path"].startswith(f"{root}/"):
+        scope["root_path"] = ""
 
 
 def _is_routine(path: str) -> bool:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.harness.credentials import KnownCredentials, authentication
+from tests.harness.credentials import ADMIN, KnownCredentials, authentication, bearer
 from tests.harness.fakes import ScriptedLLM
 from tests.harness.servers import running_service
 
@@ -32,6 +32,17 @@ async def test_other_spellings_of_the_path_open_nothing(path: str) -> None:
     async with running_service(overrides, root_path="/bot", **authentication()) as service:
         open_path = await service.client.get("/bot/livez")
         response = await service.client.get(path)
+        permitted = await service.client.get(path, headers=bearer(ADMIN))
 
     assert open_path.status_code == 200
     assert response.status_code == 401
+    assert permitted.status_code == (200 if path == "/bot/api/health/detailed" else 404)
+
+
+async def test_the_path_of_the_proxy_may_be_one_of_the_api() -> None:
+    async with running_service({"llm": ScriptedLLM()}, root_path="/api") as service:
+        reply = await service.client.post("/api/api/chat/simple", json=HELLO)
+        removed_once = await service.client.get("/api/api/api/health")
+
+    assert reply.json()["response"] == "Hello, world!"
+    assert removed_once.status_code == 404
