@@ -174,18 +174,21 @@ class HistoryInMemory(ConversationHistory, MemoryOutbox):
         self._turns[turn.id] = turn
         del self._leases[turn.id]
 
-    async def get(self, turn_id: TurnId, owner: UserId | None) -> Turn:
+    async def get(self, turn_id: TurnId, owner: UserId | None, prefix: str = "") -> Turn:
         await asyncio.sleep(0)
-        turn = self._look_up(turn_id, owner)
+        turn = self._look_up(turn_id, owner, prefix)
         if turn is None:
             raise TurnNotFound
         return turn
 
-    def _look_up(self, turn_id: TurnId, owner: UserId | None) -> Turn | None:
+    def _look_up(self, turn_id: TurnId, owner: UserId | None, prefix: str = "") -> Turn | None:
+        def is_reached(user: UserId) -> bool:
+            return user.startswith(prefix) if owner is None else user == owner
+
         turn = self._turns.get(turn_id)
-        if turn is not None and owner in (None, turn.user_id):
+        if turn is not None and is_reached(turn.user_id):
             return turn
-        chosen = [self._turns[id] for user, id in self._chosen.get(turn_id, {}).items() if owner in (None, user)]
+        chosen = [self._turns[id] for user, id in self._chosen.get(turn_id, {}).items() if is_reached(user)]
         return min(chosen, key=lambda turn: turn.started_at, default=None)
 
     async def latest(self, user_id: UserId, conversation_id: ConversationId, limit: int) -> Sequence[Exchange]:

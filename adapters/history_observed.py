@@ -54,8 +54,8 @@ class ObservedHistory(ConversationHistory, MemoryOutbox):
     async def finish_abandoned(self) -> int:
         return await self._call("finish_abandoned", self._store.finish_abandoned())
 
-    async def get(self, turn_id: TurnId, owner: UserId | None) -> Turn:
-        return await self._call("get", self._store.get(turn_id, owner))
+    async def get(self, turn_id: TurnId, owner: UserId | None, prefix: str = "") -> Turn:
+        return await self._call("get", self._store.get(turn_id, owner, prefix))
 
     async def latest(self, user_id: UserId, conversation_id: ConversationId, limit: int) -> Sequence[Exchange]:
         return await self._call("latest", self._store.latest(user_id, conversation_id, limit))

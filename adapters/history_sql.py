@@ -100,8 +100,8 @@ class HistorySQL(ConversationHistory, MemoryOutbox):
             return 0
         return await self._write(lambda connection: turns.finish_abandoned(connection, now))
 
-    async def get(self, turn_id: TurnId, owner: UserId | None) -> Turn:
-        turn = await self._read(lambda connection: turns.get(connection, turn_id, owner))
+    async def get(self, turn_id: TurnId, owner: UserId | None, prefix: str = "") -> Turn:
+        turn = await self._read(lambda connection: turns.get(connection, turn_id, owner, prefix))
         if turn is None:
             raise TurnNotFound
         return turn

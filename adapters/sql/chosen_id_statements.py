@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, bindparam, insert, literal_column, or_, select
+from sqlalchemy import Connection, Select, bindparam, func, insert, literal_column, or_, select
 
 from adapters.sql.reply_parts import TURN
 from adapters.sql.tables import chosen_turn_ids, turns
@@ -18,12 +18,22 @@ _FIND_ALL: Final = (
     .order_by(turns.c.started_at, turns.c.seq)
     .limit(1)
 )
+_FIND_BELOW: Final = _FIND_ALL.where(
+    func.substr(chosen_turn_ids.c.user_id, 1, bindparam("prefix_chars")) == bindparam("prefix")
+)
 FIND: Final = _FIND_ALL.order_by(None).where(chosen_turn_ids.c.user_id == bindparam("user"))
 
 
-def find(connection: Connection, turn_id: TurnId, owner: UserId | None) -> Turn | None:
-    query = _FIND_ALL if owner is None else FIND
-    row = connection.execute(query, {"turn_id": turn_id, "user": owner}).one_or_none()
+def find(connection: Connection, turn_id: TurnId, owner: UserId | None, prefix: str) -> Turn | None:
+    """Return the turn of the owner, or, without one, the first of those of users whose ids begin with `prefix`."""
+    values: dict[str, Any] = {"turn_id": turn_id}
+    if owner is not None:
+        query, values["user"] = FIND, owner
+    elif prefix:  # LIKE would ignore case with SQLite
+        query, values = _FIND_BELOW, {**values, "prefix": prefix, "prefix_chars": len(prefix)}
+    else:
+        query = _FIND_ALL
+    row = connection.execute(query, values).one_or_none()
     return None if row is None else turn_of(row)
 
 

@@ -210,11 +210,11 @@ def finish_abandoned(connection: Connection, now: datetime) -> int:
 _GET: Final = select(*TURN).where(turns.c.id == bindparam("turn_id"))
 
 
-def get(connection: Connection, turn_id: TurnId, owner: UserId | None) -> Turn | None:
+def get(connection: Connection, turn_id: TurnId, owner: UserId | None, prefix: str = "") -> Turn | None:
     row = connection.execute(_GET, {"turn_id": turn_id}).one_or_none()
-    if row is not None and owner in (None, row.user_id):
+    if row is not None and (row.user_id.startswith(prefix) if owner is None else row.user_id == owner):
         return turn_of(row)
-    return chosen_ids.find(connection, turn_id, owner)
+    return chosen_ids.find(connection, turn_id, owner, prefix)
 
 
 _OF_USER: Final = select(*TURN).where(turns.c.user_id == bindparam("user"), turns.c.retracted_by.is_(None))

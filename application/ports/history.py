@@ -172,11 +172,12 @@ class ConversationHistory(Protocol):
         ...
 
     @abstractmethod
-    async def get(self, turn_id: TurnId, owner: UserId | None) -> Turn:
+    async def get(self, turn_id: TurnId, owner: UserId | None, prefix: str = "") -> Turn:
         """Return one turn, by its id or the one that its client has chosen.
 
-        If that is chosen for turns of several users, only the owner distinguishes them: without one, a turn with this
-        `Turn.id` is returned, or else the one that started first.
+        Only those of the owner are looked at, or, without one, those of users whose ids begin with `prefix`. If several
+        of these users have a turn that is known by this id, the one with this `Turn.id` is returned, or else the one
+        that started first.
 
         Raises:
             TurnNotFound: there is no such turn, or it belongs to another user.

@@ -62,7 +62,7 @@ class LeaveTurn:
 
 
 async def _get(history: ConversationHistory, turn_id: TurnId, principal: Principal) -> Turn:
-    turn = await history.get(turn_id, principal.user_id)
+    turn = await history.get(turn_id, principal.user_id, principal.prefix)
     try:
         authorize(principal, Action.USER_DATA, turn.user_id)
     except Forbidden:  # which would disclose that there is such a turn

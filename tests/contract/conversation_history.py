@@ -874,6 +874,16 @@ class ConversationHistoryContract(Suite[ConversationHistory]):
         await begin(history, hidden)
         assert adas == await history.get(adas.id, None)
 
+    async def test_a_prefix_hides_the_turns_of_other_users(self, history: ConversationHistory) -> None:
+        bobs, adas = [new_turn(user_id=user, chosen_id=CHOSEN, started_at=START) for user in (BOB, ADA)]
+        named = new_turn(chosen_id=bobs.id)
+        await begin(history, bobs, adas, named)
+        assert [adas, bobs, bobs] == [await history.get(CHOSEN, None, prefix) for prefix in (ADA[:2], BOB, "")]
+        assert [named, bobs] == [await history.get(bobs.id, None, prefix) for prefix in (ADA[:2], BOB)]
+        for prefix in (ADA[:2].upper(), "_", "%", f"{ADA}.", " "):
+            with pytest.raises(TurnNotFound):
+                await history.get(CHOSEN, None, prefix)
+
     @pytest.mark.parametrize("key", [None, KEY])
     async def test_an_id_by_which_the_user_knows_a_turn_cannot_be_chosen(
         self, history: ConversationHistory, key: IdempotencyKey | None

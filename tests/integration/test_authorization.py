@@ -323,6 +323,20 @@ async def test_a_turn_id_belongs_to_a_user_whoever_sends_it() -> None:
     assert ["Idempotency-Replayed" in response.headers for response in responses] == [False, True, True]
 
 
+async def test_a_service_does_not_notice_that_a_user_beyond_its_prefix_has_chosen_the_same_id() -> None:
+    async with world() as filled:
+        client, chosen = filled.service.client, str(uuid4())
+        for user in ("ben", "ann"):
+            body = {"user_id": user, "message": f"I am {user}.", "turn_id": chosen}
+            await client.post("/api/chat/simple", json=body, headers=bearer(SERVICE))
+        found = await client.get(f"/api/chat/turns/{chosen}", headers=bearer(TENANT))
+        stopped = await client.post(f"/api/chat/turns/{chosen}/stop", headers=bearer(TENANT))
+        followed = await client.get(f"/api/chat/turns/{chosen}/stream", headers=bearer(TENANT))
+
+    assert [200] * 3 == [found.status_code, stopped.status_code, followed.status_code]
+    assert ["I am ann."] * 2 == [found.json()["user_message"], stopped.json()["user_message"]]
+
+
 async def test_an_idempotency_key_belongs_to_a_principal() -> None:
     async with world() as filled:
         message = {"user_id": "ann", "message": "Once"}

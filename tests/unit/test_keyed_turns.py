@@ -517,7 +517,7 @@ async def test_a_request_waits_for_text_of_another_worker_although_the_history_d
     class Unavailable(HistoryInMemory):
         failures = 0
 
-        async def get(self, turn_id: TurnId, user_id: UserId | None) -> Turn:
+        async def get(self, turn_id: TurnId, owner: UserId | None, prefix: str = "") -> Turn:
             self.failures += 1
             raise HistoryUnavailable
 
