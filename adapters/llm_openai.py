@@ -134,6 +134,7 @@ class LLMOpenAI(LLM):
     async def _reply(
         self, messages: Sequence[Message], max_tokens: int | None, options: ReplyOptions
     ) -> AsyncIterator[Reply]:
+        redactor = partial(self._diagnostics.redactor, messages, options.stop or ())
         await self._acquire_slot()
         try:
             response = await self._send(messages, max_tokens, options)
@@ -144,7 +145,7 @@ class LLMOpenAI(LLM):
                     self._idle_timeout,
                     self._cache,
                     keep_reasoning=self._keep_reasoning,
-                    excerpt=lambda text: self._diagnostics.redactor(messages).excerpt(text, _MAX_NOTE_CHARS),
+                    excerpt=lambda text: redactor().excerpt(text, _MAX_NOTE_CHARS),
                     media_type=media_type,
                 ) as reply:
                     yield reply

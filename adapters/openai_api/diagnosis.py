@@ -1,7 +1,7 @@
 """Tell the operator why a call failed, without credentials and text of the request."""
 
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -24,7 +24,7 @@ class Diagnostics:
 
     def complete(self, error: LLMError, messages: Sequence[Message], parameters: Mapping[str, Any]) -> None:
         """Set `diagnosis` and `request` of an error of the call that sent these."""
-        proxy, redactor = _proxy(self._base_url), self.redactor(messages)
+        proxy, redactor = _proxy(self._base_url), self.redactor(messages, parameters.get("stop") or ())
         found, excerpt = {**error.diagnosis}, ""
         if isinstance(cause := error.__cause__, RefusedByService):
             found |= _facts(cause)
@@ -44,10 +44,10 @@ class Diagnostics:
             **{name: value for name, value in parameters.items() if isinstance(value, (int, float))},
         }
 
-    def redactor(self, messages: Sequence[Message]) -> Redactor:
-        """Return a redactor for what the service writes in response to these."""
+    def redactor(self, messages: Sequence[Message], stop: Iterable[str]) -> Redactor:
+        """Return a redactor for what the service writes in response to these messages and texts to stop before."""
         secrets = [self._api_key, *_credentials(self._base_url), *_credentials(_proxy(self._base_url))]
-        return Redactor([message.text for message in messages], secrets)
+        return Redactor([*(message.text for message in messages), *stop], secrets)
 
     def _redacted(self, redactor: Redactor, value: str | int) -> str | int:
         return value if isinstance(value, int) else redactor.excerpt(value, self._max_name_chars)

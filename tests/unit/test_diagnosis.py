@@ -6,6 +6,7 @@ import pytest
 
 from adapters.openai_api.diagnosis import Diagnostics
 from adapters.openai_api.errors import from_event, from_status
+from adapters.openai_api.redaction import GAP
 from application.ports.llm import LLMDisconnected, LLMError
 from domain.conversation import Message, Role
 
@@ -53,6 +54,15 @@ def test_a_refusal_is_described_by_status_code_type_parameter_and_message() -> N
         "provider_message": "No such value",
         "host": "example.com:81",
     }
+
+
+def test_texts_before_which_a_reply_is_to_stop_are_the_clients() -> None:
+    body = '{"error": {"message": "Invalid stop: a name of the client", "param": "a name of the client"}}'
+    response = httpx2.Response(400, text=body, headers={"content-type": "application/json"}, request=REQUEST)
+    error = from_status(openai.APIStatusError("", response=response, body=None))
+    Diagnostics(model="m", base_url=URL, api_key=KEY).complete(error, MESSAGES, {"stop": ("a name of the client",)})
+    assert error.diagnosis["provider_message"] == f"Invalid stop: {GAP}"
+    assert error.diagnosis["provider_param"] == GAP
 
 
 def test_a_page_is_described_by_its_type_and_visible_text() -> None:
