@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import pytest
 from fastapi.routing import APIRoute
 
@@ -132,6 +133,13 @@ def references(value: Any) -> Iterator[str]:
     if isinstance(value, list):
         for item in value:
             yield from references(item)
+
+
+@pytest.mark.parametrize(("schema", "field"), [("ChatRequest", "message"), ("FactRequest", "fact")])
+def test_a_text_is_blank_by_the_document_if_it_is_blank_for_the_service(schema: str, field: str) -> None:
+    validator = jsonschema_rs.validator_for(document()["components"]["schemas"][schema]["properties"][field])
+    characters = [chr(code) for code in range(1, 0x10000) if not 0xD800 <= code < 0xE000]
+    assert [one for one in characters if validator.is_valid(one) == one.isspace()] == []
 
 
 def test_the_document_matches_the_snapshot() -> None:

@@ -75,8 +75,8 @@ _NextCursor = Annotated[
 _Outcome = Literal["deleted", "pending"]
 
 
-_TEXT_PATTERN: Final = r"\S"
-"""For the OpenAPI document: not blank."""
+_TEXT_PATTERN: Final = r"[^\s\x1c-\x1f\x85]|\uFEFF"
+"""For the OpenAPI document: not blank. `\\s` there is JavaScript's, which differs from white space in Python."""
 
 
 def _check_storable(text: str) -> str:
