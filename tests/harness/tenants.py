@@ -29,6 +29,7 @@ CALLS: Final[Mapping[str, int]] = {
     "GET /api/chat/history/{user}?limit=1&cursor={cursor}": 2,
     "DELETE /api/chat/history/{user}?conversation_id={conversation}": 1,
     "GET /api/chat/conversations/{user}": 2,
+    "PATCH /api/chat/conversations/{user}/{conversation}": 2,
     "GET /api/chat/turns/{turn}": 4,
     "POST /api/chat/turns/{turn}/stop": 2,
     "GET /api/chat/turns/{turn}/stream": 4,
@@ -37,6 +38,8 @@ CALLS: Final[Mapping[str, int]] = {
     "GET /api/memories/{user}/search?q=canary {canary}": 3,
     "PATCH /api/memories/{user}/{memory}": 2,
     "DELETE /api/memories/{user}/{memory}": 1,
+    "POST /v1/chat/completions": 4,
+    "GET /page/session": 1,
     "GET /api/health/detailed": 1,
 }
 """Calls and how often they are made, relative to each other."""
@@ -74,6 +77,8 @@ class Tenant:
     turns: list[str] = field(default_factory=list)
     memories: list[str] = field(default_factory=list)
     cursors: list[str] = field(default_factory=lambda: ["1"])
+    chosen: int = 0
+    """How many ids of turns the user has chosen."""
 
     @property
     def conversation(self) -> str:
@@ -119,7 +124,8 @@ class Tenants:
             "memory": dice.choice(owner.memories[-9:] or ["none"]),
         }
         body = _body(method, template, caller, owner, dice)
-        response = await client.request(method, template.format(**names), json=body, headers=_headers(caller))
+        headers = {"Authorization": f"Bearer token-{caller.name}", "X-Conversation-Id": names["conversation"]}
+        response = await client.request(method, template.format(**names), json=body, headers=headers)
         self.statuses[response.status_code] = self.statuses.get(response.status_code, 0) + 1
         if set(CANARY.findall(response.text)) - {caller.canary}:
             self.crossings.append((call, response.text))
@@ -137,16 +143,20 @@ class Tenants:
         return ids | set(CANARY.findall(log)) | set(re.findall("token-user", log))
 
 
-def _headers(caller: Tenant) -> dict[str, str]:
-    return {"Authorization": f"Bearer token-{caller.name}"}
-
-
 def _body(method: str, template: str, caller: Tenant, owner: Tenant, dice: random.Random) -> dict[str, Any] | None:
     if template.startswith("/api/chat/turns") or method in ("GET", "DELETE"):
         return None
     if template.startswith("/api/memories"):
         return {"fact": f"likes {caller.canary} {dice.random()}"}
-    body: dict[str, Any] = {"message": f"What of {caller.canary}?", "conversation_id": owner.conversation}
+    if method == "PATCH":
+        return {"title": f"About {caller.canary}"}
+    message = f"What of {caller.canary}?"
+    if template.startswith("/v1"):
+        return {"messages": [{"role": "user", "content": message}], "user": owner.name}
+    body: dict[str, Any] = {"message": message, "conversation_id": owner.conversation}
+    if dice.random() < 0.5:  # an id that all users choose, each for a turn of their own
+        caller.chosen += 1
+        body["turn_id"] = f"00000000-0000-4000-8000-{caller.chosen:012}"
     named = dice.choice([None, caller, owner])
     return body if named is None else body | {"user_id": named.name}
 

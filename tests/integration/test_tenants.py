@@ -19,7 +19,7 @@ async def test_random_calls_with_the_ids_of_others_reach_only_ones_own_data(
     log = ServiceLog(capsys)
     overrides = {"llm": tenants.llm, "authenticate": tenants.authenticate}
     stores = {"history_backend": "sql", "memory_backend": "sql", "data_dir": tmp_path, "memory_recall_timeout": 30}
-    async with service_in_process(overrides, **stores, **authentication()) as service:
+    async with service_in_process(overrides, **stores, **authentication(), debug=True) as service:
         await tenants.call_at_random(service.client, CALLS)
 
     assert tenants.crossings == []
