@@ -10,6 +10,7 @@ from jwt import PyJWK, exceptions
 from adapters.jwks import ALGORITHMS, JWKS
 from application.ports.credentials import Cause, InvalidCredential, Tokens
 from domain.conversation import UserId
+from domain.principal import NOBODY
 
 MAX_BYTES: Final = 8 * 1024
 LEEWAY: Final = 30
@@ -100,9 +101,12 @@ class TokensJWT(Tokens):
         if lifetime > MAX_LIFETIME:
             raise InvalidCredential(Cause.VALID_TOO_LONG)
         try:
-            return UserId(claims["sub"])
+            user_id = UserId(claims["sub"])
         except ValueError:
             raise InvalidCredential(Cause.CLAIMS) from None
+        if user_id.endswith(NOBODY):  # somebody who may choose their name would reach what belongs to nobody
+            raise InvalidCredential(Cause.CLAIMS)
+        return user_id
 
 
 def _header_of(token: str) -> dict[str, Any]:

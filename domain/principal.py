@@ -7,6 +7,9 @@ from typing import Final
 from domain.conversation import UserId
 from domain.errors import Forbidden
 
+NOBODY: Final = "openai-api"
+"""The user of a service's requests that name none, after the prefix of its users. No person has such an id."""
+
 
 class Role(StrEnum):
     ANONYMOUS = "anonymous"

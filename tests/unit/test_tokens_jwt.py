@@ -12,6 +12,7 @@ from adapters.jwks import JWKS
 from adapters.tokens_jwt import KeySet, SharedSecret, TokensJWT
 from application.ports.credentials import Cause, InvalidCredential
 from application.ports.turn_observer import Event, TurnObserver
+from domain.principal import NOBODY
 from tests.harness.tokens import AUDIENCE, ISSUER, SECRET, FromNow, Signer, claims, encoded, mutations, token
 
 OTHER_ISSUER = "https://other.example"
@@ -59,6 +60,11 @@ async def cause_of(tokens: TokensJWT, text: str) -> Cause | str:
 
 async def test_a_valid_token_names_its_user(tokens: TokensJWT) -> None:
     assert await tokens.subject(token()) == "ann"
+
+
+@pytest.mark.parametrize("prefix", ["", "acme-"])
+async def test_no_token_is_that_of_the_user_to_whom_unnamed_requests_belong(tokens: TokensJWT, prefix: str) -> None:
+    assert await cause_of(tokens, token(sub=prefix + NOBODY)) == Cause.CLAIMS
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from orjson import dumps
 from starlette.datastructures import Headers
 
 from domain.conversation import MAX_ID_CHARS, ConversationId, UserId
-from domain.principal import Action, Principal, authorize
+from domain.principal import NOBODY, Action, Principal, authorize
 from entrypoints.http.errors import invalid_request
 from entrypoints.http.openai.schemas import ChatCompletionRequest
 from entrypoints.settings import Settings
@@ -22,9 +22,6 @@ TASK: Final = "X-Task"
 RETRY_COUNT: Final = "X-Stainless-Retry-Count"
 WEBUI_CHAT: Final = "X-OpenWebUI-Chat-Id"
 WEBUI_USER: Final = "X-OpenWebUI-User-Id"
-
-NOBODY: Final = "openai-api"
-"""The user of requests that name none, after the prefix of an API key's users. Nothing is remembered about it."""
 
 _WITHOUT_CONVERSATION: Final = ("temporary:", "local:", "channel:")
 """What Open WebUI puts before the ids of chats that it does not keep, or that are none."""
@@ -95,6 +92,7 @@ def _user(body: ChatCompletionRequest, headers: Headers, principal: Principal, s
 
 
 def _nobody(principal: Principal) -> UserId:
+    """Return the user of requests that name none. Nothing is remembered about it."""
     return UserId((principal.prefix + NOBODY)[:MAX_ID_CHARS])
 
 
