@@ -103,7 +103,16 @@ async def everything_sent_and_received(service: ServiceProcess, key: str) -> lis
         await send(404, "GET", f"/{CANARIES[15]}", headers=admin)
         await send(None, "POST", "/api/memories/user123", json={"fact": "likes tea"}, headers=admin)
         await send(None, "GET", "/api/memories/user123/search?q=tea", headers=admin)
-        for path in ("/livez", "/readyz", "/api/health", "/docs", "/openapi.json"):
+        conversation = "/api/chat/conversations/user123/default"
+        await send(422, "PATCH", conversation, json={"title": [CANARIES[15]]}, headers=admin)
+        await send(422, "POST", "/api/chat", json=HELLO | {"turn_id": CANARIES[15]}, headers=admin)
+        completion = {"messages": [{"role": "user", "content": "Hello?"}], "stop": CANARIES[15]}
+        await send(502, "POST", "/v1/chat/completions", json=completion, headers=admin)
+        await send(400, "POST", "/v1/chat/completions", json={"messages": [{"role": CANARIES[15]}]}, headers=admin)
+        await send(401, "POST", "/v1/chat/completions", json=completion, headers={"X-API-Key": f"ck_{CANARIES[12]}"})
+        for path in ("/page/session", "/v1/models"):
+            await send(200, "GET", path, headers=admin)
+        for path in ("/livez", "/readyz", "/api/health", "/docs", "/openapi.json", "/"):
             await send(None, "GET", path)
         await send(200, "GET", "/api/health/detailed", headers=admin)
     return answers
