@@ -56,6 +56,9 @@ def parse_memory_id(text: str) -> MemoryId:
     return MemoryId(text)
 
 
+MAX_QUERY_CHARS: Final = 1_000
+"""How much of a query is searched for. A message may be much longer, and as slow to fold as it is hostile."""
+
 MAX_SEARCH_WORDS: Final = 32
 """Maximum number of words that a query is searched for."""
 
@@ -63,9 +66,9 @@ MAX_SEARCH_WORDS: Final = 32
 def content_words(query: str) -> Sequence[str]:
     """Return the distinct words to search for, in the form in which `index_text` has them; at most MAX_SEARCH_WORDS.
 
-    If there are more, words of a single character are left out first.
+    If there are more, words of a single character are left out first. Only the first MAX_QUERY_CHARS characters count.
     """
-    found = list(dict.fromkeys(words(query)))
+    found = list(dict.fromkeys(words(query[:MAX_QUERY_CHARS])))
     if len(found) > MAX_SEARCH_WORDS:
         found = [word for word in found if len(word) > 1]
     return found[:MAX_SEARCH_WORDS]

@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.errors import MemoryNotFound
-from domain.memory import MAX_SEARCH_WORDS, content_words, index_text, only_asks_questions, parse_memory_id, rank
+from domain.memory import (
+    MAX_QUERY_CHARS,
+    MAX_SEARCH_WORDS,
+    content_words,
+    index_text,
+    only_asks_questions,
+    parse_memory_id,
+    rank,
+)
 
 shares = st.floats(0, 1)
 ages = st.timedeltas(timedelta(0), timedelta(days=10_000))
@@ -94,3 +102,7 @@ def test_relevance_outweighs_importance_and_age() -> None:
 )
 def test_a_message_of_questions_only_is_recognized(text: str, asks: bool) -> None:
     assert asks == only_asks_questions(text)
+
+
+def test_only_the_beginning_of_a_query_is_searched_for() -> None:
+    assert list(content_words("tea" + " " * (MAX_QUERY_CHARS - 6) + "cup milk")) == ["tea", "cup"]
