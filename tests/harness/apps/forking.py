@@ -20,6 +20,7 @@ MODULES = (
     "adapters.llm_openai",
     "adapters.history_sql",
     "adapters.sql.sqlite.database",
+    "qdrant_client",  # most of the import of Mem0, which each fork imports itself
 )
 
 
@@ -27,6 +28,7 @@ def serve() -> dict[str, Any] | None:
     """Fork on each command. Returns the command in a fork, and None in the parent when the input ends."""
     for name in MODULES:
         import_module(name)
+    _warm_up()
     for line in sys.stdin:
         command = json.loads(line)
         if "wait" in command:
@@ -38,6 +40,14 @@ def serve() -> dict[str, Any] | None:
                 return dict(command)
         print(result, flush=True)
     return None
+
+
+def _warm_up() -> None:
+    """Fill caches, e.g. of the routes: half of what a start costs after the imports."""
+    settings = import_module("entrypoints.settings").Settings(
+        _env_file=None, openai_base_url="http://127.0.0.1:9/v1", log_pseudonym_key="k" * 32
+    )
+    import_module("entrypoints.http.app").create_app(settings)
 
 
 def run(command: dict[str, Any]) -> None:
