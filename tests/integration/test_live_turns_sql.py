@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,12 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(20):
         while not await condition():
             await asyncio.sleep(0.02)
+
+
+async def _is_followed(running: Running) -> bool:
+    """Return whether the worker of a turn knows that it has readers in others."""
+    assert isinstance(running.log, SharedLog)
+    return running.log.is_followed
 
 
 async def read(reader: Reader, count: int) -> list[str]:
@@ -672,9 +679,9 @@ async def test_an_emptied_table_does_not_stop_a_turn_that_was_read_elsewhere(wor
     one, other = workers
     running = await begin(one)
     async with await other.join(running.id, ANN) as reader:
+        await until(partial(_is_followed, running))
         async with await one.join(running.id, ANN):
             pass
-        await asyncio.sleep(0.3)
         await execute(one.database, "TRUNCATE live_turns, turn_events, turn_readers")
         assert await read_to_end(reader) == ([], UNAVAILABLE)
     await asyncio.sleep(2)

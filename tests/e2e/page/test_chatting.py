@@ -4,6 +4,7 @@ import anyio
 from playwright.async_api import Browser, Route, expect
 
 from application.ports.llm import LLMAuthFailed, LLMRateLimited
+from tests.harness.chat import until
 from tests.harness.chat_page import USER, ChatPage
 from tests.harness.fakes import ScriptedLLM, ScriptedReply
 from tests.harness.gated_llm import GatedLLM
@@ -84,8 +85,9 @@ async def test_an_answer_can_be_stopped_before_its_message_has_arrived(browser: 
         refused.set()
         await chat.until_idle()
 
-        assert statuses == [404, 200]
         await expect(chat.page.get_by_text("Stopped.", exact=True)).to_be_visible()
+        await until(lambda: len(statuses) == 2)  # the end of the stream may arrive first
+        assert statuses == [404, 200]
 
 
 async def test_escape_stops_an_answer(browser: Browser) -> None:
