@@ -52,11 +52,11 @@ test-tools:  ## Install what the tests need besides Python: a browser, proxies a
 	$(MAKE) --no-print-directory .venv/node/installed .venv/clients/installed
 
 # Runs of about the same length. The first one has the tests that no other one has.
-RUN_2 := tests/integration/test_m*.py
-RUN_3 := tests/unit tests/integration/test_[a-l]*.py
-RUN_4 := tests/e2e/test_[a-l]*.py tests/integration/test_[t-z]*.py
-RUN_5 := tests/e2e/test_[m-r]*.py tests/e2e/page
-RUN_6 := tests/e2e/test_[s-z]*.py tests/integration/test_[n-s]*.py
+RUN_2 := tests/integration/test_[m-s]*.py
+RUN_3 := tests/unit tests/integration/test_[e-l]*.py tests/integration/test_[t-z]*.py
+RUN_4 := tests/e2e/test_[a-l]*.py
+RUN_5 := tests/e2e/test_[m-r]*.py tests/e2e/page tests/integration/test_[c-d]*.py
+RUN_6 := tests/e2e/test_[s-z]*.py
 RUN_1 := $(patsubst %,--ignore-glob='%',$(RUN_2) $(RUN_3) $(RUN_4) $(RUN_5) $(RUN_6))
 
 test: setup test-tools  ## Run every test, in six runs side by side: those of whole processes mostly wait.

@@ -1,5 +1,6 @@
 """LiveTurns of workers that share a database, used as the use cases do: after and together with the history."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -12,6 +13,7 @@ from adapters.sql.postgres.database import PostgresDatabase
 from application.ports.history import TurnBegin
 from application.ports.live_turns import EventLog, Stop
 from domain.conversation import ConversationId, Turn, UserId
+from tests.harness.exchange import TIMEOUT
 from tests.harness.postgres import open_database_in
 
 
@@ -36,4 +38,13 @@ class Worker(LiveTurnsSQL):
 async def open_worker(directory: Path, **limits: Any) -> AsyncIterator[Worker]:
     """Open another worker on the database whose URL is in the directory."""
     async with open_database_in(directory) as database, Worker(database, **limits) as worker:
+        await _until_listening(database)
         yield worker
+
+
+async def _until_listening(database: PostgresDatabase) -> None:
+    """Wait until messages of other workers arrive. Turns that begin before are assumed to have readers there."""
+    listening = asyncio.Event()
+    database.notifications.subscribe("of no adapter", lambda _: None, listening.set)
+    async with asyncio.timeout(TIMEOUT):
+        await listening.wait()
