@@ -1,5 +1,6 @@
 """Rules for every test: nothing blocks the event loop, nothing leaves the machine, only marked tests use a server."""
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if E2E in item.path.parents:
             item.add_marker("server")
+
+
+def pytest_collection_finish() -> None:
+    """Exempt everything that exists before the first test from the collection of garbage, which is slow otherwise."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

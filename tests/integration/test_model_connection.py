@@ -46,7 +46,7 @@ Ending = Callable[[Call], Awaitable[None]]
 
 pytestmark = [
     pytest.mark.server,
-    pytest.mark.usefixtures("nothing_else_is_collected", "nothing_is_left_behind", "no_proxy_of_this_machine"),
+    pytest.mark.usefixtures("nothing_is_left_behind", "no_proxy_of_this_machine"),
 ]
 
 

@@ -7,6 +7,7 @@ Reads commands from standard input, one JSON object per line, and prints a numbe
 code of that fork, for any other command the process id of the new fork.
 """
 
+import gc
 import json
 import os
 import sys
@@ -48,6 +49,8 @@ def _warm_up() -> None:
         _env_file=None, openai_base_url="http://127.0.0.1:9/v1", log_pseudonym_key="k" * 32
     )
     import_module("entrypoints.http.app").create_app(settings)
+    gc.collect()
+    gc.freeze()  # so that the collections of forks need not copy everything that was imported
 
 
 def run(command: dict[str, Any]) -> None:
