@@ -44,7 +44,7 @@ run: setup  ## Start the service; with the embedded model where no other one is 
 DEBIAN := chromium:chromium nginx:nginx-light haproxy:haproxy apache2:apache2-bin caddy:caddy npm:npm
 
 test-tools: export PATH := $(PATH):/usr/sbin
-test-tools:  ## Install what the tests need besides Python: a browser, proxies and npm (as root), packages of npm, clients in Python.
+test-tools: setup  ## Install what the tests need besides Python: a browser, proxies and npm (as root), packages of npm, clients in Python.
 	@missing=; for tool in $(DEBIAN); do command -v $${tool%%:*} >/dev/null || missing="$$missing $${tool##*:}"; done; \
 	if [ -n "$$missing" ]; then apt-get update -qq && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -yqq --no-install-recommends $$missing >/dev/null || \
@@ -59,7 +59,7 @@ RUN_5 := tests/e2e/test_[m-r]*.py tests/e2e/page tests/integration/test_[c-d]*.p
 RUN_6 := tests/e2e/test_[s-z]*.py
 RUN_1 := $(patsubst %,--ignore-glob='%',$(RUN_2) $(RUN_3) $(RUN_4) $(RUN_5) $(RUN_6))
 
-test: setup test-tools  ## Run every test, in six runs side by side: those of whole processes mostly wait.
+test: test-tools  ## Run every test, in six runs side by side: those of whole processes mostly wait.
 	@echo "Six runs side by side; each is shown when it has ended."
 	@$(MAKE) --no-print-directory --jobs=6 --keep-going --output-sync=target run-1 run-2 run-3 run-4 run-5 run-6
 
