@@ -124,7 +124,7 @@ async def test_a_second_signal_skips_the_grace_period(
 ) -> None:
     async with (
         _upstream("slow", SHUTDOWN_GRACE="600") as environment,
-        forks.service(tmp_path, **environment) as service,
+        forks.urgent_service(tmp_path, **environment) as service,
         client_of(service.url) as client,
         _streaming(service.url, 3) as exchanges,
     ):

@@ -155,7 +155,7 @@ async def test_known_keys_are_used_for_a_day_while_the_provider_is_down(provider
 
 
 async def test_no_request_waits_for_a_provider_that_has_failed_while_keys_are_known(provider: Provider) -> None:
-    async with provider.jwks(timeout=0.05) as jwks:
+    async with provider.jwks(timeout=0.5) as jwks:
         await jwks.key("RS256")
         provider.hangs = True
         provider.time += 300
@@ -212,7 +212,7 @@ async def test_a_key_set_has_at_most_64_kilobytes(provider: Provider, size: int,
 
 async def test_a_provider_that_does_not_respond_is_given_up(provider: Provider) -> None:
     provider.hangs = True
-    async with provider.jwks(timeout=0.05) as jwks:
+    async with provider.jwks(timeout=0.5) as jwks:
         with pytest.raises(IdentityProviderUnavailable):
             await jwks.key("RS256")
 
