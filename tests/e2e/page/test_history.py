@@ -91,6 +91,7 @@ async def test_a_conversation_can_be_read_to_its_beginning_and_back(browser: Bro
         again = await chat.page.evaluate(JUMPS, 20)
 
     assert (read["first"], read["ordered"]) == (0, True)
+    assert read["jump"] <= 1  # CSS pixels
     assert at_the_top < at_the_end == 599
     assert shown <= MAX_IN_DOCUMENT
     assert (again["first"], again["ordered"]) == (0, True)

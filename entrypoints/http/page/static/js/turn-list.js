@@ -54,6 +54,7 @@ export class TurnList {
   /** Whether the oldest turn was loaded. */
   set isComplete(isComplete) {
     this.#isComplete = isComplete;
+    this.#withoutMoving(() => this.#hideOlderAtTheBeginning());
     this.#observe();
   }
 
@@ -138,8 +139,13 @@ export class TurnList {
       this.#fixHeights(shown);
       this.#first = from;
       while (this.#end - this.#first > MAX_SHOWN) this.#hide((this.#end -= 1));
+      this.#hideOlderAtTheBeginning();
     });
     this.#observe();
+  }
+
+  #hideOlderAtTheBeginning() {
+    this.#older.hidden = this.#isComplete && this.#first === 0;
   }
 
   #showNewer() {
@@ -222,7 +228,7 @@ export class TurnList {
 
   /** Observe the edges anew: an observer only reports changes, and an edge may still be near. */
   #observe() {
-    this.#older.hidden = this.#isComplete && this.#first === 0;
+    this.#hideOlderAtTheBeginning();
     for (const edge of [this.#older, this.#newer]) {
       this.#observer.unobserve(edge);
       this.#observer.observe(edge);
