@@ -223,7 +223,7 @@ async def test_a_lease_whose_turn_does_not_begin_expires(one: Worker, two: Worke
     await one.acquire()
     with pytest.raises(TurnInProgress):
         await two.acquire()
-    two.database.later = timedelta(seconds=60)
+    two.database.later = timedelta(seconds=5)
 
     other, _ = await two.acquire()
     assert other.id == await one.leases.holder(ANN, WORK)
@@ -234,7 +234,7 @@ async def test_a_turn_that_has_lost_its_lease_cannot_begin(
     one: Worker, two: Worker, key: IdempotencyKey | None
 ) -> None:
     turn, _ = await one.acquire()
-    two.database.later = timedelta(seconds=60)
+    two.database.later = timedelta(seconds=5)
     other, _ = await two.acquire()
 
     with pytest.raises(TurnInProgress):
@@ -246,7 +246,7 @@ async def test_a_turn_that_has_lost_its_lease_cannot_begin(
 
 async def test_a_turn_that_has_lost_its_lease_does_not_fail_others_that_begin_with_it(one: Worker, two: Worker) -> None:
     turn, _ = await one.acquire()
-    two.database.later = timedelta(seconds=60)
+    two.database.later = timedelta(seconds=5)
     await two.acquire()
 
     begins = [one.begin(replace(turn, id=new_turn_id(), conversation_id=HOME)), one.begin(turn)]
