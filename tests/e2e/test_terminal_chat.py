@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -214,10 +215,14 @@ async def test_the_terminal_shows_nothing_that_is_typed_between_two_prompts(tmp_
         watching = asyncio.create_task(asyncio.to_thread(_watch, terminal, ended))
         for n in range(1, 6):
             await say(terminal, f"Hello {n}?")
-            await terminal.until(lambda lines, n=n: lines.count("Hello, world!") == n)  # type: ignore[misc]
+            await terminal.until(partial(_shows_replies, n))
         await terminal.until_last(PROMPT)
         ended.set()
         assert await watching == 0
+
+
+def _shows_replies(count: int, lines: list[str]) -> bool:
+    return lines.count("Hello, world!") == count
 
 
 def _watch(terminal: Terminal, ended: asyncio.Event) -> int:
