@@ -2,6 +2,7 @@
 
 import asyncio
 from enum import Enum
+from functools import partial
 from itertools import chain
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from entrypoints.http.errors import (
     uri_too_long,
 )
 from entrypoints.http.refusal import Refusal
+from entrypoints.refusal_queue import RefusalQueue
 from entrypoints.request_head import head_without_offer, require_unambiguous
 
 _REST_OF_REQUEST_LINE: Final = 40
@@ -36,9 +38,9 @@ class Connection(HttpToolsProtocol):
     - A head has to be complete `head_timeout` seconds after the connection was accepted, after its first byte or after
       the response before it, whichever is last; a body `body_timeout` seconds after its head.
     - Heads are limited in size, also while they are incomplete, and must not be ambiguous.
-    - A request that breaks a rule is answered with a problem, after the responses before it, and the connection is
-      closed. If its response has begun, that one is completed instead. A connection without any request is closed
-      silently. Uvicorn writes its answer into the middle of a response.
+    - A request that breaks a rule is answered with a problem, after the responses before it and as soon as `refusals`
+      calls for it; then the connection is closed. If its response has begun, that one is completed instead. A
+      connection without any request is closed silently. Uvicorn writes its answer into the middle of a response.
     - Uvicorn stops reading while a pipelined request waits for the response before it, and when the connection is lost
       it tells only the latest request. The model would generate a reply that no client reads.
     - A request that offers another protocol, as some HTTP/2 clients do (`Upgrade: h2c`), loses its body, and the
@@ -58,8 +60,16 @@ class Connection(HttpToolsProtocol):
     """Bytes received behind a response in progress, or discarded behind a refused request. Beyond it nothing is read
     until the response ends, so that a disconnect is noticed only when something is sent."""
 
-    def __init__(self, *args: Any, head_timeout: float = 10, body_timeout: float = 30, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        head_timeout: float = 10,
+        body_timeout: float = 30,
+        refusals: RefusalQueue,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
+        self._refusals = refusals
         self._head_timeout = head_timeout
         self._body_timeout = body_timeout
         self._reading = _Reading.NOTHING
@@ -153,7 +163,7 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self._reading is _Reading.HEAD:
+        if self._reading is _Reading.HEAD and not self._refused:
             self._await_rest()
 
     def _head_too_large(self) -> RequestProblem:
@@ -209,7 +219,7 @@ class Connection(HttpToolsProtocol):
         self._refused = True
         self._stop_timer()
         if self._reading is not _Reading.BODY:
-            self._answer(reason)
+            self._refusals.add(partial(self._answer, reason))
         elif self.cycle.response_complete:
             self.transport.close()
         else:  # the application answers: it waits for the body, or has not been called yet, or ignores the body
@@ -218,8 +228,10 @@ class Connection(HttpToolsProtocol):
             self.cycle.more_body = False
             self.cycle.message_event.set()
 
-    def _answer(self, reason: RequestProblem) -> None:
-        """Respond with `reason` after the responses in progress, and close the connection."""
+    def _answer(self, reason: RequestProblem) -> bool:
+        """Respond with `reason` after the responses in progress, and close the connection, unless it is closed."""
+        if self.transport.is_closing():
+            return False
         refusal: Any = Refusal(reason)
         is_responding = self._is_responding()
         self.cycle = RequestResponseCycle(
@@ -239,6 +251,7 @@ class Connection(HttpToolsProtocol):
             self.pipeline.appendleft((self.cycle, refusal))
         else:
             self._start_asgi_task(self.cycle, refusal)
+        return True
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._responding = cycle

@@ -15,6 +15,7 @@ from entrypoints.connection import Connection
 from entrypoints.drain import Drain
 from entrypoints.file_descriptors import ignore_failed_accepts, warn_if_exhausted
 from entrypoints.listener import limit_sending, send_at_once, url_of
+from entrypoints.refusal_queue import RefusalQueue
 from entrypoints.settings import Settings
 from entrypoints.shutdown import Shutdown
 from entrypoints.signals import HURRY, signals_handled
@@ -47,7 +48,12 @@ class DrainingServer(uvicorn.Server):
         close_timeout: float = 1,
     ) -> None:
         settings: Settings = app.state.settings
-        protocol = partial(Connection, head_timeout=settings.head_timeout, body_timeout=settings.body_timeout)
+        protocol = partial(
+            Connection,
+            head_timeout=settings.head_timeout,
+            body_timeout=settings.body_timeout,
+            refusals=RefusalQueue(),
+        )
         super().__init__(
             uvicorn.Config(
                 app,

@@ -3,7 +3,8 @@
     python -m tests.bench.hostile [--seconds 4] [--repetitions 5]
 
 Phases without and with hostile clients alternate. The hostile ones are a process of their own; in `spread` phases the
-malformed requests are spread over the phase, in `burst` phases they arrive at once.
+malformed requests are spread over the phase, in `burst` phases they arrive at once, in its middle. In `elsewhere`
+phases they do so at another server, plain uvicorn: what a burst costs because clients and servers share the cores.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from typing import Final
 
 import aiohttp
 
-from tests.bench.servers import service, upstream
+from tests.bench.servers import baseline, service, upstream
 from tests.harness.malformed_requests import MALFORMED, TOO_LARGE, TOO_LONG
 from tests.harness.servers import ROOT, clean_environment
 
@@ -31,13 +32,13 @@ PAUSE: Final = 0.02
 
 
 async def attack(port: int, seconds: float, *, burst: bool) -> None:
-    """Open the silent connections, send the malformed requests within `seconds`, then close everything."""
+    """Open the silent connections, print a line, send the malformed requests within `seconds`, and close everything."""
     requests = [*MALFORMED.values(), *TOO_LARGE.values(), *TOO_LONG.values()]
     silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(COUNT)]
+    print(flush=True)
 
     async def send(number: int) -> None:
-        if not burst:
-            await asyncio.sleep(seconds * number / COUNT)
+        await asyncio.sleep(seconds / 2 if burst else seconds * number / COUNT)
         with suppress(OSError):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(requests[number % len(requests)])
@@ -45,7 +46,7 @@ async def attack(port: int, seconds: float, *, burst: bool) -> None:
                 await asyncio.wait_for(reader.read(), seconds)
             writer.transport.abort()
 
-    await asyncio.gather(asyncio.sleep(seconds), *(send(number) for number in range(COUNT)))
+    await asyncio.gather(asyncio.sleep(seconds + 1), *(send(number) for number in range(COUNT)))
     for _, writer in silent:
         writer.transport.abort()
 
@@ -69,21 +70,23 @@ async def latencies(port: int, seconds: float) -> Sequence[float]:
     return times
 
 
-def measured(port: int, seconds: float, load: str) -> Sequence[float]:
+def measured(port: int, target: int, seconds: float, load: str) -> Sequence[float]:
     if load == "none":
         return asyncio.run(latencies(port, seconds))
-    command = [sys.executable, "-m", "tests.bench.hostile", "--attack", str(port), "--seconds", str(seconds + 1)]
-    with subprocess.Popen([*command, "--load", load], cwd=ROOT, env=clean_environment()) as attacker:
-        asyncio.run(asyncio.sleep(1))  # until it has started
+    command = [sys.executable, "-m", "tests.bench.hostile", "--attack", str(target), "--seconds", str(seconds)]
+    command += ["--load", load]
+    with subprocess.Popen(command, cwd=ROOT, env=clean_environment(), stdout=subprocess.PIPE) as attacker:
+        assert attacker.stdout is not None
+        attacker.stdout.readline()
         times = asyncio.run(latencies(port, seconds))
         assert attacker.wait() == 0
     return times
 
 
-def quantiles(times: Sequence[float]) -> tuple[float, float, float]:
-    """Return the 50th, 95th and 99th percentile in milliseconds."""
+def quantiles(times: Sequence[float]) -> Sequence[float]:
+    """Return the 50th, 95th and 99th percentile and the maximum in milliseconds."""
     cuts = statistics.quantiles(times, n=100)
-    return cuts[49] * 1e3, cuts[94] * 1e3, cuts[98] * 1e3
+    return [seconds * 1e3 for seconds in (cuts[49], cuts[94], cuts[98], max(times))]
 
 
 def main() -> None:
@@ -94,14 +97,15 @@ def main() -> None:
     parser.add_argument("--load", default="spread", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.attack:
-        asyncio.run(attack(options.attack, options.seconds, burst=options.load == "burst"))
+        asyncio.run(attack(options.attack, options.seconds, burst=options.load != "spread"))
         return
-    with upstream(5, 0) as base_url, service(base_url) as server:
-        measured(server.port, options.seconds, "none")  # warms up
+    with upstream(5, 0) as base_url, service(base_url) as server, baseline("floor", base_url) as other:
+        measured(server.port, server.port, options.seconds, "none")  # warms up
         for _ in range(options.repetitions):
-            for load in ("none", "spread", "none", "burst"):
+            for load in ("none", "spread", "none", "burst", "none", "elsewhere"):
                 cpu = server.cpu()
-                times = measured(server.port, options.seconds, load)
+                target = other if load == "elsewhere" else server
+                times = measured(server.port, target.port, options.seconds, load)
                 cpu = server.cpu() - cpu
                 found = quantiles(times)
                 if load == "none":
@@ -109,7 +113,7 @@ def main() -> None:
                 ratios = "  ".join(
                     f"{one:6.1f} ms {one / base:5.2f} ×" for one, base in zip(found, unloaded, strict=True)
                 )
-                print(f"{load:7} {len(times):5} turns, {cpu:4.1f} s CPU   p50, p95, p99: {ratios}", flush=True)
+                print(f"{load:9} {len(times):5} turns, {cpu:4.1f} s CPU   p50, p95, p99, max: {ratios}", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from itertools import cycle
 from typing import Any
 
 import pytest
@@ -74,6 +75,19 @@ async def test_a_url_that_is_too_long_is_answered_with_414_and_logged_once(log: 
         answers = await asyncio.gather(*(refused(service, data) for data in TOO_LONG.values()))
         assert dict(zip(TOO_LONG, answers, strict=True)) == dict.fromkeys(TOO_LONG, (414, "uri_too_long"))
         assert [line["status"] for line in log.events("request")] == [414] * len(TOO_LONG)
+
+
+async def test_a_turn_does_not_wait_for_the_answers_to_hundreds_of_malformed_requests() -> None:
+    async with serving() as service, AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
+        clients = [await stack.enter_async_context(RawClient(service.url)) for _ in range(300)]
+        await service.client.get("/livez")  # when it is answered, the connections before it were accepted
+        for client, data in zip(clients, cycle(MALFORMED.values()), strict=False):
+            client.send(data)
+        answers = [tasks.create_task(client.head()) for client in clients]
+        response = await service.client.post("/api/chat/simple", json={"user_id": "user", "message": "Hello"})
+        assert response.status_code == 200
+        assert not all(answer.done() for answer in answers)
+    assert {answer.result() for answer in answers} == {400}
 
 
 async def test_what_surrounds_a_body_is_limited() -> None:
