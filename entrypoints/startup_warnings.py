@@ -6,9 +6,11 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from adapters.proxies import CHECK_PROXY, BadProxyURL, proxy_for
-from entrypoints.env_file import ALIASES, unknown_key, values
-from entrypoints.environment_names import misspelt
-from entrypoints.setting_types import KEY, trimmed, without_endpoint
+from entrypoints.configuration.env_file import ALIASES, unknown_key, values
+from entrypoints.configuration.environment_names import misspelt
+from entrypoints.configuration.keys import KEY
+from entrypoints.configuration.types import trimmed
+from entrypoints.configuration.urls import without_endpoint
 from entrypoints.settings import Settings, environment
 
 _NEEDED_BACKENDS: Final = {

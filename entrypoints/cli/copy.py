@@ -6,7 +6,7 @@ from typing import Final
 
 from adapters.daemon_threads import DaemonThreadPool
 from domain.errors import Unusable
-from entrypoints.setting_types import valid_database_url
+from entrypoints.configuration.urls import valid_database_url
 from entrypoints.settings import Settings
 
 STOP_TIME: Final = 1.0

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from entrypoints.env_file import ALIASES
-from entrypoints.environment_names import misspelt
+from entrypoints.configuration.env_file import ALIASES
+from entrypoints.configuration.environment_names import misspelt
 from entrypoints.settings import Settings, environment
 
 

@@ -18,7 +18,7 @@ from domain.context import (
 )
 from domain.conversation import Exchange, Message, Role
 from domain.tokens import MESSAGE_OVERHEAD, estimate_tokens
-from entrypoints.settings import DEFAULT_PROMPT
+from entrypoints.configuration.turns import DEFAULT_PROMPT
 
 texts = st.text(max_size=60)
 replies = st.one_of(st.just(""), texts)

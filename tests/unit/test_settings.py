@@ -15,8 +15,9 @@ from pydantic import SecretStr, ValidationError
 
 from domain.errors import Unusable
 from domain.memory import MAX_FACT_CHARS
-from entrypoints.setting_types import trimmed
-from entrypoints.settings import DEFAULT_PROMPT, InvalidOption, Settings, load_settings
+from entrypoints.configuration.turns import DEFAULT_PROMPT
+from entrypoints.configuration.types import trimmed
+from entrypoints.settings import InvalidOption, Settings, load_settings
 from entrypoints.startup_warnings import startup_warnings
 from tests.harness.isolated_settings import isolate_settings
 
@@ -276,7 +277,7 @@ def test_all_invalid_values_are_reported_at_once(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("PORT", "http")
     monkeypatch.setenv("DEBUG", "perhaps")
 
-    with pytest.raises(Unusable, match=r"^DEBUG: .*; PORT: .*$"):
+    with pytest.raises(Unusable, match=r"^PORT: .*; DEBUG: .*$"):
         load_settings()
 
 
@@ -752,6 +753,18 @@ def test_secrets_are_read_from_a_directory_of_files(tmp_path: Path, monkeypatch:
     assert loaded.auth == "jwt"
     assert loaded.auth_jwt_secret == SecretStr(JWT["AUTH_JWT_SECRET"])
     assert loaded.openai_api_key == SecretStr("sk-environment")
+
+
+def test_a_directory_in_the_place_of_a_secret_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "openai_api_key").mkdir()
+    (tmp_path / "..data").mkdir()  # Kubernetes has such directories beside the files
+    monkeypatch.setenv("SECRETS_DIR", str(tmp_path))
+
+    with pytest.raises(Unusable) as rejected:
+        load_settings()
+
+    path = tmp_path / "openai_api_key"
+    assert str(rejected.value) == f"OPENAI_API_KEY: {path} is a directory, but has to be a file with the value"
 
 
 def test_a_secret_that_is_not_text_is_rejected_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import quote, urlencode, urlsplit
 
+from entrypoints.configuration.urls import is_web_url
 from entrypoints.program import program
-from entrypoints.setting_types import is_web_url
 
 CONNECT_TIMEOUT: Final = 10.0
 IDLE_TIMEOUT: Final = 300.0
