@@ -14,7 +14,7 @@ from domain import errors
 from domain.errors import ChatError
 from entrypoints.http.errors import STATUS, headers_too_large, malformed_request, request_timeout, uri_too_long
 from entrypoints.http.idempotency_key import REPLAYED
-from entrypoints.http.native.schemas import StreamEvent
+from entrypoints.http.native.schemas.stream import StreamEvent
 from entrypoints.http.openai.schemas import ChatCompletion, OpenAIErrorView
 from entrypoints.http.policies import open_paths
 from entrypoints.http.problem_examples import TURN, example_of, problem_examples

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entrypoints.http.native.schemas import ChatRequest
+from entrypoints.http.native.schemas.chat import ChatRequest
 from entrypoints.http.unknown_fields import MAX_HEADER_CHARS, header_of, nearest
 
 KNOWN = frozenset(ChatRequest.model_fields)

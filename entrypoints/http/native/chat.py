@@ -14,7 +14,7 @@ from entrypoints.http.disconnect import closing_on_error, unless_disconnected
 from entrypoints.http.errors import RefusedTurn
 from entrypoints.http.event_stream import EventStream
 from entrypoints.http.idempotency_key import PARAMETER, REPLAYED, idempotency_key
-from entrypoints.http.native.schemas import ChatRequest, SimpleReply
+from entrypoints.http.native.schemas.chat import ChatRequest, SimpleReply
 from entrypoints.http.native.turns import event_number, history_path
 from entrypoints.http.native.wire import NativeWire
 from entrypoints.http.openapi import BEGIN, BODY, REPEATABLE, REPEATABLE_STREAM, UPSTREAM, problems

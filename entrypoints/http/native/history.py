@@ -12,15 +12,14 @@ from entrypoints.http.dependencies import (
     RenameConversationDep,
 )
 from entrypoints.http.errors import invalid_request
-from entrypoints.http.native.schemas import (
+from entrypoints.http.native.schemas.conversations import (
     ClearedView,
-    ConversationIdField,
     ConversationsView,
     ConversationView,
-    HistoryView,
     RenameRequest,
-    UserIdField,
 )
+from entrypoints.http.native.schemas.fields import ConversationIdField, UserIdField
+from entrypoints.http.native.schemas.history import HistoryView
 from entrypoints.http.openapi import BODY, LIVE, MEMORY, STORE, problems
 from entrypoints.http.policies import Policy, requires
 from entrypoints.http.routing import SecuredRoute

@@ -16,16 +16,15 @@ from entrypoints.http.dependencies import (
     StoreFactDep,
 )
 from entrypoints.http.native.history import Cursor, Limit
-from entrypoints.http.native.schemas import (
+from entrypoints.http.native.schemas.fields import MemoryIdField, UserIdField
+from entrypoints.http.native.schemas.memories import (
     CorrectionRequest,
     FactRequest,
     ForgottenMemoryView,
     ForgottenView,
     MemoriesView,
-    MemoryIdField,
     MemoryView,
     RecalledView,
-    UserIdField,
 )
 from entrypoints.http.openapi import BODY, MEMORY, STORE, problems
 from entrypoints.http.policies import Policy, requires

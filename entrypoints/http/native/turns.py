@@ -12,7 +12,8 @@ from entrypoints.http.dependencies import FollowTurnDep, GetTurnDep, PrincipalDe
 from entrypoints.http.disconnect import closing_on_error
 from entrypoints.http.errors import RefusedTurn, invalid_request
 from entrypoints.http.event_stream import EventStream
-from entrypoints.http.native.schemas import TurnIdField, TurnView
+from entrypoints.http.native.schemas.fields import TurnIdField
+from entrypoints.http.native.schemas.history import TurnView
 from entrypoints.http.native.wire import NativeWire
 from entrypoints.http.openapi import LIVE, STORE, STREAM, problems
 from entrypoints.http.policies import Policy, requires
