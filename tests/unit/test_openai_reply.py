@@ -362,41 +362,42 @@ class Timed:
 
     def __init__(self, *pieces: tuple[float, bytes]) -> None:
         self._pieces = pieces
+        self._sent = 0
 
-    async def read(self, *, final_after: float) -> tuple[Read, float]:
+    async def read(self, *, final_after: float) -> tuple[Read, int]:
+        """Return what was read, and how many pieces had been sent by then."""
         loop = asyncio.get_running_loop()
         protocol = BaseProtocol(loop)
         protocol.connection_made(asyncio.Transport())
         content = aiohttp.StreamReader(protocol, 2**16, loop=loop)
         sending = asyncio.create_task(self._send(content))
-        started = loop.time()
-        reply = OpenAIReply(content, 1, DeltaCache(), excerpt=excerpt, final_after=final_after)
+        reply = OpenAIReply(content, 30, DeltaCache(), excerpt=excerpt, final_after=final_after)
         result = await _read(reply)
-        await sending
-        return result, loop.time() - started
+        sending.cancel()
+        return result, self._sent
 
     async def _send(self, content: aiohttp.StreamReader) -> None:
         for pause, piece in self._pieces:
             await anyio.sleep(pause)
             content.feed_data(piece)
+            self._sent += 1
 
 
 async def test_a_finish_reason_is_final_if_no_text_follows_in_time() -> None:
-    result, seconds = await Timed((0, delta("Hel", "stop")), (0.1, delta("lo", "stop"))).read(final_after=0.2)
-    assert result == HELLO
-    assert 0.28 < seconds < 0.8
+    pieces = (0, delta("Hel", "stop")), (0.1, delta("lo", "stop")), (10, delta("!", "stop"))
+    assert await Timed(*pieces).read(final_after=0.6) == (HELLO, 2)
 
 
 async def test_comments_and_chunks_without_text_do_not_postpone_the_end() -> None:
     idle = (0.1, b": comment\n\n" + delta(""))
-    result, seconds = await Timed((0, delta("Hello", "stop")), *[idle] * 6).read(final_after=0.25)
+    result, sent = await Timed((0, delta("Hello", "stop")), *[idle] * 100).read(final_after=0.25)
     assert result == HELLO
-    assert seconds < 0.8
+    assert sent < 101
 
 
 async def test_reasoning_that_is_dropped_postpones_the_end() -> None:
-    thoughts = [(0.1, delta(text, "stop")) for text in ("<think>", "a", "b", "c", "</think>")]
-    result, _ = await Timed(*thoughts, (0.1, delta("Hello", "stop"))).read(final_after=0.25)
+    thoughts = [(0.2, delta(text, "stop")) for text in ("<think>", "a", "b", "</think>")]
+    result, _ = await Timed(*thoughts, (0.2, delta("Hello", "stop"))).read(final_after=0.7)
     assert result == HELLO
 
 
