@@ -389,3 +389,11 @@ async def test_an_invalid_content_length_is_rejected(small_limit: Service) -> No
     }
 
     assert {length: response[:10] for length, response in responses.items()} == dict.fromkeys(lengths, b"HTTP/1.1 4")
+
+
+@pytest.mark.parametrize("wanted", ["bytes=0-9", "bytes=9-0", "bytes=x", "pages=1", ""])
+async def test_a_range_of_a_file_is_ignored(wanted: str, service: Service) -> None:
+    response = await service.client.get("/docs/swagger-ui.css", headers={"Range": wanted})
+
+    assert (response.status_code, response.headers["Content-Type"]) == (200, "text/css; charset=utf-8")
+    assert len(response.content) > 100_000

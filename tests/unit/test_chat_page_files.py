@@ -84,6 +84,27 @@ async def test_files_are_compressed_for_clients_that_accept_it() -> None:
     assert {response.headers["Vary"] for response in (plain, compressed, unchanged)} == {"Accept-Encoding"}
 
 
+@pytest.mark.parametrize(
+    ("accepted", "coding"),
+    [
+        ("gzip", "gzip"),
+        ("br;q=1.0, GZIP ; q=0.5", "gzip"),
+        ("*", "gzip"),
+        ("gzip;q=0", None),
+        ("gzip; q=0.000, *", None),
+        ("*;q=0", None),
+        ("x-gzipped", None),
+        ("", None),
+    ],
+)
+async def test_weights_of_codings_are_understood(accepted: str, coding: str | None) -> None:
+    async with service_in_process({"llm": ScriptedLLM()}) as service:
+        response = await service.client.get("/page/js/main.js", headers={"Accept-Encoding": accepted})
+
+    assert response.headers.get("Content-Encoding") == coding
+    assert response.content == FILES["js/main.js"].content
+
+
 async def test_the_page_can_be_switched_off() -> None:
     async with service_in_process({"llm": ScriptedLLM()}, chat_page=False) as service:
         statuses = [(await service.client.get(path)).status_code for path in ("/", "/page/js/main.js", "/page/session")]

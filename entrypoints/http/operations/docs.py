@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from fastapi import APIRouter
-from fastapi.responses import FileResponse, Response
+from fastapi.responses import Response
 
 from entrypoints.http.policies import Policy, requires
 from entrypoints.http.routing import SecuredRoute
@@ -81,14 +81,14 @@ def _text(text: str, media_type: str, headers: dict[str, str]) -> Callable[[], A
     return serve
 
 
-def _file(name: str, media_type: str) -> Callable[[], Awaitable[Response]]:
+def _file(name: str, media_type: str) -> Callable[[], Response]:
     package = find_spec("fastapi_standalone_docs")  # not imported: only its files are needed
     assert package is not None
     assert package.origin is not None
     path = Path(package.origin).parent / "static" / "swagger" / name
 
     @requires(Policy.PUBLIC)
-    async def serve() -> Response:
-        return FileResponse(path, media_type=media_type, headers={"Cache-Control": "max-age=3600"})
+    def serve() -> Response:
+        return Response(path.read_bytes(), media_type=media_type, headers={"Cache-Control": "max-age=3600"})
 
     return serve

@@ -5,6 +5,7 @@ once it is there; they contain no data. The page's URLs are relative, so that it
 removes.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -38,6 +39,9 @@ _HEADERS: Final = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Vary": "Accept-Encoding",
 }
+
+_ZERO: Final = re.compile(r"q\s*=\s*0(\.0*)?")
+"""The weight of what is not acceptable."""
 
 
 class SessionView(BaseModel):
@@ -74,10 +78,23 @@ def _serve(file: PageFile) -> Callable[[Request], Awaitable[Any]]:
 
     @requires(Policy.PUBLIC)
     async def serve(request: Request) -> Response:
-        chosen = compressed if "gzip" in request.headers.get("accept-encoding", "") else plain
+        chosen = compressed if _accepts_gzip(request.headers.get("accept-encoding", "")) else plain
         headers = {**_HEADERS, **chosen.headers}
         if chosen.headers["ETag"] in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
         return Response(chosen.content, media_type=file.media_type, headers=headers)
 
     return serve
+
+
+def _accepts_gzip(accepted: str) -> bool:
+    """Return whether a client accepts gzip, see https://www.rfc-editor.org/rfc/rfc9110#section-12.5.3.
+
+    >>> _accepts_gzip("br, gzip;q=0.5"), _accepts_gzip("gzip;q=0, *"), _accepts_gzip("*"), _accepts_gzip("")
+    (True, False, True, False)
+    """
+    codings: dict[str, bool] = {}
+    for offer in accepted.lower().split(","):
+        coding, _, weight = offer.partition(";")
+        codings[coding.strip()] = not _ZERO.fullmatch(weight.strip())
+    return codings.get("gzip", codings.get("*", False))
