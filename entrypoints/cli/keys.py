@@ -52,7 +52,10 @@ class Keys:
         print(f"Created key {key.id}. It is not stored and cannot be shown again.", file=sys.stderr)
         if "api_key" not in self._settings.auth:
             both = "api_key+jwt" if "jwt" in self._settings.auth else "api_key"
-            warn(f"API keys are not accepted yet: set AUTH_MODE={both} and restart the service.")
+            warn(
+                f"With the settings of this command (AUTH_MODE: {self._settings.auth}) no API key is accepted: unless "
+                f"the service has others, set AUTH_MODE={both} and restart it."
+            )
 
     def list(self) -> None:
         """Print a line for each key, oldest first, with a heading."""

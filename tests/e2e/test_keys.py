@@ -117,7 +117,10 @@ async def test_a_key_that_is_not_accepted_yet_is_pointed_out(tmp_path: Path) -> 
 
     assert status == 0
     assert KEY.fullmatch(output)
-    assert errors.endswith("warning: API keys are not accepted yet: set AUTH_MODE=api_key and restart the service.\n")
+    assert errors.endswith(
+        "warning: With the settings of this command (AUTH_MODE: none) no API key is accepted: unless the service has "
+        "others, set AUTH_MODE=api_key and restart it.\n"
+    )
 
 
 @pytest.mark.parametrize(
