@@ -17,8 +17,8 @@ class RefusalQueue:
     its steps, and the lock, for the threads of its database, which get it after up to 5 ms each time. Measured with 500
     such requests, the slowest turn of that instant took about 200 ms instead of 40; with pauses it takes 80 to 120.
 
-    500 are answered per second, and the more, the more wait, so that the last one is after some two seconds at the
-    latest. Hence the queue needs no limit besides the one on open connections.
+    500 are answered per second, and the more, the more are waiting, up to what the processor can do. Hence the queue
+    needs no limit besides the one on open connections.
     """
 
     def __init__(self) -> None:
