@@ -6,9 +6,6 @@ from typing import Final, NamedTuple
 MAX_STORED: Final = 10_000
 """Stored turns among which the messages of a client are looked for: the latest ones."""
 
-MAX_STARTS: Final = 100
-"""Places at which the messages of a client that leaves out the oldest ones are looked for, latest first."""
-
 MAX_SKIPPED: Final = 100
 """Stored turns without a reply in a row that a client may have dropped."""
 
@@ -28,27 +25,20 @@ def kept(stored: Sequence[Said], resent: Sequence[Said]) -> int:
     one request, e.g. documents it has found.
 
     Turns without a reply that the client does not show do not end the comparison, since clients drop what has failed.
-    Messages that are not stored are skipped: they were refused, or sent elsewhere. A client that has left out the
-    oldest turns shows a later part of the stored ones.
+    Messages that are not stored are skipped: they were refused, or sent elsewhere. A client that shows later turns, but
+    not all of those before, has left some out, e.g. the oldest ones or one that the person has deleted: turns are
+    retracted from the last one on that it shows.
     """
     shown, is_complete = _walk(stored, resent, 0)
     if not is_complete:
-        first = resent[0].text
-        starts = [index for index in range(1, len(stored)) if _is_same(stored[index].text, first)]
-        for start in reversed(starts[-MAX_STARTS:]):
-            end, is_complete = _walk(stored, resent, start, only_complete=True)
-            if is_complete:
-                return end
+        last = max(index for index, message in enumerate(resent) if message.answered)
+        if end := _end_with_gaps(stored, [message.text for message in resent if message.answered]):
+            shown, _ = _walk(stored, resent[last + 1 :], end)
     return shown
 
 
-def _walk(
-    stored: Sequence[Said], resent: Sequence[Said], start: int, *, only_complete: bool = False
-) -> tuple[int, bool]:
-    """Return the end of the stored turns that match from `start` on, and whether all answered messages are stored.
-
-    With `only_complete`, it ends at the first that is not.
-    """
+def _walk(stored: Sequence[Said], resent: Sequence[Said], start: int) -> tuple[int, bool]:
+    """Return the end of the stored turns that match from `start` on, and whether all answered messages are stored."""
     end, is_complete = start, True
     for message in resent:
         index, last = end, min(end + MAX_SKIPPED, len(stored))
@@ -58,9 +48,20 @@ def _walk(
             end = index + 1
         elif message.answered:
             is_complete = False
-            if only_complete:
-                break
     return end, is_complete
+
+
+def _end_with_gaps(stored: Sequence[Said], texts: Sequence[str]) -> int:
+    """Return the end of the latest turns that match, whatever is between them; 0 if one is not stored."""
+    end, index = 0, len(stored)
+    for text in reversed(texts):
+        index -= 1
+        while index >= 0 and not _is_same(stored[index].text, text):
+            index -= 1
+        if index < 0:
+            return 0
+        end = end or index + 1
+    return end
 
 
 def _is_same(stored: str, resent: str) -> bool:

@@ -133,6 +133,24 @@ async def test_after_a_stop_the_next_message_follows_whatever_the_client_has_kep
         assert [("user", "Q2"), ("assistant", "One"), ("user", "Q3")] == asked(llm.asked[2])[3:]
 
 
+@pytest.mark.server
+async def test_after_a_stop_before_the_first_word_the_next_message_of_open_webui_is_answered() -> None:
+    scripts = (ScriptedReply(deltas=("A1",)), ScriptedReply(deltas=(), hangs=True), ScriptedReply(deltas=("A3",)))
+    async with serving(*scripts, **WEBUI) as (service, llm):
+        await complete(service, messages("Q1"), headers=webui())
+        stopped = asyncio.create_task(complete(service, messages("Q1", "A1", "Q2"), headers=webui()))
+        await until(lambda: llm.open == 1)
+        stopped.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await stopped
+        # Its page leaves out the reply that never began.
+        answered = await complete(service, [*messages("Q1", "A1", "Q2"), ("user", "Q3")], headers=webui())
+
+        assert (200, "A3") == (answered.status, answered.text)
+        assert [("Q1", "A1"), ("Q2", ""), ("Q3", "A3")] == await stored(service, "chat-1", "ann")
+        assert messages("Q1", "A1", "Q2\n\nQ3") == asked(llm.asked[2])[1:]
+
+
 @pytest.mark.parametrize("kept", [messages("Q1", "A1", "Q2", "", "Q3"), messages("Q1", "A1", "Q3")])
 async def test_a_rejected_message_does_not_disturb_the_next_one(kept: list[tuple[str, str]]) -> None:
     refused = ScriptedReply(refusal=LLMContentRefused())
@@ -493,6 +511,19 @@ async def test_a_client_that_leaves_out_old_messages_retracts_nothing() -> None:
         await complete(service, messages("Q2", "A2", "Q3"), "trees")
 
         assert ["Q1", "Q2", "Q3"] == [text for text, _ in await stored(service, "trees")]
+
+
+async def test_a_message_that_was_deleted_on_the_page_of_open_webui_does_not_retract_those_after_it() -> None:
+    async with talking(**WEBUI) as (service, llm):
+        for conversation in (["Q1"], ["Q1", "A1", "Q2"], ["Q1", "A1", "Q2", "A2", "Q3"]):
+            await complete(service, messages(*conversation), headers=webui())
+        await complete(service, messages("Q1", "A1", "Q3", "A3", "Q4"), headers=webui())
+
+        assert ["Q1", "Q2", "Q3", "Q4"] == [text for text, _ in await stored(service, "chat-1", "ann")]
+        assert [("system", SYSTEM), *messages("Q1", "A1", "Q3", "A3", "Q4")] == asked(llm.asked[3])
+        await complete(service, messages("Q1", "A1", "Q3", "A3", "Q4"), headers=webui())
+        assert ("Q4", "A5") == (await stored(service, "chat-1", "ann"))[-1]
+        assert 4 == await count_of_turns(service, "ann")
 
 
 RETRIEVAL = "### Task:\nRespond to the user query using the provided context.\n<context>Oaks are trees.</context>\n"

@@ -39,6 +39,14 @@ def said(text: str) -> list[Said]:
         ("yes yes yes", "yes", 1),
         ("a x b", "a y b", 1),
         ("a b c b", "b c", 3),
+        ("a b c d", "a c d", 4),
+        ("a b c d", "a c", 3),
+        ("a b c d e f", "b e", 5),
+        ("a b yes c yes", "a yes", 5),
+        ("a b c d", "a d c", 1),
+        ("a b c? d", "a d", 4),
+        ("a b c?", "b c?", 3),
+        ("a b c?", "b", 2),
     ],
 )
 def test_stored_turns_that_the_client_does_not_show_are_not_kept(stored: str, resent: str, count: int) -> None:
@@ -55,6 +63,14 @@ def test_a_client_that_leaves_out_the_beginning_of_different_messages_keeps_ever
     stored = [Said(str(number), True) for number in range(10)]
 
     assert 10 == kept(stored, stored[start:])
+
+
+@given(st.sets(st.integers(0, 9), max_size=9))
+def test_a_client_that_leaves_out_some_of_different_messages_keeps_all_up_to_its_last(left_out: set[int]) -> None:
+    stored = [Said(str(number), True) for number in range(10)]
+    resent = [message for number, message in enumerate(stored) if number not in left_out]
+
+    assert int(resent[-1].text) + 1 == kept(stored, resent)
 
 
 @pytest.mark.parametrize("stored", [["Context.\nWhat are oaks?"], ["What are oaks?"]])
