@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import AsyncIterator
+from html.entities import html5, name2codepoint
 from typing import Any, Final
 
 import pytest
@@ -71,8 +72,8 @@ async def page(browser: Browser) -> AsyncIterator[Page]:
         chat = await ChatPage.open(browser, service.url)
         await chat.page.evaluate("""async () => {
             const load = name => import(new URL(`page/js/${name}.js`, location.href.split('?')[0]));
-            const names = ['markdown/blocks', 'markdown/streaming', 'markdown/code', 'event-stream', 'ids'];
-            window.modules = Object.assign({}, ...await Promise.all(names.map(load)));
+            const names = ['blocks', 'streaming', 'code', 'entities'].map(name => `markdown/${name}`);
+            window.modules = Object.assign({}, ...await Promise.all([...names, 'event-stream', 'ids'].map(load)));
         }""")
         yield chat.page
 
@@ -100,6 +101,10 @@ async def render(page: Page, markdown: str) -> str:
         ("[a](/api/health)", '<p><span class="blocked-link">a</span></p>'),
         ("[a](//evil.test/x)", '<p><span class="blocked-link">a</span></p>'),
         ("[a](https://user:pw@evil.test/)", '<p><span class="blocked-link">a</span></p>'),
+        (
+            "&amp;lt; **&amp;amp;** `&lt;` \\&lt;",
+            "<p>&amp;lt; <strong>&amp;amp;</strong> <code>&amp;lt;</code> &amp;lt;</p>",
+        ),
         ("\\*a\\*", "<p>*a*</p>"),
     ],
 )
@@ -112,6 +117,45 @@ async def test_a_link_opens_elsewhere_and_tells_nothing(page: Page) -> None:
         '<p><a href="https://example.org/" target="_blank" rel="noopener noreferrer nofollow" '
         'title="https://example.org/">a</a></p>'
     )
+
+
+@pytest.mark.parametrize(
+    ("markdown", "text", "target"),
+    [
+        ("[x](https://a.example/?a=1&amp;b=2)", "x", "https://a.example/?a=1&b=2"),
+        ("[x](https&colon;//a.example/&#63;a=1&#x26;b=2 'a &amp; b')", "x", "https://a.example/?a=1&b=2"),
+        ("[x](<https://a.example/?q=&quot;&uuml;&quot;>)", "x", "https://a.example/?q=%22%C3%BC%22"),
+        ("[x](https://a.example/?a=1&amp;amp;b=2)", "x", "https://a.example/?a=1&amp;b=2"),
+        ("[x](https://a.example/?a=1&b=2&copy=3)", "x", "https://a.example/?a=1&b=2&copy=3"),
+        ("[x][y]\n\n[y]: https://a.example/?a=1&amp;b=2", "x", "https://a.example/?a=1&b=2"),
+        ("![x &amp; *y*](https://a.example/?a=1&amp;b=2)", "Image: x & y", "https://a.example/?a=1&b=2"),
+        ("<https://a.example/?a=1&amp;b=2>", "https://a.example/?a=1&amp;b=2", "https://a.example/?a=1&amp;b=2"),
+        ("https://a.example/?a=1&amp;b=2 y", "https://a.example/?a=1&amp;b=2", "https://a.example/?a=1&amp;b=2"),
+    ],
+)
+async def test_character_references_are_decoded_once_except_in_autolinks(
+    page: Page, markdown: str, text: str, target: str
+) -> None:
+    [[shown, href]] = await page.evaluate(
+        """m => modules.renderMarkdown(m).flatMap(block => [...block.querySelectorAll('a')])
+               .map(a => [a.textContent, a.href])""",
+        markdown,
+    )
+
+    assert (shown, href) == (text, target)
+
+
+async def test_an_embedded_image_is_described_by_plain_text(page: Page) -> None:
+    html = await render(page, "![a &amp; **b**](data&colon;image/png;base64,iVBORw0KGgo=)")
+
+    assert html == '<p><img src="data:image/png;base64,iVBORw0KGgo=" alt="a &amp; b"></p>'
+
+
+async def test_the_references_of_html_4_are_decoded_as_in_html(page: Page) -> None:
+    names = [*name2codepoint, "apos", "check", "colon", "cross", "NewLine", "Tab"]
+    decoded = await page.evaluate("names => names.map(name => modules.decodeEntities(`&${name};`))", names)
+
+    assert dict(zip(names, decoded, strict=True)) == {name: html5[f"{name};"] for name in names}
 
 
 async def test_a_remote_image_is_a_link(page: Page) -> None:

@@ -1,6 +1,7 @@
 /** Blocks of code: a frame with the language and a copy button, and highlighting once the block is complete. */
 
 import { element } from "../elements.js";
+import { decodeEntities } from "./entities.js";
 import hljs from "../../vendor/highlight.js";
 
 /** Longer code is not highlighted: it would block the page for too long. */
@@ -49,7 +50,7 @@ export function updateCodeBlock(block, before, token, isComplete) {
 }
 
 export function languageOf(token) {
-  return (token.lang ?? "").trim().split(/\s+/)[0].slice(0, MAX_LANGUAGE_CHARS);
+  return decodeEntities(token.lang ?? "").trim().split(/\s+/)[0].slice(0, MAX_LANGUAGE_CHARS);
 }
 
 function highlight(code, text, language) {

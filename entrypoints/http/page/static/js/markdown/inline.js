@@ -45,18 +45,25 @@ function span(tokens) {
 }
 
 function link(token) {
-  const target = linkTarget(token.href);
-  const nodes = inlineNodes(token.tokens);
+  const target = linkTarget(destination(token));
+  const nodes = token.autolink ? [token.text] : inlineNodes(token.tokens);
   return target ? anchor(target, { title: target }, ...nodes) : element("span", { class: "blocked-link" }, ...nodes);
 }
 
 /** An image of another host becomes a link: loading it would tell that host whatever the model put into the URL. */
 function image(token) {
-  if (isEmbeddedImage(token.href)) return element("img", { src: token.href, alt: token.text });
-  const target = linkTarget(token.href);
-  if (!target) return element("span", { class: "blocked-link" }, token.text || "image");
-  const label = token.text || new URL(target).host || target;
+  const source = destination(token);
+  const description = span(token.tokens).textContent;
+  if (isEmbeddedImage(source)) return element("img", { src: source, alt: description });
+  const target = linkTarget(source);
+  if (!target) return element("span", { class: "blocked-link" }, description || "image");
+  const label = description || new URL(target).host || target;
   return anchor(target, { title: target, class: "remote-image" }, `Image: ${label}`);
+}
+
+/** Return the URL that is meant. It is decoded before it is checked. An autolink, `<https://…>`, is the URL as it is. */
+function destination(token) {
+  return token.autolink ? token.href : decodeEntities(token.href);
 }
 
 function anchor(target, attributes, ...children) {
