@@ -4,11 +4,13 @@ from datetime import timedelta
 from uuid import uuid4
 
 import anyio
+import pytest
 from playwright.async_api import Browser, Page, Route, expect
 
 from adapters.history_in_memory import HistoryInMemory
 from application.ports.history import TurnBegin, TurnEnd
 from domain.conversation import ConversationId, Turn, TurnId, UserId
+from tests.harness.browser import new_tab
 from tests.harness.chat_page import USER, ChatPage
 from tests.harness.fakes import ScriptedLLM
 from tests.harness.script import NOW
@@ -48,6 +50,17 @@ async def history_with(turns: int) -> HistoryInMemory:
         turn = Turn(TurnId(str(uuid4())), UserId(USER), ConversationId("long"), NOW, str(number))
         await history.begin(TurnBegin(turn, timedelta(hours=1)))
         await history.finish(TurnEnd(turn.completed(REPLY * (1 + number % 3), "stop"), False))
+    return history
+
+
+async def history_with_conversations(count: int) -> HistoryInMemory:
+    """Return a history whose conversations are numbered from 0, the oldest one."""
+    history = HistoryInMemory()
+    for number in range(count):
+        at = NOW + timedelta(seconds=number)
+        turn = Turn(TurnId(str(uuid4())), UserId(USER), ConversationId(f"c{number}"), at, f"Conversation {number}")
+        await history.begin(TurnBegin(turn, timedelta(hours=1)))
+        await history.finish(TurnEnd(turn.completed(REPLY, "stop"), False))
     return history
 
 
@@ -233,3 +246,86 @@ async def test_a_conversation_that_cannot_be_loaded_is_loaded_when_it_is_tried_a
         await chat.notice.get_by_role("button", name="Try again").click()
         await expect(chat.answers).to_have_text("Hello, world!")
         await expect(chat.notice).to_be_hidden()
+
+
+async def test_the_list_stays_as_long_and_in_place_whatever_happens_elsewhere(browser: Browser) -> None:
+    top = "document.querySelector('[href=\"#c240\"]').getBoundingClientRect().top"
+    scrolled = "document.querySelector('[href=\"#c250\"]').scrollIntoView()"
+    async with running_service({"llm": ScriptedLLM(), "store": await history_with_conversations(460)}) as service:
+        chat = await ChatPage.open(browser, service.url)
+        for listed in range(100, 451, 50):
+            await chat.page.get_by_role("button", name="Show more").click()
+            await expect(chat.conversations).to_have_count(listed)
+        await chat.page.evaluate(scrolled)
+        before = await chat.page.evaluate(top)
+        await chat.page.evaluate("document.querySelector('#conversations li').dataset.isOld = true")
+        await chat.page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        await expect(chat.page.locator("[data-is-old]")).to_have_count(0)
+        again = (await chat.conversations.count(), await chat.page.evaluate(top))
+        other = await ChatPage.open(chat.page.context, service.url)
+        await other.ask("Elsewhere")
+        await expect(chat.conversations.first).to_have_text("Elsewhere")
+        after = (await chat.conversations.count(), await chat.page.evaluate(top))
+
+    assert again == (450, before)
+    assert after == (450, pytest.approx(before, abs=1))  # CSS pixels
+
+
+async def test_more_conversations_can_be_shown_while_the_list_is_loaded(browser: Browser) -> None:
+    async with running_service({"llm": ScriptedLLM(), "store": await history_with_conversations(60)}) as service:
+        chat = await ChatPage.open(browser, service.url)
+        more = chat.page.get_by_role("button", name="Show more")
+        await more.focus()
+        await chat.page.evaluate("""() => {
+            document.activeElement.click();
+            document.dispatchEvent(new Event('visibilitychange'));
+        }""")
+        await expect(chat.conversations).to_have_count(60)
+        await expect(more).to_be_hidden()
+
+
+async def test_the_focus_goes_to_the_first_new_conversation_when_all_are_listed(browser: Browser) -> None:
+    async with running_service({"llm": ScriptedLLM(), "store": await history_with_conversations(60)}) as service:
+        chat = await ChatPage.open(browser, service.url)
+        await chat.page.get_by_role("button", name="Show more").press("Enter")
+
+        await expect(chat.conversations.nth(50)).to_be_focused()
+
+
+async def test_a_list_that_cannot_be_loaded_says_what_to_do(browser: Browser) -> None:
+    async with running_service({"llm": ScriptedLLM()}) as service:
+        await ask(service, "one", "First conversation")
+        chat = ChatPage(await new_tab(browser), service.url)
+        await chat.page.route("**/chat/conversations/*", lambda route: route.abort())
+        await chat.page.goto(f"{service.url}/?user={USER}#one")
+        await chat.until_ready()
+        problem = chat.page.get_by_role("alert").filter(has_text="Try again")
+        await expect(problem).to_contain_text("The service cannot be reached. Check that it is running")
+        await expect(chat.answers).to_have_text("Hello, world!")
+        await chat.page.route(
+            "**/chat/conversations/*", lambda route: route.fulfill(status=503, json={"code": "history_unavailable"})
+        )
+        await problem.get_by_role("button", name="Try again").press("Enter")
+        await expect(problem).to_contain_text("The service cannot reach its database. Try again in a moment.")
+        await expect(problem.get_by_role("button", name="Try again")).to_be_focused()
+        await chat.page.unroute("**/chat/conversations/*")
+        await problem.get_by_role("button", name="Try again").press("Enter")
+
+        await expect(chat.conversations).to_have_text(["First conversation"])
+        await expect(problem).to_be_hidden()
+        await expect(chat.page.get_by_role("button", name="New conversation")).to_be_focused()
+
+
+async def test_a_list_that_cannot_be_loaded_again_stays(browser: Browser) -> None:
+    async with running_service({"llm": ScriptedLLM(), "store": await history_with_conversations(60)}) as service:
+        chat = await ChatPage.open(browser, service.url)
+        await chat.page.context.set_offline(True)
+        await chat.page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        await chat.page.get_by_role("button", name="Show more").click()
+        await expect(chat.notice).to_contain_text("You are offline")
+        await expect(chat.page.locator("#conversations-problem")).to_be_hidden()
+        await expect(chat.conversations).to_have_count(50)
+        await chat.page.context.set_offline(False)
+        await chat.notice.get_by_role("button", name="Try again").click()
+
+        await expect(chat.conversations).to_have_count(60)

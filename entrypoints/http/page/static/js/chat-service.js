@@ -27,10 +27,16 @@ export class ChatService {
     return this.#api.json("POST", `api/chat/turns/${id}/stop`);
   }
 
-  /** Return a page of conversations, the latest first; `count` is how many there should at least be, if possible. */
-  conversations(cursor = null, count = 0) {
-    const limit = Math.min(Math.max(count, PAGE_SIZE), MAX_PAGE_SIZE);
-    return this.#api.json("GET", this.#path("chat/conversations", { limit, cursor }));
+  /** Return `{ conversations, hasMore }`: the `count` latest ones, and whether there are others. */
+  async conversations(count) {
+    const conversations = [];
+    let page = { next_cursor: null };
+    do {
+      const limit = Math.min(count - conversations.length, MAX_PAGE_SIZE);
+      page = await this.#api.json("GET", this.#path("chat/conversations", { limit, cursor: page.next_cursor }));
+      conversations.push(...page.conversations);
+    } while (page.next_cursor !== null && page.count > 0 && conversations.length < count);
+    return { conversations, hasMore: page.next_cursor !== null };
   }
 
   rename(conversation, title) {

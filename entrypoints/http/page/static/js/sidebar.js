@@ -4,6 +4,9 @@ import { button, byId, element, icon } from "./elements.js";
 import { explain } from "./explain.js";
 import { showNotice } from "./notices.js";
 
+/** How many more conversations are listed at once. */
+const PAGE_SIZE = 50;
+
 const DAY = 24 * 60 * 60 * 1000;
 const NARROW = matchMedia("(max-width: 760px)");
 
@@ -12,7 +15,9 @@ export class Sidebar {
   #onDelete;
   #onTitles;
   #conversations = [];
-  #cursor = null;
+  /** How many conversations to list, at most. */
+  #count = PAGE_SIZE;
+  #isLoaded = false;
   #current = null;
   #loads = 0;
 
@@ -20,17 +25,20 @@ export class Sidebar {
   constructor({ onDelete, onTitles }) {
     this.#onDelete = onDelete;
     this.#onTitles = onTitles;
-    byId("more-conversations").onclick = () => this.load({ more: true });
+    byId("more-conversations").onclick = () => this.#loadMore();
+    byId("retry-conversations").onclick = () => this.#retry();
   }
 
   /** List the conversations of this ChatService's user from the next load on. */
   set service(service) {
     this.#service = service;
     this.#conversations = [];
-    this.#cursor = null;
+    this.#count = PAGE_SIZE;
+    this.#isLoaded = false;
     this.#loads += 1;
     byId("conversations").replaceChildren();
     byId("more-conversations").hidden = true;
+    this.#showProblem(null);
   }
 
   /** Return the title of a conversation, or undefined if it is not listed. */
@@ -38,21 +46,40 @@ export class Sidebar {
     return this.#conversations.find((conversation) => conversation.id === id)?.title;
   }
 
-  /** Load the latest conversations, as many as before, or further ones. Of several loads at once, the last one counts. */
-  async load({ more = false } = {}) {
+  /**
+   * Load the latest conversations, as many as before. Of several loads at once, the last one counts. Returns the error if
+   * this one did and failed; it is shown if there is no list yet.
+   */
+  async load() {
     const load = (this.#loads += 1);
     try {
-      const page = more
-        ? await this.#service.conversations(this.#cursor)
-        : await this.#service.conversations(null, this.#conversations.length);
-      if (load !== this.#loads) return;
-      this.#conversations = more ? [...this.#conversations, ...page.conversations] : page.conversations;
-      this.#cursor = page.next_cursor;
-      this.#show();
+      const { conversations, hasMore } = await this.#service.conversations(this.#count);
+      if (load !== this.#loads) return null;
+      this.#conversations = conversations;
+      this.#isLoaded = true;
+      this.#show(hasMore);
       this.#onTitles();
+      return null;
     } catch (error) {
-      if (load === this.#loads && more) showNotice(explain(error));
+      if (load !== this.#loads) return null;
+      if (!this.#isLoaded) this.#showProblem(explain(error));
+      return error;
     }
+  }
+
+  /** List more. The whole list is loaded, so that it does not matter what else loads it at the same time. */
+  async #loadMore() {
+    const listed = this.#conversations.length;
+    this.#count = listed + PAGE_SIZE;
+    const error = await this.load();
+    if (error) showNotice(explain(error), { actions: [{ label: "Try again", run: () => this.#loadMore() }] });
+    // The button, which had the focus, is gone when everything is listed.
+    else if (byId("more-conversations").hidden) this.#focusRow({ conversation: this.#conversations[listed]?.id, tag: "a" });
+  }
+
+  async #retry() {
+    await this.load();
+    if (byId("conversations-problem").hidden) byId("new-conversation").focus(); // the button is gone
   }
 
   mark(id) {
@@ -63,7 +90,7 @@ export class Sidebar {
     }
   }
 
-  #show() {
+  #show(hasMore) {
     const groups = new Map();
     for (const conversation of this.#conversations) {
       const name = period(conversation);
@@ -78,16 +105,23 @@ export class Sidebar {
       ),
     );
     const focused = focusedRow();
-    byId("conversations").replaceChildren(...sections);
+    withoutMoving(() => byId("conversations").replaceChildren(...sections));
     if (focused) this.#focusRow(focused);
-    byId("more-conversations").hidden = this.#cursor === null;
+    this.#showProblem(null);
+    byId("more-conversations").hidden = !hasMore;
     byId("no-conversations").hidden = this.#conversations.length > 0;
     this.mark(this.#current);
   }
 
+  /** Show why there is no list; null hides the problem. */
+  #showProblem(text) {
+    byId("conversations-problem").hidden = text === null;
+    byId("conversations-problem-text").replaceChildren(text ?? ""); // announced again if it is the same
+  }
+
+  /** Focus an element of a conversation's row, if it is listed. */
   #focusRow({ conversation, tag }) {
-    const link = [...byId("conversations").querySelectorAll("a")].find((a) => a.dataset.conversation === conversation);
-    link?.closest("li").querySelector(tag).focus({ preventScroll: true });
+    rowOf(conversation)?.querySelector(tag).focus({ preventScroll: true });
   }
 
   #row(conversation) {
@@ -97,6 +131,25 @@ export class Sidebar {
     const attributes = { class: "icon-button small", "aria-label": `Delete “${title}”` };
     return element("li", {}, link, button(() => this.#onDelete(conversation), attributes, icon("trash")));
   }
+}
+
+function rowOf(id) {
+  const links = [...byId("conversations").querySelectorAll("a")];
+  return links.find((link) => link.dataset.conversation === id)?.closest("li");
+}
+
+/** Replace the rows. If the list is scrolled, the first one in view stays where it is, also if others were added above. */
+function withoutMoving(replace) {
+  const scroller = byId("conversation-list");
+  const top = scroller.scrollTop;
+  if (top === 0) return replace();
+  const edge = scroller.getBoundingClientRect().top;
+  const rows = [...scroller.querySelectorAll("li")];
+  const first = rows.find((row) => row.getBoundingClientRect().bottom > edge);
+  const before = first?.getBoundingClientRect().top;
+  replace();
+  const after = first && rowOf(first.querySelector("a").dataset.conversation)?.getBoundingClientRect().top;
+  scroller.scrollTop = after === undefined ? top : scroller.scrollTop + after - before;
 }
 
 /** Return which row of the list has the focus, and which of its elements; null if none has. */
