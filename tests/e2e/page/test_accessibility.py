@@ -9,6 +9,7 @@ from playwright.async_api import Browser, expect
 
 from application.ports.llm import LLMAuthFailed
 from tests.e2e.page.test_markdown import DOCUMENT
+from tests.harness.browser import new_tab
 from tests.harness.chat_page import USER, ChatPage
 from tests.harness.fakes import ScriptedLLM, ScriptedReply
 from tests.harness.servers import running_service
@@ -19,6 +20,14 @@ NARROW = {"width": 390, "height": 844}
 OPTIONS: dict[Literal["light", "dark"], dict[str, Any]] = {"light": {}, "dark": {"runOnly": ["color-contrast"]}}
 
 NAME_OF_FOCUSED = "(e => e.ariaLabel || e.labels?.[0]?.innerText || e.innerText)(document.activeElement).trim()"
+
+LISTEN = """
+() => {
+  window.heard = [];  // what a screen reader says
+  const hear = changes => changes.forEach(change => change.addedNodes.forEach(node => heard.push(node.textContent)));
+  new MutationObserver(hear).observe(document.getElementById('announcements'), {childList: true});
+}
+"""
 
 
 async def findings(chat: ChatPage) -> list[str]:
@@ -57,6 +66,31 @@ async def test_axe_finds_nothing_in_any_state(browser: Browser, viewport: Any) -
         await chat.page.keyboard.press("Escape")
         await chat.page.get_by_role("button", name="Delete this conversation").click()
         found["question"] = await findings(chat)
+
+    assert found == {state: [] for state in found}
+
+
+@pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["wide", "narrow"])
+async def test_axe_finds_nothing_where_something_failed(browser: Browser, viewport: Any) -> None:
+    llm = ScriptedLLM(ScriptedReply(refusal=LLMAuthFailed()))
+    async with running_service({"llm": llm}) as service:
+        chat = ChatPage(await new_tab(browser, viewport=viewport, reduced_motion="reduce"), service.url)
+        await chat.page.route("**/chat/conversations/*", lambda route: route.abort())
+        await chat.page.goto(service.url)
+        await chat.until_ready()
+        if viewport is NARROW:
+            await chat.page.get_by_role("button", name="Conversations", exact=True).click()
+        await expect(chat.page.locator("#conversations-problem")).to_be_visible()
+        found = {"list": await findings(chat)}
+        if viewport is NARROW:
+            await chat.page.keyboard.press("Escape")
+        await chat.ask("Hi")
+        await expect(chat.page.locator(".failure")).to_be_visible()
+        found["turn"] = await findings(chat)
+        await chat.page.context.set_offline(True)
+        await chat.send("More")
+        await expect(chat.notice).to_be_visible()
+        found["notice"] = await findings(chat)
 
     assert found == {state: [] for state in found}
 
@@ -160,6 +194,34 @@ async def test_sent_stopped_and_complete_are_announced(browser: Browser) -> None
         await chat.stop()
         await expect(status).to_have_text("The turn was stopped.")
         assert await chat.page.locator("#turns [aria-live]").count() == 0
+
+
+async def test_what_was_copied_is_announced_each_time(browser: Browser) -> None:
+    answer = "Look:\n\n```python\nprint(1)\n```\n"
+    async with running_service({"llm": ScriptedLLM(ScriptedReply((answer,)))}) as service:
+        chat = await ChatPage.open(browser, service.url, permissions=["clipboard-read", "clipboard-write"])
+        await chat.ask("Hi")
+        await expect(chat.page.get_by_role("status")).to_have_text("Answer complete.")
+        await chat.page.evaluate(LISTEN)
+        for copy in (chat.page.locator(".copy-code"), chat.page.get_by_role("button", name="Copy answer")):
+            await copy.click()
+            await expect(copy).to_have_text("Copied")
+
+        assert await chat.page.evaluate("heard") == ["Copied.", "Copied."]
+
+
+async def test_a_failed_copy_says_what_to_do(browser: Browser) -> None:
+    async with running_service({"llm": ScriptedLLM()}) as service:
+        chat = await ChatPage.open(browser, service.url)
+        await chat.ask("Hi")
+        await chat.page.evaluate("""() => {
+            Object.defineProperty(navigator, 'clipboard', {value: undefined});
+            document.execCommand = () => false;
+        }""")
+        await chat.page.get_by_role("button", name="Copy answer").click()
+
+        await expect(chat.page.get_by_role("alert")).to_contain_text("Select the text, and copy it")
+        await expect(chat.page.get_by_role("button", name="Copy answer")).to_have_text("Not copied")
 
 
 async def test_nothing_moves_for_those_who_prefer_less_motion(browser: Browser) -> None:

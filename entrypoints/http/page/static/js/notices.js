@@ -29,5 +29,5 @@ export function hideNotice() {
 /** Have screen readers say something that is visible otherwise. Outside of an open dialog, they would not hear it. */
 export function announce(text) {
   const status = document.querySelector("dialog[open] [role=status]") ?? byId("announcements");
-  status.textContent = text;
+  status.replaceChildren(text); // also if it is the same as before: browsers ignore the same `textContent`
 }

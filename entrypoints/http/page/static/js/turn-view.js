@@ -5,6 +5,7 @@ import { button, element, icon } from "./elements.js";
 import { explainReason } from "./explain.js";
 import { renderMarkdown } from "./markdown/blocks.js";
 import { StreamingMarkdown } from "./markdown/streaming.js";
+import { announce, showNotice } from "./notices.js";
 
 const COPIED_MILLISECONDS = 1500;
 
@@ -104,6 +105,8 @@ export function copyCodeOnClick(container) {
 
 async function copy(text, caption) {
   const isCopied = await copyText(text);
+  if (isCopied) announce("Copied.");
+  else showNotice("The browser did not allow copying. Select the text, and copy it with the keyboard or its menu.");
   caption.textContent = isCopied ? "Copied" : "Not copied";
   setTimeout(() => {
     caption.textContent = "Copy";
