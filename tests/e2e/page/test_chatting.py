@@ -243,3 +243,40 @@ async def test_a_long_answer_is_followed_until_the_reader_scrolls_up(browser: Br
         assert await chat.page.evaluate("document.getElementById('scroller').scrollTop") == left_at
         await chat.page.get_by_role("button", name="Newest").click()
         assert await chat.page.evaluate(distance) <= 48
+
+
+async def test_the_caret_shows_wherever_the_answer_is_being_written(browser: Browser) -> None:
+    texts = ["Text", "- item", "> quote", "```python\nprint(1)"]
+    carets = "[...document.querySelectorAll('.writing *')].map(e => getComputedStyle(e, '::after').content)"
+    async with running_service({"llm": ScriptedLLM(*(ScriptedReply((text,), hangs=True) for text in texts))}) as service:
+        chat = await ChatPage.open(browser, service.url)
+        shown = []
+        for text in texts:
+            await chat.send(text)
+            await chat.until_writing()
+            shown.append([content for content in await chat.page.evaluate(carets) if content != "none"])
+            await chat.stop()
+            await chat.until_idle()
+
+    assert shown == [['""']] * len(texts)
+
+
+async def test_quotes_and_tasks_in_lists_are_aligned_with_their_text(browser: Browser) -> None:
+    reply = "- item\n  > quote\n\n- [ ] " + "a task that wraps " * 10
+    lefts = """() => {
+        const left = (node) => {
+            const range = document.createRange();
+            range.selectNodeContents(node);
+            return [...range.getClientRects()].map(rect => Math.round(rect.left));
+        };
+        const [item, task] = document.querySelectorAll('.answer li');
+        const quote = item.querySelector('blockquote').getBoundingClientRect().left;
+        return [left(item.querySelector('p')), Math.round(quote), left(task.querySelector('p'))];
+    }"""
+    async with running_service({"llm": ScriptedLLM(ScriptedReply((reply,)))}) as service:
+        chat = await ChatPage.open(browser, service.url, viewport={"width": 390, "height": 844})
+        await chat.ask("Hi")
+        [item], quote, task = await chat.page.evaluate(lefts)
+
+    assert quote == item
+    assert len(set(task)) == 2  # the checkbox, and all lines of text

@@ -24,8 +24,8 @@ FOUND_IN_CONTENT: Final = """
 async selector => {
   const tags = new Set(['A', 'BLOCKQUOTE', 'BR', 'BUTTON', 'CODE', 'DEL', 'DIV', 'EM', 'H3', 'H4', 'H5', 'H6', 'HR',
     'IMG', 'INPUT', 'LI', 'OL', 'P', 'PRE', 'SPAN', 'STRONG', 'TABLE', 'TBODY', 'TD', 'TH', 'THEAD', 'TR', 'UL']);
-  const attributes = new Set(['alt', 'aria-label', 'checked', 'class', 'disabled', 'href', 'rel', 'role', 'scope',
-    'src', 'start', 'tabindex', 'target', 'title', 'type']);
+  const attributes = new Set(['alt', 'aria-label', 'checked', 'class', 'dir', 'disabled', 'href', 'rel', 'role',
+    'scope', 'src', 'start', 'tabindex', 'target', 'title', 'type']);
   const found = [];
   for (const root of document.querySelectorAll(selector)) {
     for (const node of root.querySelectorAll('*')) {

@@ -90,21 +90,19 @@ async def render(page: Page, markdown: str) -> str:
 @pytest.mark.parametrize(
     ("markdown", "expected"),
     [
-        ("**a** *b* `c` ~~d~~", "<p><strong>a</strong> <em>b</em> <code>c</code> <del>d</del></p>"),
+        ("**a** *b* `c` ~~d~~", '<p><strong>a</strong> <em>b</em> <code dir="ltr">c</code> <del>d</del></p>'),
         ("# a\n### b\n# c", "<h3>a</h3><h4>b</h4><h3>c</h3>"),
         ("###### a\n\n###### b", "<h3>a</h3><h4>b</h4>"),
-        ("- [x] a\n- b", f'<ul><li class="task">{CHECKBOX} a</li><li>b</li></ul>'),
-        ("3. a\n4. b", '<ol start="3"><li>a</li><li>b</li></ol>'),
+        ("- [x] a\n- b", f'<ul dir="auto"><li class="task">{CHECKBOX} a</li><li>b</li></ul>'),
+        ("3. a\n4. b", '<ol dir="auto" start="3"><li>a</li><li>b</li></ol>'),
         ("a &lt;b&gt; &amp;amp; &copy; &unknown; &#x41;", "<p>a &lt;b&gt; &amp;amp; © &amp;unknown; A</p>"),
         ("a<br>b <b>c</b>", "<p>a<br>b &lt;b&gt;c&lt;/b&gt;</p>"),
         ("<div>\nraw\n</div>", '<p class="verbatim">&lt;div&gt;\nraw\n&lt;/div&gt;</p>'),
         ("[a](/api/health)", '<p><span class="blocked-link">a</span></p>'),
         ("[a](//evil.test/x)", '<p><span class="blocked-link">a</span></p>'),
         ("[a](https://user:pw@evil.test/)", '<p><span class="blocked-link">a</span></p>'),
-        (
-            "&amp;lt; **&amp;amp;** `&lt;` \\&lt;",
-            "<p>&amp;lt; <strong>&amp;amp;</strong> <code>&amp;lt;</code> &amp;lt;</p>",
-        ),
+        ("&amp;lt; **&amp;amp;** \\&lt;", "<p>&amp;lt; <strong>&amp;amp;</strong> &amp;lt;</p>"),
+        ("`&amp;lt;`", '<p><code dir="ltr">&amp;amp;lt;</code></p>'),
         ("\\*a\\*", "<p>*a*</p>"),
     ],
 )

@@ -75,7 +75,7 @@ export class Memories {
     const row = element("li");
     const show = () => {
       row.replaceChildren(
-        element("p", {}, memory.fact),
+        element("p", { dir: "auto" }, memory.fact),
         button(() => edit(), { class: "icon-button", "aria-label": `Edit: ${memory.fact}` }, icon("edit")),
         button(() => this.#forget(memory, row), { class: "icon-button", "aria-label": `Delete: ${memory.fact}` }, icon("trash")),
       );
@@ -130,7 +130,7 @@ export class Memories {
 }
 
 function editor(fact, { onSave, onCancel }) {
-  const field = element("textarea", { "aria-label": "Fact", maxlength: MAX_FACT_CHARS, rows: 2 });
+  const field = element("textarea", { "aria-label": "Fact", dir: "auto", maxlength: MAX_FACT_CHARS, rows: 2 });
   field.value = fact;
   const save = () => onSave(field.value.trim());
   field.addEventListener("keydown", (event) => {

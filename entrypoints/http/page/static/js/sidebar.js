@@ -126,7 +126,7 @@ export class Sidebar {
 
   #row(conversation) {
     const title = conversation.title || conversation.id;
-    const link = element("a", { href: `#${encodeURIComponent(conversation.id)}`, title }, title);
+    const link = element("a", { href: `#${encodeURIComponent(conversation.id)}`, title, dir: "auto" }, title);
     link.dataset.conversation = conversation.id;
     const attributes = { class: "icon-button small", "aria-label": `Delete “${title}”` };
     return element("li", {}, link, button(() => this.#onDelete(conversation), attributes, icon("trash")));

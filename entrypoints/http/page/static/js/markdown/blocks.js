@@ -57,7 +57,7 @@ export class BlockRenderer {
       case "text":
         return element("p", {}, ...textNodes(token));
       case "blockquote":
-        return element("blockquote", {}, ...this.#blocks(token.tokens));
+        return element("blockquote", { dir: "auto" }, ...this.#blocks(token.tokens));
       case "hr":
         return element("hr");
       case "code":
@@ -92,7 +92,7 @@ export class BlockRenderer {
 
   #list(token) {
     const start = token.ordered && token.start !== 1 ? token.start : null;
-    return element(token.ordered ? "ol" : "ul", { start }, ...token.items.map((item) => this.listItem(item)));
+    return element(token.ordered ? "ol" : "ul", { dir: "auto", start }, ...token.items.map((item) => this.listItem(item)));
   }
 
   #blocks(tokens) {
@@ -119,7 +119,7 @@ function table(token) {
   const body = element("tbody", {}, ...token.rows.map((row) => tableRow(row, token.align)));
   return element(
     "div",
-    { class: "table", tabindex: 0, role: "group", "aria-label": "Table" },
+    { class: "table", dir: "auto", tabindex: 0, role: "group", "aria-label": "Table" },
     element("table", {}, head, body),
   );
 }

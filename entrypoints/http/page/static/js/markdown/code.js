@@ -25,7 +25,7 @@ export function codeBlock(token, isComplete) {
   if (isComplete) highlight(code, token.text, language);
   return element(
     "div",
-    { class: "code-block" },
+    { class: "code-block", dir: "ltr" },
     element(
       "div",
       { class: "code-head" },

@@ -20,7 +20,7 @@ function inlineNode(token) {
     case "del":
       return element(token.type, {}, ...inlineNodes(token.tokens));
     case "codespan":
-      return element("code", {}, token.text);
+      return element("code", { dir: "ltr" }, token.text);
     case "br":
       return element("br");
     case "escape":
