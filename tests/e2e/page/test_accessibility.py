@@ -165,6 +165,38 @@ async def test_the_focus_stays_when_what_had_it_is_replaced(browser: Browser) ->
         await expect(chat.page.get_by_role("button", name="Delete “What is")).to_be_focused()
 
 
+async def test_the_focus_goes_on_when_a_notice_or_the_button_for_the_newest_turns_is_gone(browser: Browser) -> None:
+    async with running_service({"llm": ScriptedLLM(ScriptedReply(("line\n\n" * 100,)))}) as service:
+        chat = await ChatPage.open(browser, service.url)
+        await chat.ask("Hi")
+        await chat.page.evaluate("document.getElementById('scroller').scrollTop = 0")
+        await chat.page.get_by_role("button", name="Newest").press("Enter")
+        await expect(chat.page.get_by_role("region", name="Messages")).to_be_focused()
+
+        await chat.page.get_by_role("button", name="New conversation").click()
+        for button in ("Dismiss", "Try again"):
+            await chat.page.context.set_offline(True)
+            await chat.conversations.first.click()
+            await expect(chat.notice).to_be_visible()
+            await chat.page.context.set_offline(False)
+            await chat.notice.get_by_role("button", name=button).press("Enter")
+            await expect(chat.field).to_be_focused()
+
+
+async def test_what_is_chosen_shows_where_colours_are_forced(browser: Browser) -> None:
+    backgrounds = """selector => new Set([...document.querySelectorAll(selector)]
+                       .map(e => getComputedStyle(e).backgroundColor.match(/\\d+/g).slice(0, 3).join())).size"""
+    async with running_service({"llm": ScriptedLLM()}) as service:
+        chat = await ChatPage.open(browser, service.url, forced_colors="active")
+        await chat.ask("One")
+        await chat.page.get_by_role("button", name="New conversation").click()
+        await chat.ask("Two")
+        await expect(chat.conversations).to_have_count(2)
+
+        assert await chat.page.evaluate(backgrounds, "#conversations a") == 2
+        assert await chat.page.evaluate(backgrounds, "#theme label") == 2
+
+
 async def test_the_drawer_keeps_the_focus_inside_and_returns_it(browser: Browser) -> None:
     async with running_service({"llm": ScriptedLLM()}) as service:
         chat = await ChatPage.open(browser, service.url, viewport=NARROW)
@@ -252,6 +284,26 @@ async def test_nothing_is_wider_than_the_screen(browser: Browser) -> None:
             )
 
     assert overflow == {320: [0, 0], 390: [0, 0], 1280: [0, 0]}
+
+
+async def test_conversations_can_be_reached_on_a_screen_as_low_as_an_enlarged_one(browser: Browser) -> None:
+    """At 400 %, 1,280 x 1,024 pixels are 320 x 256: https://www.w3.org/TR/WCAG22/#reflow"""
+    async with running_service({"llm": ScriptedLLM()}) as service:
+        for number in range(3):
+            body = {"user_id": USER, "conversation_id": f"c{number}", "message": f"Conversation {number}"}
+            await service.client.post("/api/chat/simple", json=body)
+        chat = await ChatPage.open(browser, service.url, viewport={"width": 320, "height": 256})
+        await chat.page.get_by_role("button", name="Conversations", exact=True).click()
+        await chat.conversations.last.scroll_into_view_if_needed()
+        visible = await chat.page.evaluate("""() => {
+            const clip = document.getElementById('sidebar').getBoundingClientRect();
+            const list = document.getElementById('conversation-list').getBoundingClientRect();
+            return Math.min(clip.bottom, list.bottom) - Math.max(clip.top, list.top);
+        }""")
+        await chat.conversations.last.click()
+        await expect(chat.page.get_by_role("heading", level=1)).to_have_text("Conversation 0")
+
+    assert visible > 120  # CSS pixels: some conversations at once
 
 
 async def test_the_chosen_theme_is_kept(browser: Browser) -> None:

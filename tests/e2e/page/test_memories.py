@@ -119,3 +119,14 @@ async def test_without_long_term_memory_the_dialog_says_so(browser: Browser) -> 
 
         await expect(dialog).to_contain_text("Long-term memory is switched off")
         assert await dialog.get_by_label("New fact").input_value() == "I have a dog."
+
+
+async def test_the_focus_goes_to_the_first_new_memory_when_all_are_listed(browser: Browser) -> None:
+    async with running_service({"llm": ScriptedLLM()}) as service:
+        for number in range(52):
+            await service.client.post(f"/api/memories/{USER}", json={"fact": f"Fact {number}"})
+        chat = await ChatPage.open(browser, service.url)
+        await chat.page.get_by_role("button", name="What I remember").click()
+        await chat.page.get_by_role("dialog").get_by_role("button", name="Show more").press("Enter")
+
+        await expect(chat.page.get_by_role("button", name="Edit: Fact 1", exact=True)).to_be_focused()

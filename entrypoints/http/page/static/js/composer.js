@@ -70,9 +70,8 @@ export class Composer {
     this.#onSend(text);
   }
 
-  /** Focus the field; not on touch screens, where that would open the keyboard. */
   focus() {
-    if (matchMedia("(pointer: fine)").matches) this.#field.focus({ preventScroll: true });
+    focusMessageField();
   }
 
   #onChange() {
@@ -83,6 +82,11 @@ export class Composer {
       this.#field.style.height = `${this.#field.scrollHeight}px`;
     }
   }
+}
+
+/** Focus the field; not on touch screens, where that would open the keyboard. */
+export function focusMessageField() {
+  if (matchMedia("(pointer: fine)").matches) byId("message").focus({ preventScroll: true });
 }
 
 /** On touch screens, Enter starts a new line. */

@@ -48,6 +48,7 @@ export class Memories {
       if (more) byId("memory-list").append(...rows);
       else byId("memory-list").replaceChildren(...rows);
       this.#showCount();
+      if (more && this.#cursor === null) rows[0]?.querySelector("button").focus(); // the one that was pressed is gone
     });
   }
 

@@ -1,5 +1,6 @@
 /** What the page tells its user: a notice that everybody sees, and announcements for screen readers. */
 
+import { focusMessageField } from "./composer.js";
 import { button, byId, element, icon } from "./elements.js";
 
 /** Show a notice above the message field. `actions` are `{ label, run }`; a problem is coloured as one. */
@@ -21,9 +22,12 @@ export function showNotice(text, { actions = [], isProblem = true } = {}) {
   notice.hidden = false;
 }
 
+/** Hide the notice. If one of its buttons has the focus, that goes to the message field, or else it would be lost. */
 export function hideNotice() {
-  byId("notice").hidden = true;
-  byId("notice").replaceChildren();
+  const notice = byId("notice");
+  if (notice.contains(document.activeElement)) focusMessageField();
+  notice.hidden = true;
+  notice.replaceChildren();
 }
 
 /** Have screen readers say something that is visible otherwise. Outside of an open dialog, they would not hear it. */

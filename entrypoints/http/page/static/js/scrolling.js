@@ -17,6 +17,7 @@ export class Scrolling {
     jump.addEventListener("click", () => {
       onJump();
       this.toEnd();
+      scroller.focus({ preventScroll: true }); // the button is gone
     });
     const resized = new ResizeObserver(() => this.#isFollowing && this.toEnd());
     resized.observe(content);
