@@ -245,20 +245,30 @@ async def test_a_long_answer_is_followed_until_the_reader_scrolls_up(browser: Br
         assert await chat.page.evaluate(distance) <= 48
 
 
-async def test_the_caret_shows_wherever_the_answer_is_being_written(browser: Browser) -> None:
-    texts = ["Text", "- item", "> quote", "```python\nprint(1)"]
-    carets = "[...document.querySelectorAll('.writing *')].map(e => getComputedStyle(e, '::after').content)"
-    async with running_service({"llm": ScriptedLLM(*(ScriptedReply((text,), hangs=True) for text in texts))}) as service:
+async def test_the_caret_shows_behind_the_last_word(browser: Browser) -> None:
+    expected = {
+        "one": "P one",
+        "- one\n- two": "LI two",
+        "- one\n  - a\n- two\n  - b\n    1. c": "LI c",
+        "- one\n\n- two": "P two",
+        "> one": "P one",
+        "```python\nprint(1)": "CODE print(1)",
+    }
+    carets = """[...document.querySelectorAll('.writing *')]
+                  .filter(e => getComputedStyle(e, '::after').content !== 'none')
+                  .map(e => `${e.tagName} ${e.innerText}`)"""
+    replies = [ScriptedReply((text,), hangs=True) for text in expected]
+    async with running_service({"llm": ScriptedLLM(*replies)}) as service:
         chat = await ChatPage.open(browser, service.url)
         shown = []
-        for text in texts:
+        for text in expected:
             await chat.send(text)
             await chat.until_writing()
-            shown.append([content for content in await chat.page.evaluate(carets) if content != "none"])
+            shown.append(await chat.page.evaluate(carets))
             await chat.stop()
             await chat.until_idle()
 
-    assert shown == [['""']] * len(texts)
+    assert shown == [[caret] for caret in expected.values()]
 
 
 async def test_quotes_and_tasks_in_lists_are_aligned_with_their_text(browser: Browser) -> None:
