@@ -196,9 +196,12 @@ class RunningLog(Log, EventLog):
         if self.stop_when_left:
             self.stop(ClientDisconnected())
 
-    def stop_unless_read(self) -> None:
-        if not self.readers:
-            self.stop(ClientDisconnected())
+    def require_readers(self) -> None:
+        """Stop the turn when it has no readers, although it was opened without `stop_when_left`."""
+        if not self.stop_when_left:
+            self.stop_when_left = True
+            if not self.readers and self.end is None:
+                self.last_reader_left()
 
 
 def _already_ended(_interruption: Interruption) -> None:

@@ -43,10 +43,10 @@ class LiveTurnsInProcess(LiveTurns):
             log.stop(interruption)
             await log.wait_for_end()
 
-    async def stop_unless_read(self, turn_id: TurnId, owner: UserId | None) -> None:
+    async def stop_when_left(self, turn_id: TurnId, owner: UserId | None) -> None:
         log = self._log_of(turn_id, owner)
         if log is not None:
-            log.stop_unless_read()
+            log.require_readers()
 
     async def discard(self, user_id: UserId, conversation_id: ConversationId | None) -> None:
         for log in self._logs.of(user_id, conversation_id):

@@ -11,7 +11,7 @@ from uuid import uuid4
 import structlog
 
 from adapters.event_logs import EventLogs
-from adapters.sql.database import SharedDatabase
+from adapters.sql.database import SharedDatabase, Statements
 from adapters.sql.errors import DATABASE_ERRORS, raised_as
 from adapters.sql.live_turns import deletion_statements, statements
 from adapters.sql.live_turns.deletions import Deletions
@@ -108,12 +108,13 @@ class LiveTurnsSQL(LiveTurns, AbstractAsyncContextManager["LiveTurnsSQL"]):
             log.stop(interruption)
             await log.wait_for_end()
 
-    async def stop_unless_read(self, turn_id: TurnId, owner: UserId | None) -> None:
+    async def stop_when_left(self, turn_id: TurnId, owner: UserId | None) -> None:
         log = self._logs.get(turn_id)
         if log is None:
-            await self._stop_elsewhere(turn_id, owner, ClientDisconnected())
+            with raised_as(LiveTurnsUnavailable):
+                await self._database.write_soon(self._stop_request(turn_id, owner, ClientDisconnected()))
         elif owner in (None, log.user_id):
-            log.stop_unless_read()
+            log.require_readers()
 
     async def discard(self, user_id: UserId, conversation_id: ConversationId | None) -> None:
         for log in self._logs.of(user_id, conversation_id):
@@ -133,14 +134,17 @@ class LiveTurnsSQL(LiveTurns, AbstractAsyncContextManager["LiveTurnsSQL"]):
             if deletion is not None:
                 await self._deletions.wait_for_others(deletion)
 
-    async def _stop_elsewhere(self, turn_id: TurnId, owner: UserId | None, interruption: Interruption) -> None:
-        request = partial(
+    def _stop_request(self, turn_id: TurnId, owner: UserId | None, interruption: Interruption) -> Statements[bool]:
+        return partial(
             statements.request_stop,
             turn_id=turn_id,
             owner=owner,
             code=interruption.code,
             notifications=self._database.notifications,
         )
+
+    async def _stop_elsewhere(self, turn_id: TurnId, owner: UserId | None, interruption: Interruption) -> None:
+        request = self._stop_request(turn_id, owner, interruption)
         try:
             async with asyncio.timeout(STOP_TIMEOUT):
                 delay = 0.05

@@ -39,7 +39,7 @@ from application.ports.live_turns import LiveTurns
 from application.ports.memory import LongTermMemory
 from application.ports.turn_observer import TurnObserver
 from application.store_watch import StoreWatch
-from application.turns.access import FollowTurn, GetTurn, LeaveTurn, StopTurn
+from application.turns.access import FollowTurn, GetTurn, StopTurn, StopTurnWhenLeft
 from application.turns.answer_unstored import AnswerUnstored
 from application.turns.context_window import ContextWindow
 from application.turns.generate_reply import GenerateReply
@@ -283,7 +283,7 @@ class Container(containers.DeclarativeContainer):
     get_turn = providers.Singleton(GetTurn, history)
     follow_turn = providers.Singleton(FollowTurn, live_turns)
     stop_turn = providers.Singleton(StopTurn, history, live_turns)
-    leave_turn = providers.Singleton(LeaveTurn, live_turns)
+    stop_turn_when_left = providers.Singleton(StopTurnWhenLeft, live_turns)
     store_fact = providers.Singleton(StoreFact, memory, user_lock)
     list_memories = providers.Singleton(ListMemories, memory, forgetting)
     recall_memories = providers.Singleton(RecallMemories, memory, forgetting)

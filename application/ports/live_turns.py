@@ -151,11 +151,11 @@ class LiveTurns(Protocol):
         ...
 
     @abstractmethod
-    async def stop_unless_read(self, turn_id: TurnId, owner: UserId | None) -> None:
-        """Stop a turn with `ClientDisconnected` because a client that may stop it has left, unless others read it.
+    async def stop_when_left(self, turn_id: TurnId, owner: UserId | None) -> None:
+        """From now on, stop a turn when its last reader has left, as if it had been opened with `stop_when_left`.
 
-        A turn that has had readers in other processes may go on without any, and that of another process is stopped in
-        any case. Like `stop`, it does nothing if the turn is not running or does not belong to `owner`.
+        It is stopped now if it has no reader. Like `stop`, it does nothing if the turn is not running or does not
+        belong to `owner`.
         """
         ...
 

@@ -52,13 +52,13 @@ class StopTurn:
 
 
 @dataclass(frozen=True)
-class LeaveTurn:
-    """Stop a running turn because its client has left, although it may run without readers, unless it has others."""
+class StopTurnWhenLeft:
+    """Stop a turn when its last reader has left, from now on, although it was begun to go on without any."""
 
     live_turns: LiveTurns
 
     async def __call__(self, turn: Turn) -> None:
-        await self.live_turns.stop_unless_read(turn.id, turn.user_id)
+        await self.live_turns.stop_when_left(turn.id, turn.user_id)
 
 
 async def _get(history: ConversationHistory, turn_id: TurnId, principal: Principal) -> Turn:

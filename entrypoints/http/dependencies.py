@@ -16,7 +16,7 @@ from application.memory.facts import (
     RecallMemories,
     StoreFact,
 )
-from application.turns.access import FollowTurn, GetTurn, LeaveTurn, StopTurn
+from application.turns.access import FollowTurn, GetTurn, StopTurn, StopTurnWhenLeft
 from application.turns.answer_unstored import AnswerUnstored
 from application.turns.history import ClearHistory, GetHistory, ListConversations, RenameConversation
 from application.turns.send_message import SendMessage
@@ -65,7 +65,7 @@ ClearHistoryDep = Annotated[ClearHistory, provided("clear_history")]
 GetTurnDep = Annotated[GetTurn, provided("get_turn")]
 FollowTurnDep = Annotated[FollowTurn, provided("follow_turn")]
 StopTurnDep = Annotated[StopTurn, provided("stop_turn")]
-LeaveTurnDep = Annotated[LeaveTurn, provided("leave_turn")]
+StopTurnWhenLeftDep = Annotated[StopTurnWhenLeft, provided("stop_turn_when_left")]
 StoreFactDep = Annotated[StoreFact, provided("store_fact")]
 ListMemoriesDep = Annotated[ListMemories, provided("list_memories")]
 RecallMemoriesDep = Annotated[RecallMemories, provided("recall_memories")]

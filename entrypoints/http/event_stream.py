@@ -1,13 +1,10 @@
 """The response that streams a turn's events."""
 
-from collections.abc import Awaitable, Callable
-
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from application.ports.live_turns import Batch
 from application.turns.handle import TurnHandle
-from domain.conversation import Turn
 from entrypoints.http.disconnect import until_disconnect
 from entrypoints.http.wire import Wire
 
@@ -16,33 +13,20 @@ class EventStream(Response):
     """Reads a turn's log until its end, or until the client disconnects.
 
     Everything appended since the last write is sent in one write, so that a busy service batches by itself. `start` is
-    a batch that was read already. After `idle_interval` seconds without events, a keep-alive is sent. `on_leave` is
-    called if the client disconnects before the end.
+    a batch that was read already. After `idle_interval` seconds without events, a keep-alive is sent.
     """
 
-    def __init__(
-        self,
-        handle: TurnHandle,
-        wire: Wire,
-        *,
-        idle_interval: float,
-        start: Batch | None = None,
-        on_leave: Callable[[Turn], Awaitable[None]] | None = None,
-    ) -> None:
+    def __init__(self, handle: TurnHandle, wire: Wire, *, idle_interval: float, start: Batch | None = None) -> None:
         super().__init__(headers=dict(wire.head))
         del self.headers["content-length"]
         self._handle = handle
         self._wire = wire
         self._idle_interval = idle_interval
         self._start = start
-        self._on_leave = on_leave
-        self._has_ended = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._handle:
             await until_disconnect(receive, self._send(send))
-        if self._on_leave is not None and not self._has_ended:
-            await self._on_leave(self._handle.turn)
 
     async def _send(self, send: Send) -> None:
         handle, wire, idle_interval = self._handle, self._wire, self._idle_interval
@@ -53,5 +37,4 @@ class EventStream(Response):
             if body:
                 await send({"type": "http.response.body", "body": body, "more_body": True})
             batch = await handle.next(idle_interval)
-        self._has_ended = True
         await send({"type": "http.response.body", "body": wire.encode(batch), "more_body": False})

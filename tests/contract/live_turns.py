@@ -352,17 +352,33 @@ class LiveTurnsContract(Suite[LiveTurns]):
         async with await live.join(running.id, ANN) as reader:
             assert Batch(1, ["a"], False, None) == await reader.next(LONG)
 
-    async def test_a_turn_that_nobody_reads_can_be_stopped_for_its_client_that_has_left(self, live: LiveTurns) -> None:
+    async def test_a_turn_may_need_readers_from_a_later_time_on(self, live: LiveTurns) -> None:
         running = await begin(live, stop_when_left=False)
         async with await live.join(running.id, ANN):
-            await live.stop_unless_read(running.id, ANN)
+            async with await live.join(running.id, ANN):
+                for _ in range(2):
+                    await live.stop_when_left(running.id, ANN)
             assert running.stops == []
-        await live.stop_unless_read(running.id, BEN)
-        await live.stop_unless_read(TurnId("unknown"), ANN)
+
+        assert [ClientDisconnected] == [type(stop) for stop in await stops_of(running)]
+
+    async def test_a_turn_that_needs_readers_and_has_none_is_stopped(self, live: LiveTurns) -> None:
+        running = await begin(live, stop_when_left=False)
+        await live.stop_when_left(running.id, BEN)
+        await live.stop_when_left(TurnId("unknown"), ANN)
+        await run_other_tasks()
         assert running.stops == []
 
-        await live.stop_unless_read(running.id, ANN)
-        assert [ClientDisconnected] == [type(stop) for stop in running.stops]
+        await live.stop_when_left(running.id, ANN)
+        assert [ClientDisconnected] == [type(stop) for stop in await stops_of(running)]
+
+    async def test_a_finished_turn_needs_no_readers(self, live: LiveTurns) -> None:
+        running = await begin(live, stop_when_left=False)
+        await running.log.close(STOP)
+        await live.stop_when_left(running.id, ANN)
+        await run_other_tasks()
+
+        assert running.stops == []
 
     async def test_a_finished_turn_is_not_stopped_when_its_last_reader_leaves(self, live: LiveTurns) -> None:
         running = await begin(live)

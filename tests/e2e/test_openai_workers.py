@@ -1,7 +1,8 @@
 """OpenAI's format at two workers on one database: what one has begun, the other repeats, retracts and stops."""
 
 import asyncio
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import httpx2
 from tests.harness.chat import eventually
 from tests.harness.cluster import Cluster, Worker, running_cluster
 from tests.harness.completions import PATH, Answer, complete, messages
+from tests.harness.exchange import TIMEOUT
 from tests.harness.forks import Forks
 from tests.harness.postgres import Postgres
 
@@ -47,6 +49,7 @@ async def test_a_turn_that_one_worker_has_begun_is_repeated_retracted_and_stoppe
         await is_let_back_in_at_another_worker(cluster)
         await is_retracted_at_another_worker_when_it_has_ended(cluster)
         await is_stopped_at_another_worker(cluster)
+        await is_stopped_when_both_a_library_and_its_repetition_at_another_worker_have_left(cluster)
 
 
 async def is_let_back_in_at_another_worker(cluster: Cluster) -> None:
@@ -93,3 +96,29 @@ async def is_stopped_at_another_worker(cluster: Cluster) -> None:
     answer = await sending
 
     assert (turn["id"], "cancelled", stopped["assistant_response"]) == (answer.turn_id, answer.code, answer.text)
+
+
+async def is_stopped_when_both_a_library_and_its_repetition_at_another_worker_have_left(cluster: Cluster) -> None:
+    first, other = cluster.workers
+    sent = {"model": LONG, "messages": [{"role": "user", "content": "Q1"}], "stream": True}
+
+    async def follow(worker: Worker, count: str, leaves: AsyncExitStack) -> AsyncIterator[str]:
+        headers = {"X-Conversation-Id": "left", RETRY: count}
+        response = await leaves.enter_async_context(worker.client.stream("POST", PATH, json=sent, headers=headers))
+        lines = response.aiter_lines()
+        await anext(lines)
+        return lines
+
+    async with AsyncExitStack() as library:
+        lines = await follow(first, "0", library)
+        async with AsyncExitStack() as repetition:
+            await follow(other, "1", repetition)
+        async with asyncio.timeout(TIMEOUT):
+            for _ in range(2 * 50):  # 50 events, each with an empty line: for two and a half seconds
+                assert "error" not in await anext(lines)
+
+    async def is_stopped() -> bool:
+        (turn,) = await history(other, "left")
+        return bool(turn["status"] == "interrupted")
+
+    await eventually(is_stopped)

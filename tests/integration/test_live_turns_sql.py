@@ -300,8 +300,10 @@ async def has_ended_log(database: PostgresDatabase) -> bool:
 
 async def test_only_the_owner_stops_a_turn_of_another_worker(workers: tuple[Worker, Worker]) -> None:
     one, other = workers
-    running = await begin(one)
+    running = await begin(one, stop_when_left=False)
     await other.stop(running.id, BEN)
+    for worker in workers:
+        await worker.stop_when_left(running.id, BEN)
     await asyncio.sleep(0.5)
     assert running.stops == []
 
@@ -380,9 +382,47 @@ async def test_a_turn_without_stop_when_left_needs_no_readers(workers: tuple[Wor
     one, other = workers
     running = await begin(one, stop_when_left=False)
     async with await one.join(running.id, ANN), await other.join(running.id, ANN):
-        assert await count(one.database, f"turn_readers WHERE turn_id = '{running.id}'") == 0
+        pass
     await asyncio.sleep(1.2)
     assert running.stops == []
+
+
+@pytest.mark.parametrize("notified", [True, False])
+async def test_a_turn_that_needs_readers_at_the_wish_of_another_worker_goes_on_for_its_own(
+    workers: tuple[Worker, Worker], monkeypatch: pytest.MonkeyPatch, notified: bool
+) -> None:
+    one, other = workers
+    if not notified:
+        monkeypatch.setattr(other.database.notifications, "send", _send_nothing)
+    running = await begin(one, stop_when_left=False)
+    async with await one.join(running.id, ANN):
+        async with await other.join(running.id, ANN):
+            await other.stop_when_left(running.id, ANN)
+        await asyncio.sleep(1.5)
+        assert running.stops == []
+    assert [ClientDisconnected] == [type(stop) for stop in await stops_of(running)]
+
+
+async def test_a_turn_that_needs_readers_goes_on_for_those_of_another_worker(workers: tuple[Worker, Worker]) -> None:
+    one, other = workers
+    running = await begin(one, stop_when_left=False)
+    async with await other.join(running.id, ANN):
+        async with await one.join(running.id, ANN):
+            await one.stop_when_left(running.id, ANN)
+        await asyncio.sleep(1.5)
+        assert running.stops == []
+    assert [ClientDisconnected] == [type(stop) for stop in await stops_of(running)]
+
+
+async def test_a_turn_that_needs_readers_can_be_stopped_although_it_has_some(workers: tuple[Worker, Worker]) -> None:
+    one, other = workers
+    running = await begin(one, stop_when_left=False)
+    async with await one.join(running.id, ANN), await other.join(running.id, ANN):
+        await other.stop_when_left(running.id, ANN)
+        stopping = asyncio.create_task(other.stop(running.id, ANN))
+        assert [Cancelled] == [type(stop) for stop in await stops_of(running)]
+        await one.history.finish(TurnEnd(running.turn.ended_by(Cancelled())))
+        await stopping
 
 
 # Deleting

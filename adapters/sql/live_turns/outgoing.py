@@ -84,10 +84,6 @@ class SharedLog(RunningLog):
         if self.stop_when_left:
             self._own_turns.look_for_readers(self)
 
-    def stop_unless_read(self) -> None:
-        if not self.is_followed:
-            super().stop_unless_read()
-
     def follow(self) -> None:
         """Tell the readers in other workers of what is stored from now on, and of what was before they asked."""
         self.is_followed = True

@@ -80,7 +80,9 @@ class OwnTurns:
 
     def stop(self, turn_id: TurnId, code: str) -> None:
         log = self._logs.get(turn_id)
-        if log is not None:
+        if log is not None and code == statements.WHEN_LEFT:
+            log.require_readers()
+        elif log is not None:
             log.stop(_interruption(code))
 
     async def run(self) -> None:

@@ -18,7 +18,7 @@ from adapters.sql.tables import EPOCH
 from adapters.sql.turn_writes import Sent
 from application.ports.live_turns import End
 from domain.conversation import ConversationId, TurnId, Usage, UserId
-from domain.errors import Failure
+from domain.errors import ClientDisconnected, Failure
 
 TOPIC: Final = "live_turns"
 """Of the messages between workers. Each is a verb and its arguments, separated by spaces."""
@@ -26,6 +26,9 @@ TOPIC: Final = "live_turns"
 PRESENCE: Final = timedelta(seconds=30)
 """How long a worker's readers count as present after it has said so. It says so again every few seconds; the rest is
 for the longest outage of the database that must not end a turn, which is 15 seconds."""
+
+WHEN_LEFT: Final = ClientDisconnected.code
+"""Asks to stop a turn when it has no readers. All other codes ask to stop it now."""
 
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -156,13 +159,16 @@ def news(connection: Connection, seen: dict[TurnId, int]) -> Sequence[News]:
 _ENTER: Final = (
     "INSERT INTO turn_readers (turn_id, worker, expires_at)"
     " SELECT turn_id, %(worker)s, %(expires_at)s FROM live_turns"
-    " WHERE turn_id = ANY(%(turns)s::text[]) AND stop_when_left AND ended_at IS NULL"
+    " WHERE turn_id = ANY(%(turns)s::text[]) AND ended_at IS NULL"
     " ON CONFLICT (turn_id, worker) DO UPDATE SET expires_at = excluded.expires_at"
 )
 
 
 def enter(connection: Connection, turn_ids: Sequence[TurnId], worker: str, now: datetime) -> None:
-    """Record that a worker has readers of these turns, for `PRESENCE` from now on, unless the turns need no readers."""
+    """Record that a worker has readers of these turns, for `PRESENCE` from now on.
+
+    Also of turns that need no readers: they may do so later.
+    """
     changed(connection, _ENTER, turns=list(turn_ids), worker=worker, expires_at=instant(now + PRESENCE))
 
 
@@ -207,7 +213,10 @@ def presence(connection: Connection, turn_ids: Sequence[TurnId], now: datetime) 
     return [Presence(*row) for row in run(connection, _PRESENT, turns=list(turn_ids), now=instant(now))]
 
 
-_MARK: Final = "UPDATE live_turns SET stop = %(code)s WHERE turn_id = %(turn)s AND stop IS NULL AND ended_at IS NULL"
+_MARK: Final = (
+    "UPDATE live_turns SET stop = %(code)s WHERE turn_id = %(turn)s AND ended_at IS NULL"
+    " AND (stop IS NULL OR stop = %(when_left)s AND %(code)s <> %(when_left)s)"
+)
 _CAN_BE_MARKED: Final = "SELECT 1 FROM live_turns WHERE turn_id = %(turn)s AND ended_at IS NULL"
 """False before the header of a log is stored, and if the log of a running turn was abandoned."""
 
@@ -219,7 +228,7 @@ def request_stop(
     row = run(connection, "SELECT user_id FROM turns WHERE id = %(turn)s AND status = 'in_progress'", turn=turn_id)
     if not row or owner not in (None, row[0][0]):
         return False
-    marked = changed(connection, _MARK, turn=turn_id, code=code)
+    marked = changed(connection, _MARK, turn=turn_id, code=code, when_left=WHEN_LEFT)
     if marked or not run(connection, _CAN_BE_MARKED, turn=turn_id):
         notifications.send(connection, TOPIC, f"stop {turn_id} {code}")
     return True

@@ -1,6 +1,6 @@
 """OpenAI's Chat Completions API: a conversation by the rules of ADR 44, and the list of models."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
@@ -10,13 +10,14 @@ from application.ports.live_turns import Batch, End
 from application.turns.handle import TurnHandle
 from application.turns.new_message import NewMessage
 from application.turns.reply_request import ReplyRequest
+from domain.conversation import Turn
 from entrypoints.http.dependencies import (
     AnswerUnstoredDep,
-    LeaveTurnDep,
     NowDep,
     PrincipalDep,
     SendMessageDep,
     SettingsDep,
+    StopTurnWhenLeftDep,
     UptimeDep,
 )
 from entrypoints.http.disconnect import closing_on_error, unless_disconnected
@@ -63,7 +64,7 @@ async def create_chat_completion(
     principal: PrincipalDep,
     send: SendMessageDep,
     answer: AnswerUnstoredDep,
-    leave: LeaveTurnDep,
+    stop_when_left: StopTurnWhenLeftDep,
     settings: SettingsDep,
 ) -> Response:
     """Answer the last message, with the conversation as the client sends it.
@@ -91,7 +92,7 @@ async def create_chat_completion(
         max_tokens=limit_of(body, settings),
         options=options,
     )
-    on_leave = None
+    on_begin = None
     if conversation_id is None or not is_stored:
         beginning = answer(caller.user_id, prompt.message, reply)
     else:
@@ -112,18 +113,18 @@ async def create_chat_completion(
             repetition=caller.repetition if key is None else None,
         )
         if cuts and key is None and caller.repetition is not None:
-            on_leave = leave
+            on_begin = stop_when_left
         beginning = send(message)
     model = model_name(body, settings)
     if not body.stream:
         handle, text, end = await unless_disconnected(request.receive, _complete(beginning, headers, is_stored))
         return Response(dumps(completion(handle.turn, model, text, end)), 200, headers, "application/json")
     handle, start = await unless_disconnected(
-        request.receive, _begin(beginning, headers, is_stored, settings.header_hold)
+        request.receive, _begin(beginning, headers, is_stored, settings.header_hold, on_begin)
     )
     include_usage = body.stream_options is not None and body.stream_options.include_usage is True
     wire = OpenAIWire(handle.turn, model, headers, include_usage=include_usage)
-    return EventStream(handle, wire, idle_interval=settings.comment_interval, start=start, on_leave=on_leave)
+    return EventStream(handle, wire, idle_interval=settings.comment_interval, start=start)
 
 
 router.add_api_route(
@@ -167,15 +168,24 @@ def _system(prompt: Prompt, settings: Settings) -> str:
 
 
 async def _begin(
-    beginning: Awaitable[TurnHandle], headers: dict[str, str], is_stored: bool, hold: float
+    beginning: Awaitable[TurnHandle],
+    headers: dict[str, str],
+    is_stored: bool,
+    hold: float,
+    on_begin: Callable[[Turn], Awaitable[None]] | None,
 ) -> tuple[TurnHandle, Batch | None]:
-    """Begin a turn, and wait up to `hold` seconds for its first event; until then, a failure has its own status."""
+    """Begin a turn, and wait up to `hold` seconds for its first event; until then, a failure has its own status.
+
+    `on_begin` is called right before the response begins, if the turn is running.
+    """
     handle = await beginning
     async with closing_on_error(handle):
         _describe(handle, headers, is_stored)
         start = await handle.next(hold)
         if start is not None and start.end is not None and start.end.failure is not None and not start.accepted:
             raise RefusedTurn(start.end.failure, handle.turn.public_id if is_stored else None, headers=headers)
+        if on_begin is not None and (start is None or start.end is None):
+            await on_begin(handle.turn)
     return handle, start
 
 
