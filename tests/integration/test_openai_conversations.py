@@ -15,7 +15,7 @@ from adapters.history_in_memory import HistoryInMemory
 from application.ports.llm import LLMContentRefused, LLMDisconnected, LLMFailed
 from domain.conversation import ConversationId, Message, TurnId, UserId
 from domain.resent import Said
-from tests.harness.chat import eventually, serving, streaming, until
+from tests.harness.chat import SILENT, eventually, serving, streaming, until
 from tests.harness.completions import PATH, answer_of, complete, messages
 from tests.harness.credentials import ADMIN, TENANT, KnownCredentials, authentication, bearer
 from tests.harness.fakes import ScriptedLLM, ScriptedReply
@@ -562,6 +562,20 @@ async def test_with_that_setting_a_request_that_is_repeated_with_its_key_is_let_
         chats = [one.response.headers["X-Conversation-Id"] for one in (first, again, other)]
         assert chats[0] == chats[1] != chats[2]
         assert 4 == len(llm.asked) == len({first.turn_id, other.turn_id, *users})
+
+
+@pytest.mark.server
+async def test_with_that_setting_a_turn_ends_with_the_request_of_a_library_that_cannot_be_let_back_in() -> None:
+    async with serving(SILENT, ScriptedReply(), v1_store_all=True) as (service, llm):
+        with pytest.raises(httpx2.TimeoutException):
+            sent = {"messages": [{"role": "user", "content": "Q1"}], "user": "ann"}
+            await service.client.post(PATH, json=sent, headers={RETRY: "0"}, timeout=0.3)
+        await until(lambda: not llm.open)
+        again = await complete(service, messages("Q1"), stream=False, user="ann", headers={RETRY: "1"})
+        response = await service.client.get("/api/chat/conversations/ann")
+
+    assert ("Hello, world!", None) == (again.text, again.response.headers.get("Idempotency-Replayed"))
+    assert 2 == response.json()["count"]
 
 
 async def test_the_user_is_the_safety_identifier_then_user_then_the_header_of_open_webui() -> None:

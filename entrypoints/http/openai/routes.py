@@ -98,21 +98,23 @@ async def create_chat_completion(
     else:
         headers[CONVERSATION] = conversation_id
         cuts = settings.on_disconnect == "cancel"
+        # A conversation that the service has named is unknown to a later request, unless that has the same key.
+        repetition = caller.repetition if key is None and caller.conversation_id is not None else None
         message = NewMessage(
             caller.user_id,
             conversation_id,
             prompt.message,
             # A library that repeats requests does so after a time-out before the response, but not after a stop.
-            keep_running=not cuts or key is not None or caller.repetition is not None,
+            keep_running=not cuts or key is not None or repetition is not None,
             use_memory=caller.has_name,
             key=key,
             principal=principal,
             reply=reply,
-            digest="" if key is None and caller.repetition is None else digest_of(sent),
+            digest="" if key is None and repetition is None else digest_of(sent),
             resent=prompt.resent if shows_all else None,
-            repetition=caller.repetition if key is None else None,
+            repetition=repetition,
         )
-        if cuts and key is None and caller.repetition is not None:
+        if cuts and repetition is not None:
             on_begin = stop_when_left
         beginning = send(message)
     model = model_name(body, settings)
