@@ -68,12 +68,13 @@ class ChatError(Exception):
     """Base class of every error that may be reported to a caller.
 
     `detail` is for humans and contains nothing from a provider, a store or another user. `retry_after` is in seconds;
-    None if no waiting time is known to help.
+    None if no waiting time is known to help. `parameter` is the field of the request that is to blame, if one is.
     """
 
     code: ClassVar[str]
     title: ClassVar[str]
     retryable: ClassVar[bool] = False
+    parameter: str | None = None
 
     def __init__(self, detail: str | None = None, *, retry_after: float | None = None) -> None:
         self.detail = detail or f"{self.title}."
@@ -89,10 +90,11 @@ class Failure(NamedTuple):
     detail: str
     retryable: bool
     retry_after: float | None = None
+    parameter: str | None = None
 
     @classmethod
     def of(cls, error: ChatError) -> Self:
-        return cls(error.code, error.title, error.detail, error.retryable, error.retry_after)
+        return cls(error.code, error.title, error.detail, error.retryable, error.retry_after, error.parameter)
 
     @classmethod
     def of_code(cls, code: str) -> Self:

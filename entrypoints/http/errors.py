@@ -174,6 +174,7 @@ def chat_problem(
     request_id: str, error: ChatError | Failure, turn_id: TurnId | None = None, history: str | None = None
 ) -> Response:
     """Build the response for an error of a chat."""
+    fields = [{"pointer": f"#/{error.parameter}", "detail": error.detail}] if error.parameter else []
     return problem(
         request_id,
         status_of_code(error.code),
@@ -184,6 +185,7 @@ def chat_problem(
         retry_after=error.retry_after,
         turn_id=turn_id,
         history=history,
+        errors=fields,
     )
 
 

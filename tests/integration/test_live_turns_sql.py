@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from sqlalchemy import Connection, make_url, text
 from structlog.testing import capture_logs
@@ -20,6 +21,7 @@ from adapters.sql.live_turns.outgoing import SharedLog
 from adapters.sql.postgres.database import PostgresDatabase
 from application.ports.history import TurnEnd
 from application.ports.live_turns import DELETED, Batch, End, LiveTurnsUnavailable, Reader
+from application.ports.llm import LLMParameterRefused
 from domain.conversation import DEFAULT_CONVERSATION, TurnId, Usage
 from domain.errors import Cancelled, ClientDisconnected, Failure, ServerShuttingDown, StreamExpired, WorkerLost
 from tests.contract.live_turns import ANN, BEN, CUT, LONG, STOP, Running, begin, read_to_end, stops_of
@@ -98,6 +100,23 @@ async def test_another_worker_replays_the_same_events_after_any_of_them(
     async with await other.join(running.id, ANN, after) as reader:
         expected = Batch(min(after, len(TEXT)) + 1, TEXT[after:], True, end)
         assert expected == await reader.next(LONG)
+
+
+async def test_another_worker_is_told_which_parameter_is_to_blame(workers: tuple[Worker, Worker]) -> None:
+    one, other = workers
+    running = await begin(one)
+    async with await other.join(running.id, ANN) as reader:
+        end = End(None, Failure.of(LLMParameterRefused("seed")))
+        await running.log.close(end)
+
+        assert await read_to_end(reader) == ([], end)
+
+
+async def test_workers_of_version_0_1_0_can_read_the_end_of_a_turn_for_which_no_parameter_is_to_blame() -> None:
+    _, failure, _ = orjson.loads(statements.encode_end(CUT))
+
+    assert CUT.failure is not None
+    assert list(CUT.failure[:5]) == failure
 
 
 async def test_a_reader_of_another_worker_receives_events_while_the_turn_runs(workers: tuple[Worker, Worker]) -> None:

@@ -567,8 +567,8 @@ async def test_with_that_setting_a_request_that_is_repeated_with_its_key_is_let_
 @pytest.mark.server
 async def test_with_that_setting_a_turn_ends_with_the_request_of_a_library_that_cannot_be_let_back_in() -> None:
     async with serving(SILENT, ScriptedReply(), v1_store_all=True) as (service, llm):
+        sent = {"messages": [{"role": "user", "content": "Q1"}], "user": "ann"}
         with pytest.raises(httpx2.TimeoutException):
-            sent = {"messages": [{"role": "user", "content": "Q1"}], "user": "ann"}
             await service.client.post(PATH, json=sent, headers={RETRY: "0"}, timeout=0.3)
         await until(lambda: not llm.open)
         again = await complete(service, messages("Q1"), stream=False, user="ann", headers={RETRY: "1"})

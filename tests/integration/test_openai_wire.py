@@ -267,6 +267,31 @@ async def test_a_library_is_told_not_to_repeat_what_cannot_succeed(
     assert (status, should_retry) == (answer.status, answer.response.headers.get("X-Should-Retry"))
 
 
+@pytest.mark.parametrize("chat", [None, "trees"])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_parameter_that_the_model_rejects_is_named(chat: str | None, stream: bool) -> None:
+    refused = ScriptedReply(refusal=LLMParameterRefused("temperature"))
+    async with service_in_process({"llm": ScriptedLLM(refused)}) as service:
+        answer = await complete(service, messages("Q"), chat, stream=stream, temperature=0)
+
+    assert 400 == answer.status
+    assert {
+        "message": "The model does not accept this temperature.",
+        "type": "invalid_request_error",
+        "param": "temperature",
+        "code": "unsupported_parameter",
+    } == answer.error
+
+
+async def test_a_parameter_that_the_model_rejects_late_is_named_in_the_stream() -> None:
+    refused = ScriptedReply(deltas=("Hel",), failure=LLMParameterRefused("seed"))
+    async with service_in_process({"llm": ScriptedLLM(refused)}) as service:
+        answer = await complete(service, messages("Q"), seed=1)
+
+    assert answer.error is not None
+    assert (200, "seed") == (answer.status, answer.error["param"])
+
+
 @pytest.mark.server
 async def test_a_busy_conversation_is_a_409_that_is_not_repeated() -> None:
     async with serving(SILENT) as (service, _):

@@ -286,8 +286,11 @@ def purge(connection: Connection, now: datetime, retention: timedelta) -> bool:
 
 
 def encode_end(end: End) -> str:
+    failure = end.failure and list(end.failure)
+    if failure and failure[-1] is None:
+        failure.pop()  # workers of version 0.1.0 know no parameter
     usage = end.usage and (end.usage.prompt_tokens, end.usage.completion_tokens, end.usage.estimated)
-    return orjson.dumps([end.finish_reason, end.failure and tuple(end.failure), usage]).decode()
+    return orjson.dumps([end.finish_reason, failure, usage]).decode()
 
 
 def decode_end(stored: str) -> End:

@@ -37,7 +37,7 @@ def openai_error(problem: Mapping[str, Any], headers: MutableHeaders) -> tuple[i
 
 def stream_error(failure: Failure) -> bytes:
     """Return the body of an error within a stream."""
-    return _body(status_of_code(failure.code), failure.code, failure.detail, None)
+    return _body(status_of_code(failure.code), failure.code, failure.detail, failure.parameter)
 
 
 def model_not_found(models: str) -> RequestProblem:
