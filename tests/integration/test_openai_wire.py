@@ -16,8 +16,9 @@ from tests.harness.chat import SILENT, serving, streaming
 from tests.harness.completions import PATH, complete, messages
 from tests.harness.credentials import ANN, TENANT, KnownCredentials, authentication, bearer
 from tests.harness.fakes import ScriptedLLM, ScriptedReply
+from tests.harness.raw_client import RawClient
 from tests.harness.script import FailingHistory
-from tests.harness.servers import service_in_process
+from tests.harness.servers import running_service, service_in_process
 
 JSON = {"Content-Type": "application/json"}
 
@@ -231,6 +232,40 @@ async def test_errors_have_the_format_of_openai(
     assert {"message", "type", "param", "code"} == error.keys()
     assert code == error["code"]
     assert error["message"]
+
+
+HEAD = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n".encode()
+
+
+@pytest.mark.server
+@pytest.mark.parametrize(
+    ("sent", "media_type", "status", "code"),
+    [
+        (b"Content-Length: 50\r\n\r\n{", "application/json", 408, "request_timeout"),
+        (b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", "application/json", 400, "malformed_request"),
+        (b"Content-Length: 5000\r\n\r\n" + b"x" * 5_000, "application/json", 413, "body_too_large"),
+        (b"X: ", "application/problem+json", 408, "request_timeout"),
+        (b"bad\r\n\r\n", "application/problem+json", 400, "malformed_request"),
+        (b"X: " + b"x" * 40_000, "application/problem+json", 431, "headers_too_large"),
+    ],
+)
+async def test_errors_of_the_connection_have_the_format_of_openai_once_the_head_is_read(
+    sent: bytes, media_type: str, status: int, code: str
+) -> None:
+    timeouts: dict[str, Any] = {"head_timeout": 0.5, "body_timeout": 0.5}
+    async with (
+        running_service({"llm": ScriptedLLM()}, v1_max_body_bytes=1_000, **timeouts) as service,
+        RawClient(service.url) as client,
+    ):
+        client.send(HEAD + sent)
+        await client.head()
+        await client.rest()
+
+    found = json.loads(client.body)
+    assert (status, media_type, "close") == (
+        client.status, client.headers["content-type"], client.headers["connection"],
+    )  # fmt: skip
+    assert code == (found["error"] if media_type == "application/json" else found)["code"]
 
 
 async def test_too_many_attempts_are_a_429_with_a_time_to_wait() -> None:
