@@ -91,6 +91,15 @@ async def test_another_reply_to_the_first_message_of_a_client_that_shows_everyth
         assert [("system", SYSTEM), ("user", "Q1")] == asked(llm.asked[1])
 
 
+async def test_a_client_that_sends_a_header_for_its_tasks_shows_everything() -> None:
+    async with talking() as (service, llm):
+        for _ in range(2):
+            await complete(service, messages("Q1"), "trees", headers={"X-Task": ""})
+
+        assert [("Q1", "A2")] == await stored(service, "trees")
+        assert [("system", SYSTEM), ("user", "Q1")] == asked(llm.asked[1])
+
+
 async def test_a_continued_reply_is_answered_and_not_stored() -> None:
     async with talking() as (service, llm):
         await complete(service, messages("Q1"), "trees")
@@ -208,6 +217,14 @@ async def test_a_temporary_chat_is_answered_from_what_is_sent_and_not_stored(cha
         assert not {"x-conversation-id", "x-turn-id"} & {name.lower() for name in answer.response.headers}
         assert [("system", SYSTEM), *messages("Q1", "A0", "Q2")] == asked(llm.asked[0])
         assert 0 == await count_of_turns(service, "ann")
+
+
+async def test_the_id_of_a_temporary_chat_is_no_conversation_whichever_header_has_it() -> None:
+    async with talking(v1_store_all=True) as (service, _):
+        answer = await complete(service, messages("Q1"), "temporary:1")
+
+        assert (200, None) == (answer.status, answer.turn_id)
+        assert 0 == await count_of_turns(service)
 
 
 TASK = messages("### Task:\nGenerate a title for the chat.", system="Be terse.")
@@ -438,6 +455,20 @@ async def test_an_idempotency_key_names_one_request() -> None:
         assert 1 == len(llm.asked)
 
 
+async def test_the_delivery_of_a_reply_and_the_order_of_fields_may_differ_in_a_repeated_request() -> None:
+    async with talking() as (service, _):
+        key = {"Idempotency-Key": "k"}
+        delivery: dict[str, Any] = {"stream_options": {"include_usage": True}}
+        answers = [
+            await complete(service, messages("Q1"), "trees", headers=key, temperature=0, seed=1, **delivery),
+            await complete(service, messages("Q1"), "trees", headers=key, stream=False, seed=1, temperature=0),
+            await complete(service, messages("Q1"), "trees", headers=key, temperature=0, seed=2),
+        ]
+
+        assert [200, 200, 422] == [answer.status for answer in answers]
+        assert answers[0].turn_id == answers[1].turn_id
+
+
 async def test_a_request_that_is_repeated_with_its_key_after_a_failure_runs_again() -> None:
     failed = ScriptedReply(refusal=LLMFailed())
     async with talking(ScriptedReply(deltas=("A1",)), failed, ScriptedReply(deltas=("A2",))) as (service, _):
@@ -578,6 +609,18 @@ async def test_with_that_setting_a_turn_ends_with_the_request_of_a_library_that_
     assert 2 == response.json()["count"]
 
 
+async def test_with_that_setting_services_share_no_conversation_though_both_act_for_the_user() -> None:
+    overrides = {"llm": ScriptedLLM(), "authenticate": KnownCredentials()}
+    async with service_in_process(overrides, v1_store_all=True, **authentication()) as service:
+        chats = set()
+        for principal in (TENANT, ADMIN):
+            headers = {"Idempotency-Key": "k", **bearer(principal)}
+            answer = await complete(service, messages("Q1"), user=f"{TENANT.prefix}ann", headers=headers)
+            chats.add(answer.response.headers["X-Conversation-Id"])
+
+    assert 2 == len(chats)
+
+
 async def test_the_user_is_the_safety_identifier_then_user_then_the_header_of_open_webui() -> None:
     async with talking(**WEBUI) as (service, _):
         header = {"X-OpenWebUI-User-Id": "carl"}
@@ -601,9 +644,10 @@ async def test_the_conversation_header_comes_before_that_of_open_webui() -> None
 async def test_without_the_setting_headers_of_open_webui_mean_nothing() -> None:
     async with talking() as (service, _):
         answer = await complete(service, messages("Q1"), headers=webui())
+        in_conversation = await complete(service, messages("Q1"), "trees", headers=webui())
 
-        assert answer.turn_id is None
-        assert 0 == await count_of_turns(service, "ann")
+        assert (None, True) == (answer.turn_id, in_conversation.turn_id is not None)
+        assert [0, 1] == [await count_of_turns(service, user) for user in ("ann", "openai-api")]
 
 
 async def test_only_named_users_are_remembered() -> None:

@@ -65,6 +65,47 @@ async def test_parameters_reach_the_model_within_the_bounds_of_the_operator() ->
     assert "large" == answers[0].chunks[0].model
 
 
+async def test_limits_and_stops_at_their_edges() -> None:
+    llm = ScriptedLLM()
+    stops = [["", "END"], [""], "", ["a", "b", "c", "d"], None]
+    async with service_in_process({"llm": llm}, openai_max_tokens=100) as service:
+        answers = [
+            await complete(service, messages("Q"), max_tokens=50, max_completion_tokens=40),
+            await complete(service, messages("Q"), max_tokens=40, max_completion_tokens=101),
+            await complete(service, messages("Q"), max_tokens=100),
+            await complete(service, messages("Q"), max_tokens=None, temperature=2, top_p=1, seed=-(2**63)),
+        ]
+        for stop in stops:
+            await complete(service, messages("Q"), stop=stop)
+
+    assert [40, 40, None, None] == llm.max_tokens[:4]
+    assert [[], ["max_completion_tokens"], [], []] == [answer.ignored for answer in answers]
+    assert ReplyOptions(temperature=2, top_p=1, seed=-(2**63)) == llm.options[3]
+    assert [("END",), None, None, ("a", "b", "c", "d"), None] == [options.stop for options in llm.options[4:]]
+
+
+async def test_values_that_ask_for_nothing_are_not_named_as_ignored() -> None:
+    silent: dict[str, Any] = {
+        "model": "",
+        "user": "",
+        "stream_options": {"include_obfuscation": False},
+        "modalities": ["text"],
+        "response_format": {"type": "text"},
+        "tools": [],
+        "tool_choice": "none",
+        "functions": [],
+        "function_call": "none",
+        "logit_bias": {},
+        "metadata": {},
+        "presence_penalty": 0,
+    }
+    sent = [{"role": "user", "content": [{"type": "refusal", "refusal": "No"}, {"type": "text", "text": "Q"}]}]
+    async with service_in_process({"llm": ScriptedLLM()}, v1_system_messages="drop") as service:
+        answer = await complete(service, (), messages=sent, **silent)
+
+    assert (200, []) == (answer.status, answer.ignored)
+
+
 async def test_what_has_no_effect_is_named() -> None:
     tool = {"type": "function", "function": {"name": "search", "parameters": {}}}
     sent: dict[str, Any] = {
@@ -189,6 +230,17 @@ async def test_an_error_of_the_whole_body_names_no_parameter() -> None:
     assert ("messages", "messages: field required") == (named["param"], named["message"])
 
 
+async def test_all_invalid_fields_are_told_and_the_first_is_named() -> None:
+    async with service_in_process({"llm": ScriptedLLM()}) as service:
+        error = (await service.client.post(PATH, json=HELLO | {"temperature": 3, "n": 2})).json()["error"]
+        header = {"X-Conversation-Id": "a b"}
+        of_header = (await service.client.post(PATH, json=HELLO, headers=header)).json()["error"]
+
+    assert "temperature" == error["param"]
+    assert ["temperature", "n"] == re.findall(r"(?:^|; )(\w+): ", error["message"])
+    assert "X-Conversation-Id" == of_header["param"]
+
+
 async def test_parts_of_text_are_joined() -> None:
     llm = ScriptedLLM()
     parts = [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo"}]
@@ -230,7 +282,8 @@ async def test_errors_have_the_format_of_openai(
     assert (status, "application/json") == (response.status_code, response.headers["content-type"])
     error = response.json()["error"]
     assert {"message", "type", "param", "code"} == error.keys()
-    assert code == error["code"]
+    types = {401: "authentication_error", 403: "permission_error"}
+    assert (code, types.get(status, "invalid_request_error")) == (error["code"], error["type"])
     assert error["message"]
 
 
@@ -288,7 +341,8 @@ async def test_errors_elsewhere_keep_their_format() -> None:
     ("error", "status", "should_retry"),
     [
         (LLMRateLimited(retry_after=20), 503, None),
-        (LLMRateLimited(retry_after=300), 503, "false"),
+        (LLMRateLimited(retry_after=60), 503, None),
+        (LLMRateLimited(retry_after=61), 503, "false"),
         (LLMParameterRefused("temperature"), 400, None),
         (LLMAuthFailed(), 502, "false"),
     ],
