@@ -103,11 +103,11 @@ async def test_a_client_that_sends_a_header_for_its_tasks_shows_everything() -> 
 async def test_a_continued_reply_is_answered_and_not_stored() -> None:
     async with talking() as (service, llm):
         await complete(service, messages("Q1"), "trees")
-        continued = await complete(service, messages("Q1", "Once upon"), "trees")
+        continued = await complete(service, [*messages("Q1", "Once"), ("assistant", "upon")], "trees")
 
         assert "A2" == continued.text
         assert continued.turn_id is None
-        assert [("system", SYSTEM), ("user", "Q1"), ("assistant", "Once upon")] == asked(llm.asked[1])
+        assert [("system", SYSTEM), ("user", "Q1"), ("assistant", "Once\n\nupon")] == asked(llm.asked[1])
         assert [("Q1", "A1")] == await stored(service, "trees")
 
 
@@ -441,6 +441,51 @@ async def test_a_turn_that_is_also_followed_elsewhere_goes_on_when_the_library_l
     assert b'"code": "cancelled"' in follower.received
 
 
+@pytest.mark.server
+@pytest.mark.parametrize(
+    ("headers", "on_disconnect"), [({"Idempotency-Key": "k"}, "cancel"), ({RETRY: "0"}, "continue"), ({}, "continue")]
+)
+async def test_a_turn_that_is_to_be_finished_goes_on_when_its_client_leaves(
+    headers: dict[str, str], on_disconnect: str
+) -> None:
+    replies = ScriptedReply(deltas=("One",), hangs=True)
+    async with serving(replies, on_disconnect=on_disconnect) as (service, llm):
+        sent = {"messages": [{"role": "user", "content": "Q1"}], "stream": True}
+        headers = {"X-Conversation-Id": "trees", **headers}
+        async with service.client.stream("POST", PATH, json=sent, headers=headers) as response:
+            assert "assistant" in await anext(response.aiter_lines())
+            turn = f"/api/chat/turns/{response.headers['X-Turn-ID']}"
+        await asyncio.sleep(0.3)
+
+        assert (1, "in_progress") == (llm.open, (await service.client.get(turn)).json()["status"])
+        await service.client.post(f"{turn}/stop")
+
+
+async def test_a_reply_that_broke_off_is_repeated_with_its_key() -> None:
+    cut = ScriptedReply(deltas=("Hal", "f"), failure=LLMDisconnected())
+    async with talking(cut) as (service, llm):
+        key = {"Idempotency-Key": "k"}
+        answers = [
+            await complete(service, messages("Q1"), "trees", stream=stream, headers=key)
+            for stream in (True, True, False)
+        ]
+
+        assert [(200, "Half"), (200, "Half"), (502, "")] == [(answer.status, answer.text) for answer in answers]
+        assert ["upstream_disconnected"] * 3 == [answer.code for answer in answers]
+        assert 1 == len(llm.asked)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_error_names_its_turn_and_conversation_if_there_are_any(stream: bool) -> None:
+    async with talking(ScriptedReply(refusal=LLMFailed())) as (service, _):
+        in_conversation, outside = [
+            (await complete(service, messages("Q1"), chat, stream=stream)).response.headers for chat in ("trees", None)
+        ]
+
+    assert ("trees", True) == (in_conversation["X-Conversation-Id"], "X-Turn-ID" in in_conversation)
+    assert not {"x-conversation-id", "x-turn-id"} & set(outside)
+
+
 async def test_an_idempotency_key_names_one_request() -> None:
     async with talking() as (service, llm):
         key = {"Idempotency-Key": "k"}
@@ -500,9 +545,10 @@ async def test_a_conversation_that_is_deleted_while_a_request_begins_starts_anew
 async def test_a_system_message_counts_for_its_turn_only() -> None:
     async with talking() as (service, llm):
         await complete(service, messages("Q1", system="Speak German."), "trees")
-        await complete(service, messages("Q1", "A1", "Q2", system="Speak French."), "trees")
+        conversation = [("developer", "Speak French."), *messages("Q1", "A1", "Q2", system="Briefly.")]
+        await complete(service, conversation, "trees")
 
-        assert ("system", f"{SYSTEM}\n\nSpeak French.") == asked(llm.asked[1])[0]
+        assert ("system", f"{SYSTEM}\n\nSpeak French.\n\nBriefly.") == asked(llm.asked[1])[0]
         assert [("Q1", "A1"), ("Q2", "A2")] == await stored(service, "trees")
 
 
@@ -524,6 +570,7 @@ async def test_system_messages_are_limited() -> None:
             answer.error and answer.error["param"],
         )
         assert [] == llm.asked
+        assert 200 == (await complete(service, messages("Q1", system="x" * 100), "trees")).status
 
 
 async def test_a_client_that_joins_late_adds_to_what_is_stored() -> None:
@@ -555,6 +602,16 @@ async def test_a_message_that_was_deleted_on_the_page_of_open_webui_does_not_ret
         await complete(service, messages("Q1", "A1", "Q3", "A3", "Q4"), headers=webui())
         assert ("Q4", "A5") == (await stored(service, "chat-1", "ann"))[-1]
         assert 4 == await count_of_turns(service, "ann")
+
+
+async def test_a_message_without_a_reply_that_is_not_stored_retracts_nothing_if_old_ones_are_left_out() -> None:
+    async with talking() as (service, _):
+        await complete(service, messages("Q1"), "trees")
+        await complete(service, messages("Q1", "A1", "Q2"), "trees")
+        await complete(service, messages("Q1", "A1", "Q2", "A2", "Q3"), "trees")
+        await complete(service, messages("Q2", "A2", "Lost", "", "Q3", "A3", "Q4"), "trees")
+
+        assert ["Q1", "Q2", "Q3", "Q4"] == [text for text, _ in await stored(service, "trees")]
 
 
 RETRIEVAL = "### Task:\nRespond to the user query using the provided context.\n<context>Oaks are trees.</context>\n"

@@ -435,7 +435,7 @@ async def test_only_known_finish_reasons_are_sent(reason: str, told: str, stream
 
 async def test_usage_is_sent_on_request() -> None:
     async with service_in_process({"llm": ScriptedLLM()}) as service:
-        without = await complete(service, messages("Q"))
+        without = await complete(service, messages("Q"), stream_options={"include_usage": False})
         with_usage = await complete(service, messages("Q"), stream_options={"include_usage": True})
         ignored = await complete(service, messages("Q"), stream=False, stream_options={"include_usage": True})
 
