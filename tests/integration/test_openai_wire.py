@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from openai.types.chat import ChatCompletion
 
 from application.ports.history import HistoryUnavailable
 from application.ports.llm import LLMAuthFailed, LLMDisconnected, LLMParameterRefused, LLMRateLimited, ReplyOptions
@@ -99,7 +100,10 @@ async def test_values_that_ask_for_nothing_are_not_named_as_ignored() -> None:
         "metadata": {},
         "presence_penalty": 0,
     }
-    sent = [{"role": "user", "content": [{"type": "refusal", "refusal": "No"}, {"type": "text", "text": "Q"}]}]
+    sent = [
+        {"role": "assistant", "content": None},
+        {"role": "user", "content": [{"type": "refusal", "refusal": "No"}, {"type": "text", "text": "Q"}]},
+    ]
     async with service_in_process({"llm": ScriptedLLM()}, v1_system_messages="drop") as service:
         answer = await complete(service, (), messages=sent, **silent)
 
@@ -176,6 +180,7 @@ async def test_only_models_of_the_list_are_accepted() -> None:
     ("sent", "parameter"),
     [
         ([("user", "Hi"), ("tool", "42")], "messages[1].role"),
+        ([("function", "42"), ("user", "Hi")], "messages[0].role"),
         ([("user", "Hi"), ("system", "Late")], "messages[1].role"),
         ([("assistant", "Hi")], "messages[0].content"),
         ([("user", "  ")], "messages[0].content"),
@@ -401,6 +406,17 @@ async def test_an_unavailable_store_is_a_503() -> None:
     assert (503, "history_unavailable") == (answer.status, answer.code)
 
 
+async def test_an_unexpected_error_is_a_500_that_is_not_repeated() -> None:
+    history = FailingHistory({"begin": [ValueError("a bug")]})
+    async with service_in_process({"llm": ScriptedLLM(), "history": history}) as service:
+        answer = await complete(service, messages("Q"), "trees")
+
+    assert answer.error is not None
+    assert (500, "server_error", "internal_error") == (answer.status, answer.error["type"], answer.code)
+    assert "false" == answer.response.headers["X-Should-Retry"]
+    assert "bug" not in answer.response.text
+
+
 async def test_a_reply_that_breaks_off_ends_with_an_error_and_nothing_after_it() -> None:
     cut = ScriptedReply(deltas=("Hel", "lo"), failure=LLMDisconnected())
     async with service_in_process({"llm": ScriptedLLM(cut)}) as service:
@@ -439,8 +455,9 @@ async def test_usage_is_sent_on_request() -> None:
         with_usage = await complete(service, messages("Q"), stream_options={"include_usage": True})
         ignored = await complete(service, messages("Q"), stream=False, stream_options={"include_usage": True})
 
-    assert [] == [chunk for chunk in without.chunks if chunk.usage or not chunk.choices]
-    last = with_usage.chunks[-1]
+    assert [] == [chunk for chunk in without.chunks if "usage" in chunk.model_fields_set or not chunk.choices]
+    *others, last = with_usage.chunks
+    assert all("usage" in chunk.model_fields_set and chunk.usage is None for chunk in others)
     assert last.usage is not None
     assert ([], 14) == (last.choices, last.usage.total_tokens)
     assert ["stream_options"] == ignored.ignored
@@ -456,6 +473,35 @@ async def test_a_stream_is_made_of_whole_events_without_other_fields() -> None:
     lines = answer.response.text.splitlines()
     assert {"", "data"} == {line.partition(":")[0] for line in lines}
     assert "assistant" == answer.chunks[0].choices[0].delta.role
+
+
+async def test_a_comment_keeps_a_slow_stream_alive_and_makes_no_event() -> None:
+    llm = ScriptedLLM(ScriptedReply(deltas=("a", "b"), pause=0.3))
+    async with service_in_process({"llm": llm}, comment_interval=0.1) as service:
+        response = await service.client.post(PATH, json=HELLO | {"stream": True})
+
+    assert "\n: keep-alive\n" in response.text
+    assert all("data: " in event for event in response.text.removesuffix("\n\n").split("\n\n"))
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_reply_tells_its_turn_and_when_that_began(stream: bool) -> None:
+    async with service_in_process({"llm": ScriptedLLM()}) as service:
+        answer = await complete(service, messages("Q"), "trees", stream=stream)
+
+    found = answer.chunks[0] if stream else ChatCompletion.model_validate(answer.response.json())
+    assert f"chatcmpl-{answer.turn_id}" == found.id
+    assert abs(found.created - time.time()) < 3_600
+
+
+async def test_a_stream_without_text_has_a_role_and_an_end_or_only_an_error() -> None:
+    llm = ScriptedLLM(ScriptedReply(deltas=()), ScriptedReply(deltas=(), failure=LLMDisconnected()))
+    async with service_in_process({"llm": llm}) as service:
+        empty, failed = [await complete(service, messages("Q")) for _ in range(2)]
+
+    assert ("assistant", None) == tuple(chunk.choices[0].delta.role for chunk in empty.chunks)
+    assert "stop" == empty.finish_reason
+    assert ([], "upstream_disconnected") == (failed.chunks, failed.code)
 
 
 @pytest.mark.server
