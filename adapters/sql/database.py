@@ -201,7 +201,8 @@ class Notifications(Protocol):
         """Call `on_message` with the text of each message about `topic`, including this process's own.
 
         `on_gap` is called once messages can arrive, and whenever some may have been lost because the connection was
-        renewed. Both are called on the event loop, must not block, and must not raise. A topic has one subscriber.
+        renewed. Both are called on the event loop, must not block, and must not raise, except that `on_message` raises
+        ValueError for a text that is no message of this service. A topic has one subscriber.
         """
         ...
 

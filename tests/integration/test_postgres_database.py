@@ -210,6 +210,20 @@ async def test_after_its_connection_broke_the_subscriber_is_told_of_the_gap_and_
         assert await messages.get() == "hello"
 
 
+async def test_what_is_no_message_is_ignored_and_delays_no_other(postgres: Postgres, url: str) -> None:
+    messages: asyncio.Queue[str] = asyncio.Queue()
+    async with PostgresDatabase(url) as database, asyncio.timeout(10):
+        database.notifications.subscribe(
+            "topic", lambda message: messages.put_nowait(UserId(message)), lambda: messages.put_nowait("gap")
+        )
+        assert await messages.get() == "gap"
+        payloads = "ARRAY['topic *', 'topic', 'other ann', '', 'topic ann']"  # which arrive together
+        await asyncio.to_thread(
+            postgres.execute, f"SELECT pg_notify('smart_chatbot', payload) FROM unnest({payloads}) AS payload", url
+        )
+        assert await messages.get() == "ann"
+
+
 async def subscribe(database: PostgresDatabase) -> "asyncio.Queue[str]":
     """Receive the messages of a topic. Returns when they arrive."""
     messages: asyncio.Queue[str] = asyncio.Queue()

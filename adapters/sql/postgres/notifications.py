@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
@@ -85,7 +86,7 @@ class PostgresNotifications(Notifications):
                 if not broken.done():
                     broken.set_exception(error)
             while message := connection.pgconn.notifies():
-                self._deliver(message.extra.decode())
+                self._deliver(message.extra)
 
         loop.add_reader(socket, receive)
         try:
@@ -94,11 +95,12 @@ class PostgresNotifications(Notifications):
         finally:
             loop.remove_reader(socket)
 
-    def _deliver(self, payload: str) -> None:
-        topic, _, message = payload.partition(" ")
-        subscriber = self._subscribers.get(topic)
-        if subscriber is not None:
-            subscriber.on_message(message)
+    def _deliver(self, payload: bytes) -> None:
+        """Call the subscriber. What is no message is ignored: whoever may connect to the database can send anything."""
+        with suppress(ValueError):
+            topic, _, message = payload.decode().partition(" ")
+            if (subscriber := self._subscribers.get(topic)) is not None:
+                subscriber.on_message(message)
 
     def _report_gap(self) -> None:
         for subscriber in self._subscribers.values():
