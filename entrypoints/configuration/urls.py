@@ -59,6 +59,8 @@ def _vector_store(value: SecretStr) -> SecretStr:
     _require_no_placeholder(url)
     if not (url.startswith("postgresql://") or is_web_url(url)):
         raise ValueError("must be a postgresql, http or https URL")
+    if url.startswith("postgresql://") and _has_bare_at_sign(url):
+        raise ValueError("must have %40 in the place of an @ in the password")
     return value
 
 
@@ -73,7 +75,8 @@ def _database(value: SecretStr) -> SecretStr:
     _require_no_placeholder(url)
     try:
         parts = urlsplit(url)
-        valid = bool(parts.path.strip("/")) and not parts.fragment and parts.port != 0 and not re.search(r"\s", url)
+        valid = bool(parts.path.strip("/")) and not parts.fragment and parts.port != 0
+        valid = valid and not re.search(r"\s", url) and not _has_bare_at_sign(url)
     except ValueError:  # its message would quote the URL
         valid = False
     if not valid:
@@ -81,6 +84,11 @@ def _database(value: SecretStr) -> SecretStr:
             "must be postgresql://user:password@host/database, with special characters percent-encoded, e.g. %23 for #"
         )
     return value
+
+
+def _has_bare_at_sign(url: str) -> bool:
+    """Whether a password may contain an @, whose rest PostgreSQL's drivers would take, and report, as the host."""
+    return url.partition("?")[0].count("@") > 1
 
 
 def with_expanded_path(url: str) -> str:
