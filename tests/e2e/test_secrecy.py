@@ -11,7 +11,7 @@ from typing import Any, Final
 import psutil
 
 from tests.harness.commands import run
-from tests.harness.exchange import client_of
+from tests.harness.exchange import TIMEOUT, client_of
 from tests.harness.forks import Forks
 from tests.harness.postgres import Postgres
 from tests.harness.raw_server import Call, RawServer
@@ -135,10 +135,16 @@ async def answers_without_a_table(service: ServiceProcess, key: str) -> list[str
     return [f"{response.headers}{response.text}" for response in found]
 
 
-def command_lines(process: int) -> list[str]:
-    """Return the command lines of a process and its children, which every user of the machine can read."""
+async def command_lines(process: int, *, children: int) -> list[str]:
+    """Return the command lines of a process and its children, which every user of the machine can read.
+
+    Waits until it has that many: a supervisor prints its address before it starts the second worker.
+    """
     main = psutil.Process(process)
-    return [" ".join(one.cmdline()) for one in (main, *main.children(recursive=True))]
+    async with asyncio.timeout(TIMEOUT):
+        while len(found := await asyncio.to_thread(main.children, recursive=True)) < children:
+            await asyncio.sleep(0.02)
+    return [" ".join(one.cmdline()) for one in (main, *found)]
 
 
 async def outputs_of_commands(forks: Forks, directory: Path, environment: Mapping[str, str]) -> list[str]:
@@ -189,7 +195,7 @@ async def test_no_secret_is_in_any_output_of_the_service(postgres: Postgres, tmp
         _, printed, created = await run(*command, directory=tmp_path, PYTHONPATH=str(ROOT), **variables)
         key = printed.strip()
         async with service_process("--workers", "2", directory=tmp_path, **variables) as service:  # type: ignore[arg-type]  # none of them is a parameter's name
-            processes = await asyncio.to_thread(command_lines, service.process.pid)
+            processes = await command_lines(service.process.pid, children=2)
             answers = await everything_sent_and_received(service, key)
             for table in ("turns", "api_keys"):
                 await asyncio.to_thread(postgres.execute, f"ALTER TABLE {table} RENAME TO {table}_away", database)
