@@ -309,10 +309,13 @@ async def test_an_unsuitable_database_is_unusable_and_stays_unchanged(postgres: 
     assert await asyncio.to_thread(postgres.execute, "SELECT 1 FROM pg_tables WHERE tablename = 'turns'", url) == []
 
 
-async def test_another_encoding_is_unusable(postgres: Postgres) -> None:
-    await asyncio.to_thread(postgres.execute, "CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
-    url = make_url(await asyncio.to_thread(postgres.new_database)).set(database="latin")
-    with pytest.raises(Unusable, match="has the encoding LATIN1 instead of UTF8"):
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+async def test_another_encoding_is_unusable(encoding: str, postgres: Postgres) -> None:
+    name = encoding.lower()
+    statement = f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"
+    await asyncio.to_thread(postgres.execute, statement)
+    url = make_url(await asyncio.to_thread(postgres.new_database)).set(database=name)
+    with pytest.raises(Unusable, match=f"has the encoding {encoding} instead of UTF8"):
         await PostgresDatabase(url.render_as_string()).open()
 
 

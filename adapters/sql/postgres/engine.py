@@ -8,6 +8,7 @@ from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, 
 
 _CONNECTION: Final = {
     "application_name": "smart-chatbot",
+    "client_encoding": "utf8",  # else texts from a database without an encoding (SQL_ASCII) would be bytes
     "connect_timeout": "5",  # seconds, as are the next two
     "keepalives_idle": "5",
     "keepalives_interval": "5",
