@@ -4,11 +4,27 @@ import asyncio
 import errno
 import os
 import resource
+from contextlib import suppress
 from typing import Any, Final
 
 import structlog
 
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE)
+
+_ENOUGH: Final = 65_536
+"""Open files of a process: far more connections than one can serve."""
+
+
+def raise_limit() -> None:
+    """Let this process and those that it starts open as many files as they may, up to a number that is enough.
+
+    The limit in force is usually 1,024, for the sake of programs that call `select`; none of ours does.
+    """
+    limit, highest = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _ENOUGH if highest == resource.RLIM_INFINITY else min(highest, _ENOUGH)
+    if limit != resource.RLIM_INFINITY and limit < wanted:
+        with suppress(ValueError, OSError):  # macOS permits less than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, highest))
 
 
 def warn_if_exhausted(descriptor: int) -> None:

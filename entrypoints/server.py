@@ -31,8 +31,9 @@ class DrainingServer(uvicorn.Server):
     period. A second one cancels them immediately. Plain uvicorn closes the listener first, waits for streams without
     a limit, and exits with the signal's status. Until the server has started, signals are handled as before.
 
-    The signals of a `supervised` server only begin the drain, however many arrive: its supervisor, which may get the
-    same signals from the same sender, skips the grace period with another one, `HURRY`.
+    `on_alive` is called every second, and means that the server has a supervisor. Signals then only begin the drain,
+    however many arrive: the supervisor, which may get the same signals from the same sender, skips the grace period
+    with another one, `HURRY`.
 
     `on_started` is called with the server's URL. `keep_alive` is how many seconds an idle connection stays open.
     `close_timeout` is how many seconds open responses get to finish after the last turn has ended, if there is time.
@@ -42,8 +43,8 @@ class DrainingServer(uvicorn.Server):
         self,
         app: FastAPI,
         on_started: Callable[[str], None],
+        on_alive: Callable[[], None] | None = None,
         *,
-        supervised: bool = False,
         keep_alive: int = 75,
         close_timeout: float = 1,
     ) -> None:
@@ -73,7 +74,7 @@ class DrainingServer(uvicorn.Server):
         self._shutdown: Shutdown = app.state.container.shutdown()
         self._close_timeout = close_timeout
         self._on_started = on_started
-        self._supervised = supervised
+        self._on_alive = on_alive
         self._stopping: set[asyncio.Task[None]] = set()
         self._signals = ExitStack()
 
@@ -98,6 +99,8 @@ class DrainingServer(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         if counter % TICKS_PER_SECOND == 0:
             warn_if_exhausted(self.servers[0].sockets[0].fileno())
+            if self._on_alive is not None:
+                self._on_alive()
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -107,7 +110,7 @@ class DrainingServer(uvicorn.Server):
 
     def _handle_signals(self, loop: asyncio.AbstractEventLoop) -> None:
         def on_signal(*_: object) -> None:
-            if not (self._supervised and self._shutdown.begun):
+            if self._on_alive is None or not self._shutdown.begun:
                 loop.call_soon_threadsafe(self._stop, self._shutdown.signalled())
 
         def on_hurry(*_: object) -> None:
@@ -116,7 +119,7 @@ class DrainingServer(uvicorn.Server):
 
         self._shutdown.watch()
         self._signals.enter_context(signals_handled(on_signal))
-        if self._supervised:
+        if self._on_alive is not None:
             self._signals.enter_context(signals_handled(on_hurry, [HURRY]))
 
     def _stop(self, at_once: bool) -> None:

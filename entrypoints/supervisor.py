@@ -29,12 +29,13 @@ _CLEAN: Final = frozenset({0, 128 + signal.SIGTERM, -signal.SIGTERM, -HURRY})
 class WorkerExit:
     """How a worker has ended. `status` is negative if a signal ended it.
 
-    `sentence` says for the operator why the worker is unusable, unless its log does.
+    `sentence` says for the operator why the worker is unusable, unless its log does, and `reason` why it was killed.
     """
 
     pid: int
     status: int
     sentence: str = ""
+    reason: str = ""
 
 
 class Worker(Protocol):
@@ -144,7 +145,7 @@ class Supervisor:
                 return
             delay = restarts.delay_after(loop.time() - began)
             if ended is not None:
-                self._log.warning("worker died", pid=ended.pid, **_cause(ended.status), restart_in_seconds=delay)
+                self._log.warning("worker died", pid=ended.pid, **_cause(ended), restart_in_seconds=delay)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), delay)
 
@@ -206,14 +207,15 @@ class Supervisor:
         asyncio.get_running_loop().call_later(DEATH_TIME, os._exit, HUNG)
 
 
-def _cause(status: int) -> dict[str, object]:
-    """Return the fields of a log line for an exit status.
+def _cause(ended: WorkerExit) -> dict[str, object]:
+    """Return the fields of a log line that say how a worker has ended.
 
-    >>> _cause(-9), _cause(1)
-    ({'signal': 'SIGKILL'}, {'status': 1})
+    >>> _cause(WorkerExit(1, status=-11)), _cause(WorkerExit(1, status=2))
+    ({'signal': 'SIGSEGV'}, {'status': 2})
     """
-    if status >= 0:
-        return {"status": status}
+    reason = {"reason": ended.reason} if ended.reason else {}
+    if ended.status >= 0:
+        return {"status": ended.status, **reason}
     with suppress(ValueError):  # a real-time signal has no name
-        return {"signal": signal.Signals(-status).name}
-    return {"signal": -status}
+        return {"signal": signal.Signals(-ended.status).name, **reason}
+    return {"signal": -ended.status, **reason}

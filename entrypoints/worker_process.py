@@ -17,8 +17,12 @@ _PROGRAM: Final = "import sys; sys.path.append(sys.argv[1]); from entrypoints.cl
 """Finds this package wherever the worker runs, and, with the option -P, nothing in the working directory."""
 
 LISTENING: Final = "listening"
+ALIVE: Final = "alive"
 UNUSABLE: Final = "unusable"
-"""First words of a worker's reports, which are lines. A sentence for the operator follows the latter."""
+"""First words of a worker's reports, which are lines. A sentence for the operator follows the last one."""
+
+_SILENT: Final = "silent"
+"""In the place of a report that did not come."""
 
 
 class WorkerProcess:
@@ -28,17 +32,25 @@ class WorkerProcess:
     have the same settings, also when one is started again later. It reports through it, and drains when it is closed,
     i.e. if this process is killed. It has a session of its own, so that signals of the terminal, e.g. Ctrl-C, reach the
     supervisor only.
+
+    From the moment that it listens it says every second that it is alive. If it has not for `patience` seconds, its
+    event loop hangs, and it is killed: it would accept no connection, but its clients would wait.
     """
 
     def __init__(
-        self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        process: asyncio.subprocess.Process,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        patience: float,
     ) -> None:
         self._process = process
         self._reader = reader
         self._writer = writer
+        self._patience = patience
 
     @classmethod
-    async def start(cls, settings: Settings, listener: socket.socket) -> Self:
+    async def start(cls, settings: Settings, listener: socket.socket, *, patience: float = 30) -> Self:
         """Start a worker that serves on `listener`.
 
         Raises:
@@ -59,24 +71,38 @@ class WorkerProcess:
             ours.close()
             raise
         writer.write(pickle.dumps(settings))
-        return cls(process, reader, writer)
+        return cls(process, reader, writer, patience)
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
     async def exited(self, on_listening: Callable[[], None]) -> WorkerExit:
-        sentence = ""
+        sentence = reason = ""
+        patience = None  # a migration may take any time
         with suppress(OSError):  # it ended without having read its settings
-            async for line in self._reader:
-                report, _, detail = line.decode().strip().partition(" ")
+            while line := await self._next_report(patience):
+                report, _, detail = line.strip().partition(" ")
                 if report == LISTENING:
+                    patience = self._patience
                     on_listening()
                 elif report == UNUSABLE:
                     sentence = detail
+                elif report == _SILENT:
+                    patience, reason = None, f"no sign of life for {self._patience:g} seconds"
+                    self.send_signal(signal.SIGKILL)
         status = await self._process.wait()
         self._writer.close()
-        return WorkerExit(self.pid, status, sentence)
+        return WorkerExit(self.pid, status, sentence, reason)
+
+    async def _next_report(self, patience: float | None) -> str:
+        """Return the next report, or that there was none for so many seconds; an empty text at the end."""
+        # The second time is for reports that arrived while this process itself was paused.
+        for seconds in (patience, 1):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    return (await self._reader.readline()).decode()
+        return _SILENT
 
     def send_signal(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from domain.errors import Unusable
 from entrypoints.exit_status import UNUSABLE
+from entrypoints.file_descriptors import raise_limit
 from entrypoints.listener import listen, url_of
 from entrypoints.observability import configure_logging
 from entrypoints.program import program
@@ -99,6 +100,7 @@ def serve(
             text = (BANNER + notice).format(name=settings.app_name, address=address, program=program())
             LossyWriter(sys.stdout).write(text)
 
+        raise_limit()
         with listen(settings) as listener:
             if workers > 1:
                 return _supervise(settings, listener, workers, greet)
@@ -113,18 +115,22 @@ def serve(
 
 
 def run_server(
-    settings: Settings, listener: socket.socket, on_started: Callable[[str], None], *, supervised: bool = False
+    settings: Settings,
+    listener: socket.socket,
+    on_started: Callable[[str], None],
+    *,
+    on_alive: Callable[[], None] | None = None,
 ) -> Served:
     """Serve on `listener` in this process until a signal stops it. `on_started` is called with the server's URL.
 
-    `supervised`: this process is one of several workers.
+    `on_alive` is for a worker of a supervisor: it is called every second.
     """
     gc.disable()  # until the server has started: objects created by imports and wiring stay alive anyway
     from entrypoints.http.app import create_app
     from entrypoints.server import DrainingServer
 
     app = create_app(settings)
-    server = DrainingServer(app, on_started, supervised=supervised)
+    server = DrainingServer(app, on_started, on_alive)
     server.run([listener])
     return Served(server.started, app.state.lifespan, app.state.container.shutdown())
 

@@ -34,16 +34,20 @@ def main() -> None:
     from domain.errors import Unusable
     from entrypoints.cli.serve import run_server
     from entrypoints.exit_status import UNUSABLE
-    from entrypoints.worker_process import LISTENING
+    from entrypoints.worker_process import ALIVE, LISTENING
     from entrypoints.worker_process import UNUSABLE as REFUSAL
 
     def report(*words: str) -> None:
         with suppress(OSError):  # it has been killed
             supervisor.sendall(" ".join(" ".join(words).split()).encode() + b"\n")
 
+    def report_alive() -> None:
+        with suppress(OSError):  # e.g. because it was paused and has read none for long
+            supervisor.send(f"{ALIVE}\n".encode(), socket.MSG_DONTWAIT)
+
     structlog.contextvars.bind_contextvars(pid=os.getpid())
     try:
-        status = run_server(settings, listener, lambda _: report(LISTENING), supervised=True).exit_status()
+        status = run_server(settings, listener, lambda _: report(LISTENING), on_alive=report_alive).exit_status()
     except Unusable as unusable:
         report(REFUSAL, str(unusable))
         status = UNUSABLE

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import socket
 import sys
 import time
@@ -15,7 +16,7 @@ import pytest
 
 from tests.harness.exchange import TIMEOUT, client_of
 from tests.harness.scripted_upstream import ScriptedUpstream
-from tests.harness.servers import ServiceProcess, service_process
+from tests.harness.servers import NOBODY, ServiceProcess, service_process
 
 LIMIT = 64
 LIMITED = ("-c", f"ulimit -n {LIMIT}; exec {sys.executable} -m entrypoints.cli serve")
@@ -58,6 +59,15 @@ async def test_a_service_without_free_file_descriptors_warns_once_a_second_and_r
     assert {line["limit"] for line in warnings} == {LIMIT}
     assert {line["level"] for line in logged} <= {"info", "warning"}
     assert not [line for line in logged if "exception" in line]
+
+
+async def test_a_service_may_open_as_many_files_as_the_system_permits(tmp_path: Path) -> None:
+    command = ("-c", f"ulimit -Sn 256; ulimit -Hn 4096; exec {sys.executable} -m entrypoints.cli serve")
+    async with service_process(
+        directory=tmp_path, python="/bin/bash", command=command, OPENAI_BASE_URL=NOBODY
+    ) as service:
+        limits = Path(f"/proc/{service.process.pid}/limits").read_text()
+    assert re.search(r"Max open files +4096 +4096", limits)
 
 
 def _cpu_seconds(service: ServiceProcess) -> float:

@@ -29,9 +29,9 @@ class FakeWorker:
     def listen(self) -> None:
         self._listening.set()
 
-    def exit(self, status: int, sentence: str = "") -> None:
+    def exit(self, status: int, sentence: str = "", reason: str = "") -> None:
         self._listening.set()
-        self._exit.set_result(WorkerExit(self.pid, status, sentence))
+        self._exit.set_result(WorkerExit(self.pid, status, sentence, reason))
 
     async def exited(self, on_listening: Callable[[], None]) -> WorkerExit:
         await self._listening.wait()
@@ -125,6 +125,17 @@ async def test_a_worker_that_ends_is_replaced_and_that_is_logged(status: int) ->
         **cause,
         "restart_in_seconds": 0.0,
     }
+
+
+async def test_the_reason_why_a_worker_was_killed_is_logged() -> None:
+    supervised = Supervised(2)
+    with capture_logs() as log:
+        async with running(supervised):
+            await supervised.started(2)
+            supervised.workers[1].exit(-signal.SIGKILL, reason="no sign of life")
+            await supervised.started(3)
+    (died,) = (event for event in log if event["event"] == "worker died")
+    assert (died["signal"], died["reason"]) == ("SIGKILL", "no sign of life")
 
 
 async def test_a_worker_that_cannot_be_started_for_the_moment_is_started_later() -> None:
