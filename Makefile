@@ -54,13 +54,14 @@ test-tools: setup  ## Install what the tests need besides Python: a browser, pro
 # Runs of about the same length. The first one has the tests that no other one has.
 RUN_2 := tests/integration/test_[m-s]*.py
 RUN_3 := tests/unit tests/integration/test_[e-l]*.py tests/integration/test_[t-z]*.py
-RUN_4 := tests/e2e/test_[a-l]*.py tests/e2e/page
-RUN_5 := tests/e2e/test_[m-z]*.py
-RUN_1 := $(patsubst %,--ignore-glob='%',$(RUN_2) $(RUN_3) $(RUN_4) $(RUN_5))
+RUN_4 := tests/e2e/test_[a-l]*.py
+RUN_5 := tests/e2e/test_[m-r]*.py
+RUN_6 := tests/e2e/page tests/e2e/test_[s-z]*.py
+RUN_1 := $(patsubst %,--ignore-glob='%',$(RUN_2) $(RUN_3) $(RUN_4) $(RUN_5) $(RUN_6))
 
-test: test-tools  ## Run every test, in five runs side by side: those of whole processes mostly wait.
-	@echo "Five runs side by side; each is shown when it has ended."
-	@$(MAKE) --no-print-directory --jobs=5 --keep-going --output-sync=target run-1 run-2 run-3 run-4 run-5
+test: test-tools  ## Run every test, in six runs side by side: those of whole processes mostly wait.
+	@echo "Six runs side by side; each is shown when it has ended."
+	@$(MAKE) --no-print-directory --jobs=6 --keep-going --output-sync=target run-1 run-2 run-3 run-4 run-5 run-6
 
 run-%:
 	@$(BIN)/pytest $(RUN_$*)

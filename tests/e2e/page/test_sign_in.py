@@ -133,10 +133,11 @@ async def test_the_next_user_sees_nothing_of_the_one_who_has_signed_out(browser:
 
 async def test_the_next_user_sees_nothing_of_the_one_whose_token_has_expired(browser: Browser) -> None:
     credentials = KnownCredentials()
-    late, listed = anyio.Event(), anyio.Event()
+    fetched, late, listed = anyio.Event(), anyio.Event(), anyio.Event()
 
     async def list_late(route: Route) -> None:
         response = await route.fetch()
+        fetched.set()
         await late.wait()
         await route.fulfill(response=response)
         listed.set()
@@ -151,6 +152,7 @@ async def test_the_next_user_sees_nothing_of_the_one_whose_token_has_expired(bro
         await chat.page.route("**/conversations/ann?*", list_late)
         await chat.page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
         await chat.page.route("**/conversations/ben?*", lambda route: route.abort())
+        await fetched.wait()
         del credentials.credentials[TOKEN]
         await chat.send("Ann's message")
         await sign_in(chat.page, credential_of(BEN))
