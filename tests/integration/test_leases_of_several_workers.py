@@ -246,7 +246,7 @@ async def test_a_turn_that_has_lost_its_lease_cannot_begin(
 
 async def test_a_turn_that_has_lost_its_lease_does_not_fail_others_that_begin_with_it(one: Worker, two: Worker) -> None:
     turn, _ = await one.acquire()
-    two.database.later = timedelta(seconds=5)
+    two.database.later = timedelta(seconds=8)
     await two.acquire()
 
     begins = [one.begin(replace(turn, id=new_turn_id(), conversation_id=HOME)), one.begin(turn)]
