@@ -16,9 +16,9 @@ _ENOUGH: Final = 65_536
 
 
 def raise_limit() -> None:
-    """Let this process and those that it starts open as many files as they may, up to a number that is enough.
+    """Raise the soft limit on open files, also of the processes that this one starts, to the hard limit or 65,536.
 
-    The limit in force is usually 1,024, for the sake of programs that call `select`; none of ours does.
+    It is usually 1,024, for the sake of programs that call `select`. The event loops use `epoll` or `kqueue`.
     """
     limit, highest = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _ENOUGH if highest == resource.RLIM_INFINITY else min(highest, _ENOUGH)

@@ -15,10 +15,10 @@ class RefusalQueue:
     Hundreds of malformed requests may arrive in one instant. If they were answered in one go, each in some 0.3 ms, the
     event loop and the interpreter's lock would be busy all the time. A turn needs both dozens of times: the loop, for
     its steps, and the lock, for the threads of its database, which get it after up to 5 ms each time. Measured with 500
-    such requests, the slowest turn of that instant took about 200 ms instead of 40; with pauses it takes 80 to 120.
+    such requests, the slowest turn of that instant took about 200 ms instead of 40; with pauses it takes 50 to 120.
 
-    500 are answered per second, and the more, the more are waiting, up to what the processor can do. Hence the queue
-    needs no limit besides the one on open connections.
+    Up to 500 are answered per second, and proportionally more when over 1,000 are waiting, as far as the processor
+    allows. Hence the queue needs no limit besides the one on open connections.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class RefusalQueue:
         self._pausing = False
 
     def add(self, answer: Callable[[], bool]) -> None:
-        """Call `answer` in its turn, at once if no other one was just called. It says whether a client was left."""
+        """Call `answer` in its turn, or now if the queue is idle. It returns whether the client was still connected."""
         self._waiting.append(answer)
         if not self._pausing:
             self._proceed()

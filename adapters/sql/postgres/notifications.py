@@ -96,7 +96,7 @@ class PostgresNotifications(Notifications):
             loop.remove_reader(socket)
 
     def _deliver(self, payload: bytes) -> None:
-        """Call the subscriber. What is no message is ignored: whoever may connect to the database can send anything."""
+        """Call the subscriber. Invalid payloads are ignored: any role that can connect to the database can send one."""
         with suppress(ValueError):
             topic, _, message = payload.decode().partition(" ")
             if (subscriber := self._subscribers.get(topic)) is not None:
