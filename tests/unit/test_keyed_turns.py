@@ -244,6 +244,7 @@ async def test_concurrent_requests_wait_for_the_conversation_together() -> None:
 async def test_a_request_whose_predecessor_was_cancelled_in_the_queue_takes_its_place() -> None:
     async with application(HANGS, ScriptedReply()) as app, anyio.create_task_group() as tasks:
         first, handles = await app.send(message("another")), list[TurnHandle]()
+        await app.until_replied(first)
 
         async def send() -> None:
             handles.append(await app.send(KEYED))

@@ -174,13 +174,29 @@ async def test_an_interrupting_turn_of_a_free_conversation_runs_at_once() -> Non
         assert WHOLE == (await app.complete(message(when_busy=WhenBusy.INTERRUPT))).deltas
 
 
+class HangsBefore(ScriptedLLM):
+    """Completes its reply to one message only. A turn may be interrupted before it has called the model."""
+
+    def __init__(self, last: str) -> None:
+        super().__init__()
+        self.last = last
+
+    @asynccontextmanager
+    async def reply(
+        self, messages: Sequence[Message], max_tokens: int | None = None, options: ReplyOptions = AS_CONFIGURED
+    ) -> AsyncIterator[Reply]:
+        self.scripts = (ScriptedReply() if messages[-1].text == self.last else HANGS,)
+        async with super().reply(messages, max_tokens, options) as reply:
+            yield reply
+
+
 async def test_an_interrupting_turn_stops_one_that_is_about_to_begin() -> None:
     class SlowBegin(HistoryInMemory):
         async def begin(self, begin: TurnBegin) -> Turn:
             await anyio.sleep(0.05)
             return await super().begin(begin)
 
-    async with application(HANGS, ScriptedReply(), history=SlowBegin()) as app, anyio.create_task_group() as tasks:
+    async with application(llm=HangsBefore("Two"), history=SlowBegin()) as app, anyio.create_task_group() as tasks:
         tasks.start_soon(app.complete, message("One"))
         await anyio.sleep(0.01)
         await app.complete(message("Two", when_busy=WhenBusy.INTERRUPT))
@@ -188,20 +204,8 @@ async def test_an_interrupting_turn_stops_one_that_is_about_to_begin() -> None:
         assert ["superseded", None] == [turn.reason for turn in await turns_of(app)]
 
 
-class HangsBeforeFour(ScriptedLLM):
-    """Completes its reply to `Four` only. A turn may be interrupted before it has called the model."""
-
-    @asynccontextmanager
-    async def reply(
-        self, messages: Sequence[Message], max_tokens: int | None = None, options: ReplyOptions = AS_CONFIGURED
-    ) -> AsyncIterator[Reply]:
-        self.scripts = (ScriptedReply() if messages[-1].text == "Four" else HANGS,)
-        async with super().reply(messages, max_tokens, options) as reply:
-            yield reply
-
-
 async def test_the_last_of_several_interrupting_turns_runs_to_its_end() -> None:
-    async with application(llm=HangsBeforeFour()) as app, anyio.create_task_group() as tasks:
+    async with application(llm=HangsBefore("Four")) as app, anyio.create_task_group() as tasks:
         for text in ("One", "Two", "Three", "Four"):
             tasks.start_soon(app.complete, message(text, when_busy=WhenBusy.INTERRUPT))
             await anyio.sleep(0.001)
