@@ -324,23 +324,25 @@ class HistoryInMemory(ConversationHistory, MemoryOutbox):
         if self._release(job.claim):
             self._entries.pop(job.turn.id, None)
 
-    async def postpone(self, job: OutboxJob, delay: timedelta, *, unsettled_for: timedelta | None = None) -> None:
+    async def postpone(
+        self, job: OutboxJob, delay: timedelta, *, unsettled_for: timedelta | None = None, counts: bool = True
+    ) -> None:
         await asyncio.sleep(0)
         if not self._release(job.claim, unsettled_for):
             return
         if isinstance(job, RememberTurn):
-            self._count_attempt(job, self._now() + delay)
+            self._end_attempt(job, self._now() + delay, counts=counts)
         elif (user := self._memory_users.get(job.claim.user_id)) and user.forget_at is not None:
-            user.forget_at, user.forget_attempts = self._now() + delay, user.forget_attempts + 1
+            user.forget_at, user.forget_attempts = self._now() + delay, user.forget_attempts + counts
 
     async def give_up(self, job: RememberTurn, *, unsettled_for: timedelta | None = None) -> None:
         await asyncio.sleep(0)
         if self._release(job.claim, unsettled_for):
-            self._count_attempt(job, None)
+            self._end_attempt(job, None)
 
-    def _count_attempt(self, job: RememberTurn, due_at: datetime | None) -> None:
+    def _end_attempt(self, job: RememberTurn, due_at: datetime | None, *, counts: bool = True) -> None:
         if entry := self._entries.get(job.turn.id):
-            entry.due_at, entry.attempts = due_at, entry.attempts + 1
+            entry.due_at, entry.attempts = due_at, entry.attempts + counts
 
     async def begin_forgetting(self, user_id: UserId) -> None:
         await asyncio.sleep(0)

@@ -95,8 +95,10 @@ class ObservedHistory(ConversationHistory, MemoryOutbox):
     async def settle(self, job: RememberTurn) -> None:
         await self._call("settle", self._store.settle(job))
 
-    async def postpone(self, job: OutboxJob, delay: timedelta, *, unsettled_for: timedelta | None = None) -> None:
-        await self._call("postpone", self._store.postpone(job, delay, unsettled_for=unsettled_for))
+    async def postpone(
+        self, job: OutboxJob, delay: timedelta, *, unsettled_for: timedelta | None = None, counts: bool = True
+    ) -> None:
+        await self._call("postpone", self._store.postpone(job, delay, unsettled_for=unsettled_for, counts=counts))
 
     async def give_up(self, job: RememberTurn, *, unsettled_for: timedelta | None = None) -> None:
         await self._call("give_up", self._store.give_up(job, unsettled_for=unsettled_for))

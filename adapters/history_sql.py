@@ -186,9 +186,11 @@ class HistorySQL(ConversationHistory, MemoryOutbox):
         now = self._now()
         await self._write(lambda connection: outbox.settle(connection, job, now))
 
-    async def postpone(self, job: OutboxJob, delay: timedelta, *, unsettled_for: timedelta | None = None) -> None:
+    async def postpone(
+        self, job: OutboxJob, delay: timedelta, *, unsettled_for: timedelta | None = None, counts: bool = True
+    ) -> None:
         now = self._now()
-        await self._write(lambda connection: outbox.postpone(connection, job, delay, unsettled_for, now))
+        await self._write(lambda connection: outbox.postpone(connection, job, delay, unsettled_for, now, counts=counts))
 
     async def give_up(self, job: RememberTurn, *, unsettled_for: timedelta | None = None) -> None:
         now = self._now()

@@ -127,12 +127,14 @@ def release(connection: Connection, claim: Claim, unsettled_for: timedelta | Non
 _OF_TURN: Final = remembering.c.turn_id == bindparam("turn")
 _SETTLE: Final = delete(remembering).where(_OF_TURN)
 _POSTPONE_TURN: Final = (
-    update(remembering).where(_OF_TURN).values(due_at=bindparam("due"), attempts=remembering.c.attempts + 1)
+    update(remembering)
+    .where(_OF_TURN)
+    .values(due_at=bindparam("due"), attempts=remembering.c.attempts + bindparam("counted"))
 )
 _POSTPONE_FORGET: Final = (
     update(memory_users)
     .where(_USER, _FORGETTING)
-    .values(forget_at=bindparam("due"), forget_attempts=memory_users.c.forget_attempts + 1)
+    .values(forget_at=bindparam("due"), forget_attempts=memory_users.c.forget_attempts + bindparam("counted"))
 )
 
 
@@ -142,19 +144,26 @@ def settle(connection: Connection, job: RememberTurn, now: datetime) -> None:
 
 
 def postpone(
-    connection: Connection, job: OutboxJob, delay: timedelta, unsettled_for: timedelta | None, now: datetime
+    connection: Connection,
+    job: OutboxJob,
+    delay: timedelta,
+    unsettled_for: timedelta | None,
+    now: datetime,
+    *,
+    counts: bool,
 ) -> None:
     if not release(connection, job.claim, unsettled_for, now):
         return
+    values = {"due": now + delay, "counted": int(counts)}
     if isinstance(job, RememberTurn):
-        connection.execute(_POSTPONE_TURN, {"turn": job.turn.id, "due": now + delay})
+        connection.execute(_POSTPONE_TURN, {"turn": job.turn.id, **values})
     else:
-        connection.execute(_POSTPONE_FORGET, {"user": job.claim.user_id, "due": now + delay})
+        connection.execute(_POSTPONE_FORGET, {"user": job.claim.user_id, **values})
 
 
 def give_up(connection: Connection, job: RememberTurn, unsettled_for: timedelta | None, now: datetime) -> None:
     if release(connection, job.claim, unsettled_for, now):
-        connection.execute(_POSTPONE_TURN, {"turn": job.turn.id, "due": None})
+        connection.execute(_POSTPONE_TURN, {"turn": job.turn.id, "due": None, "counted": 1})
 
 
 _WITHDRAW: Final = delete(remembering).where(remembering.c.user_id == bindparam("user"))

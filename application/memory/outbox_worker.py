@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import anyio
@@ -64,7 +64,7 @@ class OutboxWorker:
         """Number of attempts since the start in which the model did not extract facts from a turn."""
         self.not_ready: MemoryNotReady | None = None
         """The error of the latest attempt to remember a turn, if the memory was not ready."""
-        self._not_ready_at = datetime.min.replace(tzinfo=UTC)
+        self._not_ready_since: datetime | None = None
         self._memory = memory
         self._outbox = outbox
         self._observer = observer
@@ -144,23 +144,30 @@ class OutboxWorker:
     async def _remember(self, job: RememberTurn) -> None:
         try:
             await self._memory.remember(job.turn)
+        except MemoryNotReady as error:
+            await self._postpone_until_ready(job, error)
         except Exception as error:  # of any kind: it concerns this turn only
             await self._retry_or_give_up(job, error)
         else:
-            self.not_ready = None
+            self.not_ready = self._not_ready_since = None
             await self._outbox.settle(job)
 
+    async def _postpone_until_ready(self, job: RememberTurn, error: MemoryNotReady) -> None:
+        """Wait twice as long as the turn has been waiting for the memory, and do not count the attempt against it."""
+        now, policy = self._now(), self._remember_policy
+        self.not_ready = error
+        self._not_ready_since = self._not_ready_since or now
+        waited = now - max(job.turn.started_at, self._not_ready_since)
+        delay = min(max(policy.first_delay, 2 * waited), policy.max_delay)
+        await self._outbox.postpone(job, delay, unsettled_for=self._settle_time, counts=False)
+
     async def _retry_or_give_up(self, job: RememberTurn, error: Exception) -> None:
-        policy, failures, now = self._remember_policy, job.attempts + 1, self._now()
-        self.not_ready = error if isinstance(error, MemoryNotReady) else None
-        if self.not_ready:
-            self._not_ready_at = now
+        self.not_ready = self._not_ready_since = None
+        policy, failures = self._remember_policy, job.attempts + 1
         if isinstance(error, FactsNotExtracted):
             self.failed_extractions += 1
             policy = self._extraction_policy
-        # Attempts in vain because the memory was not ready do not count against the turn.
-        failing_for = now - max(job.turn.started_at, self._not_ready_at)
-        if isinstance(error, MemoryRefused) or (not self.not_ready and policy.gives_up(failures, failing_for)):
+        if isinstance(error, MemoryRefused) or policy.gives_up(failures, self._now() - job.turn.started_at):
             self._report(Where.GIVING_UP_TURN, error)
             await self._outbox.give_up(job, unsettled_for=self._settle_time)
         else:

@@ -107,9 +107,12 @@ class MemoryOutbox(Protocol):
         ...
 
     @abstractmethod
-    async def postpone(self, job: OutboxJob, delay: timedelta, *, unsettled_for: timedelta | None = None) -> None:
+    async def postpone(
+        self, job: OutboxJob, delay: timedelta, *, unsettled_for: timedelta | None = None, counts: bool = True
+    ) -> None:
         """The attempt failed or has to be repeated: count it, make the job due after `delay`, and release the claim.
 
+        It is not counted if `counts` is False, because it says nothing about the job: no attempt could have succeeded.
         A turn that was deleted or withdrawn meanwhile (see `begin_forgetting`) does not return.
         """
         ...

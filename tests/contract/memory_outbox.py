@@ -156,6 +156,16 @@ class MemoryOutboxContract(Suite[OutboxStore]):
         job = await claim_turn(store)
         assert (turn, 1) == (job.turn, job.attempts)
 
+    async def test_an_attempt_that_does_not_count_postpones_a_turn_all_the_same(self, store: OutboxStore) -> None:
+        await complete(store)
+        await store.postpone(await claim_turn(store), NOW)
+        await store.postpone(await claim_turn(store), NOW, counts=False)
+        job = await claim_turn(store)
+        assert 1 == job.attempts
+
+        await store.postpone(job, HOUR, counts=False)
+        assert [] == await claim(store)
+
     async def test_a_given_up_turn_is_counted_as_dead_and_never_due(self, store: OutboxStore) -> None:
         await complete(store)
         pending = await complete(store)
@@ -383,6 +393,12 @@ class MemoryOutboxContract(Suite[OutboxStore]):
 
         assert [] == await claim(store)
         assert 1 == await store.forget_attempts(ADA)
+
+    async def test_an_attempt_to_forget_that_does_not_count_is_not_counted(self, store: OutboxStore) -> None:
+        await store.begin_forgetting(ADA)
+        await store.postpone(await claim_forgetting(store), NOW, counts=False)
+
+        assert 0 == await store.forget_attempts(ADA)
 
     async def test_asking_again_makes_a_postponed_forgetting_due_immediately(self, store: OutboxStore) -> None:
         await store.begin_forgetting(ADA)

@@ -43,6 +43,15 @@ class Script:
 
     def __post_init__(self) -> None:
         self.outbox = self.store(lambda: self.time)
+        self.restart_worker()
+        self.forgetting = Forgetting(
+            self.memory, self.outbox, self.observer, self.worker.wake, wait_timeout=self.wait_timeout, poll_interval=0
+        )
+        self.lock = UserLock(
+            self.memory, self.outbox, self.observer, self.worker.wake, wait_timeout=self.wait_timeout, poll_interval=0
+        )
+
+    def restart_worker(self) -> None:
         self.worker = OutboxWorker(
             self.memory,
             self.outbox,
@@ -50,12 +59,6 @@ class Script:
             lambda: self.time,
             poll_interval=self.poll_interval,
             settle_time=self.settle_time,
-        )
-        self.forgetting = Forgetting(
-            self.memory, self.outbox, self.observer, self.worker.wake, wait_timeout=self.wait_timeout, poll_interval=0
-        )
-        self.lock = UserLock(
-            self.memory, self.outbox, self.observer, self.worker.wake, wait_timeout=self.wait_timeout, poll_interval=0
         )
 
     async def begin(self, text: str = "I like tea", user: UserId = ADA) -> Turn:
@@ -212,6 +215,39 @@ async def test_attempts_while_the_memory_was_not_ready_do_not_count_against_a_tu
         for attempt in range(1, 36):
             await script.until_attempted(attempt)
             await script.move(REMEMBER_POLICY.max_delay)
+        await script.until_empty()
+
+        assert ["I like tea"] == await script.facts()
+
+
+async def test_attempts_while_the_memory_was_not_ready_do_not_count_as_attempts_to_extract_facts() -> None:
+    async with working(Script()) as script:
+        script.memory.plans["remember"] = [MemoryNotReady()] * 30 + [FactsNotExtracted()] * 5
+        await script.complete()
+        script.worker.wake()
+        for attempt in range(1, 36):
+            await script.until_attempted(attempt)
+            await script.move(REMEMBER_POLICY.max_delay)
+        await script.until_empty()
+
+        assert ["I like tea"] == await script.facts()
+
+
+async def test_attempts_before_a_restart_do_not_count_against_a_turn_if_the_memory_was_not_ready() -> None:
+    script = Script()
+    script.memory.plans["remember"] = [MemoryNotReady()] * 30 + [MemoryUnavailable()] * 5
+    await script.complete()
+    async with working(script):
+        for attempt in range(1, 30):
+            await script.until_attempted(attempt)
+            await script.move(REMEMBER_POLICY.max_delay)
+        await script.until_attempted(30)
+    script.restart_worker()
+    async with working(script):
+        for attempt in range(31, 36):
+            await script.move(REMEMBER_POLICY.max_delay)
+            await script.until_attempted(attempt)
+        await script.move(REMEMBER_POLICY.max_delay)
         await script.until_empty()
 
         assert ["I like tea"] == await script.facts()
