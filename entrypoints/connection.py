@@ -9,14 +9,14 @@ from typing import Any, Final
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from entrypoints.http.errors import (
+from entrypoints.http.refusal import Refusal
+from entrypoints.http.request_problems import (
     RequestProblem,
     headers_too_large,
     malformed_request,
     request_timeout,
     uri_too_long,
 )
-from entrypoints.http.refusal import Refusal
 from entrypoints.refusal_queue import RefusalQueue
 from entrypoints.request_head import head_without_offer, require_unambiguous
 

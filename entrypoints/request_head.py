@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from entrypoints.http.errors import malformed_request
+from entrypoints.http.request_problems import malformed_request
 
 _HOST: Final = re.compile(rb"[\w.~!$&'()*+;=:%\[\]-]*", re.ASCII)
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 from fastapi import Request
 
 from domain.idempotency import KEY_PATTERN
-from entrypoints.http.errors import invalid_idempotency_key
+from entrypoints.http.request_problems import invalid_idempotency_key
 
 REPLAYED: Final = "Idempotency-Replayed"
 """Response header, `true` if an earlier request with the same key began the turn."""

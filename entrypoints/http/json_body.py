@@ -9,8 +9,8 @@ import anyio
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from entrypoints.http.errors import (
-    ClientGone,
+from entrypoints.http.errors import ClientGone
+from entrypoints.http.request_problems import (
     body_too_large,
     malformed_json,
     unsupported_content_coding,

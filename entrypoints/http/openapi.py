@@ -12,13 +12,14 @@ from pydantic.json_schema import models_json_schema
 from application.ports import credentials, history, live_turns, llm, memory
 from domain import errors
 from domain.errors import ChatError
-from entrypoints.http.errors import STATUS, headers_too_large, malformed_request, request_timeout, uri_too_long
 from entrypoints.http.idempotency_key import REPLAYED
 from entrypoints.http.native.schemas.stream import StreamEvent
 from entrypoints.http.openai.schemas import ChatCompletion, OpenAIErrorView
 from entrypoints.http.policies import open_paths
 from entrypoints.http.problem_examples import TURN, example_of, problem_examples
 from entrypoints.http.problems import ProblemView
+from entrypoints.http.request_problems import headers_too_large, malformed_request, request_timeout, uri_too_long
+from entrypoints.http.statuses import STATUS
 from entrypoints.http.unknown_fields import HEADER
 
 Responses = dict[int | str, dict[str, Any]]

@@ -8,23 +8,25 @@ from starlette.responses import Response
 
 from domain.conversation import TurnId
 from domain.errors import ChatError, StreamExpired
-from entrypoints.http import errors
-from entrypoints.http.errors import STATUS, RequestProblem, chat_problem, request_problem
+from entrypoints.http import request_problems
+from entrypoints.http.errors import chat_problem
+from entrypoints.http.request_problems import RequestProblem
+from entrypoints.http.statuses import STATUS
 
 REQUEST_ID: Final = "6f1d3c2a9b8e47050000000000000001"
 TURN: Final = TurnId("0b0c5b1e-8a7c-4a53-9f0e-6d3a4f1c2b7d")
 
 _REQUEST_PROBLEMS: Final[Sequence[RequestProblem]] = (
-    errors.malformed_request(),
-    errors.request_timeout(),
-    errors.uri_too_long(32_768),
-    errors.headers_too_large(32_768, 100),
-    errors.malformed_json("The body is not valid JSON: unexpected end of data."),
-    errors.body_too_large(128_000),
-    errors.unsupported_media_type(),
-    errors.invalid_request(422, "#/message", "must not be blank"),
-    errors.invalid_request(400, "#/header/Last-Event-ID", "must be an event number, or 0"),
-    errors.invalid_idempotency_key(),
+    request_problems.malformed_request(),
+    request_problems.request_timeout(),
+    request_problems.uri_too_long(32_768),
+    request_problems.headers_too_large(32_768, 100),
+    request_problems.malformed_json("The body is not valid JSON: unexpected end of data."),
+    request_problems.body_too_large(128_000),
+    request_problems.unsupported_media_type(),
+    request_problems.invalid_request(422, "#/message", "must not be blank"),
+    request_problems.invalid_request(400, "#/header/Last-Event-ID", "must be an event number, or 0"),
+    request_problems.invalid_idempotency_key(),
 )
 """Problems of requests that do not reach a use case."""
 
@@ -40,7 +42,7 @@ def problem_examples(codes_in_turns: Sequence[str]) -> dict[str, Any]:
     for kind in STATUS:
         found.setdefault(kind.code, _body(_of_chat(kind, codes_in_turns)))
     for problem in _REQUEST_PROBLEMS:
-        found[example_of(problem.code, problem.status)] = _body(request_problem(REQUEST_ID, problem))
+        found[example_of(problem.code, problem.status)] = _body(problem.response(REQUEST_ID))
     return {name: {"summary": body["title"], "value": body} for name, body in sorted(found.items())}
 
 

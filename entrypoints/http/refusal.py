@@ -6,8 +6,8 @@ import anyio
 from starlette.types import Message, Receive, Scope, Send
 
 from entrypoints.http.disconnect import wait_for_disconnect
-from entrypoints.http.errors import RequestProblem, request_problem
 from entrypoints.http.middleware import RequestContext
+from entrypoints.http.request_problems import RequestProblem
 
 
 class Refusal:
@@ -34,7 +34,7 @@ class Refusal:
         async def send_without_end(message: Message) -> None:
             await send({**message, "more_body": True} if message["type"] == "http.response.body" else message)
 
-        await request_problem(scope["state"]["request_id"], self._reason)(scope, receive, send_without_end)
+        await self._reason.response(scope["state"]["request_id"])(scope, receive, send_without_end)
         with anyio.move_on_after(self._linger):
             await wait_for_disconnect(receive)
         await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from starlette.types import Scope
 
-from entrypoints.http.errors import RequestProblem, invalid_requests
+from entrypoints.http.request_problems import RequestProblem, invalid_requests
 
 HEADER: Final = "X-Ignored-Fields"
 
@@ -81,6 +81,4 @@ def _rejection(unknown: list[str], known: Collection[str]) -> RequestProblem:
         near = nearest(name, known)
         detail = "is not a known field" + (f"; did you mean {near}?" if near else "")
         errors.append({"pointer": f"#/{_encoded(name[:MAX_NAME_CHARS])}", "detail": detail})
-    problem = invalid_requests(422, errors)
-    problem.log = {"errors": [f"#: {len(unknown)} unknown fields"]}
-    return problem
+    return invalid_requests(422, errors, log={"errors": [f"#: {len(unknown)} unknown fields"]})

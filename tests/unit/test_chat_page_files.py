@@ -7,9 +7,9 @@ from typing import Final
 import pytest
 
 from domain.principal import Principal
-from entrypoints.http.errors import STATUS
 from entrypoints.http.page.files import MEDIA_TYPES, page_files
 from entrypoints.http.page.routes import CONTENT_SECURITY_POLICY
+from entrypoints.http.statuses import STATUS
 from tests.harness.credentials import ANN, SERVICE, KnownCredentials, authentication, bearer
 from tests.harness.fakes import ScriptedLLM
 from tests.harness.servers import service_in_process

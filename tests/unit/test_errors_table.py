@@ -12,7 +12,7 @@ import application
 import domain
 import entrypoints
 from domain.errors import ChatError
-from entrypoints.http.errors import STATUS, status_of_code
+from entrypoints.http.statuses import STATUS, status_of_code
 
 DOCUMENTED = {
     "unsupported_parameter": 400,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.openai_api.finish_reasons import FAILED, UNKNOWN, map_reason
-from entrypoints.http.errors import STATUS
+from entrypoints.http.statuses import STATUS
 
 WORDS = {
     "stop": ["stop", "end_turn", "eos", "eos_token", "stop_sequence", "complete"],

@@ -8,8 +8,8 @@ from fastapi import Request
 from domain.conversation import ConversationId, TurnId, UserId
 from domain.idempotency import IdempotencyKey
 from domain.principal import ANONYMOUS, Principal, Role
-from entrypoints.http.errors import RequestProblem
 from entrypoints.http.idempotency_key import idempotency_key
+from entrypoints.http.request_problems import RequestProblem
 
 ADA, HOME = UserId("ada"), ConversationId("home")
 ALL = "".join(map(chr, range(0x21, 0x7F)))

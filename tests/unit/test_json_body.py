@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from entrypoints.http.errors import RequestProblem
 from entrypoints.http.json_body import parse_json
+from entrypoints.http.request_problems import RequestProblem
 
 INVALID = {
     b"": "not valid JSON at character 0",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from entrypoints.http.errors import RequestProblem
+from entrypoints.http.request_problems import RequestProblem
 from entrypoints.request_head import head_without_offer, require_unambiguous
 
 HOST = (b"host", b"x")

@@ -11,7 +11,6 @@ from entrypoints.http.dependencies import (
     ListConversationsDep,
     RenameConversationDep,
 )
-from entrypoints.http.errors import invalid_request
 from entrypoints.http.native.schemas.conversations import (
     ClearedView,
     ConversationsView,
@@ -22,6 +21,7 @@ from entrypoints.http.native.schemas.fields import ConversationIdField, UserIdFi
 from entrypoints.http.native.schemas.history import HistoryView
 from entrypoints.http.openapi import BODY, LIVE, MEMORY, STORE, problems
 from entrypoints.http.policies import Policy, requires
+from entrypoints.http.request_problems import invalid_request
 from entrypoints.http.routing import SecuredRoute
 
 router = APIRouter(prefix="/api/chat", tags=["history"], route_class=SecuredRoute)

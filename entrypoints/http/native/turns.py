@@ -10,13 +10,14 @@ from domain.conversation import ConversationId, TurnId, TurnStatus, UserId
 from domain.errors import Failure, StreamExpired, TurnNotFound
 from entrypoints.http.dependencies import FollowTurnDep, GetTurnDep, PrincipalDep, SettingsDep, StopTurnDep
 from entrypoints.http.disconnect import closing_on_error
-from entrypoints.http.errors import RefusedTurn, invalid_request
+from entrypoints.http.errors import RefusedTurn
 from entrypoints.http.event_stream import EventStream
 from entrypoints.http.native.schemas.fields import TurnIdField
 from entrypoints.http.native.schemas.history import TurnView
 from entrypoints.http.native.wire import NativeWire
 from entrypoints.http.openapi import LIVE, STORE, STREAM, problems
 from entrypoints.http.policies import Policy, requires
+from entrypoints.http.request_problems import invalid_request
 from entrypoints.http.routing import SecuredRoute
 
 _END_TIMEOUT: Final = 1.0

@@ -11,8 +11,8 @@ from starlette.datastructures import Headers
 
 from domain.conversation import MAX_ID_CHARS, ConversationId, UserId
 from domain.principal import NOBODY, Action, Principal, authorize
-from entrypoints.http.errors import invalid_request
 from entrypoints.http.openai.schemas import ChatCompletionRequest
+from entrypoints.http.request_problems import invalid_request
 from entrypoints.settings import Settings
 
 Id = TypeVar("Id", UserId, ConversationId)

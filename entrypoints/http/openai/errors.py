@@ -8,7 +8,8 @@ import orjson
 from starlette.datastructures import MutableHeaders
 
 from domain.errors import ContextTooLong, Failure, Unauthenticated
-from entrypoints.http.errors import RequestProblem, status_of_code
+from entrypoints.http.request_problems import RequestProblem
+from entrypoints.http.statuses import status_of_code
 
 SHOULD_RETRY: Final = "X-Should-Retry"
 """Response header that OpenAI's libraries obey: with `false` they do not repeat the request."""

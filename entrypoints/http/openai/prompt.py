@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from application.turns.reply_request import joined
 from domain.conversation import Exchange
 from domain.resent import Said
-from entrypoints.http.errors import invalid_request
 from entrypoints.http.openai.schemas import SYSTEM, ChatMessage
+from entrypoints.http.request_problems import invalid_request
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from entrypoints.http.dependencies import (
     UptimeDep,
 )
 from entrypoints.http.disconnect import closing_on_error, unless_disconnected
-from entrypoints.http.errors import RefusedTurn, invalid_request
+from entrypoints.http.errors import RefusedTurn
 from entrypoints.http.event_stream import EventStream
 from entrypoints.http.idempotency_key import REPLAYED, idempotency_key
 from entrypoints.http.openai.caller import CONVERSATION, caller_of, new_conversation
@@ -38,6 +38,7 @@ from entrypoints.http.openai.prompt import Prompt, prompt_of
 from entrypoints.http.openai.schemas import ChatCompletionRequest, ModelsView, ModelView
 from entrypoints.http.openai.wire import OpenAIWire, completion
 from entrypoints.http.policies import Policy, requires
+from entrypoints.http.request_problems import invalid_request
 from entrypoints.http.routing import DirectRoute, SecuredRoute
 from entrypoints.settings import Settings
 
