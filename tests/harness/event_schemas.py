@@ -4,7 +4,7 @@ from typing import Any
 
 import schemathesis
 
-from entrypoints.http.openapi import ITEM_SCHEMA
+from entrypoints.http.responses import ITEM_SCHEMA
 
 
 @schemathesis.hook

@@ -17,8 +17,8 @@ from entrypoints.http.idempotency_key import PARAMETER, REPLAYED, idempotency_ke
 from entrypoints.http.native.schemas.chat import ChatRequest, SimpleReply
 from entrypoints.http.native.turns import event_number, history_path
 from entrypoints.http.native.wire import NativeWire
-from entrypoints.http.openapi import BEGIN, BODY, REPEATABLE, REPEATABLE_STREAM, UPSTREAM, problems
 from entrypoints.http.policies import Policy, requires
+from entrypoints.http.responses import BEGIN, BODY, REPEATABLE, REPEATABLE_STREAM, UPSTREAM, problems
 from entrypoints.http.routing import DirectRoute, SecuredRoute
 
 router = APIRouter(prefix="/api/chat", tags=["chat"], route_class=SecuredRoute)

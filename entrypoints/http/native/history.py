@@ -19,9 +19,9 @@ from entrypoints.http.native.schemas.conversations import (
 )
 from entrypoints.http.native.schemas.fields import ConversationIdField, UserIdField
 from entrypoints.http.native.schemas.history import HistoryView
-from entrypoints.http.openapi import BODY, LIVE, MEMORY, STORE, problems
 from entrypoints.http.policies import Policy, requires
 from entrypoints.http.request_problems import invalid_request
+from entrypoints.http.responses import BODY, LIVE, MEMORY, STORE, problems
 from entrypoints.http.routing import SecuredRoute
 
 router = APIRouter(prefix="/api/chat", tags=["history"], route_class=SecuredRoute)

@@ -26,8 +26,8 @@ from entrypoints.http.native.schemas.memories import (
     MemoryView,
     RecalledView,
 )
-from entrypoints.http.openapi import BODY, MEMORY, STORE, problems
 from entrypoints.http.policies import Policy, requires
+from entrypoints.http.responses import BODY, MEMORY, STORE, problems
 from entrypoints.http.routing import SecuredRoute
 
 router = APIRouter(prefix="/api/memories/{user_id}", tags=["memories"], route_class=SecuredRoute)

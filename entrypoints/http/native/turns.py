@@ -15,9 +15,9 @@ from entrypoints.http.event_stream import EventStream
 from entrypoints.http.native.schemas.fields import TurnIdField
 from entrypoints.http.native.schemas.history import TurnView
 from entrypoints.http.native.wire import NativeWire
-from entrypoints.http.openapi import LIVE, STORE, STREAM, problems
 from entrypoints.http.policies import Policy, requires
 from entrypoints.http.request_problems import invalid_request
+from entrypoints.http.responses import LIVE, STORE, STREAM, problems
 from entrypoints.http.routing import SecuredRoute
 
 _END_TIMEOUT: Final = 1.0

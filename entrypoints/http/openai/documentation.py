@@ -8,8 +8,8 @@ from domain.conversation import ID_PATTERN
 from entrypoints.http.idempotency_key import PARAMETER
 from entrypoints.http.openai.caller import CONVERSATION, TASK
 from entrypoints.http.openai.errors import client_code
-from entrypoints.http.openapi import BEGIN, REPEATABLE_STREAM, STORE, UPSTREAM, Responses, problems
 from entrypoints.http.problem_examples import TURN
+from entrypoints.http.responses import BEGIN, REPEATABLE_STREAM, STORE, UPSTREAM, Responses, problems
 
 
 def _errors(responses: Responses) -> Responses:

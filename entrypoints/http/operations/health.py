@@ -13,9 +13,9 @@ from entrypoints.http.dependencies import (
     SettingsDep,
     UptimeDep,
 )
-from entrypoints.http.openapi import problems, public_problems
 from entrypoints.http.operations.schemas import DetailedHealthView, HealthView, StatusView, SystemView
 from entrypoints.http.policies import Policy, requires
+from entrypoints.http.responses import problems, public_problems
 from entrypoints.http.routing import SecuredRoute
 from entrypoints.version import VERSION
 
