@@ -13,7 +13,7 @@ from domain.errors import TooManyAttempts, Unauthenticated
 from domain.principal import Principal, Role
 
 _NO_DIGEST: Final = "0" * 64
-"""Compared with if there is no such key, so that this takes as long. It is the digest of nothing."""
+"""Compared with the presented one if there is no such key, so that a response takes as long. No secret has it."""
 
 
 class Authenticate:
@@ -69,21 +69,18 @@ class Authenticate:
         if presented is None:
             raise InvalidCredential(Cause.MALFORMED)
         key = await self._api_keys.find(presented.id)
-        if (cause := self._defect(key, presented)) is not None or key is None:
-            raise InvalidCredential(cause or Cause.UNKNOWN_KEY, presented.id)
-        return Principal(key.role, key.id, key.prefix)
-
-    def _defect(self, key: APIKey | None, presented: PresentedKey) -> Cause | None:
         now = self._now()
         known = key or APIKey(presented.id, _NO_DIGEST, Role.SERVICE, now)
         matches = known.has_digest(presented.digest)
         if key is None:
-            return Cause.UNKNOWN_KEY
+            raise InvalidCredential(Cause.UNKNOWN_KEY, presented.id)
         if not matches:
-            return Cause.WRONG_SECRET
+            raise InvalidCredential(Cause.WRONG_SECRET, presented.id)
         if key.revoked_at is not None:
-            return Cause.REVOKED
-        return Cause.EXPIRED if key.has_expired(now) else None
+            raise InvalidCredential(Cause.REVOKED, presented.id)
+        if key.has_expired(now):
+            raise InvalidCredential(Cause.EXPIRED, presented.id)
+        return Principal(key.role, key.id, key.prefix)
 
     def _failure(self, invalid: InvalidCredential, address: str) -> Unauthenticated | TooManyAttempts:
         names = [f"address {network_of(address)}", *([f"key {invalid.key_id}"] if invalid.key_id else [])]

@@ -182,26 +182,30 @@ class KeyedTurns:
 
         The latter is the case if the log failed, or if it was unknown whether the end had been stored.
         """
-        deltas: list[str] = []
         try:
             with anyio.fail_after(self._read_timeout):
                 async with await self._live_turns.join(turn.id, turn.user_id, after) as reader:
-                    while True:
-                        batch = await reader.next(self._read_timeout)
-                        if batch is None:
-                            continue
-                        deltas += batch.deltas
-                        if batch.end is not None:
-                            break
+                    events, end = await _read_to_end(reader)
         except (StreamExpired, LiveTurnsUnavailable, TimeoutError):
             return None
-        told, stored = batch.end, end_of(turn)
-        if (told.finish_reason, told.failure and told.failure.code) != (
-            stored.finish_reason,
-            stored.failure and stored.failure.code,
-        ):
-            return None
-        return Batch(batch.first + len(batch.deltas) - len(deltas), deltas, batch.accepted, told)
+        return events if _reason_of(end) == _reason_of(end_of(turn)) else None
+
+
+async def _read_to_end(reader: Reader) -> tuple[Batch, End]:
+    """Return all events up to the end of the log as one batch, and the end."""
+    deltas: list[str] = []
+    while True:
+        batch = await reader.next(3600)
+        if batch is not None:
+            deltas += batch.deltas
+            if batch.end is not None:
+                first = batch.first + len(batch.deltas) - len(deltas)
+                return Batch(first, deltas, batch.accepted, batch.end), batch.end
+
+
+def _reason_of(end: End) -> tuple[str | None, str | None]:
+    """Return why a turn has ended: a finish reason or the code of an error."""
+    return end.finish_reason, end.failure and end.failure.code
 
 
 def _is_of_lost_worker(end: End) -> bool:

@@ -86,20 +86,27 @@ class SendMessage:
     async def _send_once(self, message: NewMessage, named: IdempotencyKey, wait: float) -> TurnHandle:
         """Follow the turn that the key names. If it names none, or one that failed, begin a turn."""
         give_up_at = anyio.current_time() + wait
-        handle: TurnHandle | None = None
-        while handle is None:
+        while True:
             async with self.keyed_turns.locked(named):
-                turn = await self.keyed_turns.find(named)  # first, because lease and limits must not stop a retry
-                if turn is None:
-                    try:
-                        handle = await self._send(message, named, max(0, give_up_at - anyio.current_time()))
-                    except TurnInProgress:  # perhaps with the turn of this key, which another worker has begun
-                        turn = await self.keyed_turns.find(named)
-                        if turn is None:
-                            raise
-            if turn is not None:
-                handle = await self.keyed_turns.follow(turn, message.after)
-        return handle
+                found = await self._find_or_send(message, named, give_up_at)
+            handle = await self.keyed_turns.follow(found, message.after) if isinstance(found, Turn) else found
+            if handle is not None:
+                return handle
+
+    async def _find_or_send(
+        self, message: NewMessage, named: IdempotencyKey, give_up_at: float
+    ) -> Turn | TurnHandle | None:
+        """Return the turn that the key names, or begin one. None if another worker has begun it meanwhile."""
+        turn = await self.keyed_turns.find(named)  # first, because lease and limits must not stop a retry
+        if turn is not None:
+            return turn
+        try:
+            return await self._send(message, named, max(0, give_up_at - anyio.current_time()))
+        except TurnInProgress:  # perhaps with the turn of this key, which another worker has begun
+            turn = await self.keyed_turns.find(named)
+            if turn is None:
+                raise
+            return turn
 
     async def _send(self, message: NewMessage, key: IdempotencyKey | None, wait: float) -> TurnHandle | None:
         """Begin a turn, unless the key names one that another worker has begun meanwhile: then return None."""
