@@ -84,7 +84,13 @@ def create_app(settings: Settings, container: Container | None = None, *, chain_
     app.state.chain_signals = chain_signals
     app.router.routes.extend(_routes(settings.app_name, docs=settings.docs, chat_page=settings.chat_page))
     add_error_handlers(app)
-    # The last one added is the first to see a request.
+    _add_middleware(app, settings, container)
+    app.openapi = partial(document, app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+    return app
+
+
+def _add_middleware(app: FastAPI, settings: Settings, container: Container) -> None:
+    """Put the layers around the routes, from the inside out: the last one is the first to see a request."""
     if settings.auth == "none":
         app.add_middleware(NoAuthentication, local_only=not settings.chat_dangerously_allow_unauthenticated)
     else:
@@ -97,29 +103,30 @@ def create_app(settings: Settings, container: Container | None = None, *, chain_
     app.add_middleware(Gate)
     app.add_middleware(UnexpectedErrors)
     if settings.cors_origins:  # around everything that creates responses, so that browsers may read all of them
-        origins = settings.cors_origins
-        app.add_middleware(
-            BelowAndElsewhere,
-            prefix=openai.PREFIX,
-            below=partial(
-                CORSMiddleware,
-                allow_origins=origins,
-                allow_methods=["GET", "POST"],
-                allow_headers=["*"],  # libraries add headers of their own
-                expose_headers=[*_CORS_EXPOSED, CONVERSATION, SHOULD_RETRY],
-            ),
-            elsewhere=partial(
-                CORSMiddleware,
-                allow_origins=origins,
-                allow_methods=["GET", "POST", "PATCH", "DELETE"],
-                allow_headers=_CORS_HEADERS,
-                expose_headers=_CORS_EXPOSED,
-            ),
-        )
+        _add_cors(app, settings.cors_origins)
     app.add_middleware(ErrorsBelow, prefix=openai.PREFIX, error_format=openai_error)
     app.add_middleware(RequestContext, words=words_of(app), root_path=settings.root_path)
-    app.openapi = partial(document, app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
-    return app
+
+
+def _add_cors(app: FastAPI, origins: Sequence[str]) -> None:
+    app.add_middleware(
+        BelowAndElsewhere,
+        prefix=openai.PREFIX,
+        below=partial(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],  # libraries add headers of their own
+            expose_headers=[*_CORS_EXPOSED, CONVERSATION, SHOULD_RETRY],
+        ),
+        elsewhere=partial(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST", "PATCH", "DELETE"],
+            allow_headers=_CORS_HEADERS,
+            expose_headers=_CORS_EXPOSED,
+        ),
+    )
 
 
 @lru_cache(maxsize=8)

@@ -38,31 +38,37 @@ class JSONRequest(Request):
             raise unsupported_media_type()
         if any(coding not in ("", "identity") for coding in self._content_codings()):
             raise unsupported_content_coding()
-        declared = self.headers.get("content-length", "")
-        if declared.isdecimal() and int(declared) > 2 * limit:
-            raise body_too_large(limit)
-        chunks, size = [], 0
-        try:
-            with anyio.CancelScope() as reading:
-                if declared.isdecimal() and int(declared) > limit:
-                    reading.deadline = anyio.current_time() + discard_timeout
-                async for chunk in self.stream():
-                    size += len(chunk)
-                    if size <= limit:
-                        chunks.append(chunk)
-                    elif size <= 2 * limit:
-                        reading.deadline = min(reading.deadline, anyio.current_time() + discard_timeout)
-                    else:
-                        break
-        except ClientDisconnect:
-            raise ClientGone from None
+        body = await self._read(limit, discard_timeout)
         if refusal := self.scope.get("state", {}).get("refusal"):  # by the connection, see `entrypoints/connection.py`
             raise refusal
-        if size > limit or reading.cancelled_caught:
+        if body is None:
             raise body_too_large(limit)
-        self._body = b"".join(chunks)
-        self._json = parse_json(self._body)
+        self._body = body
+        self._json = parse_json(body)
         return self._json
+
+    async def _read(self, limit: int, discard_timeout: float) -> bytes | None:
+        """Return the body; None if it has more than `limit` bytes."""
+        declared = self.headers.get("content-length", "")
+        size = int(declared) if declared.isdecimal() else 0
+        if size > 2 * limit:
+            return None
+        chunks, received = [], 0
+        with anyio.CancelScope() as reading:
+            if size > limit:
+                reading.deadline = anyio.current_time() + discard_timeout
+            try:
+                async for chunk in self.stream():
+                    received += len(chunk)
+                    if received <= limit:
+                        chunks.append(chunk)
+                    elif received <= 2 * limit:
+                        reading.deadline = min(reading.deadline, anyio.current_time() + discard_timeout)
+                    else:
+                        return None
+            except ClientDisconnect:
+                raise ClientGone from None
+        return None if received > limit or reading.cancelled_caught else b"".join(chunks)
 
     def _content_codings(self) -> list[str]:
         values = ",".join(self.headers.getlist("content-encoding"))

@@ -10,7 +10,8 @@ from application.ports.live_turns import Batch, End
 from application.turns.handle import TurnHandle
 from application.turns.new_message import NewMessage
 from application.turns.reply_request import ReplyRequest
-from domain.conversation import Turn
+from domain.conversation import ConversationId, Turn
+from domain.principal import Principal
 from entrypoints.http.dependencies import (
     AnswerUnstoredDep,
     NowDep,
@@ -24,7 +25,7 @@ from entrypoints.http.disconnect import closing_on_error, unless_disconnected
 from entrypoints.http.errors import RefusedTurn
 from entrypoints.http.event_stream import EventStream
 from entrypoints.http.idempotency_key import REPLAYED, idempotency_key
-from entrypoints.http.openai.caller import CONVERSATION, caller_of, new_conversation
+from entrypoints.http.openai.caller import CONVERSATION, Caller, caller_of, new_conversation
 from entrypoints.http.openai.documentation import COMPLETION_RESPONSES, ERRORS, PARAMETERS
 from entrypoints.http.openai.parameters import (
     digest_of,
@@ -78,11 +79,8 @@ async def create_chat_completion(
     prompt, options = prompt_of(body.messages), options_of(body, settings)
     key = idempotency_key(request)
     note_ignored_fields(request.scope, sent, body, principal, settings)
-    headers: dict[str, str] = {}
-    conversation_id = caller.conversation_id
-    if conversation_id is None and settings.v1_store_all and not caller.is_temporary:
-        conversation_id = new_conversation(principal, caller.user_id, key)
-    is_stored = not (conversation_id is None or caller.is_side_call or prompt.continued)
+    conversation_id = _stored_in(caller, prompt, principal, key, settings)
+    is_stored = conversation_id is not None
     shows_all = not is_stored or caller.shows_all or bool(prompt.resent or prompt.exchanges)
     reply = ReplyRequest(
         latest_first=prompt.exchanges[::-1] if shows_all else None,
@@ -93,29 +91,14 @@ async def create_chat_completion(
         max_tokens=limit_of(body, settings),
         options=options,
     )
+    headers: dict[str, str] = {}
     on_begin = None
-    if conversation_id is None or not is_stored:
+    if conversation_id is None:
         beginning = answer(caller.user_id, prompt.message, reply)
     else:
         headers[CONVERSATION] = conversation_id
-        cuts = settings.on_disconnect == "cancel"
-        # A conversation that the service has named is unknown to a later request, unless that has the same key.
-        repetition = caller.repetition if key is None and caller.conversation_id is not None else None
-        message = NewMessage(
-            caller.user_id,
-            conversation_id,
-            prompt.message,
-            # A library that repeats requests does so after a time-out before the response, but not after a stop.
-            keep_running=not cuts or key is not None or repetition is not None,
-            use_memory=caller.has_name,
-            key=key,
-            principal=principal,
-            reply=reply,
-            digest="" if key is None and repetition is None else digest_of(sent),
-            resent=prompt.resent if shows_all else None,
-            repetition=repetition,
-        )
-        if cuts and repetition is not None:
+        message = _message(caller, conversation_id, prompt, reply, key, principal, sent, settings)
+        if message.repetition is not None and settings.on_disconnect == "cancel":
             on_begin = stop_when_left
         beginning = send(message)
     model = model_name(body, settings)
@@ -153,6 +136,46 @@ async def list_models(settings: SettingsDep, now: NowDep, uptime: UptimeDep) -> 
             ModelView(id=name, object="model", created=started_at, owned_by=settings.app_name)
             for name in models(settings)
         ],
+    )
+
+
+def _stored_in(
+    caller: Caller, prompt: Prompt, principal: Principal, key: str | None, settings: Settings
+) -> ConversationId | None:
+    """Return the conversation in which the message and its reply are stored; None if they are not."""
+    if caller.is_side_call or prompt.continued:
+        return None
+    if caller.conversation_id is None and settings.v1_store_all and not caller.is_temporary:
+        return new_conversation(principal, caller.user_id, key)
+    return caller.conversation_id
+
+
+def _message(
+    caller: Caller,
+    conversation_id: ConversationId,
+    prompt: Prompt,
+    reply: ReplyRequest,
+    key: str | None,
+    principal: Principal,
+    sent: dict[str, Any],
+    settings: Settings,
+) -> NewMessage:
+    # A conversation that the service has named is unknown to a later request, unless that has the same key.
+    repetition = caller.repetition if key is None and caller.conversation_id is not None else None
+    is_repeatable = key is not None or repetition is not None
+    return NewMessage(
+        caller.user_id,
+        conversation_id,
+        prompt.message,
+        # A library that repeats requests does so after a time-out before the response, but not after a stop.
+        keep_running=is_repeatable or settings.on_disconnect == "continue",
+        use_memory=caller.has_name,
+        key=key,
+        principal=principal,
+        reply=reply,
+        digest=digest_of(sent) if is_repeatable else "",
+        resent=None if reply.latest_first is None else prompt.resent,
+        repetition=repetition,
     )
 
 
