@@ -27,24 +27,16 @@ from domain.paging import Page, page_of_latest_memories, parse_cursor
 class MemorySQL(LongTermMemory):
     """Stores facts as rows and recalls them by the database's full-text search.
 
-    Extracts nothing from turns: it holds only the facts that are stored explicitly. Only the first `max_query_chars` of
-    a query are searched for. The memories of a user with more than `max_quick_search` are searched apart from other
-    reads, by one query at a time, so that these searches delay no turns of users with fewer memories.
+    Extracts nothing from turns: it holds only the facts that are stored explicitly. The memories of a user with more
+    than `max_quick_search` are searched apart from other reads, by one query at a time, so that these searches delay no
+    turns of users with fewer memories.
     """
 
     extracts_from_turns = False
 
-    def __init__(
-        self,
-        database: Database,
-        now: Callable[[], datetime],
-        *,
-        max_query_chars: int = 1_000,
-        max_quick_search: int = 100,
-    ) -> None:
+    def __init__(self, database: Database, now: Callable[[], datetime], *, max_quick_search: int = 100) -> None:
         self._database = database
         self._now = now
-        self._max_query_chars = max_query_chars
         self._max_quick_search = max_quick_search
         self._searching: WeakValueDictionary[UserId, asyncio.Lock] = WeakValueDictionary()
 
@@ -58,7 +50,7 @@ class MemorySQL(LongTermMemory):
         """Do nothing."""
 
     async def recall(self, user_id: UserId, query: str, limit: int) -> Sequence[Recalled]:
-        wanted = content_words(query[: self._max_query_chars])
+        wanted = content_words(query)
         if not wanted:
             return []
         full_text, now = self._database.full_text, self._now()

@@ -110,7 +110,7 @@ class DrainingServer(uvicorn.Server):
 
     def _handle_signals(self, loop: asyncio.AbstractEventLoop) -> None:
         def on_signal(*_: object) -> None:
-            if self._on_alive is None or not self._shutdown.begun:
+            if self._on_alive is None or not self._shutdown.is_signalled:
                 loop.call_soon_threadsafe(self._stop, self._shutdown.signalled())
 
         def on_hurry(*_: object) -> None:

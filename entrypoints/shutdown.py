@@ -55,8 +55,8 @@ class Shutdown:
             threading.Thread(target=self._watch, name="shutdown", daemon=True).start()
 
     @property
-    def begun(self) -> bool:
-        """Whether there was a signal."""
+    def is_signalled(self) -> bool:
+        """Whether there was a signal. The budget can also begin without one, see `has_begun`."""
         return self._signals > 0
 
     def signalled(self) -> bool:

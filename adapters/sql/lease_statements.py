@@ -22,6 +22,7 @@ TOPIC: Final = "leases"
 """Messages about it name the user and the conversation that has become free for a waiting turn."""
 
 TIME_TO_BEGIN: Final = timedelta(seconds=5)
+"""How long a turn may have its conversation before it has begun. Then another one may take it."""
 
 PRESENCE: Final = timedelta(seconds=3)
 """How long a waiting turn keeps its place without a call of `take_or_wait`. Its process may have died."""

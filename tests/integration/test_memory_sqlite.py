@@ -29,7 +29,7 @@ from adapters.sql.sqlite.full_text import SEARCH, SQLiteFullText
 from adapters.sql.tables import PLACES_PER_USER, memories, memory_owners
 from application.ports.memory import LongTermMemory, MemoryUnavailable
 from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, UserId
-from domain.memory import MAX_FACT_CHARS, MemoryId, index_text
+from domain.memory import MAX_FACT_CHARS, MAX_QUERY_CHARS, MemoryId, index_text
 from tests.harness.failing_database import FailingDatabase
 from tests.harness.remnants import remnants, remnants_after_erasure
 
@@ -340,12 +340,11 @@ async def test_two_thousand_memories_of_a_user_are_searched(memory: MemorySQL, d
     assert ["older tea"] == await recalled(memory, UserId("user1000000"), "tea")
 
 
-async def test_only_the_beginning_of_a_query_is_searched_for(database: SQLiteDatabase) -> None:
-    memory = MemorySQL(database, lambda: NOW, max_query_chars=10)
+async def test_only_the_beginning_of_a_query_is_searched_for(memory: MemorySQL) -> None:
     await memory.store(ADA, "likes tea", 0.5)
 
-    assert ["likes tea"] == await recalled(memory, ADA, "green tea")
-    assert [] == await recalled(memory, ADA, "white or green tea")
+    assert ["likes tea"] == await recalled(memory, ADA, "green ".ljust(MAX_QUERY_CHARS - 3) + "tea")
+    assert [] == await recalled(memory, ADA, "green ".ljust(MAX_QUERY_CHARS) + "tea")
 
 
 # Long searches
