@@ -27,9 +27,9 @@ class MemoryMem0(LongTermMemory):
         async with MemoryMem0(data_dir="data", api_key=key, base_url=None, model="gpt-4o-mini", now=now) as memory: ...
 
     `store_url` is a PostgreSQL database with pgvector (`postgresql://…`) or a Qdrant server (`http(s)://…`, with its
-    key as the password). Without one, Qdrant is embedded in `data_dir`: for one process and some thousand memories,
+    key as the password). Without one, Qdrant is embedded in `data_dir`: for one process and some ten thousand memories,
     because each search compares all of them. Nothing is written outside of `data_dir` and the store. Forgotten text is
-    removed from embedded Qdrant's files at once, and from PostgreSQL's with its next vacuum.
+    removed from embedded Qdrant's files at once if these have up to 16 MiB, and from PostgreSQL's with its next vacuum.
 
     If `infer`, `model` extracts the facts of a turn; otherwise the user's message is kept as it is, unless it consists
     of questions only. Embeddings come from `embedding_model` of the same service, or, with `embedder="local"`, from a

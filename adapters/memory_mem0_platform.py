@@ -104,7 +104,7 @@ class MemoryMem0Platform(LongTermMemory):
             await self.close()
             raise
         if failure:
-            structlog.get_logger().warning("memory_platform_not_ready", code=failure.code, detail=failure.detail)
+            structlog.get_logger().warning("memory not ready", code=failure.code, reason=failure.detail)
 
     async def close(self) -> None:
         """Close the connections. No call may be running or follow."""

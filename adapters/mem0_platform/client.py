@@ -135,7 +135,7 @@ class PlatformClient:
             return  # replaced while the request ran
         self._pool_timeouts = self._pool_timeouts + 1 if timed_out else 0
         if self._pool_timeouts >= self._max_pool_timeouts:
-            structlog.get_logger().warning("memory_client_rebuilt", pool_timeouts=self._pool_timeouts)
+            structlog.get_logger().warning("memory client rebuilt", pool_timeouts=self._pool_timeouts)
             self._client, self._pool_timeouts = None, 0
             task = asyncio.get_running_loop().create_task(self._retire(client.async_client))
             self._retiring[task] = client.async_client

@@ -850,7 +850,7 @@ async def test_a_faulty_platform_is_logged_on_open(fault: Fault, memories: Memor
         memory = await memories(connect_timeout=0.5, request_timeout=30)
     await memory.check()
 
-    assert ["memory_platform_not_ready"] == [line["event"] for line in lines]
+    assert ["memory not ready"] == [line["event"] for line in lines]
 
 
 async def test_a_platform_whose_ping_does_not_name_the_account_is_checked_by_a_listing(

@@ -57,7 +57,7 @@ async def reason(directory: Path, host: str) -> MemoryUnavailable:
         ) as memory:
             with pytest.raises(MemoryUnavailable) as raised:
                 await memory.recall(ADA, "tea", 3)
-    assert [("memory_platform_not_ready", raised.value.detail)] == [(line["event"], line["detail"]) for line in lines]
+    assert [("memory not ready", raised.value.detail)] == [(line["event"], line["reason"]) for line in lines]
     assert "canary" not in f"{lines} {raised.value} {raised.value.__cause__}"
     return raised.value
 
@@ -137,7 +137,7 @@ async def test_another_service_that_responds_to_every_path_with_json(body: bytes
                 await memory.check()
 
     sentence = "The memory platform's response is invalid; check MEM0_HOST."
-    assert [("memory_platform_not_ready", sentence)] == [(line["event"], line["detail"]) for line in lines]
+    assert [("memory not ready", sentence)] == [(line["event"], line["reason"]) for line in lines]
     assert (sentence, False) == (raised.value.detail, raised.value.retryable)
 
 
@@ -160,7 +160,7 @@ async def test_a_platform_that_does_not_respond(tmp_path: Path) -> None:
             with pytest.raises(MemoryUnavailable, match=r"did not respond in time; check MEM0_HOST if this lasts\."):
                 await memory.recall(ADA, "tea", 3)
 
-    assert [line["detail"] for line in lines] == [
+    assert [line["reason"] for line in lines] == [
         "The memory platform has not responded within 0.1 s; check MEM0_HOST."
     ]
 

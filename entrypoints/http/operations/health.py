@@ -2,6 +2,8 @@
 
 import platform
 import resource
+import sys
+from typing import Final
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
@@ -18,6 +20,9 @@ from entrypoints.http.policies import Policy, requires
 from entrypoints.http.responses import problems, public_problems
 from entrypoints.http.routing import SecuredRoute
 from entrypoints.version import VERSION
+
+_RSS_UNIT: Final = 1 if sys.platform == "darwin" else 1024
+"""Bytes of which `ru_maxrss` counts one."""
 
 router = APIRouter(tags=["health"], route_class=SecuredRoute)
 
@@ -70,7 +75,7 @@ async def detailed_health(
         python=platform.python_version(),
         platform=platform.system(),
         uptime_seconds=int(uptime),
-        memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT,
     )
     return DetailedHealthView.of(
         await check_health(), name=settings.app_name, version=VERSION, time=now(), system=system
