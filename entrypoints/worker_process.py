@@ -33,8 +33,8 @@ class WorkerProcess:
     i.e. if this process is killed. It has a session of its own, so that signals of the terminal, e.g. Ctrl-C, reach the
     supervisor only.
 
-    From the moment that it listens it says every second that it is alive. If it has not for `patience` seconds, its
-    event loop hangs, and it is killed: it would accept no connection, but its clients would wait.
+    From the moment that it listens it sends a heartbeat every second. If none has arrived for `heartbeat_timeout`
+    seconds, its event loop hangs, and it is killed: it would accept no connection, but its clients would wait.
     """
 
     def __init__(
@@ -42,15 +42,15 @@ class WorkerProcess:
         process: asyncio.subprocess.Process,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        patience: float,
+        heartbeat_timeout: float,
     ) -> None:
         self._process = process
         self._reader = reader
         self._writer = writer
-        self._patience = patience
+        self._heartbeat_timeout = heartbeat_timeout
 
     @classmethod
-    async def start(cls, settings: Settings, listener: socket.socket, *, patience: float = 30) -> Self:
+    async def start(cls, settings: Settings, listener: socket.socket, *, heartbeat_timeout: float = 30) -> Self:
         """Start a worker that serves on `listener`.
 
         Raises:
@@ -71,7 +71,7 @@ class WorkerProcess:
             ours.close()
             raise
         writer.write(pickle.dumps(settings))
-        return cls(process, reader, writer, patience)
+        return cls(process, reader, writer, heartbeat_timeout)
 
     @property
     def pid(self) -> int:
@@ -79,26 +79,26 @@ class WorkerProcess:
 
     async def exited(self, on_listening: Callable[[], None]) -> WorkerExit:
         sentence = reason = ""
-        patience = None  # a migration may take any time
+        timeout = None  # a migration may take any time
         with suppress(OSError):  # it ended without having read its settings
-            while line := await self._next_report(patience):
+            while line := await self._next_report(timeout):
                 report, _, detail = line.strip().partition(" ")
                 if report == LISTENING:
-                    patience = self._patience
+                    timeout = self._heartbeat_timeout
                     on_listening()
                 elif report == UNUSABLE:
                     sentence = detail
                 elif report == _SILENT:
-                    patience, reason = None, f"no sign of life for {self._patience:g} seconds"
+                    timeout, reason = None, f"no sign of life for {self._heartbeat_timeout:g} seconds"
                     self.send_signal(signal.SIGKILL)
         status = await self._process.wait()
         self._writer.close()
         return WorkerExit(self.pid, status, sentence, reason)
 
-    async def _next_report(self, patience: float | None) -> str:
+    async def _next_report(self, wait: float | None) -> str:
         """Return the next report, or that there was none for so many seconds; an empty text at the end."""
         # The second time is for reports that arrived while this process itself was paused.
-        for seconds in (patience, 1):
+        for seconds in (wait, 1):
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     return (await self._reader.readline()).decode()
