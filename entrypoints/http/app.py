@@ -26,7 +26,7 @@ from entrypoints.http.operations import health
 from entrypoints.http.operations.docs import docs_router
 from entrypoints.http.page.routes import page_router
 from entrypoints.http.policies import open_paths, require_policies
-from entrypoints.http.surfaces import BelowAndElsewhere, ErrorsBelow
+from entrypoints.http.surfaces import ErrorsUnderPrefix, SplitByPrefix
 from entrypoints.http.unknown_fields import HEADER
 from entrypoints.lifespan import Lifespan
 from entrypoints.observability import configure_logging
@@ -104,22 +104,22 @@ def _add_middleware(app: FastAPI, settings: Settings, container: Container) -> N
     app.add_middleware(UnexpectedErrors)
     if settings.cors_origins:  # around everything that creates responses, so that browsers may read all of them
         _add_cors(app, settings.cors_origins)
-    app.add_middleware(ErrorsBelow, prefix=openai.PREFIX, error_format=openai_error)
+    app.add_middleware(ErrorsUnderPrefix, prefix=openai.PREFIX, error_format=openai_error)
     app.add_middleware(RequestContext, words=words_of(app), root_path=settings.root_path)
 
 
 def _add_cors(app: FastAPI, origins: Sequence[str]) -> None:
     app.add_middleware(
-        BelowAndElsewhere,
+        SplitByPrefix,
         prefix=openai.PREFIX,
-        below=partial(
+        with_prefix=partial(
             CORSMiddleware,
             allow_origins=origins,
             allow_methods=["GET", "POST"],
             allow_headers=["*"],  # libraries add headers of their own
             expose_headers=[*_CORS_EXPOSED, CONVERSATION, SHOULD_RETRY],
         ),
-        elsewhere=partial(
+        others=partial(
             CORSMiddleware,
             allow_origins=origins,
             allow_methods=["GET", "POST", "PATCH", "DELETE"],

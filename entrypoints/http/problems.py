@@ -78,7 +78,7 @@ ErrorFormat = Callable[[Mapping[str, Any], MutableHeaders], tuple[int, bytes]]
 class ProblemResponse(Response):
     """A response that leaves `log`, the fields that tell why the request failed, for the log line of the request.
 
-    For paths with a format of their own, see `ErrorsBelow`, it is sent in that format.
+    For paths with a format of their own, see `ErrorsUnderPrefix`, it is sent in that format.
     """
 
     media_type = "application/problem+json"
