@@ -29,10 +29,10 @@ from adapters.proxies import CHECK_PROXY
 from application.ports.memory import MemoryNotReady
 from domain.errors import Unusable
 
-_PASSING_STATUSES: Final = frozenset({408, 425, 429})
+_TRANSIENT_STATUSES: Final = frozenset({408, 425, 429})
 """Statuses below 500 of a Qdrant server that is busy."""
 
-_PASSING_CLASSES: Final = frozenset({"08", "40", "53", "55", "57", "58"})
+_TRANSIENT_CLASSES: Final = frozenset({"08", "40", "53", "55", "57", "58"})
 """Of SQLSTATEs: connection, rolled-back transaction, resources, locks, operator and I/O."""
 
 _NO_PGVECTOR: Final = frozenset({"0A000", "58P01"})
@@ -53,9 +53,9 @@ _CONNECTION_MESSAGES: Final = (
 These failures have no SQLSTATE.
 """
 
-_PASSING_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EAGAIN})
+_TRANSIENT_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EAGAIN})
 
-_PASSING_SQLITE_CODES: Final = ("SQLITE_FULL", "SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR")
+_TRANSIENT_SQLITE_CODES: Final = ("SQLITE_FULL", "SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR")
 
 
 def store_failure(error: Exception, section: Mapping[str, Any], setting: str) -> MemoryNotReady | Unusable | None:
@@ -93,7 +93,7 @@ def _of_a_status(error: Any, store: str, setting: str) -> MemoryNotReady | Unusa
     status = error.status_code
     if status == PROXY_AUTH_REQUIRED:
         return Unusable(credentials_refused(request_url(error)))
-    if status in _PASSING_STATUSES or status >= 500:
+    if status in _TRANSIENT_STATUSES or status >= 500:
         return MemoryNotReady(f"{store} answers with HTTP {status}; check {setting} if this lasts.")
     if status in (401, 403):
         return Unusable(f"{store} rejected the credentials (HTTP {status}); check {setting}.")
@@ -126,7 +126,7 @@ def _of_postgresql(error: psycopg.Error, store: str, setting: str) -> MemoryNotR
         return Unusable(f"{store} lacks PostgreSQL's extension pgvector; install it, or check {setting}.")
     if error.sqlstate:
         sentence = f"{store} cannot be used (SQLSTATE {error.sqlstate}); check {setting}."
-        return MemoryNotReady(sentence) if error.sqlstate[:2] in _PASSING_CLASSES else Unusable(sentence)
+        return MemoryNotReady(sentence) if error.sqlstate[:2] in _TRANSIENT_CLASSES else Unusable(sentence)
     if not isinstance(error, psycopg.OperationalError):
         return None
     for pattern, reason, passes in _CONNECTION_MESSAGES:
@@ -142,9 +142,9 @@ def _of_postgresql(error: psycopg.Error, store: str, setting: str) -> MemoryNotR
 def _of_files(error: Exception) -> MemoryNotReady | None:
     """Explain a failure of the files of embedded Qdrant, or return None if it is not one that passes by itself."""
     reason = getattr(error, "sqlite_errorname", "")
-    passes = reason.startswith(_PASSING_SQLITE_CODES)
+    passes = reason.startswith(_TRANSIENT_SQLITE_CODES)
     if isinstance(error, OSError):
-        reason, passes = error.strerror or "", error.errno in _PASSING_ERRNOS
+        reason, passes = error.strerror or "", error.errno in _TRANSIENT_ERRNOS
     if not passes:
         return None
     return MemoryNotReady(f"The files of the memories cannot be used ({reason}); check the disk of DATA_DIR.")

@@ -74,7 +74,7 @@ def classify(refusal: Refusal, retry_after: float | None = None) -> LLMError:
 
 def is_repeatable(refusal: Refusal) -> bool:
     """Whether the service did not process a request that failed so, and may process the same one later."""
-    return refusal.status in REPEATABLE or (refusal.status in _REJECTED and _is_passing(refusal))
+    return refusal.status in REPEATABLE or (refusal.status in _REJECTED and _is_transient(refusal))
 
 
 def _is_out_of_credit(refusal: Refusal, retry_after: float | None) -> bool:
@@ -103,7 +103,7 @@ def _is_about_content(refusal: Refusal) -> bool:
 def _names_the_model(refusal: Refusal) -> bool:
     if _any(words.MODEL_CODE, refusal) or "model" in refusal.named_fields:
         return True
-    return bool(words.MODEL_TEXT.search(refusal.message)) and not _is_passing(refusal)
+    return bool(words.MODEL_TEXT.search(refusal.message)) and not _is_transient(refusal)
 
 
 def _names_a_deployment(refusal: Refusal) -> bool:
@@ -111,8 +111,8 @@ def _names_a_deployment(refusal: Refusal) -> bool:
     return _any(words.DEPLOYMENT_CODE, refusal) or bool(words.DEPLOYMENT_TEXT.search(refusal.message))
 
 
-def _is_passing(refusal: Refusal) -> bool:
-    return bool(words.PASSING_TEXT.search(refusal.message))
+def _is_transient(refusal: Refusal) -> bool:
+    return bool(words.TRANSIENT_TEXT.search(refusal.message))
 
 
 def _is_about_credentials(refusal: Refusal) -> bool:
@@ -135,7 +135,7 @@ def _by_status(refusal: Refusal) -> LLMError:
         return _with_hint(LLMRefused, refusal, CHECK_SCHEME)
     if status in (403, 404) and words.ACCOUNT_TEXT.search(text):
         return _with_hint(LLMRefused, refusal, CHECK_ACCOUNT)
-    if status in _REJECTED and _is_passing(refusal):
+    if status in _REJECTED and _is_transient(refusal):
         return _with_hint(LLMFailed, refusal, "")
     if status in (404, 405) and (status == 405 or not _has_reason(refusal)):
         return _with_hint(LLMRefused, refusal, CHECK_URL)
@@ -145,7 +145,7 @@ def _by_status(refusal: Refusal) -> LLMError:
         return LLMWrongAPI(NOT_A_CHAT)
     if status is None or status == 200:
         is_bare = status == 200 and not refusal.codes and "error" not in refusal.keys
-        kind = LLMRefused if _any(words.REFUSED_CODE, refusal) and not _is_passing(refusal) else LLMFailed
+        kind = LLMRefused if _any(words.REFUSED_CODE, refusal) and not _is_transient(refusal) else LLMFailed
         return _with_hint(kind, refusal, CHECK_URL if is_bare else "")
     if status < 300:
         return _with_hint(LLMInvalid, refusal, "")

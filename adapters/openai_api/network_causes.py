@@ -53,7 +53,7 @@ _PROXY_HINTS: Final[Mapping[str, str]] = {
 """The same for connections to a proxy, by `cause_detail`."""
 
 _NOT_ALLOWED: Final = range(400, 500)
-_PASSING_STATUSES: Final = frozenset({408, 425, 429})
+_TRANSIENT_STATUSES: Final = frozenset({408, 425, 429})
 """Statuses of a proxy that does not connect to the service: by its rules, or for now."""
 
 _TLS_HINTS: Final[Mapping[str | None, str]] = {
@@ -116,7 +116,7 @@ def hint(error: BaseException, cause: Mapping[str, str | int], *, may_lack_tls: 
 def is_lasting(error: BaseException, cause: Mapping[str, str | int]) -> bool:
     """Whether no connection will succeed before the operator changes something."""
     status = cause.get("proxy_status")
-    if (status in _NOT_ALLOWED and status not in _PASSING_STATUSES) or _lasting_tls_failure(error) is not None:
+    if (status in _NOT_ALLOWED and status not in _TRANSIENT_STATUSES) or _lasting_tls_failure(error) is not None:
         return True
     return any(isinstance(link, (BadProxyURL, ssl.SSLCertVerificationError)) for link in _links(error))
 

@@ -80,7 +80,7 @@ SCHEME_TEXT: Final = re.compile(
 ACCOUNT_TEXT: Final = re.compile(
     r"data policy|guardrail restrictions|allowed.providers|account settings|settings/privacy|provider preferences", re.I
 )
-PASSING_TEXT: Final = re.compile(
+TRANSIENT_TEXT: Final = re.compile(
     r"(retry|try again) (in|after) (about |approximately )?[\d.]+ ?[smhd]|(retry|try again) (shortly|later|soon)\b"
     r"|right now|temporar(y|il)|overloaded|(at|no|over|out of) capacity|capacity.{0,20}exceeded"
     r"|(currently|still) (loading|pulling|starting)|being loaded",

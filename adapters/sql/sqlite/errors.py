@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from adapters.sql.database import DatabaseClosed, DatabaseLost
 from domain.errors import TemporarilyUnusable, Unusable
 
-_PASSING_CODES: Final = {
+_TRANSIENT_CODES: Final = {
     sqlite3.SQLITE_BUSY: "another program has locked it",
     sqlite3.SQLITE_LOCKED: "another program has locked it",
     sqlite3.SQLITE_FULL: "its disk is full",
@@ -24,7 +24,7 @@ _OTHER_CODES: Final = {
     sqlite3.SQLITE_CORRUPT: "its file is damaged",
     sqlite3.SQLITE_NOTADB: "its file is damaged",
 }
-_PASSING_ERRNOS: Final = frozenset(
+_TRANSIENT_ERRNOS: Final = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
 )
 
@@ -59,16 +59,16 @@ def _reason(error: Exception) -> str:
         return cause.strerror
     if (code := _code(cause)) is None:
         return f"unexpected {type(cause).__qualname__}"
-    known = _PASSING_CODES | _OTHER_CODES
+    known = _TRANSIENT_CODES | _OTHER_CODES
     # An error with a code is one of sqlite3's, which mypy does not know.
     return known.get(code) or known.get(code & 0xFF) or str(cause.sqlite_errorname)  # type: ignore[attr-defined]
 
 
 def _passes(error: Exception) -> bool:
     if isinstance(error, OSError):
-        return error.errno in _PASSING_ERRNOS
+        return error.errno in _TRANSIENT_ERRNOS
     code = _code(_driver_error(error))
-    return code is not None and code & 0xFF in _PASSING_CODES
+    return code is not None and code & 0xFF in _TRANSIENT_CODES
 
 
 def _driver_error(error: Exception) -> BaseException:

@@ -3,7 +3,7 @@
 const ROOT = new URL("../../", import.meta.url);
 
 /** Codes of problems that pass by themselves, e.g. while the service is restarted. */
-const PASSING = new Set(["history_unavailable", "live_turns_unavailable", "server_shutting_down"]);
+const TRANSIENT = new Set(["history_unavailable", "live_turns_unavailable", "server_shutting_down"]);
 
 /** Statuses of proxies that do not reach the service. */
 const GATEWAY_ERRORS = new Set([502, 503, 504]);
@@ -20,8 +20,8 @@ export class Problem extends Error {
   }
 
   /** Whether the same request will work soon, without the user's doing. */
-  get isPassing() {
-    return this.code === null ? GATEWAY_ERRORS.has(this.status) : PASSING.has(this.code);
+  get isTransient() {
+    return this.code === null ? GATEWAY_ERRORS.has(this.status) : TRANSIENT.has(this.code);
   }
 }
 

@@ -117,7 +117,7 @@ export class Reply {
         const stored = turn.assistant_response;
         if (stored.startsWith(shown)) this.#view.append(stored.slice(shown.length));
       } catch (error) {
-        if (!(error instanceof Disconnected || error.isPassing)) {
+        if (!(error instanceof Disconnected || error.isTransient)) {
           this.#view.end("interrupted", null, explain(error));
           return;
         }

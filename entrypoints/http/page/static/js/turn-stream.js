@@ -46,7 +46,7 @@ export async function* followTurn({ begin, rejoin, signal, onBegun, onConnection
       }
     } catch (error) {
       signal.throwIfAborted();
-      if (!(error instanceof Disconnected || (error instanceof Problem && error.isPassing))) throw error;
+      if (!(error instanceof Disconnected || (error instanceof Problem && error.isTransient))) throw error;
     }
     onConnection(false);
     await pause(delayAfter(failures++), signal);
