@@ -14,7 +14,7 @@ from domain.conversation import Conversation, ConversationId, Exchange, Turn, Tu
 from domain.errors import ConversationNotFound, IdempotencyKeyReused, TurnNotFound, WorkerLost
 from domain.idempotency import IdempotencyKey
 from domain.paging import Page, page_of, page_of_turns, parse_cursor
-from domain.resent import Said
+from domain.resent import SentMessage
 from domain.title import title_of
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
@@ -201,10 +201,12 @@ class HistoryInMemory(ConversationHistory, MemoryOutbox):
                 found.append(turn.exchange)
         return found
 
-    async def said(self, user_id: UserId, conversation_id: ConversationId, limit: int) -> Sequence[tuple[TurnId, Said]]:
+    async def messages(
+        self, user_id: UserId, conversation_id: ConversationId, limit: int
+    ) -> Sequence[tuple[TurnId, SentMessage]]:
         await asyncio.sleep(0)
         newest = self._shown(user_id, conversation_id)[:limit]
-        return [(turn.id, Said(turn.user_message, bool(turn.reply))) for _, turn in reversed(newest)]
+        return [(turn.id, SentMessage(turn.user_message, bool(turn.reply))) for _, turn in reversed(newest)]
 
     async def page(
         self, user_id: UserId, conversation_id: ConversationId | None, limit: int, cursor: str | None

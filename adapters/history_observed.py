@@ -12,7 +12,7 @@ from application.ports.turn_observer import StoreCalled, TurnObserver
 from domain.conversation import Conversation, ConversationId, Exchange, Turn, TurnId, UserId
 from domain.idempotency import IdempotencyKey
 from domain.paging import Page
-from domain.resent import Said
+from domain.resent import SentMessage
 
 T = TypeVar("T")
 
@@ -60,8 +60,10 @@ class ObservedHistory(ConversationHistory, MemoryOutbox):
     async def latest(self, user_id: UserId, conversation_id: ConversationId, limit: int) -> Sequence[Exchange]:
         return await self._call("latest", self._store.latest(user_id, conversation_id, limit))
 
-    async def said(self, user_id: UserId, conversation_id: ConversationId, limit: int) -> Sequence[tuple[TurnId, Said]]:
-        return await self._call("said", self._store.said(user_id, conversation_id, limit))
+    async def messages(
+        self, user_id: UserId, conversation_id: ConversationId, limit: int
+    ) -> Sequence[tuple[TurnId, SentMessage]]:
+        return await self._call("messages", self._store.messages(user_id, conversation_id, limit))
 
     async def page(
         self, user_id: UserId, conversation_id: ConversationId | None, limit: int, cursor: str | None

@@ -31,7 +31,7 @@ from domain.conversation import Conversation, ConversationId, Exchange, Turn, Tu
 from domain.errors import ConversationNotFound, IdempotencyKeyReused, TurnInProgress, TurnNotFound
 from domain.idempotency import IdempotencyKey
 from domain.paging import Page, page_of, page_of_turns, parse_cursor
-from domain.resent import Said
+from domain.resent import SentMessage
 
 
 class HistorySQL(ConversationHistory, MemoryOutbox):
@@ -112,14 +112,16 @@ class HistorySQL(ConversationHistory, MemoryOutbox):
             lambda connection: list(map(Exchange._make, turns.LATEST.execute_raw(connection, values)))
         )
 
-    async def said(self, user_id: UserId, conversation_id: ConversationId, limit: int) -> Sequence[tuple[TurnId, Said]]:
+    async def messages(
+        self, user_id: UserId, conversation_id: ConversationId, limit: int
+    ) -> Sequence[tuple[TurnId, SentMessage]]:
         values = {"user": user_id, "conversation": conversation_id, "rows": limit}
 
-        def said(connection: Connection) -> Sequence[tuple[TurnId, Said]]:
-            rows = turns.SAID.execute_raw(connection, values).fetchall()
-            return [(id, Said(text, bool(answered))) for id, text, answered in reversed(rows)]
+        def read(connection: Connection) -> Sequence[tuple[TurnId, SentMessage]]:
+            rows = turns.MESSAGES.execute_raw(connection, values).fetchall()
+            return [(id, SentMessage(text, bool(answered))) for id, text, answered in reversed(rows)]
 
-        return await self._read(said)
+        return await self._read(read)
 
     async def page(
         self, user_id: UserId, conversation_id: ConversationId | None, limit: int, cursor: str | None

@@ -9,7 +9,7 @@ import anyio
 from application.ports.history import ConversationHistory, HistoryLost, HistoryUnavailable
 from application.ports.turn_observer import Event, StoreCalled, StoreFailing, StoreRecovered, TurnObserver
 
-_READS: Final = frozenset({"find", "get", "latest", "said", "page", "conversations", "forget_attempts", "counts"})
+_READS: Final = frozenset({"find", "get", "latest", "messages", "page", "conversations", "forget_attempts", "counts"})
 """Operations whose failure says nothing about writes."""
 
 _WRITES: Final = frozenset({"begin", "finish", "probe_write"})
@@ -63,7 +63,7 @@ class StoreWatch(TurnObserver):
                 self.note_success()
 
     def note_failure(self, error: HistoryUnavailable) -> None:
-        """The store does not accept writes."""
+        """Record that the store does not accept writes, and report it if that is due."""
         now, known = anyio.current_time(), self.failure
         # Without the traceback, which refers to the text of turns.
         self.failure = type(error)(retry_after=error.retry_after, explanation=error.explanation)
@@ -79,7 +79,7 @@ class StoreWatch(TurnObserver):
             self._observer.observe(StoreFailing(self.failure, now - self._failed_at))
 
     def note_success(self) -> None:
-        """The store has accepted a write."""
+        """Record that the store has accepted a write, and report it if the one before failed."""
         if self.failure is not None:
             self.failure = None
             self._observer.observe(StoreRecovered(anyio.current_time() - self._failed_at))

@@ -10,14 +10,14 @@ MAX_SKIPPED: Final = 100
 """Stored turns without a reply in a row that a client may have dropped."""
 
 
-class Said(NamedTuple):
-    """A message of the user, and whether there is a reply to it."""
+class SentMessage(NamedTuple):
+    """A message that the user has sent, and whether there is a reply to it."""
 
     text: str
     answered: bool
 
 
-def kept(stored: Sequence[Said], resent: Sequence[Said]) -> int:
+def kept(stored: Sequence[SentMessage], resent: Sequence[SentMessage]) -> int:
     """Return how many of the stored turns, oldest first, the client still shows before its new message.
 
     The others were retracted: the user wants another reply, or has edited a message. Messages are compared, never
@@ -25,9 +25,9 @@ def kept(stored: Sequence[Said], resent: Sequence[Said]) -> int:
     one request, e.g. documents it has found.
 
     Turns without a reply that the client does not show do not end the comparison, since clients drop what has failed.
-    Messages that are not stored are skipped: they were refused, or sent elsewhere. A client that shows later turns, but
-    not all of those before, has left some out, e.g. the oldest ones or one that the person has deleted: turns are
-    retracted from the last one on that it shows.
+    Messages that are not stored are skipped: they were refused, or sent elsewhere. A client may also leave out turns
+    before others that it shows, e.g. the oldest ones, or one that the person has deleted. These count as shown: only
+    what follows the last turn that the client shows is retracted.
     """
     shown, is_complete = _walk(stored, resent, 0)
     if not is_complete:
@@ -37,7 +37,7 @@ def kept(stored: Sequence[Said], resent: Sequence[Said]) -> int:
     return shown
 
 
-def _walk(stored: Sequence[Said], resent: Sequence[Said], start: int) -> tuple[int, bool]:
+def _walk(stored: Sequence[SentMessage], resent: Sequence[SentMessage], start: int) -> tuple[int, bool]:
     """Return the end of the stored turns that match from `start` on, and whether all answered messages are stored."""
     end, is_complete = start, True
     for message in resent:
@@ -51,7 +51,7 @@ def _walk(stored: Sequence[Said], resent: Sequence[Said], start: int) -> tuple[i
     return end, is_complete
 
 
-def _end_with_gaps(stored: Sequence[Said], texts: Sequence[str]) -> int:
+def _end_with_gaps(stored: Sequence[SentMessage], texts: Sequence[str]) -> int:
     """Return the end of the latest turns that match, whatever is between them; 0 if one is not stored."""
     end, index = 0, len(stored)
     for text in reversed(texts):

@@ -227,7 +227,7 @@ LATEST: Final = PrecompiledStatement(
     .order_by(turns.c.seq.desc())
     .limit(bindparam("rows"))
 )
-SAID: Final = PrecompiledStatement(
+MESSAGES: Final = PrecompiledStatement(
     _OF_CONVERSATION.with_only_columns(
         turns.c.id, turns.c.user_message, literal_column("(reply <> '' OR reply_number IS NOT NULL)").label("answered")
     )

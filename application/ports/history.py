@@ -10,7 +10,7 @@ from domain.conversation import Conversation, ConversationId, Exchange, Turn, Tu
 from domain.errors import ChatError
 from domain.idempotency import IdempotencyKey
 from domain.paging import Page
-from domain.resent import Said
+from domain.resent import SentMessage
 
 
 class HistoryError(ChatError):
@@ -193,7 +193,9 @@ class ConversationHistory(Protocol):
         ...
 
     @abstractmethod
-    async def said(self, user_id: UserId, conversation_id: ConversationId, limit: int) -> Sequence[tuple[TurnId, Said]]:
+    async def messages(
+        self, user_id: UserId, conversation_id: ConversationId, limit: int
+    ) -> Sequence[tuple[TurnId, SentMessage]]:
         """Return the messages of the newest turns of a conversation, each with its `Turn.id`, oldest first.
 
         Includes running and failed turns. At most `limit`. Of the replies it only tells whether there is text, so that

@@ -178,8 +178,8 @@ class SendMessage:
         """Return the first stored turn that the client does not show any more, if there is one."""
         if message.resent is None:
             return await self.keyed_turns.broken_off(message) if message.repetition else None
-        stored = await self.history.said(message.user_id, message.conversation_id, MAX_STORED)
-        shown = kept([said for _, said in stored], message.resent)
+        stored = await self.history.messages(message.user_id, message.conversation_id, MAX_STORED)
+        shown = kept([message for _, message in stored], message.resent)
         return stored[shown][0] if shown < len(stored) else None
 
     async def _release(self, lease: Lease) -> None:

@@ -35,7 +35,7 @@ from domain.errors import (
     WorkerLost,
 )
 from domain.idempotency import IdempotencyKey
-from domain.resent import Said
+from domain.resent import SentMessage
 from tests.contract.suite import Suite
 
 ADA, BOB = UserId("ada"), UserId("bob")
@@ -679,9 +679,12 @@ class ConversationHistoryContract(Suite[ConversationHistory]):
         await begin(history, failed, saved, running)
         await fail(history, failed)
         await save(history, saved, "Hi")
-        told = [(turn.id, Said(turn.user_message, turn in (ended, saved))) for turn in (ended, failed, saved, running)]
-        assert told == list(await history.said(ADA, HOME, 10))
-        assert told[2:] == list(await history.said(ADA, HOME, 2))
+        told = [
+            (turn.id, SentMessage(turn.user_message, turn in (ended, saved)))
+            for turn in (ended, failed, saved, running)
+        ]
+        assert told == list(await history.messages(ADA, HOME, 10))
+        assert told[2:] == list(await history.messages(ADA, HOME, 2))
 
     async def test_the_messages_of_a_conversation_are_its_own_and_not_retracted(
         self, history: ConversationHistory
@@ -690,8 +693,8 @@ class ConversationHistoryContract(Suite[ConversationHistory]):
         await complete(history, new_turn(conversation_id=WORK))
         await complete(history, new_turn(user_id=BOB, conversation_id=HOME))
         instead = await begin_instead(history, retracted)
-        assert [kept.id, instead.id] == [id for id, _ in await history.said(ADA, HOME, 10)]
-        assert [] == list(await history.said(BOB, WORK, 10))
+        assert [kept.id, instead.id] == [id for id, _ in await history.messages(ADA, HOME, 10)]
+        assert [] == list(await history.messages(BOB, WORK, 10))
 
     # Retracted turns
 

@@ -776,7 +776,7 @@ CALLS: list[Callable[[HistorySQL], Awaitable[object]]] = [
     lambda history: history.finish_abandoned(),
     lambda history: history.get(TurnId("t"), ADA),
     lambda history: history.latest(ADA, DEFAULT_CONVERSATION, 10),
-    lambda history: history.said(ADA, DEFAULT_CONVERSATION, 10),
+    lambda history: history.messages(ADA, DEFAULT_CONVERSATION, 10),
     lambda history: history.page(ADA, None, 10, None),
     lambda history: history.conversations(ADA, 10, None),
     lambda history: history.set_title(ADA, DEFAULT_CONVERSATION, "Title"),

@@ -14,7 +14,7 @@ import pytest
 from adapters.history_in_memory import HistoryInMemory
 from application.ports.llm import LLMContentRefused, LLMDisconnected, LLMFailed
 from domain.conversation import ConversationId, Message, TurnId, UserId
-from domain.resent import Said
+from domain.resent import SentMessage
 from tests.harness.chat import SILENT, eventually, serving, streaming, until
 from tests.harness.completions import PATH, answer_of, complete, messages
 from tests.harness.credentials import ADMIN, TENANT, KnownCredentials, authentication, bearer
@@ -527,10 +527,10 @@ async def test_a_request_that_is_repeated_with_its_key_after_a_failure_runs_agai
 
 async def test_a_conversation_that_is_deleted_while_a_request_begins_starts_anew() -> None:
     class Deleted(HistoryInMemory):
-        async def said(
+        async def messages(
             self, user_id: UserId, conversation_id: ConversationId, limit: int
-        ) -> Sequence[tuple[TurnId, Said]]:
-            found = await super().said(user_id, conversation_id, limit)
+        ) -> Sequence[tuple[TurnId, SentMessage]]:
+            found = await super().messages(user_id, conversation_id, limit)
             await self.clear(user_id, conversation_id)
             return found
 

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.resent import Said, kept
+from domain.resent import SentMessage, kept
 
 texts = st.sampled_from(["yes", "no", "a", "b"])
-conversations = st.lists(st.builds(Said, texts, st.just(True)), max_size=8)
+conversations = st.lists(st.builds(SentMessage, texts, st.just(True)), max_size=8)
 
 
-def said(text: str) -> list[Said]:
+def said(text: str) -> list[SentMessage]:
     """Return one message per word; those with a question mark have no reply."""
-    return [Said(word.rstrip("?"), not word.endswith("?")) for word in text.split()]
+    return [SentMessage(word.rstrip("?"), not word.endswith("?")) for word in text.split()]
 
 
 @pytest.mark.parametrize(
@@ -54,20 +54,20 @@ def test_stored_turns_that_the_client_does_not_show_are_not_kept(stored: str, re
 
 
 @given(conversations, conversations)
-def test_a_client_that_shows_a_beginning_keeps_exactly_that(shown: list[Said], more: list[Said]) -> None:
+def test_a_client_that_shows_a_beginning_keeps_exactly_that(shown: list[SentMessage], more: list[SentMessage]) -> None:
     assert len(shown) == kept([*shown, *more], shown)
 
 
 @given(st.integers(0, 9))
 def test_a_client_that_leaves_out_the_beginning_of_different_messages_keeps_everything(start: int) -> None:
-    stored = [Said(str(number), True) for number in range(10)]
+    stored = [SentMessage(str(number), True) for number in range(10)]
 
     assert 10 == kept(stored, stored[start:])
 
 
 @given(st.sets(st.integers(0, 9), max_size=9))
 def test_a_client_that_leaves_out_some_of_different_messages_keeps_all_up_to_its_last(left_out: set[int]) -> None:
-    stored = [Said(str(number), True) for number in range(10)]
+    stored = [SentMessage(str(number), True) for number in range(10)]
     resent = [message for number, message in enumerate(stored) if number not in left_out]
 
     assert int(resent[-1].text) + 1 == kept(stored, resent)
@@ -75,22 +75,22 @@ def test_a_client_that_leaves_out_some_of_different_messages_keeps_all_up_to_its
 
 @pytest.mark.parametrize("stored", [["Context.\nWhat are oaks?"], ["What are oaks?"]])
 def test_text_that_was_added_before_a_message_does_not_matter(stored: Sequence[str]) -> None:
-    assert 1 == kept([Said(text, True) for text in stored], [Said("What are oaks?", True)])
+    assert 1 == kept([SentMessage(text, True) for text in stored], [SentMessage("What are oaks?", True)])
 
 
 def test_a_message_that_only_ends_alike_is_another_one() -> None:
-    assert 0 == kept([Said("Say yes", True)], [Said("yes", True)])
+    assert 0 == kept([SentMessage("Say yes", True)], [SentMessage("yes", True)])
 
 
 @pytest.mark.parametrize(
     ("stored", "resent"),
     [
-        ([Said("failed", False)] * 5_000, [Said("a", True)] * 10_000),
-        ([Said("yes", True)] * 10_000, [*[Said("yes", True)] * 5_000, Said("a", True)]),
+        ([SentMessage("failed", False)] * 5_000, [SentMessage("a", True)] * 10_000),
+        ([SentMessage("yes", True)] * 10_000, [*[SentMessage("yes", True)] * 5_000, SentMessage("a", True)]),
     ],
 )
 def test_conversations_made_to_be_compared_slowly_take_little_time(
-    stored: Sequence[Said], resent: Sequence[Said]
+    stored: Sequence[SentMessage], resent: Sequence[SentMessage]
 ) -> None:
     started = time.process_time()
     assert kept(stored, resent) in (0, 5_000)

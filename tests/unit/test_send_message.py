@@ -28,7 +28,7 @@ from domain.errors import (
     Superseded,
     TurnInProgress,
 )
-from domain.resent import Said
+from domain.resent import SentMessage
 from tests.harness.fakes import ScriptedLLM, ScriptedReply
 from tests.harness.script import ANN, NOW, FailingHistory, Harness, application, message, read, until
 
@@ -475,7 +475,7 @@ async def test_the_conversation_is_held_when_the_turns_that_a_client_shows_are_l
 
     async with application() as app:
         send = replace(app.send, leases=Leases())
-        for resent in (None, [Said("One", answered=True)]):
+        for resent in (None, [SentMessage("One", answered=True)]):
             await read(await send(replace(message("Two"), resent=resent)))
 
     assert [True, False] == Leases.tentative

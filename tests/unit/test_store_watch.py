@@ -23,7 +23,7 @@ WRITES = [
     *("begin", "save_progress", "finish", "finish_abandoned", "set_title", "clear", "probe_write"),
     *("claim", "claim_user", "release", "settle", "postpone", "give_up", "begin_forgetting", "end_forgetting"),
 ]
-READS = ["find", "get", "latest", "said", "page", "conversations", "forget_attempts", "counts"]
+READS = ["find", "get", "latest", "messages", "page", "conversations", "forget_attempts", "counts"]
 
 
 def reported(observer: Observed) -> list[type[Event]]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from application.turns.reply_request import joined
 from domain.conversation import Exchange
-from domain.resent import Said
+from domain.resent import SentMessage
 from entrypoints.http.openai.schemas import SYSTEM, ChatMessage
 from entrypoints.http.request_problems import invalid_request
 
@@ -23,7 +23,7 @@ class Prompt:
     lead: str
     message: str
     continued: str
-    resent: Sequence[Said]
+    resent: Sequence[SentMessage]
     """The user's messages before the last one."""
 
 
@@ -61,7 +61,7 @@ def prompt_of(messages: Sequence[ChatMessage]) -> Prompt:
     if "\0" in last.asked[-1]:
         raise invalid_request(400, f"#/messages/{index}/content", "must not contain U+0000")
     resent = [
-        Said(text, answered=joined(*exchange.replied) != "" and position == len(exchange.asked))
+        SentMessage(text, answered=joined(*exchange.replied) != "" and position == len(exchange.asked))
         for exchange in earlier
         for position, text in enumerate(exchange.asked, 1)
     ]
@@ -71,5 +71,5 @@ def prompt_of(messages: Sequence[ChatMessage]) -> Prompt:
         joined(*last.asked[:-1]),
         last.asked[-1],
         joined(*last.replied),
-        [*resent, *(Said(text, answered=False) for text in last.asked[:-1])],
+        [*resent, *(SentMessage(text, answered=False) for text in last.asked[:-1])],
     )
