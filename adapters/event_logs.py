@@ -102,6 +102,8 @@ class Log:
 
 
 class LogReader(Reader):
+    """A reader of a log in this process. `after` is the number of the last event that its client has received."""
+
     def __init__(self, log: Log, after: int) -> None:
         self._log = log
         self._after = after

@@ -8,7 +8,8 @@ from domain.conversation import UserId
 from domain.errors import Forbidden
 
 NOBODY: Final = "openai-api"
-"""The user of a service's requests that name none, after the prefix of its users. No person has such an id."""
+"""Id of the user to whom requests to `/v1` belong that name none. If the API key has a prefix, it comes before this.
+Tokens of a user with this id are rejected."""
 
 
 class Role(StrEnum):

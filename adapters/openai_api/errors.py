@@ -117,7 +117,13 @@ _LIBRARIES: Final = ("adapters", "aiohttp", "httpx2", "openai")
 def from_exception(
     error: Exception, *, streaming: bool, may_lack_tls: bool = False, proxied: Proxy | None = None
 ) -> LLMError:
-    """Translate an exception of a library. `may_lack_tls`: the request was sent to the service without TLS."""
+    """Translate an exception of a library.
+
+    Args:
+        streaming: The response had begun.
+        may_lack_tls: The request was sent to the service without TLS.
+        proxied: The proxy of the request, if there is one.
+    """
     translation = translation_of(type(_most_reliable(error)))
     cause = network_cause(error, proxied)
     kind = translation.streaming if streaming else translation.waiting
@@ -134,7 +140,11 @@ def from_exception(
 
 
 def translation_of(foreign: type[BaseException]) -> Translation:
-    """Look a class up. Raises: KeyError: Neither it nor a base of it is in the map."""
+    """Return the translation of a class.
+
+    Raises:
+        KeyError: Neither it nor a base of it is in the map.
+    """
     return ERROR_MAP[next((base for base in foreign.__mro__ if base in ERROR_MAP), foreign)]
 
 

@@ -78,13 +78,12 @@ class Accepted:
 
     def without(self, name: str, refusal: Refusal, value: Any) -> "Accepted":
         """Return a form without `name` as it was sent, with `value`: with a lower value, another name, or none."""
-        match name:
-            case _ if name in _OPTIONAL:
-                return replace(self, **dict[str, Any]({name: None}))
-            case "stream_options":
-                return replace(self, usage=False)
-            case "role":
-                return replace(self, system_role=False)
+        if name in _OPTIONAL:
+            return replace(self, **dict[str, Any]({name: None}))
+        if name == "stream_options":
+            return replace(self, usage=False)
+        if name == "role":
+            return replace(self, system_role=False)
         allowed = _allowed(refusal, value)
         if allowed is not None:
             return replace(self, max_tokens=allowed)

@@ -22,7 +22,7 @@ class Recall:
         self._forgetting = forgetting
         self._observer = observer
         self.failures = 0
-        """Number of turns that had to do without."""
+        """Number of turns since the start that had to do without memories."""
         self._max_failures = max_failures
         self._failures_in_a_row = 0
         self._latest_failure: LongTermMemoryError | HistoryError | None = None

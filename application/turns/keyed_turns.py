@@ -23,12 +23,16 @@ RECENT_TURNS: Final = 5
 
 
 class KeyedTurns:
-    """Lets a repeated request have the turn of the first one.
+    """Lets a repeated request have the turn of the first one. Times are in seconds.
 
-    A running turn that has no event log here, e.g. because its worker died, is polled every `poll_interval` seconds
-    for at most `lost_timeout`. For as long, a turn of another process that has no text yet is not handed out: if that
-    process has died, the turn is replaced. Meanwhile the history is asked every `lost_poll_interval` seconds. Reading
-    the log of a turn that has ended may take `read_timeout`.
+    A running turn may have no event log here, e.g. because its worker has died: then its state is polled every
+    `poll_interval`, for at most `lost_timeout`.
+
+    A turn that another process runs is handed out when it has text or has ended, and after `lost_timeout` in any case.
+    Until then that process may turn out to have died, which is looked up every `lost_poll_interval`, and another turn
+    can take the place of this one, since no client has seen any of it.
+
+    Reading the log of a turn that has ended may take `read_timeout`.
     """
 
     def __init__(

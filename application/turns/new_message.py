@@ -8,7 +8,7 @@ from application.turns.reply_request import AS_USUAL, ReplyRequest
 from domain.conversation import ConversationId, TurnId, UserId
 from domain.idempotency import IdempotencyKey
 from domain.principal import ANONYMOUS, Principal
-from domain.resent import Said
+from domain.resent import SentMessage
 
 
 class WhenBusy(StrEnum):
@@ -35,9 +35,9 @@ class NewMessage:
     not be used with another one. `resent` are the earlier messages of a client that sends the whole conversation each
     time. Stored turns that are not among them are retracted. None leaves the conversation as it is.
 
-    `repetition` is the number of a request in a client that repeats requests without a key; the first is 0. A later
-    one is let back in to the turn that an earlier one with the same `digest` has begun within the last minutes. If that
-    has broken off, a new turn takes its place.
+    `repetition` is how often the client's library has sent this request before, 0 for the first time; None if the
+    library does not say. A repeated request is let back in to the turn that an earlier one with the same `digest` has
+    begun within the last minutes, although it has no key. If that turn has broken off, a new one takes its place.
     """
 
     user_id: UserId
@@ -52,7 +52,7 @@ class NewMessage:
     turn_id: TurnId | None = None
     reply: ReplyRequest = AS_USUAL
     digest: str = ""
-    resent: Sequence[Said] | None = None
+    resent: Sequence[SentMessage] | None = None
     repetition: int | None = None
 
     @property

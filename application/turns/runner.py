@@ -22,10 +22,11 @@ class TurnRunner:
     Running turns are leased in the history for `lease` and renewed at a third of it. Ends that the store did not accept
     are stored later. A turn that was ended by another worker, or deleted, is stopped.
 
-    Sweeps end the turns whose worker died: when it is opened, and every `lease`. If the store is shared, they are a
-    fifth of that apart. Then others may be unable to renew their leases when this worker cannot reach the store. So
-    after a call that has failed, or taken longer than `slow_call` seconds, the next sweep is a whole lease away: those
-    that live renew theirs before. Likewise a worker that has just started leaves them the time in which they renew.
+    A sweep ends the turns whose worker has died. A worker with a store of its own sweeps when it is opened, and then
+    once per `lease`; workers that share a store sweep five times per `lease`. If a call to a shared store fails, or
+    takes longer than `slow_call` seconds, other workers are probably unable to renew their leases, too. So the next
+    sweep is put off by a whole lease, in which those that are alive renew theirs. For the same reason, a worker that
+    has just started does not sweep before the others have had time to renew.
     """
 
     def __init__(
