@@ -65,15 +65,16 @@ class GuardedMemory(LongTermMemory):
         await self._call(Where.REMEMBERING_TURN, self._remember_timeout, self._memory.remember, turn)
 
     async def recall(self, user_id: UserId, query: str, limit: int) -> Sequence[Recalled]:
-        self._recalls.begin()
+        is_probe = self._recalls.begin()
         recall = self._memory.recall
         try:
             recalled = await self._call(Where.RECALLING, self._recall_timeout, recall, user_id, query, limit)
         except MemoryUnavailable as error:
             self._recalls.fail(error.detail)
             raise
-        except BaseException:
-            self._recalls.abandon()
+        except BaseException:  # refused or cancelled, which tells nothing about the store
+            if is_probe:
+                self._recalls.abandon_probe()
             raise
         self._recalls.succeed()
         self._owned(user_id, [one.memory for one in recalled])
@@ -137,7 +138,7 @@ class GuardedMemory(LongTermMemory):
 class CircuitBreaker:
     """Rejects calls for `cooldown` seconds after `max_failures` in a row, then admits one at a time as a probe.
 
-    Each `begin` that returns is followed by exactly one of `succeed`, `fail` and `abandon`.
+    Each `begin` that returns is followed by `succeed` or `fail`, or, if a probe tells nothing, by `abandon_probe`.
     """
 
     def __init__(self, *, max_failures: int, cooldown: float) -> None:
@@ -147,8 +148,8 @@ class CircuitBreaker:
         self._open_until = 0.0
         self._reason: str | None = None
 
-    def begin(self) -> None:
-        """Admit a call.
+    def begin(self) -> bool:
+        """Admit a call, and return whether it is a probe.
 
         Raises:
             MemoryUnavailable: the circuit is open; `detail` is that of the latest failure.
@@ -156,8 +157,10 @@ class CircuitBreaker:
         now = anyio.current_time()
         if now < self._open_until:
             raise MemoryUnavailable(self._reason, retry_after=self._open_until - now)
-        if self._failures >= self._max_failures:
-            self._open_until = now + self._cooldown  # for all other calls, until this probe has ended
+        is_probe = self._failures >= self._max_failures
+        if is_probe:
+            self._open_until = now + self._cooldown  # for all other calls, until this one has ended
+        return is_probe
 
     def succeed(self) -> None:
         self._failures, self._open_until = 0, 0.0
@@ -168,6 +171,6 @@ class CircuitBreaker:
         if self._failures >= self._max_failures:
             self._open_until = anyio.current_time() + self._cooldown
 
-    def abandon(self) -> None:
-        """The call was refused or cancelled, which tells nothing about the store: admit the next one as a probe."""
+    def abandon_probe(self) -> None:
+        """Admit the next call as another probe."""
         self._open_until = 0.0

@@ -16,9 +16,9 @@ from domain.errors import MemoryNotFound, UnknownCursor
 from domain.memory import Memory, MemoryId, Recalled
 from domain.paging import Page
 from tests.harness.fakes import LearningMemory
-from tests.harness.script import Observed
+from tests.harness.script import Observed, until
 
-ADA = UserId("ada")
+ADA, BOB = UserId("ada"), UserId("bob")
 MAX_FAILURES = 5
 COOLDOWN = 0.05
 OF_BOB = Memory(MemoryId("00000000-0000-4000-8000-000000000000"), "bob", "secret", 0.5, datetime.now(UTC))
@@ -184,6 +184,22 @@ async def test_a_cancelled_probe_is_followed_by_another() -> None:
     memory.gate.set()
 
     assert [] == await guard.recall(ADA, "tea", 10)
+
+
+async def test_the_end_of_a_recall_from_before_the_circuit_opened_does_not_close_it() -> None:
+    memory = LearningMemory()
+    memory.plans["recall"] = [MemoryUnavailable() for _ in range(MAX_FAILURES)]
+    memory.held[BOB] = anyio.Event()
+    guard, _ = guarded(memory)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(guard.recall, BOB, "tea", 10)
+        await until(lambda: memory.calls == ["recall"])
+        await failed_recalls(guard, MAX_FAILURES)
+        tasks.cancel_scope.cancel()
+    with pytest.raises(MemoryUnavailable):
+        await guard.recall(ADA, "tea", 10)
+
+    assert 1 + MAX_FAILURES == memory.calls.count("recall")
 
 
 async def test_an_untranslated_exception_becomes_memory_unavailable() -> None:
