@@ -1,15 +1,14 @@
-"""Turns and the memory outbox in the memory of one process: for trying things out, and as a fake in tests."""
+"""Turns in the memory of one process, with the memory outbox: for trying things out, and as a fake in tests."""
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from uuid import uuid4
 
 from adapters.clock import utc_now
+from adapters.memory_outbox_in_memory import MemoryOutboxInMemory
 from application.ports.history import ConversationHistory, ReplyAddition, TurnBegin, TurnEnd
-from application.ports.memory_outbox import Claim, ForgetUser, MemoryOutbox, OutboxCounts, OutboxJob, RememberTurn
 from domain.conversation import Conversation, ConversationId, Exchange, Turn, TurnId, TurnStatus, UserId
 from domain.errors import ConversationNotFound, IdempotencyKeyReused, TurnNotFound, WorkerLost
 from domain.idempotency import IdempotencyKey
@@ -17,27 +16,7 @@ from domain.paging import Page, page_of, page_of_turns, parse_cursor
 from domain.resent import SentMessage
 from domain.title import title_of
 
-_NEVER = datetime.min.replace(tzinfo=UTC)
 _ALWAYS = datetime.max.replace(tzinfo=UTC)
-
-
-@dataclass
-class _Entry:
-    """A turn to be remembered. `due_at` is None once it was given up."""
-
-    due_at: datetime | None
-    attempts: int = 0
-
-
-@dataclass
-class _MemoryUser:
-    """A user for whom long-term memory has something to do."""
-
-    claim: str | None = None
-    claim_expires_at: datetime = _NEVER
-    unsettled_until: datetime = _NEVER
-    forget_at: datetime | None = None
-    forget_attempts: int = 0
 
 
 @dataclass(frozen=True)
@@ -49,14 +28,14 @@ class _NamedTurn:
     expires_at: datetime
 
 
-class HistoryInMemory(ConversationHistory, MemoryOutbox):
+class HistoryInMemory(MemoryOutboxInMemory, ConversationHistory):
     """Keeps turns, and the memory outbox, until the process ends. `now` is the clock of leases and delays.
 
     Every method first lets other tasks run, as a store behind a socket would, and then takes effect at once.
     """
 
     def __init__(self, now: Callable[[], datetime] = utc_now) -> None:
-        self._now = now
+        super().__init__(now)
         self._turns: dict[TurnId, Turn] = {}
         self._leases: dict[TurnId, datetime] = {}
         self._epochs_at_begin: dict[TurnId, int] = {}
@@ -71,8 +50,6 @@ class HistoryInMemory(ConversationHistory, MemoryOutbox):
         self._expiring: dict[str, None] = {}
         """The names that expire, oldest first."""
         self._epochs: dict[UserId, int] = {}
-        self._entries: dict[TurnId, _Entry] = {}
-        self._memory_users: dict[UserId, _MemoryUser] = {}
 
     async def begin(self, begin: TurnBegin) -> Turn:
         await asyncio.sleep(0)
@@ -91,7 +68,7 @@ class HistoryInMemory(ConversationHistory, MemoryOutbox):
             self._delete(earlier, next(n for n, id in positions.items() if id == earlier.id))
         for one in retracted:
             self._retracted_by[one.id] = turn.id
-            self._entries.pop(one.id, None)
+            self.withdraw(one.id)
         if begin.key is not None:
             self._name(turn, begin.key, begin.key_retention)
         if turn.chosen_id is not None:
@@ -159,7 +136,7 @@ class HistoryInMemory(ConversationHistory, MemoryOutbox):
         self._end(turn)
         is_of_epoch = self._epochs_at_begin[turn.id] == self._epochs.get(turn.user_id, 0)
         if end.remember and is_of_epoch and turn.id not in self._retracted_by:
-            self._entries[turn.id] = _Entry(self._now())
+            self.enqueue(turn)
         return turn
 
     async def finish_abandoned(self) -> int:
@@ -256,7 +233,7 @@ class HistoryInMemory(ConversationHistory, MemoryOutbox):
     def _delete(self, turn: Turn, position: int) -> None:
         del self._turns[turn.id], self._positions[turn.user_id][position], self._epochs_at_begin[turn.id]
         self._leases.pop(turn.id, None)
-        self._entries.pop(turn.id, None)
+        self.withdraw(turn.id)
         self._retracted_by.pop(turn.id, None)
         self._forget_name(turn.id)
         if turn.chosen_id is not None:
@@ -270,108 +247,10 @@ class HistoryInMemory(ConversationHistory, MemoryOutbox):
     async def probe_write(self) -> None:
         await asyncio.sleep(0)
 
-    async def claim(self, limit: int, lease: timedelta) -> Sequence[OutboxJob]:
-        await asyncio.sleep(0)
-        now = self._now()
-        for user_id in list(self._memory_users):
-            self._purge(user_id)
-        jobs: list[OutboxJob] = []
-        forgets = [(user.forget_at, id, user) for id, user in self._memory_users.items() if user.forget_at]
-        for forget_at, user_id, user in sorted(forgets, key=lambda one: one[0]):
-            if len(jobs) < limit and forget_at <= now and user.claim_expires_at <= now:
-                claim = self._claim(user_id, lease)
-                jobs.append(ForgetUser(claim, user.forget_attempts, user.unsettled_until > now))
-        due = [(entry.due_at, id) for id, entry in self._entries.items() if entry.due_at and entry.due_at <= now]
-        for _, turn_id in sorted(due, key=lambda one: one[0]):
-            turn = self._turns[turn_id]
-            if len(jobs) < limit and self._is_free(turn.user_id):
-                jobs.append(RememberTurn(self._claim(turn.user_id, lease), turn, self._entries[turn_id].attempts))
-        return jobs
-
-    async def claim_user(self, user_id: UserId, lease: timedelta) -> Claim | None:
-        await asyncio.sleep(0)
-        return self._claim(user_id, lease) if self._is_free(user_id) else None
-
-    def _is_free(self, user_id: UserId) -> bool:
-        user = self._memory_users.get(user_id)
-        return user is None or (user.claim_expires_at <= self._now() and user.forget_at is None)
-
-    def _claim(self, user_id: UserId, lease: timedelta) -> Claim:
-        user = self._memory_users.setdefault(user_id, _MemoryUser())
-        user.claim, user.claim_expires_at = uuid4().hex, self._now() + lease
-        return Claim(user_id, user.claim)
-
-    async def release(self, claim: Claim, *, unsettled_for: timedelta | None = None) -> None:
-        await asyncio.sleep(0)
-        self._release(claim, unsettled_for)
-
-    def _release(self, claim: Claim, unsettled_for: timedelta | None = None) -> bool:
-        user = self._memory_users.get(claim.user_id)
-        if user is None or user.claim != claim.token:
-            return False
-        user.claim, user.claim_expires_at = None, _NEVER
-        if unsettled_for is not None:
-            user.unsettled_until = max(user.unsettled_until, self._now() + unsettled_for)
-        self._purge(claim.user_id)
-        return True
-
-    def _purge(self, user_id: UserId) -> None:
-        """Keep nothing of a user for whom nothing is left to do."""
-        now, user = self._now(), self._memory_users[user_id]
-        if user.forget_at is None and user.claim_expires_at <= now and user.unsettled_until <= now:
-            del self._memory_users[user_id]
-
-    async def settle(self, job: RememberTurn) -> None:
-        await asyncio.sleep(0)
-        if self._release(job.claim):
-            self._entries.pop(job.turn.id, None)
-
-    async def postpone(
-        self, job: OutboxJob, delay: timedelta, *, unsettled_for: timedelta | None = None, counts: bool = True
-    ) -> None:
-        await asyncio.sleep(0)
-        if not self._release(job.claim, unsettled_for):
-            return
-        if isinstance(job, RememberTurn):
-            self._end_attempt(job, self._now() + delay, counts=counts)
-        elif (user := self._memory_users.get(job.claim.user_id)) and user.forget_at is not None:
-            user.forget_at, user.forget_attempts = self._now() + delay, user.forget_attempts + counts
-
-    async def give_up(self, job: RememberTurn, *, unsettled_for: timedelta | None = None) -> None:
-        await asyncio.sleep(0)
-        if self._release(job.claim, unsettled_for):
-            self._end_attempt(job, None)
-
-    def _end_attempt(self, job: RememberTurn, due_at: datetime | None, *, counts: bool = True) -> None:
-        if entry := self._entries.get(job.turn.id):
-            entry.due_at, entry.attempts = due_at, entry.attempts + counts
-
     async def begin_forgetting(self, user_id: UserId) -> None:
-        await asyncio.sleep(0)
-        for turn_id in self._positions.get(user_id, {}).values():
-            self._entries.pop(turn_id, None)
+        await super().begin_forgetting(user_id)  # lets other tasks run only before it takes effect
         if user_id in self._positions:
             self._epochs[user_id] = self._epochs.get(user_id, 0) + 1
-        user = self._memory_users.setdefault(user_id, _MemoryUser())
-        user.forget_at, user.forget_attempts = self._now(), 0
-
-    async def end_forgetting(self, job: ForgetUser) -> None:
-        await asyncio.sleep(0)
-        user = self._memory_users.get(job.claim.user_id)
-        if user is not None and user.claim == job.claim.token:
-            user.forget_at, user.forget_attempts = None, 0
-            self._release(job.claim)
-
-    async def forget_attempts(self, user_id: UserId) -> int | None:
-        await asyncio.sleep(0)
-        user = self._memory_users.get(user_id)
-        return user.forget_attempts if user is not None and user.forget_at is not None else None
-
-    async def counts(self) -> OutboxCounts:
-        await asyncio.sleep(0)
-        dead = sum(entry.due_at is None for entry in self._entries.values())
-        forgetting = sum(user.forget_at is not None for user in self._memory_users.values())
-        return OutboxCounts(len(self._entries) - dead, dead, forgetting)
 
     def _newest_first(self, user_id: UserId, conversation_id: ConversationId | None) -> Sequence[tuple[int, Turn]]:
         turns = [(n, self._turns[id]) for n, id in reversed(self._positions.get(user_id, {}).items())]
