@@ -66,7 +66,7 @@ test: test-tools  ## Run every test, in six runs side by side: those of whole pr
 run-%:
 	@$(BIN)/pytest $(RUN_$*)
 
-test-fast: setup  ## Run the tests that need no server, in less than two minutes.
+test-fast: setup  ## Run the tests that need no server, in a few minutes.
 	$(BIN)/pytest -m "not server"
 
 check: setup  ## Lint, format, types, import rules.
