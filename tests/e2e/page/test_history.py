@@ -130,6 +130,34 @@ async def test_a_reader_stays_in_place_when_another_tab_adds_a_turn(browser: Bro
     assert newest == 450
 
 
+MERGED = """
+async () => {
+  const {TurnList} = await import(new URL('page/js/turn-list.js', location.href.split(/[?#]/)[0]));
+  const [scroller, container, older, newer] = Array.from({length: 4}, () => document.createElement('div'));
+  document.body.append(scroller, container, older, newer);
+  const list = new TurnList({scroller, container, older, newer, onRetry() {}, onOlderNeeded() {}});
+  const turn = (id, status) => ({id, user_message: id, assistant_response: '', status, reason: null});
+  list.replace([turn('first', 'completed')]);
+  list.append(turn('refused', 'in_progress')).refuse('turn_in_progress', '');
+  const stored = [turn('second', 'completed'), turn('third', 'completed')];
+  for (const one of stored) list.append(one);
+  list.merge(stored);
+  const merged = [...container.querySelectorAll('.message')].map(message => message.lastChild.textContent);
+  list.remove('refused');
+  return [merged, list.hasStored, list.has('refused')];
+}
+"""
+
+
+async def test_a_refused_message_before_the_newest_turns_is_shown_once(browser: Browser) -> None:
+    async with running_service({"llm": ScriptedLLM()}) as service:
+        chat = await ChatPage.open(browser, service.url)
+        merged, has_stored, has_refused = await chat.page.evaluate(MERGED)
+
+    assert ["first", "second", "third", "refused"] == merged
+    assert (True, False) == (has_stored, has_refused)
+
+
 async def test_what_loads_late_does_not_show_in_the_conversation_that_was_opened_meanwhile(browser: Browser) -> None:
     late, held = anyio.Event(), []
 

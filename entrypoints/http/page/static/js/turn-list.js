@@ -111,8 +111,10 @@ export class TurnList {
     const stored = new Set(turns.map(({ id }) => id));
     const known = new Map(this.#items.map((item) => [item.turn.id, item]));
     const [isAtNewest, first, last] = [this.isAtNewest, this.#items[this.#first], this.#items[this.#end - 1]];
-    const older = this.#items.slice(0, this.#items.findIndex(({ turn }) => stored.has(turn.id)));
-    const refused = this.#items.filter(({ turn, view }) => (view?.turn ?? turn).isRefused);
+    const isRefused = ({ turn, view }) => (view?.turn ?? turn).isRefused;
+    const refused = this.#items.filter(isRefused);
+    const before = this.#items.slice(0, this.#items.findIndex(({ turn }) => stored.has(turn.id)));
+    const older = before.filter((item) => !isRefused(item));
     this.#items = [...older, ...turns.map((turn) => updated(known.get(turn.id), turn)), ...refused];
     this.#end = isAtNewest ? this.#items.length : this.#items.indexOf(last) + 1;
     this.#first = this.#items.indexOf(first);
