@@ -1,5 +1,6 @@
 """Finding the stored turns that a client still shows, if it sends the whole conversation with every message."""
 
+import unicodedata
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -21,14 +22,16 @@ def kept(stored: Sequence[SentMessage], resent: Sequence[SentMessage]) -> int:
     """Return how many of the stored turns, oldest first, the client still shows before its new message.
 
     The others were retracted: the user wants another reply, or has edited a message. Messages are compared, never
-    replies, which differ after a stop. A stored message may have more text before the client's, which a client adds for
-    one request, e.g. documents it has found.
+    replies, which differ after a stop. White space around a message, the kind of its line ends and the form of its
+    Unicode do not count. A stored message may have more lines before or after the client's, which a client adds for one
+    request, e.g. documents it has found, or instructions for the model.
 
     Turns without a reply that the client does not show do not end the comparison, since clients drop what has failed.
     Messages that are not stored are skipped: they were refused, or sent elsewhere. A client may also leave out turns
     before others that it shows, e.g. the oldest ones, or one that the person has deleted. These count as shown: only
     what follows the last turn that the client shows is retracted.
     """
+    stored, resent = _plain(stored), _plain(resent)
     shown, is_complete = _walk(stored, resent, 0)
     if not is_complete:
         last = max(index for index, message in enumerate(resent) if message.answered)
@@ -44,7 +47,7 @@ def _walk(stored: Sequence[SentMessage], resent: Sequence[SentMessage], start: i
         index, last = end, min(end + MAX_SKIPPED, len(stored))
         while index < last and not stored[index].answered and not _is_same(stored[index].text, message.text):
             index += 1
-        if index < len(stored) and _is_same(stored[index].text, message.text):
+        if index < len(stored) and _holds(stored[index].text, message.text):
             end = index + 1
         elif message.answered:
             is_complete = False
@@ -56,7 +59,7 @@ def _end_with_gaps(stored: Sequence[SentMessage], texts: Sequence[str]) -> int:
     end, index = 0, len(stored)
     for text in reversed(texts):
         index -= 1
-        while index >= 0 and not _is_same(stored[index].text, text):
+        while index >= 0 and not _holds(stored[index].text, text):
             index -= 1
         if index < 0:
             return 0
@@ -64,5 +67,19 @@ def _end_with_gaps(stored: Sequence[SentMessage], texts: Sequence[str]) -> int:
     return end
 
 
+def _plain(messages: Sequence[SentMessage]) -> Sequence[SentMessage]:
+    """Return the messages without what a client may change in a text that it sends again."""
+    return [
+        SentMessage(unicodedata.normalize("NFC", text).replace("\r\n", "\n").strip(), answered)
+        for text, answered in messages
+    ]
+
+
 def _is_same(stored: str, resent: str) -> bool:
-    return stored == resent or (stored.endswith(resent) and stored[: len(stored) - len(resent)].endswith("\n"))
+    """Whether it is the same message, perhaps with lines before or after it. Takes no longer if a long one is stored."""
+    return stored == resent or stored.startswith(f"{resent}\n") or stored.endswith(f"\n{resent}")
+
+
+def _holds(stored: str, resent: str) -> bool:
+    """As `_is_same`, but with lines before and after it, too."""
+    return _is_same(stored, resent) or (resent != "" and f"\n{resent}\n" in stored)

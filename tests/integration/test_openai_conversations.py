@@ -627,6 +627,18 @@ async def test_a_question_with_documents_is_no_side_call_though_it_looks_like_a_
         ]
 
 
+async def test_instructions_that_open_webui_adds_behind_one_message_retract_nothing_later() -> None:
+    interpreter = "#### Code Interpreter\nYou have access to a Python code interpreter."
+    async with talking(**WEBUI) as (service, _):
+        await complete(service, messages(f"Add 1 and 2.\n{interpreter}"), headers=webui())
+        await complete(service, messages("Add 1 and 2.", "A1", f"And 3.\n{interpreter}"), headers=webui())
+        await complete(service, messages("Add 1 and 2.", "A1", "And 3.", "A2", "Thanks."), headers=webui())
+
+        assert ["Add 1 and 2.", "And 3.", "Thanks."] == [
+            text.partition("\n")[0] for text, _ in await stored(service, "chat-1", "ann")
+        ]
+
+
 async def test_with_a_setting_every_request_is_stored() -> None:
     async with talking(v1_store_all=True) as (service, _):
         answers = [await complete(service, messages("Q1"), user="ann") for _ in range(2)]

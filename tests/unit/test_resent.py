@@ -73,13 +73,42 @@ def test_a_client_that_leaves_out_some_of_different_messages_keeps_all_up_to_its
     assert int(resent[-1].text) + 1 == kept(stored, resent)
 
 
-@pytest.mark.parametrize("stored", [["Context.\nWhat are oaks?"], ["What are oaks?"]])
-def test_text_that_was_added_before_a_message_does_not_matter(stored: Sequence[str]) -> None:
-    assert 1 == kept([SentMessage(text, True) for text in stored], [SentMessage("What are oaks?", True)])
+@pytest.mark.parametrize(
+    "stored",
+    [
+        "What are oaks?",
+        "Context.\nWhat are oaks?",
+        "What are oaks?\n#### Code interpreter\nUse it.",
+        "Context.\n\nWhat are oaks?\nUse the code interpreter.",
+        "Context.\r\nWhat are oaks?\r\n",
+    ],
+)
+def test_lines_that_were_added_around_a_message_do_not_matter(stored: str) -> None:
+    before, after = SentMessage("Hello", True), SentMessage("And elms?", True)
+
+    assert 3 == kept([before, SentMessage(stored, True), after], [before, SentMessage("What are oaks?", True), after])
 
 
-def test_a_message_that_only_ends_alike_is_another_one() -> None:
-    assert 0 == kept([SentMessage("Say yes", True)], [SentMessage("yes", True)])
+@pytest.mark.parametrize(
+    ("stored", "resent"),
+    [
+        (" Hi \n", "Hi"),
+        ("Hi", "Hi\n"),
+        ("One\r\ntwo", "One\ntwo"),
+        ("Cafe\u0301", "Caf\u00e9"),
+        ("\u1112\u1161\u11ab", "\ud55c"),
+    ],
+)
+def test_white_space_around_a_message_line_ends_and_forms_of_unicode_do_not_matter(stored: str, resent: str) -> None:
+    assert 1 == kept([SentMessage(stored, True)], [SentMessage(resent, True)])
+
+
+@pytest.mark.parametrize(
+    ("stored", "resent"),
+    [("Say yes", "yes"), ("yes, do", "yes"), ("Yes", "yes"), ("a  b", "a b"), ("One\n\nTwo", ""), ("\ufb01", "fi")],
+)
+def test_a_message_that_is_only_similar_is_another_one(stored: str, resent: str) -> None:
+    assert 0 == kept([SentMessage(stored, True)], [SentMessage(resent, True)])
 
 
 @pytest.mark.parametrize(
@@ -87,6 +116,7 @@ def test_a_message_that_only_ends_alike_is_another_one() -> None:
     [
         ([SentMessage("failed", False)] * 5_000, [SentMessage("a", True)] * 10_000),
         ([SentMessage("yes", True)] * 10_000, [*[SentMessage("yes", True)] * 5_000, SentMessage("a", True)]),
+        ([SentMessage("x\n" * 16_000, False)] * 100, [SentMessage("a", True)] * 20_000),
     ],
 )
 def test_conversations_made_to_be_compared_slowly_take_little_time(
