@@ -76,7 +76,7 @@ def _plain(messages: Sequence[SentMessage]) -> Sequence[SentMessage]:
 
 
 def _is_same(stored: str, resent: str) -> bool:
-    """Whether it is the same message, perhaps with lines before or after it. Takes no longer if a long one is stored."""
+    """Whether it is the same message, perhaps with lines before or after it. A long stored one costs no more."""
     return stored == resent or stored.startswith(f"{resent}\n") or stored.endswith(f"\n{resent}")
 
 

@@ -95,7 +95,7 @@ def note_ignored_fields(
 ) -> None:
     """Name the fields that have no effect although their values ask for one, in a header of the response."""
     if ignored := _ignored_fields(sent, body, principal, settings):
-        fields = ChatCompletionRequest.model_fields
+        fields = {*ChatCompletionRequest.model_fields, *_WITHOUT_EFFECT}
         known = (name for name in ignored if name in fields or "." in name)
         unknown = (name for name in ignored if name not in fields and "." not in name)
         found = [header_of(known, ()), header_of(unknown, _HONOURED)]

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, WithJsonSchema
 
 from domain.conversation import ID_PATTERN
 
@@ -70,6 +70,11 @@ _STOP: Final = {
 _Text = Annotated[str, Field(min_length=0)]
 """A text. Pydantic rejects lone surrogates, which can be neither stored nor sent, only if the length is limited."""
 
+_Integer = Annotated[int, Strict()]
+_Number = Annotated[float, Strict()]
+_Flag = Annotated[bool, Strict()]
+"""Values that are not converted: OpenAI's API rejects `"1"` and `true` as numbers, too."""
+
 _Name = Annotated[str, Field(json_schema_extra={"pattern": f"^({ID_PATTERN})?$"})]
 
 
@@ -91,7 +96,7 @@ class StreamOptions(BaseModel):
 
     model_config = ConfigDict(extra="allow", json_schema_extra={"additionalProperties": True})
 
-    include_usage: bool | None = Field(
+    include_usage: _Flag | None = Field(
         None, description="Send a last chunk with the number of tokens, before `[DONE]`.", examples=[True]
     )
 
@@ -116,18 +121,18 @@ class ChatCompletionRequest(BaseModel):
     model: str | None = Field(
         None, description="One of `GET /v1/models`; the first of them if absent.", examples=["gpt-3.5-turbo"]
     )
-    stream: bool | None = Field(None, description="Stream the reply as server-sent events.", examples=[True])
+    stream: _Flag | None = Field(None, description="Stream the reply as server-sent events.", examples=[True])
     stream_options: StreamOptions | None = Field(None, description="Options of the stream.")
-    temperature: float | None = Field(None, ge=0, le=2, description="Sampling temperature.", examples=[0.7])
-    top_p: float | None = Field(None, ge=0, le=1, description="Nucleus sampling.", examples=[0.9])
-    max_tokens: int | None = Field(
+    temperature: _Number | None = Field(None, ge=0, le=2, description="Sampling temperature.", examples=[0.7])
+    top_p: _Number | None = Field(None, ge=0, le=1, description="Nucleus sampling.", examples=[0.9])
+    max_tokens: _Integer | None = Field(
         None, ge=1, description="Limit of the reply, in tokens. The operator's limit holds in any case.", examples=[500]
     )
-    max_completion_tokens: int | None = Field(None, ge=1, description="The same as `max_tokens`.", examples=[500])
+    max_completion_tokens: _Integer | None = Field(None, ge=1, description="The same as `max_tokens`.", examples=[500])
     stop: Annotated[
         Annotated[list[_Text], Field(max_length=MAX_STOPS)] | None, BeforeValidator(_listed), WithJsonSchema(_STOP)
     ] = Field(None, description="Text before which the reply ends, or up to four of them.", examples=["END"])
-    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = Field(
+    seed: Annotated[_Integer, Field(ge=-(2**63), le=2**63 - 1)] | None = Field(
         None, description="Makes replies largely reproducible.", examples=[7]
     )
     user: _Name | None = Field(
