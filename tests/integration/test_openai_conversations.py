@@ -639,6 +639,16 @@ async def test_instructions_that_open_webui_adds_behind_one_message_retract_noth
         ]
 
 
+@pytest.mark.parametrize("name", ["X-Conversation-Id", "X-OpenWebUI-Chat-Id", "X-OpenWebUI-User-Id"])
+async def test_two_headers_with_an_id_are_refused(name: str) -> None:
+    async with talking(**WEBUI) as (service, llm):
+        sent = {"messages": [{"role": "user", "content": "Q1"}]}
+        response = await service.client.post(PATH, json=sent, headers=[(name, "ann"), (name, "ben")])
+
+        assert (400, name) == (response.status_code, response.json()["error"]["param"])
+        assert [] == llm.asked
+
+
 async def test_with_a_setting_every_request_is_stored() -> None:
     async with talking(v1_store_all=True) as (service, _):
         answers = [await complete(service, messages("Q1"), user="ann") for _ in range(2)]

@@ -51,9 +51,12 @@ def caller_of(body: ChatCompletionRequest, headers: Headers, principal: Principa
     """Find out who asks, and check that the principal may act for this user.
 
     Raises:
-        RequestProblem: An id is invalid.
+        RequestProblem: An id is invalid, or a header with one occurs twice.
         Forbidden: The principal may not.
     """
+    for name in (CONVERSATION, *((WEBUI_CHAT, WEBUI_USER) if settings.v1_open_webui else ())):
+        if len(headers.getlist(name)) > 1:  # a proxy and its client may have written one each
+            raise invalid_request(400, f"#/header/{name}", "must be sent once")
     user_id = _user(body, headers, principal, settings)
     authorize(principal, Action.USER_DATA, user_id or _nobody(principal))
     from_webui = not headers.get(CONVERSATION) and settings.v1_open_webui and bool(headers.get(WEBUI_CHAT))
