@@ -1,5 +1,6 @@
 """The modules of the chat page that need no service: Markdown, server-sent events, links, ids."""
 
+import asyncio
 import json
 import random
 from collections.abc import AsyncIterator
@@ -73,7 +74,8 @@ async def page(browser: Browser) -> AsyncIterator[Page]:
         await chat.page.evaluate("""async () => {
             const load = name => import(new URL(`page/js/${name}.js`, location.href.split('?')[0]));
             const names = ['blocks', 'streaming', 'code', 'entities'].map(name => `markdown/${name}`);
-            window.modules = Object.assign({}, ...await Promise.all([...names, 'event-stream', 'ids'].map(load)));
+            names.push('event-stream', 'ids', 'turn-view');
+            window.modules = Object.assign({}, ...await Promise.all(names.map(load)));
         }""")
         yield chat.page
 
@@ -195,6 +197,36 @@ async def test_what_nests_too_deeply_is_shown_as_it_is_written(page: Page, mark:
     assert whole[0].endswith(mark * (times - 60) + "deep")
     assert whole[1] == 1
     assert whole[2] < 120
+
+
+MANY: Final = {
+    "line breaks": ("<br>" * 64_000, "br", 64_000),
+    "code": ("`a` " * 62_000, "code", 62_000),
+    "rows": ("|a|\n|-|\n" + "|b|\n" * 60_000, "tr", 60_001),
+    "paragraphs": ("a\n\n" * 80_000, "p", 80_000),
+    "cells that are left out": ("|" + "a|" * 2_000 + "\n|" + "-|" * 2_000 + "\n" + "|b|\n" * 5_000, "p", 1),
+    "emphasis without an end": ("**a " * 10_000 + "x" + "** " * 10_000, "p", 1),
+}
+"""Replies of at most 256 kB, the number of elements of a kind that they have, and what shows in time."""
+
+
+@pytest.mark.parametrize("kind", MANY)
+async def test_a_long_reply_of_one_kind_of_element_can_be_read(page: Page, kind: str) -> None:
+    text, selector, count = MANY[kind]
+    async with asyncio.timeout(60):
+        counts = await page.evaluate(
+            """([text, selector]) => {
+                 const streamed = document.createElement('div');
+                 const streaming = new modules.StreamingMarkdown(streamed);
+                 streaming.push(text);
+                 streaming.end();
+                 const whole = new modules.TurnView({ status: 'completed', reason: null, assistant_response: text });
+                 return [streamed, whole.root.querySelector('.answer')].map(e => e.querySelectorAll(selector).length);
+               }""",
+            [text, selector],
+        )
+
+    assert [count, count] == counts
 
 
 async def test_very_long_code_is_not_highlighted(page: Page) -> None:

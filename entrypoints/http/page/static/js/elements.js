@@ -3,7 +3,8 @@
 const SVG = "http://www.w3.org/2000/svg";
 
 /**
- * Create an element. Attributes that are null, undefined or false are left out, and true means an empty value.
+ * Create an element. Attributes that are null, undefined or false are left out, and true means an empty value. Children
+ * may be lists: `...nodes` fails if there are more than a call can have arguments, e.g. in a reply of 60,000 items.
  *
  *     element("a", { href, class: "link" }, "text", icon("copy"))
  */
@@ -12,8 +13,20 @@ export function element(tag, attributes = {}, ...children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (value != null && value !== false) created.setAttribute(name, value === true ? "" : value);
   }
-  created.append(...children);
+  appendAll(created, children);
   return created;
+}
+
+/** Append nodes and strings, and those in lists. */
+export function appendAll(parent, children) {
+  for (const child of children.flat()) parent.append(child);
+}
+
+/** Show these nodes instead of what was shown. */
+export function replaceAll(parent, children) {
+  const fragment = document.createDocumentFragment();
+  appendAll(fragment, children);
+  parent.replaceChildren(fragment);
 }
 
 /** Create a button that calls `onClick` with its event. */

@@ -1,7 +1,7 @@
 /** One turn: the user's message, the reply, and what can be done with it. */
 
 import { copyText } from "./clipboard.js";
-import { button, element, icon } from "./elements.js";
+import { button, element, icon, replaceAll } from "./elements.js";
 import { explainReason } from "./explain.js";
 import { renderMarkdown } from "./markdown/blocks.js";
 import { StreamingMarkdown } from "./markdown/streaming.js";
@@ -71,7 +71,7 @@ export class TurnView {
   }
 
   #showStored() {
-    this.#answer.replaceChildren(...renderMarkdown(this.turn.assistant_response));
+    replaceAll(this.#answer, renderMarkdown(this.turn.assistant_response));
     this.#showEnd();
   }
 

@@ -5,6 +5,7 @@ import { Lexer } from "../../vendor/marked.js";
 import { codeBlock } from "./code.js";
 import { decodeEntities } from "./entities.js";
 import { inlineNodes } from "./inline.js";
+import { BoundedTokenizer } from "./tokenizer.js";
 
 const OPTIONS = { gfm: true, breaks: false };
 
@@ -20,7 +21,7 @@ const MAX_DEPTH = 50;
  * one token, shown as it is written: a thousand nested lists exhaust the lexer's stack.
  */
 export function lex(markdown, links = {}) {
-  const lexer = new Lexer(OPTIONS);
+  const lexer = new Lexer({ ...OPTIONS, tokenizer: new BoundedTokenizer() });
   Object.assign(lexer.tokens.links, links);
   try {
     return lexer.lex(markdown);
@@ -53,11 +54,11 @@ export class BlockRenderer {
       case "heading":
         return this.#heading(token);
       case "paragraph":
-        return element("p", {}, ...inlineNodes(token.tokens));
+        return element("p", {}, inlineNodes(token.tokens));
       case "text":
-        return element("p", {}, ...textNodes(token));
+        return element("p", {}, textNodes(token));
       case "blockquote":
-        return element("blockquote", { dir: "auto" }, ...this.#blocks(token.tokens));
+        return element("blockquote", { dir: "auto" }, this.#blocks(token.tokens));
       case "hr":
         return element("hr");
       case "code":
@@ -82,17 +83,17 @@ export class BlockRenderer {
       return this.block(token) ?? [];
     });
     this.#depth -= 1;
-    return element("li", { class: item.task ? "task" : null }, ...nodes);
+    return element("li", { class: item.task ? "task" : null }, nodes);
   }
 
   #heading(token) {
     this.headingLevel = Math.min(LOWEST_LEVEL, token.depth + LEVEL_ABOVE_REPLY, this.headingLevel + 1);
-    return element(`h${this.headingLevel}`, {}, ...inlineNodes(token.tokens));
+    return element(`h${this.headingLevel}`, {}, inlineNodes(token.tokens));
   }
 
   #list(token) {
     const start = token.ordered && token.start !== 1 ? token.start : null;
-    return element(token.ordered ? "ol" : "ul", { dir: "auto", start }, ...token.items.map((item) => this.listItem(item)));
+    return element(token.ordered ? "ol" : "ul", { dir: "auto", start }, token.items.map((item) => this.listItem(item)));
   }
 
   #blocks(tokens) {
@@ -113,10 +114,10 @@ function textNodes(token) {
 
 function table(token) {
   const cells = token.header.map((cell, i) =>
-    element("th", { scope: "col", class: alignment(token.align[i]) }, ...inlineNodes(cell.tokens)),
+    element("th", { scope: "col", class: alignment(token.align[i]) }, inlineNodes(cell.tokens)),
   );
-  const head = element("thead", {}, element("tr", {}, ...cells));
-  const body = element("tbody", {}, ...token.rows.map((row) => tableRow(row, token.align)));
+  const head = element("thead", {}, element("tr", {}, cells));
+  const body = element("tbody", {}, token.rows.map((row) => tableRow(row, token.align)));
   return element(
     "div",
     { class: "table", dir: "auto", tabindex: 0, role: "group", "aria-label": "Table" },
@@ -125,8 +126,8 @@ function table(token) {
 }
 
 export function tableRow(row, align) {
-  const cells = row.map((cell, i) => element("td", { class: alignment(align[i]) }, ...inlineNodes(cell.tokens)));
-  return element("tr", {}, ...cells);
+  const cells = row.map((cell, i) => element("td", { class: alignment(align[i]) }, inlineNodes(cell.tokens)));
+  return element("tr", {}, cells);
 }
 
 /** A class, because the policy of the page forbids `style` attributes. */

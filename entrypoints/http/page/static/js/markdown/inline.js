@@ -1,6 +1,6 @@
 /** Inline Markdown: from the tokens of marked's lexer to nodes. */
 
-import { element } from "../elements.js";
+import { appendAll, element } from "../elements.js";
 import { decodeEntities } from "./entities.js";
 import { isEmbeddedImage, linkTarget } from "./links.js";
 
@@ -18,7 +18,7 @@ function inlineNode(token) {
     case "strong":
     case "em":
     case "del":
-      return element(token.type, {}, ...inlineNodes(token.tokens));
+      return element(token.type, {}, inlineNodes(token.tokens));
     case "codespan":
       return element("code", { dir: "ltr" }, token.text);
     case "br":
@@ -40,14 +40,14 @@ function inlineNode(token) {
 
 function span(tokens) {
   const fragment = document.createDocumentFragment();
-  fragment.append(...inlineNodes(tokens));
+  appendAll(fragment, inlineNodes(tokens));
   return fragment;
 }
 
 function link(token) {
   const target = linkTarget(destination(token));
   const nodes = token.autolink ? [token.text] : inlineNodes(token.tokens);
-  return target ? anchor(target, { title: target }, ...nodes) : element("span", { class: "blocked-link" }, ...nodes);
+  return target ? anchor(target, { title: target }, nodes) : element("span", { class: "blocked-link" }, nodes);
 }
 
 /** An image of another host becomes a link: loading it would tell that host whatever the model put into the URL. */
@@ -66,9 +66,9 @@ function destination(token) {
   return token.autolink ? token.href : decodeEntities(token.href);
 }
 
-function anchor(target, attributes, ...children) {
+function anchor(target, attributes, children) {
   const safe = { href: target, target: "_blank", rel: "noopener noreferrer nofollow" };
-  return element("a", { ...safe, ...attributes }, ...children);
+  return element("a", { ...safe, ...attributes }, children);
 }
 
 function checkbox(token) {

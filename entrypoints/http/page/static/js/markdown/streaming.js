@@ -1,5 +1,6 @@
 /** Rendering Markdown while it arrives. */
 
+import { replaceAll } from "../elements.js";
 import { BlockRenderer, lex, renderMarkdown, tableRow } from "./blocks.js";
 import { isClosedFence, languageOf, updateCodeBlock } from "./code.js";
 
@@ -58,7 +59,7 @@ export class StreamingMarkdown {
     // A definition, e.g. in a list, may follow the links that use it, and a block may have been settled too early.
     const hasDefinitions = Object.keys(whole.links ?? {}).length > 0;
     if (hasDefinitions || whole.map(identity).join() !== this.#settled.join()) {
-      this.#container.replaceChildren(...renderMarkdown(this.#text));
+      replaceAll(this.#container, renderMarkdown(this.#text));
     }
   }
 
