@@ -26,6 +26,22 @@ async def test_a_message_is_answered_and_both_are_there_after_a_reload(browser: 
     assert chat.tab.errors == []
 
 
+async def test_the_page_works_where_the_browser_keeps_nothing(browser: Browser) -> None:
+    async with running_service({"llm": ScriptedLLM()}) as service:
+        context = await browser.new_context()
+        await context.add_init_script("""
+            const refuse = () => { throw new DOMException('Refused.', 'SecurityError'); };
+            for (const name of ['localStorage', 'sessionStorage']) Object.defineProperty(window, name, { get: refuse });
+            window.BroadcastChannel = function () { refuse(); };
+        """)
+        chat = await ChatPage.open(context, service.url)
+        await chat.ask("Hello")
+
+        await expect(chat.answers).to_have_text("Hello, world!")
+        await expect(chat.conversations).to_have_count(1)
+        assert chat.tab.errors == []
+
+
 async def test_an_answer_appears_while_it_is_written(browser: Browser) -> None:
     async with running_service(
         {"llm": ScriptedLLM(ScriptedReply(("# Title\n\nfirst ", "words"), hangs=True))}
