@@ -26,6 +26,9 @@ _FORMAT: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 
 _REQUIRED: Final = ["exp", "iat", "sub", "iss", "aud"]
 
+_TIMES: Final = ("exp", "iat", "nbf")
+"""Numbers of seconds. PyJWT also takes what Python can convert into one, e.g. `true`, `" 1 "` and `1_000`."""
+
 _CAUSES: Final[tuple[tuple[type[Exception], Cause], ...]] = (
     (exceptions.ExpiredSignatureError, Cause.EXPIRED),
     (exceptions.ImmatureSignatureError, Cause.NOT_YET_VALID),
@@ -98,6 +101,8 @@ class TokensJWT(Tokens):
             lifetime = int(claims["exp"]) - time.time()
         except Exception as error:  # of any kind: the token was written by anybody
             raise InvalidCredential(_cause_of(error)) from None
+        if any(type(claims[name]) not in (int, float) for name in _TIMES if name in claims):
+            raise InvalidCredential(Cause.CLAIMS)
         if lifetime > MAX_LIFETIME:
             raise InvalidCredential(Cause.VALID_TOO_LONG)
         try:
