@@ -181,7 +181,11 @@ async def test_a_message_that_was_too_long_is_left_out_of_the_next_prompt() -> N
         rejected = await complete(service, messages(long), "trees")
         await complete(service, [("user", long), ("user", "Q2")], "trees")
 
-        assert (413, "context_length_exceeded") == (rejected.status, rejected.code)
+        assert (400, "context_length_exceeded", "messages") == (
+            rejected.status,
+            rejected.code,
+            rejected.error and rejected.error["param"],
+        )
         assert [("Q2", "A1")] == await stored(service, "trees")
         assert [("system", SYSTEM), ("user", "Q2")] == asked(llm.asked[0])
 

@@ -269,7 +269,7 @@ async def test_parts_of_text_are_joined() -> None:
         ("GET", PATH, {}, 405, "method_not_allowed"),
         ("POST", PATH, {"content": b"x" * 2_000_000, "headers": JSON}, 413, "body_too_large"),
         ("POST", PATH, {"json": saying("x" * 40_000)}, 413, "message_too_long"),
-        ("POST", PATH, {"json": saying("x " * 15_000)}, 413, "context_length_exceeded"),
+        ("POST", PATH, {"json": saying("x " * 15_000)}, 400, "context_length_exceeded"),
         ("POST", PATH, {"content": b"{}", "headers": {"Content-Type": "text/plain"}}, 415, "unsupported_media_type"),
         ("POST", PATH, {"content": b"{", "headers": JSON}, 400, "malformed_json"),
         ("POST", PATH, {"json": HELLO, "headers": {"Idempotency-Key": "a b"}}, 400, "invalid_idempotency_key"),

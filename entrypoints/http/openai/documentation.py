@@ -1,22 +1,26 @@
 """What the OpenAPI document says about these routes, beyond their schemas."""
 
 import re
+from collections import defaultdict
 from typing import Any, Final
 
 from application.ports.llm import LLMParameterRefused
 from domain.conversation import ID_PATTERN
 from entrypoints.http.idempotency_key import PARAMETER
 from entrypoints.http.openai.caller import CONVERSATION, TASK
-from entrypoints.http.openai.errors import client_code
+from entrypoints.http.openai.errors import client_code, client_status
 from entrypoints.http.problem_examples import TURN
 from entrypoints.http.responses import BEGIN, REPEATABLE_STREAM, STORE, UPSTREAM, Responses, problems
 
 
 def _errors(responses: Responses) -> Responses:
     """Return the descriptions of problems as those of errors in the format of OpenAI's API."""
-    found: Responses = {}
+    by_status: dict[int, list[str]] = defaultdict(list)
     for status, response in responses.items():
-        codes = [client_code(code) for code in re.findall("`([a-z_]+)`", response["description"])]
+        for code in re.findall("`([a-z_]+)`", response["description"]):
+            by_status[client_status(code, int(status))].append(client_code(code))
+    found: Responses = {}
+    for status, codes in by_status.items():
         example = {"message": "What happened, for people.", "type": "…", "param": None, "code": codes[0]}
         found[status] = {
             "description": "Error: " + ", ".join(f"`{code}`" for code in codes),

@@ -20,30 +20,43 @@ MAX_WAIT: Final = 60
 _CODES: Final = {Unauthenticated.code: "invalid_api_key", ContextTooLong.code: "context_length_exceeded"}
 """Codes that clients know by another name."""
 
+_STATUSES: Final = {"invalid_request": 400, ContextTooLong.code: 400}
+"""Statuses that differ from those of the native API: libraries expect these codes with 400."""
+
+_PARAMETERS: Final = {ContextTooLong.code: "messages"}
+
 _TYPES: Final = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
 def openai_error(problem: Mapping[str, Any], headers: MutableHeaders) -> tuple[int, bytes]:
     """Return the status and the body for a problem; see `ErrorFormat`.
 
-    An invalid field is a 400, as there. `X-Should-Retry` keeps libraries from repeating what cannot succeed.
+    `X-Should-Retry` keeps libraries from repeating what cannot succeed.
     """
-    status = 400 if problem["code"] == "invalid_request" else problem["status"]
+    status = client_status(problem["code"], problem["status"])
     if status == 409 or (status >= 500 and not problem["retryable"]) or int(headers.get("Retry-After", "0")) > MAX_WAIT:
         headers[SHOULD_RETRY] = "false"
     fields = problem.get("errors", ())
     message = "; ".join(map(_message, fields)) if problem["code"] == "invalid_request" else problem["detail"]
-    return status, _body(status, problem["code"], message, _parameter(fields[0]) if fields else None)
+    return status, _body(
+        status, problem["code"], message, _parameter(fields[0]) if fields else _PARAMETERS.get(problem["code"])
+    )
 
 
 def stream_error(failure: Failure) -> bytes:
     """Return the body of an error within a stream."""
-    return _body(status_of_code(failure.code), failure.code, failure.detail, failure.parameter)
+    status = client_status(failure.code, status_of_code(failure.code))
+    return _body(status, failure.code, failure.detail, failure.parameter or _PARAMETERS.get(failure.code))
 
 
 def model_not_found(models: str) -> RequestProblem:
     detail = f"There is no such model here. Available: {models}."
     return RequestProblem(400, "model_not_found", "Unknown model", detail, [{"pointer": "#/model", "detail": detail}])
+
+
+def client_status(code: str, status: int) -> int:
+    """Return the status of an error of this code as clients of OpenAI's API know it."""
+    return _STATUSES.get(code, status)
 
 
 def client_code(code: str) -> str:
