@@ -3,8 +3,8 @@
 import asyncio
 import json
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -66,14 +66,16 @@ class JWKS:
         self._min_interval = min_interval
         self._max_unknown = max_unknown
         self._clock = clock
-        self._keys: Mapping[str | None, PyJWK] = {}
+        self._keys: Mapping[str | None, Sequence[PyJWK]] = {}
         self._fetched_at = float("-inf")
         self._tried_at = float("-inf")
         self._fetch_task: asyncio.Task[bool] | None = None
         self._unknown: OrderedDict[str, None] = OrderedDict()
 
-    async def key(self, key_id: str | None) -> PyJWK | None:
+    async def key(self, key_id: str | None, algorithm: str = "") -> PyJWK | None:
         """Return the key with this id, or None if there is none. A set of a single key needs no id.
+
+        Of several keys with the same id, which may differ in their type, it is the first one for this algorithm.
 
         Raises:
             IdentityProviderUnavailable: no keys are known.
@@ -82,9 +84,9 @@ class JWKS:
             await self._refresh(wait=not self._is_usable or self._tried_at == self._fetched_at)
         if not self._is_usable:
             raise IdentityProviderUnavailable(retry_after=max(1.0, self._min_interval / 30))
-        key = self._find(key_id)
+        key = self._find(key_id, algorithm)
         if key is None and key_id is not None and key_id not in self._unknown and await self._refresh():
-            key = self._find(key_id)
+            key = self._find(key_id, algorithm)
             if key is None:
                 self._remember_unknown(key_id)
         return key
@@ -93,10 +95,12 @@ class JWKS:
     def _is_usable(self) -> bool:
         return bool(self._keys) and self._clock() - self._fetched_at < self._max_stale
 
-    def _find(self, key_id: str | None) -> PyJWK | None:
+    def _find(self, key_id: str | None, algorithm: str) -> PyJWK | None:
         if key_id is None and len(self._keys) == 1:
-            return next(iter(self._keys.values()))
-        return self._keys.get(key_id)
+            [found] = self._keys.values()
+        else:
+            found = self._keys.get(key_id, ())
+        return next((key for key in found if key.algorithm_name == algorithm), found[0] if found else None)
 
     def _remember_unknown(self, key_id: str) -> None:
         self._unknown[key_id] = None
@@ -157,20 +161,24 @@ class JWKS:
         self._observer.observe(SigningKeysNotFetched(f"The keys at {host} (AUTH_JWKS_URL): {problem}.", age))
 
 
-def _keys_in(content: bytes) -> Mapping[str | None, PyJWK]:
+def _keys_in(content: bytes) -> Mapping[str | None, Sequence[PyJWK]]:
     """Return the usable keys by their ids. Others are left out, e.g. those for encryption."""
+    keys: dict[str | None, list[PyJWK]] = defaultdict(list)
     try:
-        members = json.loads(content)["keys"]
-        keys = {key.key_id: key for member in members if (key := _key_of(member)) is not None}
+        for member in json.loads(content)["keys"]:
+            if (key := _key_of(member)) is not None:
+                keys[key.key_id].append(key)
     except (ValueError, TypeError, KeyError, RecursionError):
         raise _Unsuitable("the response is not a JSON Web Key Set") from None
     if not keys:
         raise _Unsuitable("the key set has no key for signatures that is supported")
-    return keys
+    return dict(keys)
 
 
 def _key_of(member: Any) -> PyJWK | None:
-    if not isinstance(member, dict) or member.get("use", "sig") != "sig" or not isinstance(member.get("kid", ""), str):
+    if not isinstance(member, dict) or not isinstance(member.get("kid", ""), str):
+        return None
+    if member.get("use") not in (None, "sig"):
         return None
     try:
         key = PyJWK(member)

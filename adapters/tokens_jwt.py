@@ -81,7 +81,7 @@ class TokensJWT(Tokens):
             secret, issuer = self._shared_secret
             return self._subject(token, secret, SYMMETRIC_ALGORITHMS, issuer)
         if self._key_set is not None and algorithm in ALGORITHMS:
-            key = await self._key_set.jwks.key(key_id)
+            key = await self._key_set.jwks.key(key_id, algorithm)
             if key is None:
                 raise InvalidCredential(Cause.UNKNOWN_SIGNER)
             return self._subject(token, key, ALGORITHMS, self._key_set.issuer)

@@ -241,6 +241,15 @@ async def test_a_provider_that_does_not_respond_is_asked_once_a_second_at_most(p
     assert len(provider.requests) == 2
 
 
+async def test_keys_of_different_types_may_have_the_same_id(provider: Provider, signer: Signer) -> None:
+    for keys in (signer.key_set()["keys"], signer.key_set()["keys"][::-1]):
+        provider.key_set = {"keys": [{**key, "kid": "same", "use": None} for key in keys]}
+        async with provider.jwks() as jwks:
+            tokens = TokensJWT(AUDIENCE, None, KeySet(jwks, ISSUER))
+            users = [await tokens.subject(signer.token(name, "same")) for name in ("RS256", "ES256", "EdDSA")]
+            assert users == ["ann"] * 3
+
+
 async def test_keys_that_must_not_verify_tokens_are_left_out(provider: Provider, signer: Signer) -> None:
     rsa, ec, okp = signer.key_set()["keys"]
     secret = {"kty": "oct", "k": encoded(SECRET.encode()), "kid": "oct", "alg": "HS256"}

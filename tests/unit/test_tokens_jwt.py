@@ -31,7 +31,7 @@ class KnownKeys(JWKS):
         super().__init__("https://id.example/keys", NoObserver())
         self._known = {member["kid"]: PyJWK(member) for member in signer.key_set()["keys"]}
 
-    async def key(self, key_id: str | None) -> PyJWK | None:
+    async def key(self, key_id: str | None, algorithm: str = "") -> PyJWK | None:
         return self._known.get(key_id or "")
 
 
