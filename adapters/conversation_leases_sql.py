@@ -36,9 +36,9 @@ class ConversationLeasesSQL(ConversationLeases):
 
     The history has to be in the same database: `begin` takes a lease, or refuses a turn that has lost it, and the lease
     ends with the turn. So a turn of a conversation that is free needs nothing of this class.
-    At most `max_waiting` turns queue for each conversation. They look every `poll_interval` seconds, and when they are
-    notified. Every `renew_interval` they report that they still wait: a queue forgets those whose process has died. A
-    caller that is cancelled leaves the queue within `leave_timeout` seconds.
+    At most `max_waiting` turns queue for each conversation. They look every `poll_interval` seconds, and the first one
+    when it is notified. Every `renew_interval` they report that they still wait: a queue forgets those whose process
+    has died. A caller that is cancelled leaves the queue within `leave_timeout` seconds.
     """
 
     def __init__(
@@ -55,7 +55,8 @@ class ConversationLeasesSQL(ConversationLeases):
         self._poll_interval = poll_interval
         self._renew_interval = renew_interval
         self._leave_timeout = leave_timeout
-        self._waiting: dict[str, list[asyncio.Event]] = {}
+        self._waiting: dict[str, asyncio.Event] = {}
+        """By the names of the waiting turns in messages."""
         database.notifications.subscribe(statements.TOPIC, self._wake, self._wake_all)
 
     async def acquire(
@@ -103,7 +104,7 @@ class ConversationLeasesSQL(ConversationLeases):
         """Return when the applicant has the conversation."""
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + wait
-        with self._woken(applicant) as woken:
+        with self._woken(applicant.turn_id) as woken:
             outcome, renewed_at = await self._take_or_wait(applicant, waits=wait > 0), loop.time()
             while outcome is Outcome.WAITING:
                 left = give_up_at - loop.time()
@@ -130,21 +131,19 @@ class ConversationLeasesSQL(ConversationLeases):
         return await self._database.read(lambda connection: statements.is_next(connection, applicant, now))
 
     @contextmanager
-    def _woken(self, applicant: Applicant) -> Iterator[asyncio.Event]:
-        """Provide an event that is set when the conversation may have become free."""
-        key, event = f"{applicant.user_id} {applicant.conversation_id}", asyncio.Event()
-        self._waiting.setdefault(key, []).append(event)
+    def _woken(self, turn_id: TurnId) -> Iterator[asyncio.Event]:
+        """Provide an event that is set when the conversation may have become free for this turn."""
+        name = statements.digest_of(turn_id)
+        self._waiting[name] = event = asyncio.Event()
         try:
             yield event
         finally:
-            self._waiting[key].remove(event)
-            if not self._waiting[key]:
-                del self._waiting[key]
+            del self._waiting[name]
 
-    def _wake(self, conversation: str) -> None:
-        for event in self._waiting.get(conversation, ()):
+    def _wake(self, name: str) -> None:
+        if (event := self._waiting.get(name)) is not None:
             event.set()
 
     def _wake_all(self) -> None:
-        for conversation in self._waiting:
-            self._wake(conversation)
+        for event in self._waiting.values():
+            event.set()

@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from enum import Enum, auto
+from hashlib import sha256
 from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, bindparam, text
@@ -19,7 +20,10 @@ from adapters.sql.tables import EPOCH, Instant
 from domain.conversation import ConversationId, TurnId, UserId
 
 TOPIC: Final = "leases"
-"""Messages about it name the user and the conversation that has become free for a waiting turn."""
+"""Messages about it name the waiting turn for which a conversation has become free, by `digest_of`."""
+
+FIRST_WAITING_SQL: Final = "encode(sha256(convert_to(CAST(lease.waiting AS json) -> 0 ->> 0, 'UTF8')), 'hex')"
+"""`digest_of` the turn that waits first. Another one looks for itself if that has died."""
 
 TIME_TO_BEGIN: Final = timedelta(seconds=5)
 """How long a turn may have its conversation before it has begun. Then another one may take it."""
@@ -50,6 +54,14 @@ class _Waiter(NamedTuple):
     until: int
     """Microseconds since 1970. It does not count from then on."""
     first: bool
+
+
+def digest_of(turn_id: TurnId) -> str:
+    """Return the name of a turn in messages, which any role of the database can read.
+
+    Its id, a random UUID, cannot be found out by trying.
+    """
+    return sha256(turn_id.encode()).hexdigest()
 
 
 class Outcome(Enum):
@@ -134,7 +146,7 @@ def give_up(connection: Connection, applicant: Applicant, notifications: Notific
             connection.execute(_SET_WAITING, {**values, "waiting": waiting})
     elif queue:
         connection.execute(_GIVE, {**values, "turn": _NOBODY, "expires_at": EPOCH, "waiting": _format(queue)})
-        notifications.send(connection, TOPIC, f"{applicant.user_id} {applicant.conversation_id}")
+        notifications.send(connection, TOPIC, digest_of(TurnId(queue[0].turn_id)))
     else:
         connection.execute(_DELETE, values)
 

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, bindparam, text
 
 from adapters.sql import turn_statements
 from adapters.sql.compiled import PrecompiledStatement
-from adapters.sql.lease_statements import OWNER_SQL, TAKE_SQL, TIME_TO_BEGIN, TOPIC
+from adapters.sql.lease_statements import FIRST_WAITING_SQL, OWNER_SQL, TAKE_SQL, TIME_TO_BEGIN, TOPIC
 from adapters.sql.postgres.notifications import CHANNEL
 from adapters.sql.reply_parts import REST_OF_REPLY
 from adapters.sql.tables import Instant
@@ -51,7 +51,7 @@ _FINISH_SQL: Final = (
 )
 _RETURNING_SQL: Final = " RETURNING id, user_id, conversation_id, memory_epoch, retracted_by"
 _WOKEN_SQL: Final = (
-    f"SELECT pg_notify('{CHANNEL}', '{TOPIC} ' || lease.user_id || ' ' || lease.conversation_id)"
+    f"SELECT pg_notify('{CHANNEL}', '{TOPIC} ' || {FIRST_WAITING_SQL})"
     " FROM finished JOIN conversation_leases AS lease USING (user_id, conversation_id) WHERE lease.waiting <> ''"
 )
 _COUNTS_SQL: Final = "SELECT (SELECT count(*) FROM finished), (SELECT count(*) FROM woken)"
