@@ -156,19 +156,15 @@ class LiveTurnsSQL(LiveTurns, AbstractAsyncContextManager["LiveTurnsSQL"]):
             raise LiveTurnsUnavailable from None
 
     def _on_message(self, message: str) -> None:
-        verb, *arguments = message.split(" ")
-        match verb, arguments:
-            case "flushed", [worker]:
+        match message.split(" "):
+            case ["flushed", worker]:
                 self._mirrors.look(worker)
-            case "stop", [turn_id, code]:
-                self._own_turns.stop(TurnId(turn_id), code)
-            case "entered", [turn_id]:
-                self._own_turns.entered(TurnId(turn_id))
-            case "left", [turn_id]:
-                self._own_turns.left(TurnId(turn_id))
-            case "discard", [user_id, conversation_id]:
-                conversation = ConversationId(conversation_id) if conversation_id else None
-                self._deletions.look(UserId(user_id), conversation)
+            case ["asked"]:
+                self._own_turns.look()
+            case ["asked", worker] if worker == self._worker:
+                self._own_turns.look()
+            case ["discard"]:
+                self._deletions.look()
 
     def _on_gap(self) -> None:
         self._own_turns.follow_all()

@@ -194,15 +194,19 @@ class Database(Protocol):
 
 
 class Notifications(Protocol):
-    """Short messages between the processes that share a database."""
+    """Short messages between the processes that share a database.
+
+    Any role that can connect to the database can read and send them. So they contain nothing that must not be known,
+    and a receiver only looks into the tables.
+    """
 
     @abstractmethod
     def subscribe(self, topic: str, on_message: Callable[[str], None], on_gap: Callable[[], None]) -> None:
         """Call `on_message` with the text of each message about `topic`, including this process's own.
 
         `on_gap` is called once messages can arrive, and whenever some may have been lost because the connection was
-        renewed. Both are called on the event loop, must not block, and must not raise, except that `on_message` raises
-        ValueError for a text that is no message of this service. A topic has one subscriber.
+        renewed. Both are called on the event loop, must not block, and must not raise, whatever the text. A topic has
+        one subscriber.
         """
         ...
 

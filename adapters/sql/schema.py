@@ -12,7 +12,7 @@ from sqlalchemy import Connection, inspect, text
 from adapters.sql.tables import metadata
 from domain.errors import Unusable
 
-HEAD: Final = "0011"
+HEAD: Final = "0012"
 """The latest migration."""
 
 OLDEST_COMPATIBLE: Final = "0008"

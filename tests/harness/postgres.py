@@ -28,6 +28,7 @@ SHARED_STATE = (
     "turn_readers",
     "live_workers",
     "unacknowledged_deletions",
+    "stop_requests",
 )
 """Tables that only PostgreSQL has."""
 

@@ -159,7 +159,11 @@ async def test_workers_are_notified_of_events_only_if_the_turn_is_followed_elsew
             running.log.append(["noticed"])
             batch = await reader.next(LONG)
             assert batch == Batch(2, ["noticed"], False, None)
-            assert [message.partition(" ")[0] for message in received] == ["entered", "flushed", "flushed"]
+
+            async def was_told() -> bool:
+                return {"asked", "flushed"} == {message.partition(" ")[0] for message in received}
+
+            await until(was_told)
 
 
 async def test_a_worker_is_told_that_a_turn_is_followed_elsewhere_even_if_that_needs_no_readers(
@@ -533,6 +537,22 @@ async def test_deleting_fails_if_a_worker_that_is_alive_does_not_acknowledge_it(
     deletions = Deletions(one.database, "one", logs, mirrors, acknowledgement_timeout=0.1)
     with pytest.raises(LiveTurnsUnavailable):
         await deletions.wait_for_others("deletion")
+
+
+@pytest.mark.parametrize("because", ["it was late", "the clock of the server was set"])
+async def test_a_worker_that_was_not_asked_to_discard_because_it_did_not_count_as_alive_does_so(
+    workers: tuple[Worker, Worker], monkeypatch: pytest.MonkeyPatch, because: str
+) -> None:
+    one, other = workers
+    running = await begin(one)
+    if because == "it was late":
+        await execute(one.database, "DELETE FROM live_workers")
+    else:
+        now = other.database.now
+        monkeypatch.setattr(other.database, "now", lambda: now() + timedelta(hours=1))
+        monkeypatch.setattr(one.database, "is_clock_steady", lambda: False)
+    await other.discard(ANN, None)
+    assert [Cancelled] == [type(stop) for stop in await stops_of(running)]
 
 
 async def test_a_worker_that_has_closed_is_not_waited_for(workers: tuple[Worker, Worker], tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def discard(
         worker=worker,
         **_time(now),
     )
-    notifications.send(connection, TOPIC, f"discard {user_id} {conversation_id or ''}")
+    notifications.send(connection, TOPIC, "discard")
     return deletion if asked else None
 
 
@@ -91,16 +91,26 @@ def _time(now: datetime) -> dict[str, int]:
 
 
 _LIVE: Final = (
-    "INSERT INTO live_workers (worker, expires_at) VALUES (%(worker)s, %(expires_at)s)"
-    " ON CONFLICT (worker) DO UPDATE SET expires_at = excluded.expires_at"
+    "WITH renewed AS (INSERT INTO live_workers (worker, expires_at) VALUES (%(worker)s, %(expires_at)s)"
+    " ON CONFLICT (worker) DO UPDATE SET expires_at = excluded.expires_at)"
+    f" SELECT EXISTS (SELECT FROM live_workers WHERE worker = %(worker)s AND {_ALIVE})"
 )
+"""Returns whether the worker counted as alive before."""
+
 _ASKED: Final = "SELECT deletion, user_id, conversation_id FROM unacknowledged_deletions WHERE worker = %(worker)s"
 
 
-def attend(connection: Connection, worker: str, now: datetime) -> Sequence[Deletion]:
-    """Record that a worker is alive, and return the deletions that it has to acknowledge."""
-    changed(connection, _LIVE, worker=worker, expires_at=instant(now + ALIVE))
-    return [Deletion(*row) for row in run(connection, _ASKED, worker=worker)]
+class Attendance(NamedTuple):
+    """The deletions that a worker has to acknowledge. If it did not count as alive, there may have been others."""
+
+    was_alive: bool
+    asked: Sequence[Deletion]
+
+
+def attend(connection: Connection, worker: str, now: datetime) -> Attendance:
+    """Record that a worker is alive, and return which deletions it has to acknowledge."""
+    [(was_alive,)] = run(connection, _LIVE, worker=worker, expires_at=instant(now + ALIVE), **_time(now))
+    return Attendance(was_alive, [Deletion(*row) for row in run(connection, _ASKED, worker=worker)])
 
 
 def acknowledge(connection: Connection, deletions: Sequence[Deletion], worker: str) -> None:

@@ -11,7 +11,6 @@ from adapters.sql.errors import DATABASE_ERRORS
 from adapters.sql.live_turns import deletion_statements, statements
 from adapters.sql.live_turns.mirrors import Mirrors
 from application.ports.live_turns import LiveTurnsUnavailable
-from domain.conversation import ConversationId, UserId
 
 if TYPE_CHECKING:
     from adapters.sql.live_turns.outgoing import SharedLog
@@ -21,8 +20,9 @@ class Deletions:
     """Acknowledges the deletions of other workers, after discarding the logs and copies that are in this one.
 
     Says every `interval` seconds that this worker is alive, and looks for what it may have missed. One that does not
-    say so for `deletion_statements.ALIVE`, e.g. because it is paused, is not waited for. So after a pause of more than
-    `max_pause` seconds, nothing is delivered before this worker has looked. One that the network alone separates from
+    say so for `deletion_statements.ALIVE`, e.g. because it is paused, is neither asked nor waited for. So a worker
+    looks at all its logs if it did not count as alive, or may not have because the server's clock was set. After a
+    pause of more than `max_pause` seconds, nothing is delivered before that. One that the network alone separates from
     the database goes on, since an outage must not end streams.
     """
 
@@ -48,9 +48,8 @@ class Deletions:
         self._max_pause = max_pause
         self._acknowledgement_timeout = acknowledgement_timeout
         self._leave_timeout = leave_timeout
-        self._suspects: set[tuple[UserId, ConversationId | None]] = set()
-        """Users or conversations of which turns were deleted."""
         self._suspects_all = False
+        """Whether turns may have been deleted without asking this worker."""
         self._held: list[Log] = []
         self._due = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
@@ -71,9 +70,8 @@ class Deletions:
             async with asyncio.timeout(self._leave_timeout):
                 await self._database.write_soon(partial(deletion_statements.die, worker=self._worker))
 
-    def look(self, user_id: UserId, conversation_id: ConversationId | None) -> None:
-        """Discard what is deleted of a conversation, or of all of the user's."""
-        self._suspects.add((user_id, conversation_id))
+    def look(self) -> None:
+        """Discard what this worker is asked to."""
         self._due.set()
 
     def look_at_all(self) -> None:
@@ -113,26 +111,23 @@ class Deletions:
             raise LiveTurnsUnavailable from None
 
     async def _look(self) -> None:
-        suspects, self._suspects = self._suspects, set()
         looks_at_all, self._suspects_all = self._suspects_all, False
         try:
-            await self._discard_and_acknowledge(suspects, looks_at_all=looks_at_all)
+            await self._discard_and_acknowledge(looks_at_all=looks_at_all)
         except BaseException:
-            self._suspects |= suspects
-            self._suspects_all |= looks_at_all
+            self._suspects_all = True
             raise
         if looks_at_all and not self._suspects_all:  # there may have been another pause meanwhile
             held, self._held = self._held, []
             for log in held:
                 log.release()
 
-    async def _discard_and_acknowledge(
-        self, suspects: set[tuple[UserId, ConversationId | None]], *, looks_at_all: bool
-    ) -> None:
+    async def _discard_and_acknowledge(self, *, looks_at_all: bool) -> None:
         # First, because copies that were being loaded are here when the same thread has read what is asked.
         attend = partial(deletion_statements.attend, worker=self._worker, now=self._database.now())
-        asked = await self._database.write_soon(attend)
-        scopes = suspects.union((deletion.user_id, deletion.conversation_id) for deletion in asked)
+        was_alive, asked = await self._database.write_soon(attend)
+        looks_at_all = looks_at_all or not was_alive or not self._database.is_clock_steady()
+        scopes = {(deletion.user_id, deletion.conversation_id) for deletion in asked}
         if scopes or looks_at_all:
             logs = self._logs.all() if looks_at_all else [log for scope in scopes for log in self._logs.of(*scope)]
             await self._discard_deleted(logs)

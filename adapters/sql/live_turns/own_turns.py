@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class OwnTurns:
-    """Acts on messages of other workers, and looks every `poll_interval` seconds for what it may have missed.
+    """Looks for it when another worker has sent a message, and every `poll_interval` seconds while turns run.
 
     A turn whose last reader in this worker has left is stopped unless there are readers in others. If the database
     fails, it is stopped as well, unless it had readers in other workers: they may be there for `max_outage` seconds.
@@ -44,6 +44,8 @@ class OwnTurns:
         """Running turns whose readers, if any, are in other workers."""
         self._elsewhere: set[TurnId] = set()
         """Running turns that have, or had, readers in other workers."""
+        self._asked = False
+        """Whether a message has come since the last look."""
         self._due = asyncio.Event()
         self._succeeded_at = 0.0
 
@@ -63,44 +65,45 @@ class OwnTurns:
         self._left[log.turn_id] = log
         self._due.set()
 
-    def entered(self, turn_id: TurnId) -> None:
-        if turn_id in self._running:
-            self._elsewhere.add(turn_id)
-        if (log := self._logs.get(turn_id)) is not None:  # it may have ended, but its end is not stored yet
-            log.follow()
+    def look(self) -> None:
+        """Look for what other workers ask."""
+        self._asked = True
+        self._due.set()
 
     def follow_all(self) -> None:
         """Assume that all turns have readers elsewhere, because the messages about them may have been lost."""
         for log in self._running.values():
             log.follow()
 
-    def left(self, turn_id: TurnId) -> None:
-        if turn_id in self._left:
-            self._due.set()
-
-    def stop(self, turn_id: TurnId, code: str) -> None:
-        log = self._logs.get(turn_id)
-        if log is not None and code == statements.WHEN_LEFT:
-            log.require_readers()
-        elif log is not None:
-            log.stop(_interruption(code))
-
     async def run(self) -> None:
         """Do this for ever."""
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._poll_interval if self._running else None):
+                async with asyncio.timeout(self._poll_interval if self._running or self._asked else None):
                     await self._due.wait()
             self._due.clear()
+            asked, self._asked = self._asked, False
             now = asyncio.get_running_loop().time()
             try:
                 async with asyncio.timeout(self._read_timeout):
+                    if asked:
+                        await self._look_for_followers()
                     await self._look_for_readers()
-                    await self._look_for_stops()
+                    if asked or self._running:
+                        await self._look_for_stops()
             except (*DATABASE_ERRORS, TimeoutError):
+                self._asked |= asked
                 self._assume_readers(now)
             else:
                 self._succeeded_at = now
+
+    async def _look_for_followers(self) -> None:
+        for turn_id in await self._database.read(partial(statements.followed, worker=self._worker)):
+            if turn_id in self._running:
+                self._elsewhere.add(turn_id)
+            log = self._logs.get(turn_id)
+            if log is not None and not log.is_followed:  # it may have ended, but its end is not stored yet
+                log.follow()
 
     async def _look_for_readers(self) -> None:
         if not self._left:
@@ -134,9 +137,12 @@ class OwnTurns:
         log.stop(ClientDisconnected())
 
     async def _look_for_stops(self) -> None:
-        if self._running:
-            for turn_id, code in await self._database.read(partial(statements.stops, worker=self._worker)):
-                self.stop(turn_id, code)
+        for turn_id, code in await self._database.read(partial(statements.stops, worker=self._worker)):
+            log = self._logs.get(turn_id)
+            if log is not None and code == statements.WHEN_LEFT:
+                log.require_readers()
+            elif log is not None:
+                log.stop(_interruption(code))
 
 
 def _interruption(code: str) -> Interruption:

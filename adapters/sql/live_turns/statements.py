@@ -1,8 +1,9 @@
 """The statements that share the event logs of running turns, on PostgreSQL: functions of a connection.
 
-The tables are created by migration 0008. `live_turns` has one row per log, its header; `turn_events` has the deltas in
-batches, as JSON, the first of which has the number `first`; `turn_readers` names the workers that have readers of a
-turn that runs in another one. They are unlogged, so they are empty after a crash of the server.
+The tables are created by migrations 0008 and 0012. `live_turns` has one row per log, its header; `turn_events` has the
+deltas in batches, as JSON, the first of which has the number `first`; `turn_readers` names the workers that have
+readers of a turn that runs in another one; `stop_requests` has requests to stop turns whose log has no header that
+could be marked. They are unlogged, so they are empty after a crash of the server.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,13 @@ from domain.conversation import ConversationId, TurnId, Usage, UserId
 from domain.errors import ClientDisconnected, Failure
 
 TOPIC: Final = "live_turns"
-"""Of the messages between workers. Each is a verb and its arguments, separated by spaces."""
+"""Of the messages between workers. Any role of the database can read and send them, so they only tell a worker to look
+into the tables, and contain no ids but those of workers, which are random:
+
+- `flushed <worker>`: it has stored events.
+- `asked <worker>`, or `asked` to all: there are requests to stop its turns, or readers of them have come or gone.
+- `discard`: turns were deleted.
+"""
 
 PRESENCE: Final = timedelta(seconds=30)
 """How long a worker's readers count as present after it has said so. It says so again every few seconds; the rest is
@@ -179,19 +186,20 @@ def load(
     enter(connection, [turn_id], worker, now)
     found = news(connection, {turn_id: 0})
     if found[0].worker is not None and found[0].end is None:
-        notifications.send(connection, TOPIC, f"entered {turn_id}")
+        notifications.send(connection, TOPIC, f"asked {found[0].worker}")
     return found
 
 
+_LEAVE: Final = (
+    "WITH gone AS (DELETE FROM turn_readers WHERE turn_id = ANY(%(turns)s::text[]) AND worker = %(worker)s"
+    " RETURNING turn_id) SELECT DISTINCT worker FROM gone JOIN live_turns USING (turn_id)"
+)
+
+
 def leave(connection: Connection, turn_ids: Sequence[TurnId], worker: str, notifications: Notifications) -> None:
-    """Record that a worker has no readers of these turns any more."""
-    for (turn_id,) in run(
-        connection,
-        "DELETE FROM turn_readers WHERE turn_id = ANY(%(turns)s::text[]) AND worker = %(worker)s RETURNING turn_id",
-        turns=list(turn_ids),
-        worker=worker,
-    ):
-        notifications.send(connection, TOPIC, f"left {turn_id}")
+    """Record that a worker has no readers of these turns any more. The workers that run them are told."""
+    for (running,) in run(connection, _LEAVE, turns=list(turn_ids), worker=worker):
+        notifications.send(connection, TOPIC, f"asked {running}")
 
 
 class Presence(NamedTuple):
@@ -213,12 +221,29 @@ def presence(connection: Connection, turn_ids: Sequence[TurnId], now: datetime) 
     return [Presence(*row) for row in run(connection, _PRESENT, turns=list(turn_ids), now=instant(now))]
 
 
+_FOLLOWED: Final = (
+    "SELECT DISTINCT turn_id FROM turn_readers JOIN live_turns USING (turn_id)"
+    " WHERE live_turns.worker = %(worker)s AND ended_at IS NULL"
+)
+
+
+def followed(connection: Connection, worker: str) -> Sequence[TurnId]:
+    """Return the turns of a worker that others have readers of, unless their end is stored."""
+    return [turn_id for (turn_id,) in run(connection, _FOLLOWED, worker=worker)]
+
+
 _MARK: Final = (
     "UPDATE live_turns SET stop = %(code)s WHERE turn_id = %(turn)s AND ended_at IS NULL"
-    " AND (stop IS NULL OR stop = %(when_left)s AND %(code)s <> %(when_left)s)"
+    " AND (stop IS NULL OR stop = %(when_left)s AND %(code)s <> %(when_left)s) RETURNING worker"
 )
 _CAN_BE_MARKED: Final = "SELECT 1 FROM live_turns WHERE turn_id = %(turn)s AND ended_at IS NULL"
-"""False before the header of a log is stored, and if the log of a running turn was abandoned."""
+"""False before the header of a log is stored, if a crash has emptied the table, and if the log of a running turn was
+abandoned or given up."""
+
+_REQUEST: Final = (
+    "INSERT INTO stop_requests AS earlier (turn_id, stop) VALUES (%(turn)s, %(code)s) ON CONFLICT (turn_id)"
+    " DO UPDATE SET stop = excluded.stop WHERE earlier.stop = %(when_left)s"
+)
 
 
 def request_stop(
@@ -228,19 +253,25 @@ def request_stop(
     row = run(connection, "SELECT user_id FROM turns WHERE id = %(turn)s AND status = 'in_progress'", turn=turn_id)
     if not row or owner not in (None, row[0][0]):
         return False
-    marked = changed(connection, _MARK, turn=turn_id, code=code, when_left=WHEN_LEFT)
-    if marked or not run(connection, _CAN_BE_MARKED, turn=turn_id):
-        notifications.send(connection, TOPIC, f"stop {turn_id} {code}")
+    if marked := run(connection, _MARK, turn=turn_id, code=code, when_left=WHEN_LEFT):
+        notifications.send(connection, TOPIC, f"asked {marked[0][0]}")
+    elif not run(connection, _CAN_BE_MARKED, turn=turn_id):
+        changed(connection, _REQUEST, turn=turn_id, code=code, when_left=WHEN_LEFT)
+        notifications.send(connection, TOPIC, "asked")
     return True
 
 
 _STOPS: Final = (
     "SELECT turn_id, stop FROM live_turns WHERE worker = %(worker)s AND stop IS NOT NULL AND ended_at IS NULL"
+    " UNION ALL SELECT turn_id, stop FROM stop_requests"
 )
 
 
 def stops(connection: Connection, worker: str) -> Sequence[tuple[TurnId, str]]:
-    """Return the running turns of a worker that were asked to stop, each with the code of the reason."""
+    """Return the running turns that were asked to stop, each with the code of the reason.
+
+    They are those of a worker, and those of which it is not known who runs them.
+    """
     return [(turn_id, code) for turn_id, code in run(connection, _STOPS, worker=worker)]
 
 
@@ -271,6 +302,8 @@ _DELETE_EXPIRED: Final = (
     "DELETE FROM turn_readers WHERE expires_at <= %(now)s",
     "DELETE FROM live_workers WHERE expires_at <= %(now)s",
     "DELETE FROM unacknowledged_deletions WHERE expires_at <= %(now)s",
+    "DELETE FROM stop_requests WHERE NOT EXISTS"
+    " (SELECT FROM turns WHERE turns.id = turn_id AND status = 'in_progress')",
 )
 _EXPIRED: Final = "SELECT turn_id FROM live_turns WHERE ended_at <= %(oldest)s LIMIT 1000 FOR UPDATE SKIP LOCKED"
 

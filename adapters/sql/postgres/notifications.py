@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
@@ -96,11 +95,9 @@ class PostgresNotifications(Notifications):
             loop.remove_reader(socket)
 
     def _deliver(self, payload: bytes) -> None:
-        """Call the subscriber. Invalid payloads are ignored: any role that can connect to the database can send one."""
-        with suppress(ValueError):
-            topic, _, message = payload.decode().partition(" ")
-            if (subscriber := self._subscribers.get(topic)) is not None:
-                subscriber.on_message(message)
+        topic, _, message = payload.decode(errors="replace").partition(" ")
+        if (subscriber := self._subscribers.get(topic)) is not None:
+            subscriber.on_message(message)
 
     def _report_gap(self) -> None:
         for subscriber in self._subscribers.values():
