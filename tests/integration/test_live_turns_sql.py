@@ -119,6 +119,16 @@ async def test_workers_of_version_0_1_0_can_read_the_end_of_a_turn_for_which_no_
     assert list(CUT.failure[:5]) == failure
 
 
+async def test_workers_of_version_0_1_0_can_store_the_header_of_a_log(workers: tuple[Worker, Worker]) -> None:
+    one, _ = workers
+    await execute(
+        one.database,
+        "INSERT INTO live_turns (turn_id, user_id, conversation_id, stop_when_left, worker)"
+        " VALUES ('turn', 'ann', 'default', true, 'worker')",
+    )
+    assert await count(one.database, "live_turns") == 1
+
+
 async def test_a_reader_of_another_worker_receives_events_while_the_turn_runs(workers: tuple[Worker, Worker]) -> None:
     one, other = workers
     running = await begin(one)

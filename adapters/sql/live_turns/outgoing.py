@@ -255,14 +255,7 @@ class Outgoing:
                 continue
             if not log.announced:
                 log.announced = True
-                headers.append(
-                    Header(
-                        turn_id=log.turn_id,
-                        user_id=log.user_id,
-                        conversation_id=log.conversation_id,
-                        stop_when_left=log.stop_when_left,
-                    )
-                )
+                headers.append(Header(turn_id=log.turn_id, user_id=log.user_id, conversation_id=log.conversation_id))
             if len(log.deltas) > log.flushed:
                 deltas = orjson.dumps(log.deltas[log.flushed :]).decode()
                 events.append(Events(turn_id=log.turn_id, first=log.flushed + 1, deltas=deltas))

@@ -46,7 +46,6 @@ class Header(TypedDict):
     turn_id: TurnId
     user_id: UserId
     conversation_id: ConversationId
-    stop_when_left: bool
 
 
 class Events(TypedDict):
@@ -75,9 +74,9 @@ class Flush(NamedTuple):
 
 _INSERT_HEADERS: Final = PrecompiledStatement(
     text(
-        "INSERT INTO live_turns (turn_id, user_id, conversation_id, stop_when_left, worker)"
+        "INSERT INTO live_turns (turn_id, user_id, conversation_id, worker)"
         " SELECT new.*, :worker FROM json_to_recordset(CAST(:rows AS json))"
-        " AS new(turn_id text, user_id text, conversation_id text, stop_when_left boolean)"
+        " AS new(turn_id text, user_id text, conversation_id text)"
         " WHERE EXISTS (SELECT FROM turns WHERE turns.id = new.turn_id) ON CONFLICT DO NOTHING"
     )
 )
