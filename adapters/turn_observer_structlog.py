@@ -78,11 +78,11 @@ class TurnObserverStructlog(TurnObserver):
                 self._log.warning("failed", **self._explained(error), where=where, reason=error.code)
             case BackgroundFailure(where, bug):
                 self._log.warning("failed", where=where, exc_info=bug)
-            case StoreFailing(error, seconds):
+            case StoreFailing(error, seconds, store):
                 level = logging.ERROR if isinstance(error, HistoryLost) else logging.WARNING
-                self._log.log(level, "history unavailable", detail=_detail(error), seconds=round(seconds, 1))
-            case StoreRecovered(seconds):
-                self._log.info("history available again", seconds=round(seconds, 1))
+                self._log.log(level, f"{store} unavailable", detail=_detail(error), seconds=round(seconds, 1))
+            case StoreRecovered(seconds, store):
+                self._log.info(f"{store} available again", seconds=round(seconds, 1))
             case AuthenticationFailed(cause, address, key_id, throttled):
                 level = logging.DEBUG if throttled else logging.WARNING
                 self._log.log(level, "authentication failed", cause=cause, address=address, key_id=key_id)

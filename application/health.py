@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from application.key_watch import KeyWatch
 from application.memory.outbox_worker import OutboxWorker
 from application.memory.recall import Recall
 from application.ports.history import ConversationHistory, HistoryError, HistoryUnavailable
@@ -64,15 +65,17 @@ class Health:
 class CheckReadiness:
     """Return whether turns can begin.
 
-    That takes a history that responds and whose last write succeeded. A chat does without long-term memory.
+    That takes a history that responds and whose last write succeeded, and API keys that can be looked up, if they are
+    accepted. A chat does without long-term memory.
     """
 
     history: ConversationHistory
     runner: TurnRunner
     store_watch: StoreWatch
+    key_watch: KeyWatch | None
 
     async def __call__(self) -> bool:
-        if self.runner.draining or self.store_watch.failure:
+        if self.runner.draining or self.store_watch.failure or (self.key_watch and self.key_watch.failure):
             return False
         try:
             await self.history.check()

@@ -20,6 +20,7 @@ from adapters.turn_observer_group import TurnObserverGroup
 from adapters.turn_observer_structlog import TurnObserverStructlog
 from application.authentication import Authenticate
 from application.health import CheckHealth, CheckReadiness
+from application.key_watch import KeyWatch
 from application.memory.facts import (
     CorrectMemory,
     ForgetMemories,
@@ -290,7 +291,6 @@ class Container(containers.DeclarativeContainer):
     correct_memory = providers.Singleton(CorrectMemory, memory, user_lock)
     forget_memory = providers.Singleton(ForgetMemory, memory, user_lock)
     forget_memories = providers.Singleton(ForgetMemories, forgetting)
-    check_readiness = providers.Singleton(CheckReadiness, history, turn_runner, store_watch)
     check_health = providers.Singleton(
         CheckHealth, history, memory, history, recall, turn_runner, outbox_worker, store_watch
     )
@@ -302,6 +302,11 @@ class Container(containers.DeclarativeContainer):
         own=providers.Singleton(_sql_keys, own_key_database),
         none=providers.Object(None),
     )
+    _watched_keys = providers.Singleton(KeyWatch, api_keys, observer)
+    key_watch = providers.Selector(
+        settings.provided.key_store, sql=_watched_keys, own=_watched_keys, none=providers.Object(None)
+    )
+    check_readiness = providers.Singleton(CheckReadiness, history, turn_runner, store_watch, key_watch)
     tokens = providers.Singleton(_tokens, settings, observer)
     authenticate = providers.Selector(
         settings.provided.auth,
@@ -321,6 +326,12 @@ class Container(containers.DeclarativeContainer):
             settings.provided.key_store,
             own=own_key_database,
             sql=providers.Object(None),
+            none=providers.Object(None),
+        ),
+        providers.Selector(
+            settings.provided.key_store,
+            sql=_watched_keys.provided.opened.call(),
+            own=_watched_keys.provided.opened.call(),
             none=providers.Object(None),
         ),
         store,

@@ -37,6 +37,13 @@ class Where(StrEnum):
     CHECKING_OWNER = "checking the owner of memories"
 
 
+class Store(StrEnum):
+    """A store that the service is not ready without. The values appear in logs."""
+
+    HISTORY = "history"
+    API_KEYS = "API keys"
+
+
 @dataclass(frozen=True, slots=True)
 class TurnBegun:
     """A turn is stored and starts to run."""
@@ -147,20 +154,22 @@ class StoreCalled:
 
 @dataclass(frozen=True, slots=True)
 class StoreFailing:
-    """The store has been failing for `seconds`. Observed when it begins and repeatedly while it lasts.
+    """A store has been failing for `seconds`. Observed when it begins and repeatedly while it lasts.
 
     `error` explains why. A `HistoryLost` is observed once.
     """
 
     error: HistoryUnavailable
     seconds: float
+    store: Store = Store.HISTORY
 
 
 @dataclass(frozen=True, slots=True)
 class StoreRecovered:
-    """The store accepts writes again, after `seconds`."""
+    """A store works again, after `seconds`."""
 
     seconds: float
+    store: Store = Store.HISTORY
 
 
 @dataclass(frozen=True, slots=True)

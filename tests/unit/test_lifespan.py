@@ -223,7 +223,7 @@ def test_only_configured_adapters_are_opened(chosen: dict[str, Any], opened: lis
 def test_the_outbox_worker_the_turn_runner_and_the_store_watch_are_opened_last() -> None:
     *_, outbox_worker, turn_runner, store_watch = Container(settings=settings()).parts()
 
-    assert ["OutboxWorker.opened", "TurnRunner.opened", "StoreWatch.opened"] == [
+    assert ["OutboxWorker.opened", "TurnRunner.opened", "Watch.opened"] == [
         part.gen.__qualname__ for part in (outbox_worker, turn_runner, store_watch)
     ]
 

@@ -185,7 +185,7 @@ async def test_a_lost_store_is_reported_once_even_during_another_failure() -> No
 async def test_the_service_is_not_ready_from_a_failed_write_to_the_next_that_succeeds() -> None:
     async with application() as app:
         watch = StoreWatch(app.history, app.observer)
-        ready = CheckReadiness(app.history, app.runner, watch)
+        ready = CheckReadiness(app.history, app.runner, watch, None)
         observed = ObservedHistory(app.history, TurnObserverGroup([watch]))
         answers = [await ready()]
         watch.note_failure(FULL)

@@ -28,6 +28,7 @@ from application.ports.turn_observer import (
     BackgroundFailure,
     ContextWindowExceeded,
     ReplyLimitLowered,
+    Store,
     StoreFailing,
     StoreRecovered,
     TurnEnded,
@@ -238,10 +239,14 @@ def test_a_failing_store_is_a_warning_and_its_recovery_is_not(
 ) -> None:
     observer.observe(StoreFailing(HistoryUnavailable(explanation="The disk is full."), 0.0))
     observer.observe(StoreRecovered(61.04))
+    observer.observe(StoreFailing(HistoryUnavailable(explanation="The disk is full."), 0.0, Store.API_KEYS))
+    observer.observe(StoreRecovered(61.04, Store.API_KEYS))
 
     assert lines == [
         {"log_level": "warning", "event": "history unavailable", "detail": "The disk is full.", "seconds": 0.0},
         {"log_level": "info", "event": "history available again", "seconds": 61.0},
+        {"log_level": "warning", "event": "API keys unavailable", "detail": "The disk is full.", "seconds": 0.0},
+        {"log_level": "info", "event": "API keys available again", "seconds": 61.0},
     ]
 
 

@@ -42,14 +42,14 @@ async def livez() -> StatusView:
     responses=public_problems()
     | {
         503: {
-            "description": "History unavailable, its last write failed, or service shutting down.",
+            "description": "History or API keys unavailable, the last write failed, or service shutting down.",
             "model": StatusView,
         }
     },
 )
 @requires(Policy.PUBLIC)
 async def readyz(check: CheckReadinessDep) -> JSONResponse:
-    """Tell whether to send requests to this process: 503 while it starts or stops, or cannot store turns."""
+    """Tell whether to send requests to this process: 503 while it starts, stops, or lacks its history or API keys."""
     ready = await check()
     return JSONResponse({"status": "ok" if ready else "unavailable"}, 200 if ready else 503)
 
