@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from queue import Empty, SimpleQueue
-from typing import Final
+from typing import Final, NoReturn
 
 import structlog
 
@@ -100,10 +100,13 @@ class Shutdown:
         finally:
             self._open.remove(name)
 
-    def exit_if_hung(self) -> None:
-        """End the process if a part was cancelled: its threads might keep the process from ending by itself."""
-        if self.hung:
-            _exit()
+    def exit(self) -> NoReturn:
+        """End the process when everything has been closed, with status 1 if a part was cancelled.
+
+        The interpreter does not finish in its own way: threads of a part that hung might keep it from ending. If none
+        did, nothing is left to do, but on a busy machine that may take longer than what is left of the budget.
+        """
+        _exit(HUNG if self.hung else 0)
 
     def _end_within(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds - LOG_TIME - CLOSE_TIME
@@ -116,11 +119,11 @@ class Shutdown:
                 deadline = self._exits.get(timeout=None if deadline is None else max(deadline - time.monotonic(), 0))
             except Empty:
                 structlog.get_logger().warning("shutdown timed out", waiting_for=self._open or ["the event loop"])
-                _exit()
+                _exit(HUNG)
 
 
-def _exit() -> None:
+def _exit(status: int) -> NoReturn:
     for file in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             file.flush()
-    os._exit(HUNG)
+    os._exit(status)

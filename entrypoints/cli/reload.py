@@ -57,11 +57,10 @@ class _Child:
         assert sockets is not None
         try:
             settings = self.settings.load().model_copy(update=dict(self.changes))
-            status = run_server(settings, sockets[0], lambda _: None).exit_status()
+            run_server(settings, sockets[0], lambda _: None).exit()
         except Unusable as unusable:
             print(unusable, file=sys.stderr)
-            status = UNUSABLE
-        sys.exit(status)
+            sys.exit(UNUSABLE)
 
 
 class _Reloader(StatReload):

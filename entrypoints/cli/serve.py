@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from pydantic import SecretStr
 
@@ -51,24 +51,26 @@ class Served:
     lifespan: "Lifespan"
     shutdown: "Shutdown"
 
-    def exit_status(self) -> int:
-        """Return the exit status. Does not return, but ends the process, if something did not close in time.
+    def exit(self) -> NoReturn:
+        """End the process, with status 1 if something did not close in time.
 
         Raises:
             Unusable: A store that the service waited for cannot be used.
         """
         if isinstance(self.lifespan.failure, Unusable):
             raise self.lifespan.failure
-        self.shutdown.exit_if_hung()
-        return 0 if self.started and self.lifespan.failure is None else UNUSABLE
+        if not self.shutdown.hung and (not self.started or self.lifespan.failure is not None):
+            sys.exit(UNUSABLE)
+        self.shutdown.exit()
 
 
 def serve(
     settings: Settings, *, local: bool = False, workers: int = 1, reloading: "SettingsToReload | None" = None
 ) -> int:
-    """Serve until a signal stops the process; return the exit status.
+    """Serve until a signal stops the process.
 
-    Does not return, but ends the process with status 1, if something did not close in time.
+    Returns the exit status of several workers, or of a service that restarts. A single one ends the process itself,
+    with status 1 if something did not close in time.
 
     `local` starts the embedded model and replies with it. More than one worker are processes of their own. With
     `reloading`, the service restarts when its source changes, or the file of these settings.
@@ -111,7 +113,7 @@ def serve(
                 greet(url_of(listener))
                 return serve_and_reload(listener, reloading, changes)
             served = run_server(settings, listener, greet)
-    return served.exit_status()
+    return served.exit()
 
 
 def run_server(

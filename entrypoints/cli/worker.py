@@ -47,11 +47,10 @@ def main() -> None:
 
     structlog.contextvars.bind_contextvars(pid=os.getpid())
     try:
-        status = run_server(settings, listener, lambda _: report(LISTENING), on_alive=report_alive).exit_status()
+        run_server(settings, listener, lambda _: report(LISTENING), on_alive=report_alive).exit()
     except Unusable as unusable:
         report(REFUSAL, str(unusable))
-        status = UNUSABLE
-    sys.exit(status)
+        sys.exit(UNUSABLE)
 
 
 def _end_with(supervisor: socket.socket) -> None:
