@@ -2,11 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
-
-import httpx2
 
 from tests.harness.chat import eventually
 from tests.harness.cluster import Cluster, Worker, running_cluster
@@ -54,10 +52,9 @@ async def test_a_turn_that_one_worker_has_begun_is_repeated_retracted_and_stoppe
 
 async def is_let_back_in_at_another_worker(cluster: Cluster) -> None:
     first, other = cluster.workers
-    with suppress(httpx2.TimeoutException):
-        sent = {"messages": [{"role": "user", "content": "Q1"}]}
-        headers = {"X-Conversation-Id": "repeated", RETRY: "0"}
-        await first.client.post(PATH, json=sent, headers=headers, timeout=0.2)
+    sending = await begin(first, "repeated", "Q1", stream=False, headers={RETRY: "0"})
+    sending.cancel()
+    await asyncio.wait([sending])
     answer = await complete(other, messages("Q1"), "repeated", stream=False, headers={RETRY: "1"})
     resent, key = messages("Q1", "A", "Q2"), {"Idempotency-Key": "k"}
     keyed = [await complete(worker, resent, "repeated", headers=key) for worker in (first, other)]
