@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-_PAUSE: Final = 0.002
+_PAUSE: Final = 0.005
 _LENGTH_AT_DOUBLE_RATE: Final = 1000
 
 
@@ -15,9 +15,9 @@ class RefusalQueue:
     Hundreds of malformed requests may arrive in one instant. If they were answered in one go, each in some 0.3 ms, the
     event loop and the interpreter's lock would be busy all the time. A turn needs both dozens of times: the loop, for
     its steps, and the lock, for the threads of its database, which get it after up to 5 ms each time. Measured with 500
-    such requests, the slowest turn of that instant took about 200 ms instead of 40; with pauses it takes 50 to 120.
+    such requests, the slowest turn of that instant took about 200 ms instead of 40; with pauses it takes 40 to 100.
 
-    Up to 500 are answered per second, and proportionally more when over 1,000 are waiting, as far as the processor
+    Up to 200 are answered per second, and proportionally more when over 1,000 are waiting, as far as the processor
     allows. Hence the queue needs no limit besides the one on open connections.
     """
 

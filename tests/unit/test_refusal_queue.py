@@ -41,7 +41,8 @@ class Clients:
 
 
 @pytest.fixture
-async def clients() -> AsyncIterator[Clients]:
+async def clients(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Clients]:
+    monkeypatch.setattr("entrypoints.refusal_queue._PAUSE", 0.001)
     clients = Clients()
     async with asyncio.TaskGroup() as tasks:
         counting = tasks.create_task(clients.count_passes())
