@@ -1,6 +1,7 @@
 """A client's connection to `smart-chatbot serve`."""
 
 import asyncio
+from collections.abc import Callable
 from enum import Enum
 from functools import partial
 from itertools import chain
@@ -78,6 +79,9 @@ class Connection(HttpToolsProtocol):
         self._bytes_without_content = 0
         """Given to the parser since it last completed a head or returned a part of a body."""
         self._responding: RequestResponseCycle | None = None
+        self._begun_by: Callable[[], None] | None = None
+        """Calls the application with the request whose head is in the data that is being parsed."""
+        self._is_parsing_head = False
         self._queued_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn does
@@ -96,6 +100,7 @@ class Connection(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         if not self._refused:  # else discarded: closing a connection with unread data would discard the answer, too
             self._parse(data)
+            self._call_application()
         if self.pipeline or self._refused:
             self._queued_bytes += len(data)
             if self._queued_bytes <= self.max_queued_bytes:
@@ -143,7 +148,11 @@ class Connection(HttpToolsProtocol):
         require_unambiguous(self.parser.get_http_version(), self.headers)
         if len(self.pipeline) >= self.max_pipelined:
             raise malformed_request("Too many requests wait for the response before them.")
-        super().on_headers_complete()
+        self._is_parsing_head = True
+        try:
+            super().on_headers_complete()
+        finally:
+            self._is_parsing_head = False
         self.headers = []  # of the request that has begun; uvicorn would add trailers to them
         self._reading = _Reading.BODY
         self._bytes_without_content = 0
@@ -228,6 +237,22 @@ class Connection(HttpToolsProtocol):
             self.cycle.more_body = False
             self.cycle.message_event.set()
 
+    def _call_application(self) -> None:
+        """Call the application with a request that has begun, in its turn if its body is refused already."""
+        begin, self._begun_by = self._begun_by, None
+        if begin is None:
+            return
+        if self._refused and self._reading is _Reading.BODY:
+            self._refusals.add(partial(self._begin_refused, begin))
+        else:
+            begin()
+
+    def _begin_refused(self, begin: Callable[[], None]) -> bool:
+        if self.transport.is_closing():
+            return False
+        begin()
+        return True
+
     def _answer(self, reason: RequestProblem) -> bool:
         """Respond with `reason` after the responses in progress, and close the connection, unless it is closed."""
         if self.transport.is_closing():
@@ -257,4 +282,7 @@ class Connection(HttpToolsProtocol):
         self._responding = cycle
         if not self.pipeline:
             self._queued_bytes = 0
-        super()._start_asgi_task(cycle, app)
+        if self._is_parsing_head:
+            self._begun_by = partial(super()._start_asgi_task, cycle, app)
+        else:
+            super()._start_asgi_task(cycle, app)

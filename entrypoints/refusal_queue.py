@@ -1,4 +1,4 @@
-"""Paces the answers to requests that are refused before the application receives them."""
+"""Paces the answers to requests that are refused when they arrive."""
 
 import asyncio
 from collections import deque
@@ -15,7 +15,7 @@ class RefusalQueue:
     Hundreds of malformed requests may arrive in one instant. If they were answered in one go, each in some 0.3 ms, the
     event loop and the interpreter's lock would be busy all the time. A turn needs both dozens of times: the loop, for
     its steps, and the lock, for the threads of its database, which get it after up to 5 ms each time. Measured with 500
-    such requests, the slowest turn of that instant took about 200 ms instead of 40; with pauses it takes 40 to 100.
+    such requests, the slowest turn of that instant took about 200 ms instead of 40; with pauses it takes 35 to 65.
 
     Up to 200 are answered per second, and proportionally more when over 1,000 are waiting, as far as the processor
     allows. Hence the queue needs no limit besides the one on open connections.
