@@ -5,6 +5,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import parent_process
 from multiprocessing.connection import wait
@@ -73,8 +74,22 @@ class _Reloader(StatReload):
         self._env_file = env_file
 
     def startup(self) -> None:
+        self.mtimes = self._times()
         super().startup()
         signal.signal(signal.SIGHUP, self.signal_handler)
+
+    def restart(self) -> None:
+        times = self._times()
+        super().restart()
+        # Uvicorn forgets the times and looks again later: what changed after the child had read it would be missed.
+        self.mtimes = times
+
+    def _times(self) -> dict[Path, float]:
+        times = {}
+        for file in self.iter_py_files():
+            with suppress(OSError):  # an editor may be replacing it
+                times[file] = file.stat().st_mtime
+        return times
 
     def iter_py_files(self) -> Iterator[Path]:
         yield from super().iter_py_files()
