@@ -72,7 +72,7 @@ async def test_limits_and_stops_at_their_edges() -> None:
     async with service_in_process({"llm": llm}, openai_max_tokens=100) as service:
         answers = [
             await complete(service, messages("Q"), max_tokens=50, max_completion_tokens=40),
-            await complete(service, messages("Q"), max_tokens=40, max_completion_tokens=101),
+            await complete(service, messages("Q"), max_tokens=40.0, max_completion_tokens=101),
             await complete(service, messages("Q"), max_tokens=100),
             await complete(service, messages("Q"), max_tokens=None, temperature=2, top_p=1, seed=-(2**63)),
         ]
@@ -165,6 +165,7 @@ async def test_what_has_no_effect_is_named() -> None:
         ("top_p", False),
         ("max_tokens", "50"),
         ("max_tokens", True),
+        ("max_tokens", 50.5),
         ("max_completion_tokens", 50.5),
         ("seed", "7"),
         ("messages", []),

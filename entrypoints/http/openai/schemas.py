@@ -70,7 +70,14 @@ _STOP: Final = {
 _Text = Annotated[str, Field(min_length=0)]
 """A text. Pydantic rejects lone surrogates, which can be neither stored nor sent, only if the length is limited."""
 
-_Integer = Annotated[int, Strict()]
+
+def _whole(value: Any) -> Any:
+    """Return an integer for a number like 5.0, which is one by JSON Schema."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+_Limit = Annotated[int, Field(strict=True, ge=1), BeforeValidator(_whole)]
+_Seed = Annotated[int, Field(strict=True, ge=-(2**63), le=2**63 - 1), BeforeValidator(_whole)]
 _Number = Annotated[float, Strict()]
 _Flag = Annotated[bool, Strict()]
 """Values that are not converted: OpenAI's API rejects `"1"` and `true` as numbers, too."""
@@ -125,16 +132,14 @@ class ChatCompletionRequest(BaseModel):
     stream_options: StreamOptions | None = Field(None, description="Options of the stream.")
     temperature: _Number | None = Field(None, ge=0, le=2, description="Sampling temperature.", examples=[0.7])
     top_p: _Number | None = Field(None, ge=0, le=1, description="Nucleus sampling.", examples=[0.9])
-    max_tokens: _Integer | None = Field(
-        None, ge=1, description="Limit of the reply, in tokens. The operator's limit holds in any case.", examples=[500]
+    max_tokens: _Limit | None = Field(
+        None, description="Limit of the reply, in tokens. The operator's limit holds in any case.", examples=[500]
     )
-    max_completion_tokens: _Integer | None = Field(None, ge=1, description="The same as `max_tokens`.", examples=[500])
+    max_completion_tokens: _Limit | None = Field(None, description="The same as `max_tokens`.", examples=[500])
     stop: Annotated[
         Annotated[list[_Text], Field(max_length=MAX_STOPS)] | None, BeforeValidator(_listed), WithJsonSchema(_STOP)
     ] = Field(None, description="Text before which the reply ends, or up to four of them.", examples=["END"])
-    seed: Annotated[_Integer, Field(ge=-(2**63), le=2**63 - 1)] | None = Field(
-        None, description="Makes replies largely reproducible.", examples=[7]
-    )
+    seed: _Seed | None = Field(None, description="Makes replies largely reproducible.", examples=[7])
     user: _Name | None = Field(
         None, description="Id of the user, unless the credential is a user's token.", examples=["user123"]
     )
