@@ -103,8 +103,8 @@ class Shutdown:
     def exit(self) -> NoReturn:
         """End the process when everything has been closed, with status 1 if a part was cancelled.
 
-        The interpreter does not finish in its own way: threads of a part that hung might keep it from ending. If none
-        did, nothing is left to do, but on a busy machine that may take longer than what is left of the budget.
+        Skips the finalization of the interpreter: threads of a part that hung might keep it from ending. If none hung,
+        finalization has nothing to do, but may exceed the rest of the budget on a busy machine.
         """
         _exit(HUNG if self.hung else 0)
 

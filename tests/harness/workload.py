@@ -184,7 +184,7 @@ class Client:
             problem = response.json()
             refused = problem["code"] in REFUSALS and "turn_id" not in problem
             outcome = Outcome.FAIL if refused else Outcome.INFO
-            # A client repeats what is retryable. The message of a turn that was deleted, above all, would return.
+            # Only what is retryable is repeated: repeating the message of a deleted turn would store it again.
             return f"{response.status_code} {problem['code']}", Answer(outcome, ended=not problem["retryable"])
         stream = ChatStream.of(response.content)
         if stream.data[-1:] != ["[DONE]"]:

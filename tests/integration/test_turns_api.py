@@ -128,6 +128,14 @@ async def test_an_invalid_event_number_is_rejected(how: str, pointer: str) -> No
         assert {error["pointer"] for response in responses.values() for error in response.json()["errors"]} == {pointer}
 
 
+async def test_an_invalid_event_number_in_the_query_is_rejected_although_the_header_takes_precedence() -> None:
+    async with serving() as (service, _):
+        turn_id = (await post(service)).headers["X-Turn-ID"]
+        path = f"/api/chat/turns/{turn_id}/stream?after=x"
+        response = await service.client.get(path, headers={"Last-Event-ID": "1"})
+        assert (400, "#/query/after") == (response.status_code, response.json()["errors"][0]["pointer"])
+
+
 async def test_the_header_takes_precedence_over_the_query() -> None:
     async with serving() as (service, _):
         turn_id = (await post(service)).headers["X-Turn-ID"]

@@ -103,11 +103,13 @@ def event_number(last_event_id: str | None, after: str | None = None) -> int:
     """Parse the number of the last event received, from the header or else the query; 0 if there is none.
 
     Raises:
-        RequestProblem: it is not a number.
+        RequestProblem: one of them is not a number, be it the one that does not count.
     """
-    pointer, value = ("#/header/Last-Event-ID", last_event_id) if last_event_id else ("#/query/after", after)
-    if value is None:
-        return 0
+    in_query = 0 if after is None else _number("#/query/after", after)
+    return _number("#/header/Last-Event-ID", last_event_id) if last_event_id else in_query
+
+
+def _number(pointer: str, value: str) -> int:
     if not (value.isascii() and value.isdigit() and len(value) <= 9):
         raise invalid_request(400, pointer, "must be an event number, or 0")
     return int(value)
