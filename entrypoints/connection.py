@@ -47,6 +47,8 @@ class Connection(HttpToolsProtocol):
     - A request that offers another protocol, as some HTTP/2 clients do (`Upgrade: h2c`), loses its body, and the
       requests behind it. A server may ignore the offer (https://www.rfc-editor.org/rfc/rfc9110#section-7.8), so such a
       request is parsed again without it.
+    - A client that speaks HTTP/1.0 gets chunks from uvicorn, which it does not know
+      (https://www.rfc-editor.org/rfc/rfc9112#section-6.1). Here the end of the connection ends its response.
     """
 
     max_head_bytes = 32 * 1024
@@ -280,9 +282,25 @@ class Connection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._responding = cycle
+        if cycle.scope["http_version"] == "1.0":
+            app = _without_chunks(cycle, app)
         if not self.pipeline:
             self._queued_bytes = 0
         if self._is_parsing_head:
             self._begun_by = partial(super()._start_asgi_task, cycle, app)
         else:
             super()._start_asgi_task(cycle, app)
+
+
+def _without_chunks(cycle: RequestResponseCycle, app: Any) -> Any:
+    """Return the application, responding without `Transfer-Encoding: chunked`, whatever the length of its response."""
+    cycle.chunked_encoding = False
+
+    async def respond(scope: Any, receive: Any, send: Any) -> None:
+        async def send_unframed(message: Any) -> None:
+            cycle.expected_content_length = len(message.get("body", b""))  # uvicorn compares the two
+            await send(message)
+
+        await app(scope, receive, send_unframed)
+
+    return respond

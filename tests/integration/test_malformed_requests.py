@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from entrypoints.connection import Connection
+from tests.harness.chat_stream import ChatStream
 from tests.harness.fakes import ScriptedLLM, ScriptedReply
 from tests.harness.leaks import PeakMemory
 from tests.harness.malformed_requests import CHUNKED, GET, MALFORMED, POST, TOO_LARGE, TOO_LONG, mutations
@@ -130,6 +131,22 @@ async def test_an_unusual_but_valid_request_is_served(data: bytes) -> None:
             client.send(piece)
             await asyncio.sleep(0.01)
         assert await client.head() == 200
+
+
+async def test_a_client_that_speaks_http_1_0_gets_no_chunks() -> None:
+    body = json.dumps({"user_id": "ada", "message": "Hello"}).encode()
+    head = POST.replace(b"HTTP/1.1", b"HTTP/1.0")
+    async with serving() as service, RawClient(service.url) as streaming, RawClient(service.url) as leaving:
+        streaming.send(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        assert await streaming.head() == 200
+        streamed = ChatStream.of(await streaming.closed())
+        leaving.send(GET.replace(b"HTTP/1.1", b"HTTP/1.0").replace(b"GET", b"HEAD") + b"\r\n")
+        assert (await leaving.head(), await leaving.closed()) == (200, b"")
+
+    assert streamed.text == "Hello!"
+    assert "error" not in streamed.last
+    assert streaming.headers["connection"] == "close"
+    assert not {"transfer-encoding", "content-length"} & streaming.headers.keys()
 
 
 @pytest.mark.parametrize("path", ["//evil.example/api/health", "/api/../livez", "/%00", "/%ff", "*"])
