@@ -33,10 +33,10 @@ _REASONS: Final = {
 }
 """By SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html). Its messages may quote values."""
 
-_PASSING_CLASSES: Final = frozenset({"08", "40", "53", "55", "57", "58"})
+_TRANSIENT_CLASSES: Final = frozenset({"08", "40", "53", "55", "57", "58"})
 """Connection, rolled-back transaction, resources, locks, operator and I/O."""
 
-_LASTING: Final = re.compile(
+_PERMANENT: Final = re.compile(
     "FATAL:.*(authentication|does not exist|no pg_hba|not permitted|permission)"
     "|no password supplied|does not support SSL|certificate"
 )
@@ -60,7 +60,7 @@ def unusable(url: URL, error: Exception, advice: str = f"; {CHECK}") -> Unusable
     `advice` ends the sentence if the reason does not pass by itself.
     """
     sentence = f"The database {named(url)} cannot be used: {_reason(error)}"
-    if _passes(error):
+    if _is_transient(error):
         return TemporarilyUnusable(f"{sentence}.")
     return Unusable(f"{sentence}{advice}.")
 
@@ -95,11 +95,11 @@ def _reason(error: Exception) -> str:
     return f"unexpected {type(cause).__qualname__}"
 
 
-def _passes(error: Exception) -> bool:
+def _is_transient(error: Exception) -> bool:
     cause = _driver_error(error)
     if isinstance(cause, psycopg.Error) and cause.sqlstate:
-        return cause.sqlstate[:2] in _PASSING_CLASSES
-    return isinstance(cause, psycopg.OperationalError) and not _LASTING.search(str(cause))
+        return cause.sqlstate[:2] in _TRANSIENT_CLASSES
+    return isinstance(cause, psycopg.OperationalError) and not _PERMANENT.search(str(cause))
 
 
 def _driver_error(error: Exception) -> BaseException:
