@@ -32,6 +32,7 @@ from application.ports.llm import (
 )
 from domain.conversation import Message, Role
 from domain.errors import ChatError, OutputLimit
+from tests.harness.cancelling import cancelled_when
 from tests.harness.scripted_upstream import NASTY_TEXTS, ScriptedUpstream
 
 pytestmark = pytest.mark.server
@@ -462,10 +463,7 @@ async def test_an_endless_error_body_is_not_read_to_its_end(upstream: ScriptedUp
 async def test_cancelling_before_the_response_closes_the_connection(
     upstream: ScriptedUpstream, open_llm: OpenLLM
 ) -> None:
-    llm = open_llm("hanghead")
-    with anyio.move_on_after(0.2):
-        await deltas_of(llm)
-    assert len(upstream.requests) == 1
+    await cancelled_when(lambda: upstream.requests, deltas_of, open_llm("hanghead"))
     with anyio.fail_after(1):
         await upstream.all_closed()
 

@@ -15,6 +15,7 @@ import trustme
 from adapters.llm_openai import LLMOpenAI
 from application.ports.llm import LLMDisconnected, LLMError, LLMNotConnectable, LLMUnreachable
 from domain.conversation import Message, Role
+from tests.harness.cancelling import cancelled_when
 from tests.harness.raw_server import Call, Play, RawServer
 
 EVENTS = b'data: {"choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
@@ -174,9 +175,7 @@ async def test_the_connect_timeout_covers_the_handshake(open_llm: OpenLLM) -> No
 @pytest.mark.usefixtures("trusted_authority")
 async def test_cancelling_the_handshake_closes_the_connection(open_llm: OpenLLM) -> None:
     async with RawServer(Call.left) as server:
-        with anyio.move_on_after(0.2) as scope:
-            await deltas_of(open_llm(f"https://localhost:{server.port}"))
-        assert scope.cancelled_caught
+        await cancelled_when(lambda: server.connections, deltas_of, open_llm(f"https://localhost:{server.port}"))
         await server.all_closed()
 
 
@@ -560,9 +559,7 @@ async def test_a_service_behind_a_proxy_needs_a_certificate(open_llm: OpenLLM, m
 async def test_cancelling_a_tunnel_closes_the_connection(open_llm: OpenLLM, monkeypatch: pytest.MonkeyPatch) -> None:
     async with RawServer(Call.left) as service, RawServer(tunnel_to(service)) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
-        with anyio.move_on_after(0.3) as scope:
-            await deltas_of(open_llm("https://model.test/v1"))
-        assert scope.cancelled_caught
+        await cancelled_when(lambda: service.connections, deltas_of, open_llm("https://model.test/v1"))
         await service.all_closed()
 
 
