@@ -110,7 +110,7 @@ async def test_an_interrupted_copy_to_postgresql_leaves_the_target_empty(
     assert (await forks.run(tmp_path, "migrate", DATABASE_URL=target))[0] == 0
     for statement in (
         "CREATE FUNCTION delay() RETURNS trigger LANGUAGE plpgsql AS"
-        f" $$ BEGIN PERFORM pg_sleep({5 if waiting else 0.01}); RETURN NEW; END $$",
+        f" $$ BEGIN PERFORM pg_sleep({2 if waiting else 0.01}); RETURN NEW; END $$",
         "CREATE TRIGGER delay BEFORE INSERT ON turns FOR EACH ROW EXECUTE FUNCTION delay()",
     ):
         await asyncio.to_thread(postgres.execute, statement, target)

@@ -163,7 +163,6 @@ def files_with(folder: Path, *needles: bytes) -> list[Path]:
     return [path for path in files if any(needle in path.read_bytes() for needle in needles)]
 
 
-@pytest.mark.timeout(300)  # it starts Mem0 once per cycle
 @pytest.mark.row("M3")
 async def test_a_turn_is_remembered_once_if_the_service_is_killed_after_it_ended(forks: Forks, tmp_path: Path) -> None:
     acknowledged: list[str] = []

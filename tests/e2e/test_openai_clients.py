@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from tests.harness.client_tools import node22, python_clients
-from tests.harness.commands import run_within
+from tests.harness.commands import run
 from tests.harness.documents import ROOT, files_of
 from tests.harness.fakes import ScriptedLLM
 from tests.harness.node_tools import link_packages
@@ -16,9 +16,6 @@ BOTH = ["Hello, world! stop", "Hello, world! 14 tokens"]
 LIBRARY = [*BOTH, "Hello, world! turn UUID", "model_not_found"]
 REPLY = "Hello, world!"
 
-SECONDS = 90
-"""For a program at most. The first import of LangChain compiles its modules, which takes long on a busy machine."""
-
 
 def save(name: str, service: Service, directory: Path) -> Path:
     """Write a file of the guide, for this service."""
@@ -28,7 +25,7 @@ def save(name: str, service: Service, directory: Path) -> Path:
 
 
 async def printed(*command: str | Path, directory: Path, **environment: str) -> list[str]:
-    status, output, errors = await run_within(SECONDS, *command, directory=directory, **environment)
+    status, output, errors = await run(*command, directory=directory, **environment)
     assert status == 0, errors
     return re.sub("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "UUID", output).splitlines()
 

@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 import httpx2
 
+from tests.harness.exchange import TIMEOUT
 from tests.harness.fakes import ScriptedLLM, ScriptedReply
 from tests.harness.servers import Service, running_service
 
@@ -75,13 +76,13 @@ async def streaming(service: Service, path: str = "/api/chat", **arguments: Any)
 
 
 async def until(condition: Callable[[], Any]) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(TIMEOUT):
         while not condition():
             await anyio.sleep(0.005)
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(TIMEOUT):
         while not await condition():
             await anyio.sleep(0.01)
 

@@ -19,9 +19,6 @@ from tests.harness.forks import Fork, Forks
 from tests.harness.scripted_faults import echoed
 from tests.harness.scripted_upstream import ScriptedUpstream
 
-START_TIMEOUT = 60
-"""Seconds within which a worker must be ready."""
-
 
 class Worker:
     """One process, which is replaced by a new one when it was killed or stopped."""
@@ -46,7 +43,7 @@ class Worker:
         limits = httpx2.Limits(max_connections=None)
         client = httpx2.AsyncClient(base_url=self.process.url, timeout=self._timeout, limits=limits, verify=NO_TLS)
         self.client = await self._stack.enter_async_context(client)
-        async with asyncio.timeout(START_TIMEOUT):
+        async with asyncio.timeout(TIMEOUT):
             while (await self.client.get("/readyz")).status_code != 200:
                 await asyncio.sleep(0.02)
         self.is_running = True

@@ -10,8 +10,8 @@ from typing import Any
 import httpcore2  # noqa: F401  # httpx2 imports it with its first client, when it would block the test's loop
 import httpx2
 
-TIMEOUT = 30
-"""Seconds after which a request or process counts as hanging."""
+TIMEOUT = 60
+"""Seconds after which a request or process counts as hanging, also on a machine that is busy with other tests."""
 
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """For clients of services without TLS: by default each client loads all certificates, longer than most tests take."""

@@ -20,7 +20,7 @@ from entrypoints.container import Container
 from entrypoints.http.app import create_app
 from entrypoints.server import DrainingServer
 from entrypoints.settings import Settings
-from tests.harness.exchange import NO_TLS
+from tests.harness.exchange import NO_TLS, TIMEOUT
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,7 +60,7 @@ async def running_service(
         while not started.done():
             assert not serving.done(), "the service refused to start"
             await asyncio.sleep(0.01)
-        async with httpx2.AsyncClient(base_url=started.result(), timeout=30, verify=NO_TLS) as client:
+        async with httpx2.AsyncClient(base_url=started.result(), timeout=TIMEOUT, verify=NO_TLS) as client:
             yield Service(started.result(), client, container)
     finally:
         server.should_exit = True
@@ -75,7 +75,7 @@ async def service_in_process(overrides: dict[str, Any] | None = None, **settings
     transport = httpx2.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),
-        httpx2.AsyncClient(transport=transport, base_url=url, timeout=30, verify=NO_TLS) as client,
+        httpx2.AsyncClient(transport=transport, base_url=url, timeout=TIMEOUT, verify=NO_TLS) as client,
     ):
         yield Service(url, client, container)
 
@@ -116,7 +116,7 @@ class ServiceProcess:
     output: list[str]
 
     async def wait(self) -> int:
-        return await asyncio.wait_for(self.process.wait(), 30)
+        return await asyncio.wait_for(self.process.wait(), TIMEOUT)
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -148,7 +148,7 @@ async def service_process(
     assert process.stdout is not None
     address = ""
     while not address:
-        line = (await asyncio.wait_for(process.stdout.readline(), 60)).decode()
+        line = (await asyncio.wait_for(process.stdout.readline(), TIMEOUT)).decode()
         assert line, "the service ended: " + "".join(output)
         output.append(line)
         if match := re.search(r"(?:listens on|running on) (http://\S+)", line):
