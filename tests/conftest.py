@@ -1,8 +1,12 @@
 """Rules for every test: nothing blocks the event loop, nothing leaves the machine, only marked tests use a server."""
 
+import asyncio
+import functools
 import gc
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from blockbuster import blockbuster_ctx
@@ -15,6 +19,8 @@ from tests.harness.socket_guard import SocketGuard
 E2E = Path(__file__).parent / "e2e"
 SERVER_FIXTURES = {"postgres", "postgres_in_tmp_path", "own_server", "forks"}
 """Fixtures that start processes whose sockets this process does not open itself."""
+HANGS_AFTER = 240
+"""Seconds after which an asynchronous test counts as hanging; less than `timeout` of pyproject.toml."""
 
 settings.register_profile("tests", deadline=None)  # no test asserts how long something takes
 settings.load_profile("tests")
@@ -54,6 +60,20 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     used = SERVER_FIXTURES.intersection(getattr(item, "fixturenames", ()))
     if used and item.get_closest_marker("server") is None:
         pytest.fail(f"a test that uses {', '.join(used)} must be marked `server`")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
+    """Cancel an asynchronous test that hangs, which shows where. `timeout` of pyproject.toml ends the process."""
+    test = pyfuncitem.obj
+    if inspect.iscoroutinefunction(test):
+
+        @functools.wraps(test)
+        async def limited(*args: Any, **kwargs: Any) -> None:
+            async with asyncio.timeout(HANGS_AFTER):
+                await test(*args, **kwargs)
+
+        pyfuncitem.obj = limited
 
 
 @pytest.fixture
