@@ -13,7 +13,7 @@ import httpx2
 import pytest
 
 from tests.harness.chat_stream import ChatStream
-from tests.harness.exchange import Exchange, client_of, follow
+from tests.harness.exchange import TIMEOUT, Exchange, client_of, follow
 from tests.harness.postgres import Postgres
 from tests.harness.scripted_upstream import ScriptedUpstream
 from tests.harness.servers import ServiceProcess, service_process
@@ -39,7 +39,7 @@ class Workers:
         """Start a turn at the first worker, of which text is saved, and return its id."""
         async with self.client.stream("POST", "/api/chat", json=HELLO) as response:
             turn_id = str(response.headers["X-Turn-ID"])
-        await eventually(5, lambda: self.has_text(turn_id))
+        await eventually(lambda: self.has_text(turn_id))
         return turn_id
 
     async def turn(self, turn_id: str) -> Any:
@@ -52,8 +52,8 @@ class Workers:
         return (await self.turn(turn_id))["status"] in ("completed", "interrupted", "failed")
 
 
-async def eventually(seconds: float, condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(seconds):
+async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(TIMEOUT):
         while not await condition():
             await asyncio.sleep(0.1)
 
@@ -76,7 +76,7 @@ async def workers(own_server: Postgres, tmp_path: Path) -> AsyncIterator[Workers
 async def test_the_turn_of_a_paused_worker_is_ended_and_not_overwritten(workers: Workers) -> None:
     turn_id = await workers.start_turn()
     workers.first.signal(signal.SIGSTOP)
-    await eventually(LEASE + 5, lambda: workers.has_ended(turn_id))
+    await eventually(lambda: workers.has_ended(turn_id))
     ended = await workers.turn(turn_id)
     after = await workers.other.post("/api/chat/simple", json=HELLO | {"when_busy": "reject"})
     workers.first.signal(signal.SIGCONT)
@@ -84,7 +84,7 @@ async def test_the_turn_of_a_paused_worker_is_ended_and_not_overwritten(workers:
     async def fenced() -> bool:
         return any("fenced" in line and turn_id in line for line in workers.first.output)
 
-    await eventually(5, fenced)
+    await eventually(fenced)
     [line] = [json.loads(line) for line in workers.first.output if "fenced" in line]
     assert ("interrupted", "worker_lost") == (ended["status"], ended["reason"])
     assert after.status_code == 200
@@ -103,7 +103,7 @@ async def test_the_turn_of_a_killed_worker_is_ended_by_another_one_and_keeps_its
     workers.first.signal(signal.SIGKILL)
     with pytest.raises(httpx2.TransportError):
         await following
-    await eventually(LEASE + 5, lambda: workers.has_ended(exchange.turn_id))
+    await eventually(lambda: workers.has_ended(exchange.turn_id))
 
     turn = await workers.turn(exchange.turn_id)
     text = turn["assistant_response"]
@@ -121,7 +121,7 @@ async def test_an_outage_of_the_database_that_is_shorter_than_the_lease_ends_no_
     await asyncio.to_thread(workers.server.stop)
     await asyncio.sleep(LEASE - 3)
     await asyncio.to_thread(workers.server.start)
-    await eventually(45, lambda: workers.has_ended(turn_id))
+    await eventually(lambda: workers.has_ended(turn_id))
 
     turn = await workers.turn(turn_id)
     assert ("completed", None) == (turn["status"], turn["reason"])
