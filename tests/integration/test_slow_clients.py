@@ -2,9 +2,10 @@
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -84,7 +85,9 @@ async def trickle(client: RawClient, start: bytes) -> tuple[int, str]:
     client.send(start)
     waiting = asyncio.create_task(answer(client))
     while not waiting.done():
-        client.send(b"x")
+        # A failure must not end the reading: the service may have answered, and closed the connection.
+        with suppress(OSError):
+            os.write(client.socket.fileno(), b"x")
         await asyncio.sleep(0.02)
     return await waiting
 
