@@ -1,5 +1,6 @@
 """Finding the stored turns that a client still shows, if it sends the whole conversation with every message."""
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -9,6 +10,11 @@ MAX_STORED: Final = 10_000
 
 MAX_SKIPPED: Final = 100
 """Stored turns without a reply in a row that a client may have dropped."""
+
+
+_LONG_RUN: Final = re.compile(r"([^\w\x00-\u02ff]{65,})")
+"""A run of characters of which each may be a combining one, too long for any language. Putting n combining characters
+in order takes n² steps, i.e. hours for those of one request."""
 
 
 class SentMessage(NamedTuple):
@@ -69,17 +75,24 @@ def _end_with_gaps(stored: Sequence[SentMessage], texts: Sequence[str]) -> int:
 
 def _plain(messages: Sequence[SentMessage]) -> Sequence[SentMessage]:
     """Return the messages without what a client may change in a text that it sends again."""
-    return [
-        SentMessage(unicodedata.normalize("NFC", text).replace("\r\n", "\n").strip(), answered)
-        for text, answered in messages
-    ]
+    return [SentMessage(_composed(text).replace("\r\n", "\n").strip(), answered) for text, answered in messages]
+
+
+def _composed(text: str) -> str:
+    """Return a text in NFC, except for long runs of characters that are not letters, which stay as they are."""
+    if text.isascii():
+        return text
+    parts = _LONG_RUN.split(text)  # every other one is a run
+    return "".join(part if index % 2 else unicodedata.normalize("NFC", part) for index, part in enumerate(parts))
 
 
 def _is_same(stored: str, resent: str) -> bool:
-    """Whether it is the same message, perhaps with lines before or after it. A long stored one costs no more."""
-    return stored == resent or stored.startswith(f"{resent}\n") or stored.endswith(f"\n{resent}")
+    """Whether it is the same message, perhaps with lines before or after it. A long one costs no more."""
+    if len(stored) <= len(resent):
+        return stored == resent
+    return stored.startswith(f"{resent}\n") or stored.endswith(f"\n{resent}")
 
 
 def _holds(stored: str, resent: str) -> bool:
     """As `_is_same`, but with lines before and after it, too."""
-    return _is_same(stored, resent) or (resent != "" and f"\n{resent}\n" in stored)
+    return _is_same(stored, resent) or (0 < len(resent) < len(stored) and f"\n{resent}\n" in stored)

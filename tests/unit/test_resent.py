@@ -97,6 +97,7 @@ def test_lines_that_were_added_around_a_message_do_not_matter(stored: str) -> No
         ("One\r\ntwo", "One\ntwo"),
         ("Cafe\u0301", "Caf\u00e9"),
         ("\u1112\u1161\u11ab", "\ud55c"),
+        ("Cafe\u0301 " + "─" * 80 + " cafe\u0301", "Caf\u00e9 " + "─" * 80 + " caf\u00e9"),
     ],
 )
 def test_white_space_around_a_message_line_ends_and_forms_of_unicode_do_not_matter(stored: str, resent: str) -> None:
@@ -117,6 +118,10 @@ def test_a_message_that_is_only_similar_is_another_one(stored: str, resent: str)
         ([SentMessage("failed", False)] * 5_000, [SentMessage("a", True)] * 10_000),
         ([SentMessage("yes", True)] * 10_000, [*[SentMessage("yes", True)] * 5_000, SentMessage("a", True)]),
         ([SentMessage("x\n" * 16_000, False)] * 100, [SentMessage("a", True)] * 20_000),
+        ([SentMessage("x", True)] * 10_000, [SentMessage("a" * 16_000_000, True)]),
+        ([SentMessage("x", True)], [SentMessage("a" + "\u0315\u0316" * 500_000, True)]),
+        ([SentMessage("x", True)], [SentMessage("\u0f73" * 500_000, True)]),
+        ([SentMessage("a" + "\u0315\u0316" * 16_000, True)] * 100, [SentMessage("a", True)]),
     ],
 )
 def test_conversations_made_to_be_compared_slowly_take_little_time(
