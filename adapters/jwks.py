@@ -135,8 +135,12 @@ class JWKS:
         except Exception as error:  # of any kind, e.g. an AttributeError of asyncio's if TLS fails behind a proxy
             self._report(str(foreign_error(error)))
         else:
-            self._keys, self._fetched_at = keys, now
-            return True
+            if keys:
+                self._keys, self._fetched_at = keys, now
+                return True
+            # Those that were known have been withdrawn: they must not be used as if the provider did not respond.
+            self._keys, self._fetched_at = {}, float("-inf")
+            self._report("the key set has no key for signatures that is supported")
         finally:
             self._fetch_task = None
         return False
@@ -162,16 +166,21 @@ class JWKS:
 
 
 def _keys_in(content: bytes) -> Mapping[str | None, Sequence[PyJWK]]:
-    """Return the usable keys by their ids. Others are left out, e.g. those for encryption."""
+    """Return the usable keys by their ids. Others are left out, e.g. those for encryption.
+
+    Raises:
+        _Unsuitable: It is no key set.
+    """
     keys: dict[str | None, list[PyJWK]] = defaultdict(list)
     try:
-        for member in json.loads(content)["keys"]:
+        members = json.loads(content)["keys"]
+        if not isinstance(members, list):
+            raise TypeError
+        for member in members:
             if (key := _key_of(member)) is not None:
                 keys[key.key_id].append(key)
     except (ValueError, TypeError, KeyError, RecursionError):
         raise _Unsuitable("the response is not a JSON Web Key Set") from None
-    if not keys:
-        raise _Unsuitable("the key set has no key for signatures that is supported")
     return dict(keys)
 
 

@@ -154,6 +154,32 @@ async def test_known_keys_are_used_for_a_day_while_the_provider_is_down(provider
     assert all("responded with status 500" in failure.explanation for failure in provider.observer.failures)
 
 
+async def test_when_all_keys_are_withdrawn_none_is_used_any_more(provider: Provider) -> None:
+    published = provider.key_set["keys"]
+    async with provider.jwks() as jwks:
+        await jwks.key("RS256")
+        provider.key_set = {"keys": [{**key, "use": "enc"} for key in published]}
+        provider.time += 300
+        for _ in range(2):
+            with pytest.raises(IdentityProviderUnavailable):
+                await jwks.key("RS256")
+            provider.time += 1
+
+        provider.key_set = {"keys": published}
+        assert await ids(jwks, "RS256") == ["RS256"]
+
+    assert [failure.stale_for for failure in provider.observer.failures] == [None, None]
+
+
+@pytest.mark.parametrize("members", [{}, "none", None])
+async def test_keys_remain_known_when_the_response_is_no_key_set(provider: Provider, members: Any) -> None:
+    async with provider.jwks() as jwks:
+        await jwks.key("RS256")
+        provider.key_set = {"keys": members}
+        provider.time += 300
+        assert await ids(jwks, "RS256") == ["RS256"]
+
+
 async def test_no_request_waits_for_a_provider_that_has_failed_while_keys_are_known(provider: Provider) -> None:
     async with provider.jwks(timeout=0.5) as jwks:
         await jwks.key("RS256")
