@@ -21,7 +21,10 @@ class IdempotencyKey(NamedTuple):
     """
 
     name: str
-    """SHA-256 of the key, the principal and the user, or of the turn id and the user."""
+    """SHA-256 of the key, the principal and the user, or of the chosen turn id and the user, or of a turn's own id.
+
+    These have a different number of parts, so that no user id makes one the other.
+    """
     fingerprint: str
     """SHA-256 of what was asked, regardless of how the reply is delivered."""
 
@@ -57,7 +60,7 @@ class IdempotencyKey(NamedTuple):
 
         It is found by the turn, so that nobody else's and no other request has it by chance.
         """
-        return cls(_digest("turn", turn_id), _digest(principal.name, user_id, digest))
+        return cls(_digest(turn_id), _digest(principal.name, user_id, digest))
 
 
 def _digest(*values: str | bool) -> str:

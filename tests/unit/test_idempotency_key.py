@@ -156,3 +156,11 @@ def test_with_a_key_the_turn_id_is_part_of_what_is_asked() -> None:
 def test_values_cannot_run_into_each_other() -> None:
     one, other = Asked(key='x", "y'), Asked(key="x")
     assert one.stored.name != other.stored.name
+
+
+@pytest.mark.parametrize("user", ["turn", "ada"])
+def test_no_user_can_choose_the_name_of_a_turn_that_another_request_has_begun(user: str) -> None:
+    turn_id = TurnId("0b0f6d8e-3c69-4a8e-9d1c-0a6f3f1c2d3e")
+    begun = IdempotencyKey.of_turn(turn_id, ANONYMOUS, ADA, "")
+    chosen = IdempotencyKey.of(None, UserId(user), HOME, "Hello?", use_memory=True, turn_id=turn_id)
+    assert begun.name != chosen.name
