@@ -43,13 +43,21 @@ class Tab:
 
 
 @asynccontextmanager
-async def running_browser(*flags: str) -> AsyncIterator[Browser]:
-    """Start the browser, with these flags beside the usual ones."""
+async def running_browser(*flags: str, keeps_pages: bool = False) -> AsyncIterator[Browser]:
+    """Start the browser, with these flags beside the usual ones.
+
+    With `keeps_pages`, it keeps the pages that it leaves, as it does without Playwright, and shows them again when it
+    goes back.
+    """
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         pytest.fail("This test needs Chromium: run `make test-tools` or `apt-get install chromium`.")
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=chromium, args=[*_FLAGS, *flags])
+        browser = await playwright.chromium.launch(
+            executable_path=chromium,
+            args=[*_FLAGS, *flags],
+            ignore_default_args=["--disable-back-forward-cache"] if keeps_pages else None,
+        )
         try:
             yield browser
         finally:

@@ -3,7 +3,7 @@
 import anyio
 from playwright.async_api import Browser, Page, Route, expect
 
-from tests.harness.browser import new_tab
+from tests.harness.browser import new_tab, running_browser
 from tests.harness.chat_page import ChatPage
 from tests.harness.credentials import ANN, BEN, SERVICE, KnownCredentials, authentication, bearer, credential_of
 from tests.harness.fakes import ScriptedLLM
@@ -161,6 +161,32 @@ async def test_the_next_user_sees_nothing_of_the_one_whose_token_has_expired(bro
         await listed.wait()
         await chat.page.evaluate("new Promise(resolve => setTimeout(resolve, 100))")
 
+        assert "Ann" not in await everything(chat.page)
+
+
+async def test_back_leads_to_nothing_of_the_one_who_has_signed_out() -> None:
+    async with (
+        running_browser(keeps_pages=True) as browser,
+        running_service(overrides(), **authentication()) as service,
+    ):
+        chat = ChatPage(await new_tab(browser), service.url)
+        await chat.page.goto(service.url)
+        await sign_in(chat.page, TOKEN)
+        await chat.until_ready()
+        await chat.ask("Ann's question")
+        await chat.page.evaluate("addEventListener('pageshow', () => sessionStorage.setItem('kept', 'yes'))")
+        await chat.page.goto("about:blank")
+        await chat.page.goto(service.url)
+        await sign_in(chat.page, TOKEN)
+        await expect(chat.page.locator("#user")).to_have_text("ann")
+        await chat.page.get_by_role("button", name="Sign out").click()
+        await expect(chat.page.get_by_role("dialog", name="Sign in")).to_be_visible()
+        await chat.page.go_back(wait_until="commit")
+        await chat.page.go_back(wait_until="commit")
+
+        await expect(chat.page.get_by_role("dialog", name="Sign in")).to_be_visible()
+        await expect(chat.page.locator("#user")).to_be_empty()
+        assert await chat.page.evaluate("sessionStorage.getItem('kept')") == "yes"  # or the page was loaded anyway
         assert "Ann" not in await everything(chat.page)
 
 

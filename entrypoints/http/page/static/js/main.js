@@ -202,6 +202,10 @@ byId("empty").addEventListener("click", (event) => {
   if (suggestion) send(suggestion.dataset.message);
 });
 window.addEventListener("popstate", () => service && openAddressed());
+window.addEventListener("pageshow", ({ persisted }) => {
+  // The browser has kept the whole page, with its credential, for *Back*: its user may have signed out meanwhile.
+  if (persisted) location.reload();
+});
 document.addEventListener("visibilitychange", () => {
   if (document.hidden || !service) return;
   sidebar.load();
