@@ -13,7 +13,7 @@ from domain.conversation import Conversation, ConversationId, Exchange, Turn, Tu
 from domain.errors import ConversationNotFound, IdempotencyKeyReused, TurnNotFound, WorkerLost
 from domain.idempotency import IdempotencyKey
 from domain.paging import Page, page_of, page_of_turns, parse_cursor
-from domain.resent import SentMessage
+from domain.resent import SentMessage, within_size
 from domain.title import title_of
 
 _ALWAYS = datetime.max.replace(tzinfo=UTC)
@@ -183,7 +183,7 @@ class HistoryInMemory(MemoryOutboxInMemory, ConversationHistory):
     ) -> Sequence[tuple[TurnId, SentMessage]]:
         await asyncio.sleep(0)
         newest = self._shown(user_id, conversation_id)[:limit]
-        return [(turn.id, SentMessage(turn.user_message, bool(turn.reply))) for _, turn in reversed(newest)]
+        return within_size((turn.id, SentMessage(turn.user_message, bool(turn.reply))) for _, turn in newest)
 
     async def page(
         self, user_id: UserId, conversation_id: ConversationId | None, limit: int, cursor: str | None

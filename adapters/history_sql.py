@@ -31,7 +31,7 @@ from domain.conversation import Conversation, ConversationId, Exchange, Turn, Tu
 from domain.errors import ConversationNotFound, IdempotencyKeyReused, TurnInProgress, TurnNotFound
 from domain.idempotency import IdempotencyKey
 from domain.paging import Page, page_of, page_of_turns, parse_cursor
-from domain.resent import SentMessage
+from domain.resent import SentMessage, within_size
 
 
 class HistorySQL(ConversationHistory, MemoryOutbox):
@@ -115,13 +115,8 @@ class HistorySQL(ConversationHistory, MemoryOutbox):
     async def messages(
         self, user_id: UserId, conversation_id: ConversationId, limit: int
     ) -> Sequence[tuple[TurnId, SentMessage]]:
-        values = {"user": user_id, "conversation": conversation_id, "rows": limit}
-
-        def read(connection: Connection) -> Sequence[tuple[TurnId, SentMessage]]:
-            rows = turns.MESSAGES.execute_raw(connection, values).fetchall()
-            return [(id, SentMessage(text, bool(answered))) for id, text, answered in reversed(rows)]
-
-        return await self._read(read)
+        values = {"user": user_id, "conversation": conversation_id}
+        return await self._read(lambda connection: within_size(turns.latest_messages(connection, values, limit)))
 
     async def page(
         self, user_id: UserId, conversation_id: ConversationId | None, limit: int, cursor: str | None

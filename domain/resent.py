@@ -2,11 +2,14 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple, TypeVar
 
 MAX_STORED: Final = 10_000
 """Stored turns among which the messages of a client are looked for: the latest ones."""
+
+MAX_STORED_CHARS: Final = 4_000_000
+"""Characters of their messages together, so that a request costs no more than a client can send with one."""
 
 MAX_SKIPPED: Final = 100
 """Stored turns without a reply in a row that a client may have dropped."""
@@ -22,6 +25,24 @@ class SentMessage(NamedTuple):
 
     text: str
     answered: bool
+
+
+Id = TypeVar("Id")
+
+
+def within_size(latest_first: Iterable[tuple[Id, SentMessage]]) -> list[tuple[Id, SentMessage]]:
+    """Return the latest messages that do not exceed MAX_STORED_CHARS together, but at least one; oldest first.
+
+    Nothing is consumed beyond the first one that does not fit.
+    """
+    found: list[tuple[Id, SentMessage]] = []
+    chars = 0
+    for id, message in latest_first:
+        chars += len(message.text)
+        if found and chars > MAX_STORED_CHARS:
+            break
+        found.append((id, message))
+    return found[::-1]
 
 
 def kept(stored: Sequence[SentMessage], resent: Sequence[SentMessage]) -> int:
@@ -80,7 +101,7 @@ def _plain(messages: Sequence[SentMessage]) -> Sequence[SentMessage]:
 
 def _composed(text: str) -> str:
     """Return a text in NFC, except for long runs of characters that are not letters, which stay as they are."""
-    if text.isascii():
+    if unicodedata.is_normalized("NFC", text):  # puts nothing in order
         return text
     parts = _LONG_RUN.split(text)  # every other one is a run
     return "".join(part if index % 2 else unicodedata.normalize("NFC", part) for index, part in enumerate(parts))

@@ -1,8 +1,9 @@
 """The statements that write and read turns: functions of a connection, for every database."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import closing
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import (
     Connection,
@@ -31,6 +32,8 @@ from adapters.sql.turn_rows import end_values, turn_of
 from application.ports.history import ReplyAddition, TurnBegin, TurnEnd
 from domain.conversation import ConversationId, Turn, TurnId, TurnStatus, UserId
 from domain.errors import WorkerLost
+from domain.paging import BEYOND_ALL
+from domain.resent import SentMessage
 
 _NEXT_SEQ: Final = PrecompiledStatement(
     text(
@@ -227,13 +230,34 @@ LATEST: Final = PrecompiledStatement(
     .order_by(turns.c.seq.desc())
     .limit(bindparam("rows"))
 )
-MESSAGES: Final = PrecompiledStatement(
+_MESSAGES: Final = PrecompiledStatement(
     _OF_CONVERSATION.with_only_columns(
-        turns.c.id, turns.c.user_message, literal_column("(reply <> '' OR reply_number IS NOT NULL)").label("answered")
+        turns.c.seq,
+        turns.c.id,
+        turns.c.user_message,
+        literal_column("(reply <> '' OR reply_number IS NOT NULL)").label("answered"),
     )
+    .where(_BEFORE)
     .order_by(turns.c.seq.desc())
     .limit(bindparam("rows"))
 )
+
+
+def latest_messages(
+    connection: Connection, values: Mapping[str, Any], limit: int, *, at_once: int = 500
+) -> Iterator[tuple[TurnId, SentMessage]]:
+    """Yield the messages of a conversation, latest first. Selects `at_once`, since PostgreSQL fetches them all."""
+    before = BEYOND_ALL
+    while limit > 0:
+        count = 0
+        rows = {**values, "before": before, "rows": min(limit, at_once)}
+        with closing(_MESSAGES.execute_raw(connection, rows)) as messages:
+            for seq, id, message, answered in messages:
+                before, count = seq, count + 1
+                yield id, SentMessage(message, bool(answered))
+        limit = limit - count if count == at_once else 0
+
+
 PAGE: Final = _OF_USER.where(_BEFORE).order_by(turns.c.seq.desc()).limit(bindparam("rows"))
 CONVERSATION_PAGE: Final = _OF_CONVERSATION.where(_BEFORE).order_by(turns.c.seq.desc()).limit(bindparam("rows"))
 CHECK: Final = select(users.c.id).limit(1)

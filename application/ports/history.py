@@ -198,8 +198,9 @@ class ConversationHistory(Protocol):
     ) -> Sequence[tuple[TurnId, SentMessage]]:
         """Return the messages of the newest turns of a conversation, each with its `Turn.id`, oldest first.
 
-        Includes running and failed turns. At most `limit`. Of the replies it only tells whether there is text, so that
-        a long conversation is read in milliseconds.
+        Includes running and failed turns. At most `limit`, and fewer if their text is long: see
+        `domain.resent.within_size`. Of the replies it only tells whether there is text, so that a long conversation is
+        read in milliseconds.
         """
         ...
 

@@ -35,7 +35,7 @@ from domain.errors import (
     WorkerLost,
 )
 from domain.idempotency import IdempotencyKey
-from domain.resent import SentMessage
+from domain.resent import MAX_STORED_CHARS, SentMessage
 from tests.contract.suite import Suite
 
 ADA, BOB = UserId("ada"), UserId("bob")
@@ -685,6 +685,22 @@ class ConversationHistoryContract(Suite[ConversationHistory]):
         ]
         assert told == list(await history.messages(ADA, HOME, 10))
         assert told[2:] == list(await history.messages(ADA, HOME, 2))
+
+    async def test_long_messages_of_a_conversation_are_told_up_to_a_limit(self, history: ConversationHistory) -> None:
+        half = MAX_STORED_CHARS // 2
+        first, *fitting, beyond = (
+            new_turn("x" * chars, conversation_id=HOME) for chars in (1, half, half, 2 * half + 1)
+        )
+        await begin(history, first, *fitting)
+        assert [turn.id for turn in fitting] == [id for id, _ in await history.messages(ADA, HOME, 10)]
+        await begin(history, beyond)
+        assert [beyond.id] == [id for id, _ in await history.messages(ADA, HOME, 10)]
+
+    async def test_the_messages_of_a_long_conversation_are_told_in_order(self, history: ConversationHistory) -> None:
+        said = [new_turn(str(number), conversation_id=HOME) for number in range(501)]
+        await begin(history, *said)
+        for limit in (500, 502):
+            assert [turn.id for turn in said[-limit:]] == [id for id, _ in await history.messages(ADA, HOME, limit)]
 
     async def test_the_messages_of_a_conversation_are_its_own_and_not_retracted(
         self, history: ConversationHistory
