@@ -95,7 +95,10 @@ def test_a_request_needs_exactly_one_host(headers: list[tuple[str, str]]) -> Non
 
 @pytest.mark.parametrize(
     "name",
-    ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-port", "x-forwarded-x"],
+    [
+        *("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-port", "x-forwarded-x"),
+        *("x-real-ip", "via"),
+    ],
 )
 @pytest.mark.parametrize("value", ["127.0.0.1", "", "for=127.0.0.1"])
 def test_a_forwarded_request_is_not_local(name: str, value: str) -> None:
