@@ -21,6 +21,11 @@ async def sign_in(page: Page, credential: str) -> None:
     await page.get_by_role("button", name="Sign in", exact=True).click()
 
 
+async def add_fact(page: Page, fact: str) -> None:
+    await page.get_by_label("New fact").fill(fact)
+    await page.keyboard.press("Enter")
+
+
 async def everything(page: Page) -> str:
     """Return all that is shown, entered and stored."""
     script = """[document.documentElement.outerHTML, JSON.stringify({...sessionStorage}),
@@ -161,6 +166,58 @@ async def test_the_next_user_sees_nothing_of_the_one_whose_token_has_expired(bro
         await listed.wait()
         await chat.page.evaluate("new Promise(resolve => setTimeout(resolve, 100))")
 
+        assert "Ann" not in await everything(chat.page)
+
+
+async def test_the_next_user_sees_nothing_of_dialogs_that_were_open_when_a_token_expired(browser: Browser) -> None:
+    credentials = KnownCredentials()
+    stored, late, shown = anyio.Event(), anyio.Event(), anyio.Event()
+
+    async def add_late(route: Route) -> None:
+        response = await route.fetch()
+        stored.set()
+        await late.wait()
+        await route.fulfill(response=response)
+        shown.set()
+
+    async with running_service({"llm": ScriptedLLM(), "authenticate": credentials}, **authentication()) as service:
+        chat = ChatPage(await new_tab(browser), service.url)
+        await chat.page.goto(service.url)
+        await sign_in(chat.page, TOKEN)
+        await chat.until_ready()
+        await chat.page.get_by_role("button", name="What I remember").click()
+        await chat.page.route("**/memories/ann", add_late)
+        await add_fact(chat.page, "Ann's dog")
+        await stored.wait()
+        del credentials.credentials[TOKEN]
+        await chat.page.route("**/memories/ann", lambda route: route.continue_())
+        await add_fact(chat.page, "Ann's cat")
+        await sign_in(chat.page, credential_of(BEN))
+        await expect(chat.page.locator("#user")).to_have_text("ben")
+        late.set()
+        await shown.wait()
+        await chat.page.evaluate("new Promise(resolve => setTimeout(resolve, 100))")
+
+        assert "Ann" not in await everything(chat.page)
+
+
+async def test_the_next_user_sees_no_question_that_was_asked_when_a_token_expired(browser: Browser) -> None:
+    credentials = KnownCredentials()
+    async with running_service({"llm": ScriptedLLM(), "authenticate": credentials}, **authentication()) as service:
+        chat = ChatPage(await new_tab(browser), service.url)
+        await chat.page.goto(service.url)
+        await sign_in(chat.page, TOKEN)
+        await chat.until_ready()
+        await chat.ask("Ann's question")
+        await expect(chat.conversations).to_have_count(1)
+        await chat.page.get_by_role("button", name="Rename").click()
+        await expect(chat.page.locator("#ask-value")).to_have_value("Ann's question")
+        del credentials.credentials[TOKEN]
+        await chat.page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        await sign_in(chat.page, credential_of(BEN))
+        await expect(chat.page.locator("#user")).to_have_text("ben")
+
+        await expect(chat.page.get_by_role("dialog")).to_have_count(0)
         assert "Ann" not in await everything(chat.page)
 
 

@@ -23,6 +23,13 @@ export async function ask({ question, value, maxLength }) {
   return (await answer) === "yes" ? field.value.trim() : null;
 }
 
+/** Dismiss both dialogs, and leave nothing in them. */
+export function dismissDialogs() {
+  for (const id of ["confirm", "ask"]) byId(id).close("no");
+  byId("confirm-detail").textContent = "";
+  byId("ask-value").value = "";
+}
+
 /** Show a dialog with a form, and return the value of the button that closed it; "no" if it was dismissed. */
 function answerOf(dialog) {
   dialog.returnValue = "no";

@@ -4,7 +4,7 @@ import { Api } from "./api.js";
 import { ChatService } from "./chat-service.js";
 import { Composer } from "./composer.js";
 import { Conversation } from "./conversation.js";
-import { ask, confirm } from "./dialogs.js";
+import { ask, confirm, dismissDialogs } from "./dialogs.js";
 import { byId } from "./elements.js";
 import { explain, explainReason } from "./explain.js";
 import { Memories } from "./memories.js";
@@ -73,6 +73,7 @@ async function start() {
 /** Show the data of this service's user, and nothing any more of whoever used the page before. */
 function useService(chosen) {
   service = chosen;
+  dismissDialogs();
   tabs?.close();
   tabs = new Tabs(service.user, onNews);
   for (const part of [sidebar, conversation, memories]) part.service = service;

@@ -27,6 +27,8 @@ export class Memories {
     this.#service = service;
     this.#dialog.close();
     byId("memory-list").replaceChildren();
+    byId("new-memory").reset();
+    this.#fail(null);
   }
 
   async #open() {
@@ -62,13 +64,15 @@ export class Memories {
     const fact = field.value.trim();
     if (!fact) return;
     field.value = ""; // at once, so that a second Enter does not add it twice
+    const service = this.#service;
     const isAdded = await this.#attempt(async () => {
-      const memory = await this.#service.remember(fact);
+      const memory = await service.remember(fact);
+      if (service !== this.#service) return;
       byId("memory-list").prepend(this.#row(memory));
       this.#showCount();
       announce("Remembered.");
     });
-    if (!isAdded) field.value ||= fact;
+    if (!isAdded && service === this.#service) field.value ||= fact;
   }
 
   /** Return the row of a memory: the fact with buttons, or a field while it is being edited. */
