@@ -81,10 +81,9 @@ def client_address(scope: Scope, trusted_proxies: Sequence[Network]) -> str:
     values = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for").decode("latin-1")
     for forwarded in reversed([value.strip() for value in values.split(",")]):
         try:
-            ip_address(forwarded)
+            address = str(ip_address(forwarded.partition("%")[0]))  # without a zone, which may be any text
         except ValueError:  # whatever the proxy has not written
             break
-        address = forwarded
         if not _is_within(address, trusted_proxies):
             break
     return address

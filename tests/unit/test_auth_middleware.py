@@ -224,6 +224,7 @@ async def test_the_middleware_is_not_on_the_way_of_the_response() -> None:
         ("10.0.0.1", ["198.51.100.7, unknown"], "10.0.0.1"),
         ("10.0.0.1", ["unknown, 10.9.9.9"], "10.9.9.9"),
         ("fd00::1", ["2001:db8::1"], "2001:db8::1"),
+        ("10.0.0.1", ["2001:db8::1%any text", "10.9.9.9"], "2001:db8::1"),
         ("not an address", ["198.51.100.7"], "not an address"),
     ],
 )
