@@ -123,7 +123,10 @@ _HTTP_CODES: Final[dict[int, str]] = {
     415: "unsupported_media_type",
 }
 
-_HTTP_DETAILS: Final[dict[int, str]] = {404: "See /docs.", 405: "See the Allow header."}
+_HTTP_DETAILS: Final[dict[int, str]] = {
+    404: "There is nothing at this path. The service's own API is under /api, and OpenAI's under /v1.",
+    405: "This path does not accept the method of the request, but those in the Allow header.",
+}
 """Details for exceptions of the framework, which have none of their own."""
 
 

@@ -101,8 +101,11 @@ async def test_values_that_ask_for_nothing_are_not_named_as_ignored() -> None:
         "presence_penalty": 0,
     }
     sent = [
-        {"role": "assistant", "content": None},
-        {"role": "user", "content": [{"type": "refusal", "refusal": "No"}, {"type": "text", "text": "Q"}]},
+        {"role": "assistant", "content": None, "refusal": None, "annotations": [], "tool_calls": None},
+        {
+            "role": "user",
+            "content": [{"type": "refusal", "refusal": "No"}, {"type": "text", "text": "Q", "meta": None}],
+        },
     ]
     async with service_in_process({"llm": ScriptedLLM()}, v1_system_messages="drop") as service:
         answer = await complete(service, (), messages=sent, **silent)
@@ -293,6 +296,15 @@ async def test_errors_have_the_format_of_openai(
     types = {401: "authentication_error", 403: "permission_error"}
     assert (code, types.get(status, "invalid_request_error")) == (error["code"], error["type"])
     assert error["message"]
+
+
+async def test_other_endpoints_name_those_that_there_are() -> None:
+    async with service_in_process({"llm": ScriptedLLM()}) as service:
+        missing = (await service.client.post("/v1/responses", json={})).json()["error"]["message"]
+        elsewhere = (await service.client.post("/chat/completions", json=HELLO)).json()["detail"]
+
+    assert ["/v1/chat/completions", "/v1/models"] == re.findall(r"/v1/[a-z/]+", missing)
+    assert "OpenAI's under /v1" in elsewhere
 
 
 HEAD = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n".encode()

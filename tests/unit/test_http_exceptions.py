@@ -7,6 +7,8 @@ from fastapi import FastAPI, HTTPException
 from entrypoints.http.errors import add_error_handlers
 from entrypoints.http.middleware import RequestContext
 
+NOT_FOUND = "There is nothing at this path. The service's own API is under /api, and OpenAI's under /v1."
+
 
 async def response_to(error: HTTPException) -> httpx2.Response:
     app = FastAPI()
@@ -27,7 +29,7 @@ async def response_to(error: HTTPException) -> httpx2.Response:
         (HTTPException(400, "Twice."), 400, "http_error", "Bad request", "Twice."),
         (HTTPException(401), 401, "unauthenticated", "Unauthorized", "Unauthorized."),
         (HTTPException(403, "Not you."), 403, "forbidden", "Forbidden", "Not you."),
-        (HTTPException(404), 404, "not_found", "Not found", "See /docs."),
+        (HTTPException(404), 404, "not_found", "Not found", NOT_FOUND),
         (HTTPException(404, "No such file."), 404, "not_found", "Not found", "No such file."),
         (HTTPException(418), 418, "http_error", "I'm a teapot", "I'm a Teapot."),
         (HTTPException(429), 429, "http_error", "Too many requests", "Too Many Requests."),

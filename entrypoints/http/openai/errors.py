@@ -25,6 +25,9 @@ _STATUSES: Final = {"invalid_request": 400, ContextTooLong.code: 400}
 
 _PARAMETERS: Final = {ContextTooLong.code: "messages"}
 
+_MESSAGES: Final = {"not_found": "Of OpenAI's API there are only POST /v1/chat/completions and GET /v1/models here."}
+"""Messages that say more than those of the native API: many libraries ask for other endpoints, e.g. /v1/responses."""
+
 _TYPES: Final = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
@@ -37,7 +40,9 @@ def openai_error(problem: Mapping[str, Any], headers: MutableHeaders) -> tuple[i
     if status == 409 or (status >= 500 and not problem["retryable"]) or int(headers.get("Retry-After", "0")) > MAX_WAIT:
         headers[SHOULD_RETRY] = "false"
     fields = problem.get("errors", ())
-    message = "; ".join(map(_message, fields)) if problem["code"] == "invalid_request" else problem["detail"]
+    message = _MESSAGES.get(problem["code"], problem["detail"])
+    if problem["code"] == "invalid_request":
+        message = "; ".join(map(_message, fields))
     return status, _body(
         status, problem["code"], message, _parameter(fields[0]) if fields else _PARAMETERS.get(problem["code"])
     )

@@ -118,12 +118,10 @@ def _ignored_fields(
     if body.stream_options is not None and not body.stream:
         ignored.append("stream_options")
     elif body.stream_options is not None:
-        ignored += [
-            f"stream_options.{name}" for name, value in (body.stream_options.model_extra or {}).items() if value
-        ]
+        ignored += [f"stream_options.{name}" for name in _asking(body.stream_options.model_extra)]
     if settings.v1_system_messages == "drop" and any(message.role in SYSTEM for message in body.messages):
         ignored.append("messages.system")
-    ignored += sorted({f"messages.{name}" for message in body.messages for name in message.model_extra or ()})
+    ignored += sorted({f"messages.{name}" for message in body.messages for name in _asking(message.model_extra)})
     return ignored + sorted({f"messages.content.{name}" for name in _ignored_in_parts(sent["messages"])})
 
 
@@ -132,7 +130,12 @@ def _ignored_in_parts(messages: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for message in messages:
         content = message.get("content")
         for part in content if isinstance(content, list) else ():
-            yield from part.keys() - {"type", part["type"]}
+            yield from set(_asking(part)) - {"type", part["type"]}
+
+
+def _asking(fields: Mapping[str, Any] | None) -> Iterator[str]:
+    """Yield the names of the fields that ask for something: libraries send replies back with many that are empty."""
+    return (name for name, value in (fields or {}).items() if value)
 
 
 def digest_of(sent: Mapping[str, Any]) -> str:
