@@ -95,4 +95,6 @@ def invalid_idempotency_key() -> RequestProblem:
 
 
 def body_too_large(limit: int) -> RequestProblem:
-    return RequestProblem(413, "body_too_large", "Request body too large", f"The limit is {limit} bytes.")
+    return RequestProblem(
+        413, "body_too_large", "Request body too large", f"The body of the request exceeds the limit of {limit} bytes."
+    )

@@ -76,7 +76,11 @@ JSON = {"Content-Type": "application/json"}
 REJECTED: Mapping[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "too large": (
         {"json": HELLO | {"message": "canary" * 1_000}},
-        {"status": 413, "reason": "body_too_large", "detail": "The limit is 2000 bytes."},
+        {
+            "status": 413,
+            "reason": "body_too_large",
+            "detail": "The body of the request exceeds the limit of 2000 bytes.",
+        },
     ),
     "no JSON": (
         {"content": '{"canary', "headers": JSON},

@@ -241,6 +241,15 @@ async def test_an_error_of_the_whole_body_names_no_parameter() -> None:
     assert ("messages", "messages: field required") == (named["param"], named["message"])
 
 
+async def test_messages_say_what_is_wrong_without_the_title_that_they_have_in_the_native_api() -> None:
+    async with service_in_process({"llm": ScriptedLLM()}, v1_max_body_bytes=1_000) as service:
+        tool = (await service.client.post(PATH, json=HELLO | {"tool_choice": "required"})).json()["error"]
+        body = (await service.client.post(PATH, json=saying("x" * 1_000))).json()["error"]
+
+    assert "tool_choice: must be none or auto, since this service offers the model no tools" == tool["message"]
+    assert "The body of the request exceeds the limit of 1000 bytes." == body["message"]
+
+
 async def test_all_invalid_fields_are_told_and_the_first_is_named() -> None:
     async with service_in_process({"llm": ScriptedLLM()}) as service:
         error = (await service.client.post(PATH, json=HELLO | {"temperature": 3, "n": 2})).json()["error"]

@@ -38,6 +38,12 @@ def _role(role: Any) -> Any:
     return role
 
 
+def _tool_choice(choice: Any) -> Any:
+    if choice not in ("none", "auto"):
+        raise ValueError("must be none or auto, since this service offers the model no tools")
+    return choice
+
+
 def _listed(stop: Any) -> Any:
     return [stop] if isinstance(stop, str) else stop
 
@@ -81,6 +87,8 @@ _Seed = Annotated[int, Field(strict=True, ge=-(2**63), le=2**63 - 1), BeforeVali
 _Number = Annotated[float, Strict()]
 _Flag = Annotated[bool, Strict()]
 """Values that are not converted: OpenAI's API rejects `"1"` and `true` as numbers, too."""
+
+_ToolChoice = Annotated[Literal["none", "auto"], BeforeValidator(_tool_choice)]
 
 _Name = Annotated[str, Field(json_schema_extra={"pattern": f"^({ID_PATTERN})?$"})]
 
@@ -148,11 +156,11 @@ class ChatCompletionRequest(BaseModel):
     )
     n: Literal[1] | None = Field(None, description="Number of replies: 1.", examples=[1])
     tools: list[Any] | None = Field(None, description="Ignored: the reply is always text.", examples=[[]])
-    tool_choice: Literal["none", "auto"] | None = Field(
+    tool_choice: _ToolChoice | None = Field(
         None, description="`none` or `auto`, since there are no tools.", examples=["auto"]
     )
     functions: list[Any] | None = Field(None, description="Ignored, like `tools`.", examples=[[]])
-    function_call: Literal["none", "auto"] | None = Field(None, description="As `tool_choice`.", examples=["auto"])
+    function_call: _ToolChoice | None = Field(None, description="As `tool_choice`.", examples=["auto"])
     logprobs: Literal[False] | None = Field(None, description="Not available.", examples=[False])
     response_format: ResponseFormat | None = Field(None, description="Only text.")
     modalities: Annotated[list[Literal["text"]], Field(fail_fast=True)] | None = Field(
