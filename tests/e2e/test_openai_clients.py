@@ -75,11 +75,8 @@ async def test_the_command_llm(tmp_path: Path) -> None:
     async with running_service({"llm": ScriptedLLM()}) as service:
         save("extra-openai-models.yaml", service, tmp_path)
         for question in (("Hello",), ("-c", "Hello again")):
-            asking = printed(
-                python_clients("llm"), "-m", "chatbot", "--key", "none", *question,
-                directory=tmp_path, LLM_USER_PATH=str(tmp_path),
-            )  # fmt: skip
-            assert [REPLY] == await asking
+            command = (python_clients("llm"), "-m", "chatbot", *question)
+            assert [REPLY] == await printed(*command, directory=tmp_path, LLM_USER_PATH=str(tmp_path))
         assert [("Hello", REPLY), ("Hello again", REPLY)] == await stored(service, "llm", "openai-api")
 
 
