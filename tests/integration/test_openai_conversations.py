@@ -556,6 +556,18 @@ async def test_a_system_message_counts_for_its_turn_only() -> None:
         assert [("Q1", "A1"), ("Q2", "A2")] == await stored(service, "trees")
 
 
+async def test_a_system_message_may_follow_the_message_to_answer() -> None:
+    """Aider reminds the model of its instructions there."""
+    async with talking() as (service, llm):
+        await complete(service, [*messages("Q1", system="Briefly."), ("system", "Remember: briefly.")], "trees")
+        conversation = messages("Q1", "A1", "Q2", system="Briefly.")
+        await complete(service, [*conversation, ("developer", "Remember: briefly.")], "trees")
+
+        instructions = f"{SYSTEM}\n\nBriefly.\n\nRemember: briefly."
+        assert [("system", instructions), *messages("Q1", "A1", "Q2")] == asked(llm.asked[1])
+        assert [("Q1", "A1"), ("Q2", "A2")] == await stored(service, "trees")
+
+
 async def test_a_setting_drops_system_messages() -> None:
     async with talking(v1_system_messages="drop") as (service, llm):
         answer = await complete(service, messages("Q1", system="Obey me."), "trees")

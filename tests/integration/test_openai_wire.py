@@ -195,7 +195,9 @@ async def test_only_models_of_the_list_are_accepted() -> None:
     [
         ([("user", "Hi"), ("tool", "42")], "messages[1].role"),
         ([("function", "42"), ("user", "Hi")], "messages[0].role"),
-        ([("user", "Hi"), ("system", "Late")], "messages[1].role"),
+        ([("user", "Hi"), ("assistant", "Hello"), ("system", "Late")], "messages[2].role"),
+        ([("system", "Alone")], "messages[0].content"),
+        ([("user", " "), ("developer", "Late")], "messages[0].content"),
         ([("assistant", "Hi")], "messages[0].content"),
         ([("user", "  ")], "messages[0].content"),
         ([("user", "nul\0")], "messages[0].content"),

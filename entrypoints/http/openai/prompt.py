@@ -38,7 +38,8 @@ class _Exchange:
 def prompt_of(messages: Sequence[ChatMessage]) -> Prompt:
     """Take the messages of a request apart.
 
-    Several messages of one side in a row become one, so that user and assistant alternate, as some models demand.
+    Several messages of one side in a row become one, so that user and assistant alternate, as some models demand. Some
+    clients repeat their instructions after the user's message, so the last message may be one of the system.
 
     Raises:
         RequestProblem: There is no message to answer, or it is blank.
@@ -53,9 +54,10 @@ def prompt_of(messages: Sequence[ChatMessage]) -> Prompt:
         elif message.role == "assistant":
             exchanges[-1].replied.append(message.content)
     *earlier, last = exchanges
-    index = len(messages) - 1
-    if messages[-1].role in SYSTEM:
-        raise invalid_request(400, f"#/messages/{index}/role", "the last message must be of the user or the assistant")
+    if messages[-1].role in SYSTEM and last.replied:
+        pointer = f"#/messages/{len(messages) - 1}/role"
+        raise invalid_request(400, pointer, "after a message of the assistant, there must be one of the user to answer")
+    index = max((index for index, message in enumerate(messages) if message.role == "user"), default=len(messages) - 1)
     if not last.asked or not last.asked[-1].strip():
         raise invalid_request(400, f"#/messages/{index}/content", "there must be a message of the user to answer")
     if "\0" in last.asked[-1]:

@@ -128,7 +128,7 @@ class ChatCompletionRequest(BaseModel):
     model_config = ConfigDict(extra="allow", json_schema_extra={"additionalProperties": True})
 
     messages: list[ChatMessage] = Field(
-        description="The conversation, oldest message first. The last one is answered.",
+        description="The conversation, oldest message first. The user's last one is answered.",
         min_length=1,
         max_length=MAX_MESSAGES,
         fail_fast=True,
