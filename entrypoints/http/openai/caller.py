@@ -61,13 +61,13 @@ def caller_of(body: ChatCompletionRequest, headers: Headers, principal: Principa
     authorize(principal, Action.USER_DATA, user_id or _nobody(principal))
     from_webui = not headers.get(CONVERSATION) and settings.v1_open_webui and bool(headers.get(WEBUI_CHAT))
     is_task = bool(headers.get(TASK)) or (body.model is not None and body.model == settings.v1_task_model)
-    conversation = WEBUI_CHAT if from_webui else CONVERSATION
-    is_temporary = headers.get(conversation, "").startswith(_WITHOUT_CONVERSATION)
+    named_by = WEBUI_CHAT if from_webui else CONVERSATION
+    is_temporary = headers.get(named_by, "").startswith(_WITHOUT_CONVERSATION)
     repetition = headers.get(RETRY_COUNT, "")
     return Caller(
         user_id or _nobody(principal),
         user_id is not None,
-        None if is_temporary else _conversation(conversation, headers),
+        None if is_temporary else _conversation(named_by, headers),
         is_temporary,
         shows_all=from_webui or TASK in headers,
         is_side_call=is_task or (from_webui and not body.stream),
