@@ -1,6 +1,10 @@
 """The dialog with memories on the chat page."""
 
-from playwright.async_api import Browser, expect
+from typing import Any
+
+import anyio
+import pytest
+from playwright.async_api import Browser, Route, expect
 
 from tests.harness.chat_page import USER, ChatPage
 from tests.harness.fakes import ScriptedLLM
@@ -130,3 +134,86 @@ async def test_the_focus_goes_to_the_first_new_memory_when_all_are_listed(browse
         await chat.page.get_by_role("dialog").get_by_role("button", name="Show more").press("Enter")
 
         await expect(chat.page.get_by_role("button", name="Edit: Fact 1", exact=True)).to_be_focused()
+
+
+async def open_list(browser: Browser, service: Service, count: int, **options: Any) -> ChatPage:
+    """Remember facts from `Fact 0` on, and open the list, which shows the newest first."""
+    for number in range(count):
+        await service.client.post(f"/api/memories/{USER}", json={"fact": f"Fact {number}"})
+    chat = await ChatPage.open(browser, service.url, **options)
+    await chat.page.get_by_role("button", name="What I remember").click()
+    await expect(chat.page.locator("#memory-list li").first).to_be_visible()
+    return chat
+
+
+async def test_a_double_click_on_show_more_shows_each_memory_once(browser: Browser) -> None:
+    async with running_service({"llm": ScriptedLLM()}) as service:
+        chat = await open_list(browser, service, 120)
+        more = chat.page.get_by_role("dialog").get_by_role("button", name="Show more")
+        await more.dblclick()
+        await expect(chat.page.locator("#memory-list li")).to_have_count(100)
+        await more.click()
+        await expect(chat.page.locator("#memory-list li")).to_have_count(120)
+
+        shown = await chat.page.locator("#memory-list p").all_text_contents()
+        assert shown == [f"Fact {number}" for number in reversed(range(120))]
+
+
+async def test_the_reader_of_a_long_list_stays_in_place_when_a_memory_is_deleted(browser: Browser) -> None:
+    async with running_service({"llm": ScriptedLLM()}) as service:
+        chat = await open_list(browser, service, 50, viewport={"width": 1280, "height": 800})
+        for doomed, neighbour in (("Fact 10", "Fact 9"), ("Fact 0", "Fact 1")):
+            await chat.page.get_by_role("button", name=f"Delete: {doomed}", exact=True).click()
+            await chat.page.get_by_role("button", name="Delete", exact=True).click()
+            edit = chat.page.get_by_role("button", name=f"Edit: {neighbour}", exact=True)
+            await expect(edit).to_be_focused()
+            await expect(edit).to_be_in_viewport()
+
+
+@pytest.mark.parametrize("height", [800, 256])
+async def test_a_failure_far_down_the_list_is_in_view_and_the_text_stays(browser: Browser, height: int) -> None:
+    async with running_service({"llm": ScriptedLLM()}) as service:
+        chat = await open_list(browser, service, 50, viewport={"width": 800, "height": height})
+        await chat.page.get_by_role("button", name="Edit: Fact 10", exact=True).click()
+        await chat.page.context.set_offline(True)
+        field = chat.page.get_by_label("Fact", exact=True)
+        await field.fill("I have a dog.")
+        await field.press("Enter")
+
+        await expect(chat.page.locator("#memory-problem")).to_contain_text("You are offline")
+        await expect(chat.page.locator("#memory-problem")).to_be_in_viewport(ratio=1)
+        await expect(field).to_be_in_viewport()
+        assert await field.input_value() == "I have a dog."
+
+
+async def test_a_click_beside_the_dialog_does_not_lose_a_correction(browser: Browser) -> None:
+    async with running_service({"llm": ScriptedLLM()}) as service:
+        chat = await open_list(browser, service, 1, viewport={"width": 1280, "height": 800})
+        await chat.page.get_by_role("button", name="Edit: Fact 0").click()
+        field = chat.page.get_by_label("Fact", exact=True)
+        await field.fill("I have a dog.")
+        await chat.page.mouse.click(5, 5)
+        await expect(field).to_have_value("I have a dog.")
+        await field.press("Enter")
+        await expect(chat.page.locator("#memory-list li")).to_have_text(["I have a dog."])
+        await chat.page.mouse.click(5, 5)
+
+        await expect(chat.page.locator("#memories")).to_be_hidden()
+
+
+async def test_the_list_says_that_it_is_being_loaded(browser: Browser) -> None:
+    arrived = anyio.Event()
+
+    async def hold(route: Route) -> None:
+        await arrived.wait()
+        await route.continue_()
+
+    async with running_service({"llm": ScriptedLLM()}) as service:
+        chat = await ChatPage.open(browser, service.url)
+        await chat.page.route("**/api/memories/**", hold)
+        await chat.page.get_by_role("button", name="What I remember").click()
+        await expect(chat.page.locator("#loading-memories")).to_be_visible()
+        arrived.set()
+
+        await expect(chat.page.get_by_role("dialog")).to_contain_text("Nothing yet.")
+        await expect(chat.page.locator("#loading-memories")).to_be_hidden()

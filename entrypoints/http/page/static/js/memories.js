@@ -34,17 +34,22 @@ export class Memories {
   async #open() {
     if (!this.#service) return; // it is not known yet who uses the page
     byId("memory-list").replaceChildren();
-    byId("no-memories").hidden = true;
+    byId("no-memories").hidden = byId("more-memories").hidden = true;
+    this.#cursor = null;
     this.#fail(null);
+    byId("loading-memories").hidden = false;
     this.#dialog.showModal();
     await this.#load();
+    byId("loading-memories").hidden = true;
   }
 
   async #load({ more = false } = {}) {
     const service = this.#service;
+    const cursor = more ? this.#cursor : null;
     await this.#attempt(async () => {
-      const page = await service.memories(more ? this.#cursor : null);
-      if (service !== this.#service) return;
+      const page = await service.memories(cursor);
+      const isLate = service !== this.#service || (more && cursor !== this.#cursor); // e.g. of a double click
+      if (isLate) return;
       this.#cursor = page.next_cursor;
       const rows = page.memories.map((memory) => this.#row(memory));
       if (more) byId("memory-list").append(...rows);
@@ -68,7 +73,9 @@ export class Memories {
     const isAdded = await this.#attempt(async () => {
       const memory = await service.remember(fact);
       if (service !== this.#service) return;
-      byId("memory-list").prepend(this.#row(memory));
+      const row = this.#row(memory);
+      byId("memory-list").prepend(row);
+      row.scrollIntoView({ block: "nearest" });
       this.#showCount();
       announce("Remembered.");
     });
@@ -79,7 +86,8 @@ export class Memories {
   #row(memory) {
     const row = element("li");
     const show = () => {
-      row.replaceChildren(
+      this.#replaceIn(
+        row,
         element("p", { dir: "auto" }, memory.fact),
         button(() => edit(), { class: "icon-button", "aria-label": `Edit: ${memory.fact}` }, icon("edit")),
         button(() => this.#forget(memory, row), { class: "icon-button", "aria-label": `Delete: ${memory.fact}` }, icon("trash")),
@@ -98,20 +106,28 @@ export class Memories {
       });
     };
     const edit = () => {
-      row.replaceChildren(editor(memory.fact, { onSave: save, onCancel: finish }));
+      this.#replaceIn(row, editor(memory.fact, { onSave: save, onCancel: finish }));
       row.querySelector("textarea").focus();
     };
     show();
     return row;
   }
 
+  /** Show this in a row. While a fact is being edited, a click beside the dialog does not close it. */
+  #replaceIn(row, ...nodes) {
+    row.replaceChildren(...nodes);
+    const isEditing = this.#dialog.querySelector(".editor") !== null;
+    this.#dialog.setAttribute("closedby", isEditing ? "closerequest" : "any");
+  }
+
   async #forget(memory, row) {
     if (!(await confirm({ question: "Delete this memory?", detail: memory.fact, yes: "Delete" }))) return;
     await this.#attempt(async () => {
       await this.#service.forget(memory.id);
+      const neighbour = row.nextElementSibling ?? row.previousElementSibling;
       row.remove();
       this.#showCount();
-      byId("fact").focus();
+      (neighbour?.querySelector("button") ?? byId("fact")).focus(); // near to what is gone, so that nothing scrolls away
       announce("Deleted.");
     });
   }
