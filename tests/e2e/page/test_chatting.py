@@ -1,6 +1,7 @@
 """Sending, streaming, stopping and repeating messages on the chat page."""
 
 import anyio
+import pytest
 from playwright.async_api import Browser, Route, expect
 
 from application.ports.llm import LLMAuthFailed, LLMRateLimited
@@ -232,6 +233,34 @@ async def test_answers_can_be_copied_where_the_browser_has_no_clipboard(browser:
         await chat.field.press("Control+V")
 
         await expect(chat.field).to_have_value("Hello, world!")
+
+
+async def test_a_selection_is_copied_without_labels_and_buttons(browser: Browser) -> None:
+    answer = "Look:\n\n```python\nprint(1)\n```\n\nThat is all."
+    async with running_service({"llm": ScriptedLLM(ScriptedReply((answer,)))}) as service:
+        chat = await ChatPage.open(browser, service.url, permissions=["clipboard-read", "clipboard-write"])
+        await chat.ask("Hi")
+        await chat.page.evaluate("getSelection().selectAllChildren(document.getElementById('turns'))")
+        await chat.page.evaluate("document.execCommand('copy')")
+        copied = await chat.page.evaluate("navigator.clipboard.readText()")
+
+    assert copied.split() == ["Hi", "Look:", "print(1)", "That", "is", "all."]
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"), [(401, "Reload the page"), (413, "Shorten it."), (429, "Wait a minute"), (500, "Try again")]
+)
+async def test_an_error_of_a_proxy_says_what_to_do(browser: Browser, status: int, advice: str) -> None:
+    async def refuse(route: Route) -> None:
+        await route.fulfill(status=status, content_type="text/html", body="<h1>Sorry</h1>")
+
+    async with running_service({"llm": ScriptedLLM()}) as service:
+        chat = await ChatPage.open(browser, service.url)
+        await chat.page.route("**/api/chat", refuse)
+        await chat.send("Hi")
+
+        await expect(chat.notice).to_contain_text(advice)
+        await expect(chat.field).to_have_value("Hi")
 
 
 async def test_a_suggestion_is_sent_with_one_click(browser: Browser) -> None:

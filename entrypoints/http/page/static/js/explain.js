@@ -47,6 +47,14 @@ const SENTENCES = {
   worker_lost: "The service was interrupted here. Try again.",
 };
 
+/** For responses of a proxy in front of the service, which have no code. */
+const SENTENCES_BY_STATUS = {
+  401: "Your login has ended. Reload the page to log in again.",
+  403: "Access was refused. Reload the page to log in again.",
+  413: SENTENCES.body_too_large,
+  429: "Too many requests were sent. Wait a minute, then try again.",
+};
+
 /** Describe why a turn ended as it did. `detail` is the service's own description, for codes that are new. */
 export function explainReason(code, detail = "") {
   return SENTENCES[code] ?? detail;
@@ -55,8 +63,8 @@ export function explainReason(code, detail = "") {
 /** Describe an error of a request. */
 export function explain(error) {
   if (error instanceof Problem) {
-    if (error.status === 401 && error.code === null) {
-      return "Your login has ended. Reload the page to log in again."; // at a proxy in front of the service
+    if (error.code === null) {
+      return SENTENCES_BY_STATUS[error.status] ?? `${error.message} Try again; if it stays, ${lowered(OPERATOR)}`;
     }
     const sentence = SENTENCES[error.code] ?? error.message;
     return error.code === "upstream_rate_limited" && error.retryAfter > 1
