@@ -357,3 +357,68 @@ async def test_a_list_that_cannot_be_loaded_again_stays(browser: Browser) -> Non
         await chat.notice.get_by_role("button", name="Try again").click()
 
         await expect(chat.conversations).to_have_count(60)
+
+
+async def test_a_message_to_a_conversation_that_could_not_be_loaded_shows_it_all(browser: Browser) -> None:
+    async with running_service({"llm": ScriptedLLM()}) as service:
+        await ask(service, "one", "First message")
+        context = await browser.new_context()
+        await context.route("**/api/chat/history/**", lambda route: route.abort())
+        chat = await ChatPage.open(context, service.url, conversation="one")
+        await expect(chat.notice).to_contain_text("The service cannot be reached.")
+        await context.unroute("**/api/chat/history/**")
+        await chat.send("Second message")
+
+        await expect(chat.page.locator(".message")).to_have_text(["You: First message", "You: Second message"])
+        await expect(chat.notice).to_be_hidden()
+
+
+async def test_a_conversation_that_is_too_old_to_be_listed_has_its_title(browser: Browser) -> None:
+    async with running_service({"llm": ScriptedLLM(), "store": await history_with_conversations(460)}) as service:
+        chat = await ChatPage.open(browser, service.url, conversation="c0")
+        title = chat.page.get_by_role("heading", level=1)
+        await expect(title).to_have_text("Conversation 0")
+        await chat.page.get_by_role("button", name="Rename this conversation").click()
+        await chat.page.get_by_role("textbox", name="Rename this conversation").fill("A better title")
+        await chat.page.keyboard.press("Enter")
+        await expect(title).to_have_text("A better title")
+        await chat.conversations.first.click()
+        await expect(title).to_have_text("Conversation 459")
+        await chat.page.go_back()
+        await expect(title).to_have_text("A better title")
+
+
+async def test_a_title_that_could_not_be_set_is_set_when_it_is_tried_again(browser: Browser) -> None:
+    async with running_service({"llm": ScriptedLLM()}) as service:
+        await ask(service, "one", "First conversation")
+        chat = await ChatPage.open(browser, service.url, conversation="one")
+        await chat.page.get_by_role("button", name="Rename this conversation").click()
+        await chat.page.get_by_role("textbox", name="Rename this conversation").fill("A better title")
+        await chat.page.context.set_offline(True)
+        await chat.page.keyboard.press("Enter")
+        await expect(chat.notice).to_contain_text("You are offline")
+        await chat.page.context.set_offline(False)
+        await chat.notice.get_by_role("button", name="Try again").click()
+
+        await expect(chat.conversations).to_have_text(["A better title"])
+
+
+async def test_a_title_is_not_cut_within_an_emoji(browser: Browser) -> None:
+    async with running_service({"llm": ScriptedLLM()}) as service:
+        chat = await ChatPage.open(browser, service.url)
+        await chat.page.route("**/api/chat/conversations/**", lambda route: route.abort())
+        await chat.ask("x" * 79 + "\U0001f600" * 2)
+
+        await expect(chat.page.get_by_role("heading", level=1)).to_have_text("x" * 79 + "\U0001f600")
+
+
+async def test_back_leads_to_the_last_conversation_however_often_a_new_one_is_asked_for(browser: Browser) -> None:
+    async with running_service({"llm": ScriptedLLM()}) as service:
+        chat = await ChatPage.open(browser, service.url)
+        await chat.ask("Hi")
+        for _ in range(3):
+            await chat.page.get_by_role("button", name="New conversation").click()
+        await expect(chat.turns).to_have_count(0)
+        await chat.page.go_back()
+
+        await expect(chat.answers).to_have_text("Hello, world!")

@@ -39,6 +39,19 @@ export class ChatService {
     return { conversations, hasMore: page.next_cursor !== null };
   }
 
+  /** Return a conversation, wherever it is in the list; undefined if it is not there. */
+  async conversation(id) {
+    let cursor = null;
+    do {
+      const page = await this.#api.json("GET", this.#path("chat/conversations", { limit: MAX_PAGE_SIZE, cursor }));
+      const found = page.conversations.find((conversation) => conversation.id === id);
+      if (found || page.count === 0) return found;
+      cursor = page.next_cursor;
+    } while (cursor !== null);
+    return undefined;
+  }
+
+  /** Set the title of a conversation, and return the conversation. */
   rename(conversation, title) {
     const path = this.#path("chat/conversations", {}, conversation);
     return this.#api.json("PATCH", path, { body: { title } });

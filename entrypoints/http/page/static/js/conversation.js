@@ -104,6 +104,7 @@ export class Conversation {
     if (this.id === null) return;
     this.#isStale = this.#reply !== null;
     if (this.#isStale) return; // until the reply has ended
+    if (!this.#isLoaded) return this.open(this.id); // what could not be loaded before
     const visit = this.#visit;
     const reads = this.#reads;
     let page;
@@ -197,7 +198,8 @@ export class Conversation {
       dropUnsent(turnId);
       this.#onChange(conversation);
     });
-    if (this.#reply === reply) {
+    const isOpen = this.#reply === reply;
+    if (isOpen) {
       this.#reply = null;
       this.#composer.isBusy = false;
     }
@@ -205,7 +207,7 @@ export class Conversation {
     else if (this.#isOpen(message)) this.#showRefusal(view, message, refusal);
     else this.#showRefusalElsewhere(message, refusal);
     this.#onChange(conversation);
-    if (this.#isStale) this.refresh();
+    if (this.#isStale || (isOpen && !refusal && !this.#isLoaded)) this.refresh();
   }
 
   #isOpen({ user, conversation }) {

@@ -48,8 +48,6 @@ const memories = new Memories();
 /** The ChatService of the user; null until it is known who uses the page. */
 let service = null;
 let tabs = null;
-/** The first message of a conversation that is not listed yet. */
-let newTitle = null;
 
 /** Find out who uses the page, and show their conversations. */
 async function start() {
@@ -83,7 +81,6 @@ function useService(chosen) {
 /** Open the conversation that the page's address names. */
 async function openAddressed() {
   const id = addressedConversation();
-  newTitle = null;
   const opened = conversation.open(id);
   sidebar.mark(id);
   showTitle();
@@ -112,21 +109,26 @@ function send(text) {
   const isNew = conversation.id === null;
   const id = conversation.send(text);
   if (!isNew) return;
-  newTitle = text.replace(/\s+/g, " ").trim().slice(0, MAX_DERIVED_TITLE_CHARS);
   history.pushState(null, "", `#${encodeURIComponent(id)}`);
-  sidebar.mark(id);
+  sidebar.mark(id, derivedTitle(text));
   showTitle();
 }
 
+/** Return the title that the service gives to a conversation with this first message. */
+function derivedTitle(text) {
+  const line = text.replace(/\s+/g, " ").trim().slice(0, 2 * MAX_DERIVED_TITLE_CHARS);
+  return [...line].slice(0, MAX_DERIVED_TITLE_CHARS).join(""); // no half of an emoji
+}
+
 function showTitle() {
-  const title = sidebar.title(conversation.id) ?? newTitle;
+  const title = sidebar.title(conversation.id);
   byId("title").textContent = title ?? (conversation.isNew ? NEW_TITLE : UNKNOWN_TITLE);
   document.title = title ? `${title} · ${APP_NAME}` : APP_NAME;
   byId("conversation-actions").hidden = conversation.isNew;
 }
 
 function startConversation() {
-  history.pushState(null, "", addressOfNew());
+  if (location.hash) history.pushState(null, "", addressOfNew()); // otherwise *Back* would lead to where one is
   openAddressed();
 }
 
@@ -147,12 +149,19 @@ async function rename() {
     value: byId("title").textContent,
     maxLength: MAX_TITLE_CHARS,
   });
-  if (title === null) return;
+  if (title !== null) await setTitle(id, title);
+}
+
+async function setTitle(id, title) {
+  const asked = service;
   try {
-    await service.rename(id, title);
+    const renamed = await asked.rename(id, title);
+    if (asked !== service) return; // somebody else has signed in
+    sidebar.learn(renamed);
     onChange(id);
   } catch (error) {
-    showNotice(explain(error));
+    if (asked !== service) return;
+    showNotice(explain(error), { actions: [{ label: "Try again", run: () => setTitle(id, title) }] });
   }
 }
 

@@ -19,6 +19,10 @@ export class Sidebar {
   #count = PAGE_SIZE;
   #isLoaded = false;
   #current = null;
+  /** The open conversation if it is not listed: it has just begun, or is further down. */
+  #unlisted = null;
+  /** The open conversation if it was looked for further down, else null. */
+  #lookedFor = null;
   #loads = 0;
 
   /** `onDelete(conversation)` is called for the user, `onTitles()` when titles have been loaded. */
@@ -33,6 +37,7 @@ export class Sidebar {
   set service(service) {
     this.#service = service;
     this.#conversations = [];
+    this.#unlisted = null;
     this.#count = PAGE_SIZE;
     this.#isLoaded = false;
     this.#loads += 1;
@@ -41,9 +46,14 @@ export class Sidebar {
     this.#showProblem(null);
   }
 
-  /** Return the title of a conversation, or undefined if it is not listed. */
+  /** Return the title of a conversation, or undefined if it is neither listed nor the open one. */
   title(id) {
-    return this.#conversations.find((conversation) => conversation.id === id)?.title;
+    return [...this.#conversations, this.#unlisted].find((conversation) => conversation?.id === id)?.title;
+  }
+
+  /** Take note of the open conversation, which may not be listed. */
+  learn(conversation) {
+    if (conversation.id === this.#current) this.#unlisted = conversation;
   }
 
   /**
@@ -59,6 +69,7 @@ export class Sidebar {
       this.#isLoaded = true;
       this.#show(hasMore);
       this.#onTitles();
+      this.#lookUpCurrent();
       return null;
     } catch (error) {
       if (load !== this.#loads) return null;
@@ -82,7 +93,28 @@ export class Sidebar {
     if (byId("conversations-problem").hidden) byId("new-conversation").focus(); // the button is gone
   }
 
-  mark(id) {
+  /** Mark a conversation as the open one; null if that does not exist yet. `title` is that of one that has just begun. */
+  mark(id, title = null) {
+    this.#showCurrent(id);
+    this.#lookedFor = null;
+    if (title !== null) this.#unlisted = { id, title };
+    else if (this.#unlisted?.id !== id) this.#unlisted = null;
+    this.#lookUpCurrent();
+  }
+
+  /** Look for the open conversation if there are others than those that are listed. */
+  async #lookUpCurrent() {
+    const id = this.#current;
+    if (id === this.#lookedFor || byId("more-conversations").hidden || this.title(id) !== undefined) return;
+    this.#lookedFor = id;
+    const service = this.#service;
+    const found = await service.conversation(id).catch(() => undefined); // its title is not worth a notice
+    if (!found || service !== this.#service) return;
+    this.learn(found);
+    this.#onTitles();
+  }
+
+  #showCurrent(id) {
     this.#current = id;
     for (const link of byId("conversations").querySelectorAll("a")) {
       if (link.dataset.conversation === id) link.setAttribute("aria-current", "page");
@@ -110,7 +142,7 @@ export class Sidebar {
     this.#showProblem(null);
     byId("more-conversations").hidden = !hasMore;
     byId("no-conversations").hidden = this.#conversations.length > 0;
-    this.mark(this.#current);
+    this.#showCurrent(this.#current);
   }
 
   /** Show why there is no list; null hides the problem. */
