@@ -202,6 +202,7 @@ setUpDrawer();
 byId("skip-link").addEventListener("click", (event) => {
   event.preventDefault(); // its fragment would be taken for a conversation
   byId("message").focus();
+byId("not-started").remove();
 });
 byId("new-conversation").addEventListener("click", () => service && startConversation());
 byId("rename").addEventListener("click", rename);
