@@ -224,8 +224,17 @@ async def test_sent_stopped_and_complete_are_announced(browser: Browser) -> None
         await expect(status).to_have_text("Message sent. The answer is being written.")
         await chat.until_writing()
         await chat.stop()
-        await expect(status).to_have_text("The turn was stopped.")
+        await expect(status).to_have_text("Stopped.")
         assert await chat.page.locator("#turns [aria-live]").count() == 0
+
+
+async def test_why_an_answer_failed_is_announced(browser: Browser) -> None:
+    async with running_service({"llm": ScriptedLLM(ScriptedReply(refusal=LLMAuthFailed()))}) as service:
+        chat = await ChatPage.open(browser, service.url)
+        await chat.send("Hi")
+        await expect(chat.page.get_by_role("status")).to_have_text(
+            "The model’s provider rejected the service’s API key. Whoever runs this service has to look at its log."
+        )
 
 
 async def test_what_was_copied_is_announced_each_time(browser: Browser) -> None:

@@ -54,7 +54,7 @@ async def test_an_answer_appears_while_it_is_written(browser: Browser) -> None:
         await expect(chat.answers).to_contain_text("first words")
         await expect(chat.answers).to_have_attribute("aria-busy", "true")
         await chat.stop()
-        await expect(chat.page.get_by_text("Stopped.", exact=True)).to_be_visible()
+        await expect(chat.page.locator("#turns").get_by_text("Stopped.", exact=True)).to_be_visible()
         await expect(chat.answers).not_to_have_attribute("aria-busy", "true")
         stored = (await service.client.get(f"/api/chat/history/{USER}")).json()["history"]
 
@@ -70,7 +70,7 @@ async def test_an_answer_can_be_stopped_before_the_model_has_begun(browser: Brow
         await chat.send("Hi")
         await chat.stop()
         await chat.until_idle()
-        await expect(chat.page.get_by_text("Stopped.", exact=True)).to_be_visible()
+        await expect(chat.page.locator("#turns").get_by_text("Stopped.", exact=True)).to_be_visible()
         stored = (await service.client.get(f"/api/chat/history/{USER}")).json()["history"]
 
     assert [(turn["user_message"], turn["reason"]) for turn in stored] == [("Hi", "cancelled")]
@@ -102,7 +102,7 @@ async def test_an_answer_can_be_stopped_before_its_message_has_arrived(browser: 
         refused.set()
         await chat.until_idle()
 
-        await expect(chat.page.get_by_text("Stopped.", exact=True)).to_be_visible()
+        await expect(chat.page.locator("#turns").get_by_text("Stopped.", exact=True)).to_be_visible()
         await until(lambda: len(statuses) == 2)  # the end of the stream may arrive first
         assert statuses == [404, 200]
 
@@ -117,7 +117,7 @@ async def test_escape_stops_an_answer(browser: Browser) -> None:
         await chat.field.press("Escape")
         await chat.until_idle()
 
-        await expect(chat.page.get_by_text("Stopped.", exact=True)).to_be_visible()
+        await expect(chat.page.locator("#turns").get_by_text("Stopped.", exact=True)).to_be_visible()
 
 
 async def test_a_failed_turn_says_why_and_is_replaced_when_it_is_tried_again(browser: Browser) -> None:

@@ -79,7 +79,7 @@ async def test_a_message_that_never_arrived_is_sent_again_after_a_reload(browser
         chat = await ChatPage.open(browser, service.url)
         await chat.page.context.route("**/api/chat", lambda route: route.abort())
         await chat.send("Hi")
-        await expect(chat.notice).to_contain_text("The connection was lost")
+        await expect(chat.notice).to_contain_text("The service does not respond.")
         await chat.reload()
         await chat.page.context.unroute("**/api/chat")
         await expect(chat.answers).to_have_text("Hello, world!")
@@ -145,27 +145,27 @@ async def test_a_silent_connection_is_replaced_before_and_after_the_response_has
         with anyio.fail_after(10):
             while b"second half" not in proxy.held:
                 await anyio.sleep(0.01)
-        await lose_patience(chat, proxy)
+        await lose_patience(chat, proxy, "The service does not respond.")
         await expect(chat.answers).to_have_text("first half, second half")
         proxy.holds_responses = True
         opened.set()
         with anyio.fail_after(10):
             while b"[DONE]" not in proxy.held:
                 await anyio.sleep(0.01)
-        await lose_patience(chat, proxy)
+        await lose_patience(chat, proxy, "The connection was lost.")
         await chat.until_idle()
 
         assert await chat.texts() == [("Hi", "first half, second half")]
         assert len(llm.asked) == 1
 
 
-async def lose_patience(chat: ChatPage, proxy: CuttingProxy) -> None:
+async def lose_patience(chat: ChatPage, proxy: CuttingProxy, notice: str) -> None:
     """Let so much time pass that the page gives a silent connection up, and let the next one work."""
     proxy.holds_responses = False
     await chat.page.clock.fast_forward(44_000)  # milliseconds
     await expect(chat.notice).to_be_hidden()
     await chat.page.clock.fast_forward(2_000)
-    await expect(chat.notice).to_contain_text("The connection was lost")
+    await expect(chat.notice).to_contain_text(notice)
 
 
 async def test_an_answer_survives_a_proxy_that_cuts_every_connection(browser: Browser) -> None:
@@ -228,7 +228,7 @@ async def test_a_message_that_was_sent_offline_is_sent_once_when_the_connection_
         chat = await ChatPage.open(browser, service.url)
         await chat.page.context.set_offline(True)
         await chat.send("Hi")
-        await expect(chat.notice).to_contain_text("You are offline")
+        await expect(chat.notice).to_have_text("You are offline. Your message will be sent when you are back.")
         await chat.page.context.set_offline(False)
         await expect(chat.answers).to_have_text("Hello, world!")
 
@@ -248,7 +248,7 @@ async def test_a_second_tab_follows_and_stops_the_answer(browser: Browser) -> No
 
         for chat in (first, second):
             await chat.until_idle()
-            await expect(chat.page.get_by_text("Stopped.", exact=True)).to_be_visible()
+            await expect(chat.page.locator("#turns").get_by_text("Stopped.", exact=True)).to_be_visible()
 
 
 async def test_a_message_and_a_deletion_show_in_another_tab(browser: Browser) -> None:
@@ -267,6 +267,25 @@ async def test_a_message_and_a_deletion_show_in_another_tab(browser: Browser) ->
             await expect(chat.turns).to_have_count(0)
             await expect(chat.page.get_by_role("heading", name="What would you like to know?")).to_be_visible()
             await expect(chat.conversations).to_have_count(0)
+        await expect(second.notice).to_have_text("This conversation was deleted.")
+        await expect(first.notice).to_be_hidden()
+
+
+async def test_a_notice_about_something_else_stays_when_an_answer_begins(browser: Browser) -> None:
+    gate, opened = gate_at("reply")
+    async with running_service({"llm": GatedLLM(ScriptedLLM(), gate)}, header_hold=60) as service:
+        chat = await ChatPage.open(browser, service.url)
+        await chat.send("Hi")
+        await expect(chat.turns).to_have_count(1)
+        await chat.page.route("**/api/chat/conversations/**", lambda route: route.abort())
+        await chat.page.get_by_role("button", name="Rename this conversation").click()
+        await chat.page.keyboard.press("Enter")
+        await expect(chat.notice).to_contain_text("The service cannot be reached.")
+        opened.set()
+        await expect(chat.answers).to_have_text("Hello, world!")
+        await chat.until_idle()
+
+        await expect(chat.notice).to_contain_text("The service cannot be reached.")
 
 
 async def test_turns_of_another_tab_during_an_answer_show_after_it_in_the_stored_order(browser: Browser) -> None:

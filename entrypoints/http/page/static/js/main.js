@@ -41,7 +41,7 @@ const signIn = new SignIn({
   },
 });
 const composer = new Composer({ onSend: send, onStop: () => conversation.stop() });
-const conversation = new Conversation({ composer, onChange, onEmpty: leaveDeleted });
+const conversation = new Conversation({ composer, onChange, onEmpty: leaveDeletedElsewhere });
 const sidebar = new Sidebar({ onDelete: deleteConversation, onTitles: showTitle });
 const memories = new Memories();
 
@@ -138,6 +138,11 @@ function leaveDeleted() {
   openAddressed();
 }
 
+function leaveDeletedElsewhere() {
+  leaveDeleted();
+  showNotice(explainReason("conversation_not_found"));
+}
+
 function addressOfNew() {
   return location.pathname + location.search;
 }
@@ -197,12 +202,12 @@ function signOut() {
   location.reload(); // which forgets the credential, and everything that was shown
 }
 
+byId("not-started").remove();
 setUpTheme();
 setUpDrawer();
 byId("skip-link").addEventListener("click", (event) => {
   event.preventDefault(); // its fragment would be taken for a conversation
   byId("message").focus();
-byId("not-started").remove();
 });
 byId("new-conversation").addEventListener("click", () => service && startConversation());
 byId("rename").addEventListener("click", rename);

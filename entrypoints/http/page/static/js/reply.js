@@ -19,6 +19,8 @@ export class Reply {
   #isStopping = false;
   #hasEnded = false;
   #isLeft = false;
+  /** Whether the notice is about the connection. */
+  #hasNotice = false;
 
   /** `view` shows the turn with the id `turnId`. `message` has to be sent first, unless the turn is already running. */
   constructor({ service, view, turnId, message = null }) {
@@ -93,14 +95,15 @@ export class Reply {
 
   #showConnection(isUp) {
     if (this.#isLeft) return;
-    if (isUp) hideNotice();
-    else showNotice(lostConnection(), { isProblem: false });
+    if (!isUp) showNotice(this.#isBegun ? lostConnection() : noResponse(), { isProblem: false });
+    else if (this.#hasNotice) hideNotice();
+    this.#hasNotice = !isUp;
   }
 
   #showEnd({ error, finish_reason: finishReason }) {
     const status = error ? (this.#view.turn.assistant_response ? "interrupted" : "failed") : "completed";
     this.#view.end(status, error?.code ?? finishReason ?? null, error?.detail);
-    announce(error ? `${error.title}.` : "Answer complete.");
+    announce(this.#view.outcome);
   }
 
   /** Show the turn as it is stored until it has ended, because its events are no longer kept, or are too many. */
@@ -110,7 +113,7 @@ export class Reply {
         const turn = await this.#service.turn(this.turnId);
         if (turn.status !== "in_progress") {
           this.#view.replace(turn);
-          announce(turn.status === "completed" ? "Answer complete." : "The answer is incomplete.");
+          announce(this.#view.outcome);
           return;
         }
         const shown = this.#view.turn.assistant_response;
@@ -119,6 +122,7 @@ export class Reply {
       } catch (error) {
         if (!(error instanceof Disconnected || error.isTransient)) {
           this.#view.end("interrupted", null, explain(error));
+          announce(this.#view.outcome);
           return;
         }
       }
@@ -131,6 +135,12 @@ function lostConnection() {
   return navigator.onLine
     ? "The connection was lost. Reconnecting …"
     : "You are offline. The answer goes on; it appears here when you are back.";
+}
+
+function noResponse() {
+  return navigator.onLine
+    ? "The service does not respond. Trying again …"
+    : "You are offline. Your message will be sent when you are back.";
 }
 
 function pause(milliseconds) {

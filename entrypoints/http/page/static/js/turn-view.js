@@ -16,6 +16,8 @@ export class TurnView {
   #streaming = null;
   #answer = element("div", { class: "answer" });
   #tools = element("div", { class: "tools" });
+  /** Why the reply ended as it did; empty if there is nothing to say about it. */
+  #why = "";
   #onRetry;
 
   /** `turn` as the API returns it. `onRetry(turn)` sends its message again. */
@@ -34,6 +36,11 @@ export class TurnView {
     );
     if (turn.status === "in_progress") this.restart();
     else this.#showStored();
+  }
+
+  /** How the reply ended, for those who do not see it. */
+  get outcome() {
+    return this.#why || "Answer complete.";
   }
 
   /** Wait for the reply from its first event. */
@@ -81,12 +88,12 @@ export class TurnView {
     this.#answer.classList.remove("writing");
     this.#answer.removeAttribute("aria-busy");
     const isCut = status !== "completed";
-    const why = explainReason(reason, detail) || (isCut ? "The answer is incomplete." : "");
+    this.#why = explainReason(reason, detail) || (isCut ? "The answer is incomplete." : "");
     const isFailure = isCut && !HARMLESS.has(reason);
     this.#tools.replaceChildren();
     if (text) this.#tools.append(copyButton("Copy answer", () => this.turn.assistant_response));
     if (isCut) this.#tools.append(button(() => this.#onRetry(this.turn), { class: "tool" }, icon("retry"), "Try again"));
-    if (why) this.#tools.append(element("span", { class: isFailure ? "reason failure" : "reason" }, why));
+    if (this.#why) this.#tools.append(element("span", { class: isFailure ? "reason failure" : "reason" }, this.#why));
   }
 }
 
