@@ -171,6 +171,26 @@ async def test_a_message_that_is_too_long_returns_to_the_field(browser: Browser)
         assert await chat.turns.count() == 0
 
 
+async def test_a_double_click_neither_stops_what_it_sends_nor_sends_a_draft(browser: Browser) -> None:
+    async with running_service({"llm": ScriptedLLM(ScriptedReply(("begun",), hangs=True))}) as service:
+        chat = await ChatPage.open(browser, service.url)
+        await chat.field.fill("Hi")
+        await chat.page.locator("#send").dblclick()
+        await expect(chat.answers).to_have_text("begun")
+        await expect(chat.answers).to_have_attribute("aria-busy", "true")
+        await chat.field.fill("A draft")
+        stop = await chat.page.locator("#stop").bounding_box()
+        assert stop is not None
+        at = (stop["x"] + stop["width"] / 2, stop["y"] + stop["height"] / 2)
+        await chat.page.mouse.click(*at)
+        await chat.until_idle()
+        await chat.page.mouse.down(click_count=2)  # the second one, after the answer has ended
+        await chat.page.mouse.up(click_count=2)
+
+        await expect(chat.field).to_have_value("A draft")
+        await expect(chat.turns).to_have_count(1)
+
+
 async def test_enter_sends_but_not_while_an_input_method_composes(browser: Browser) -> None:
     async with running_service({"llm": ScriptedLLM()}) as service:
         chat = await ChatPage.open(browser, service.url)

@@ -29,7 +29,11 @@ export class Composer {
       }
     });
     this.#field.addEventListener("input", () => this.#onChange());
-    this.#stop.addEventListener("click", () => {
+    this.#send.addEventListener("click", (event) => {
+      if (isRepeated(event)) event.preventDefault();
+    });
+    this.#stop.addEventListener("click", (event) => {
+      if (isRepeated(event)) return;
       onStop();
       this.focus();
     });
@@ -92,6 +96,11 @@ export function focusMessageField() {
 /** On touch screens, Enter starts a new line. */
 function isSendKey(event) {
   return event.key === "Enter" && !event.shiftKey && !isComposing(event) && !matchMedia("(pointer: coarse)").matches;
+}
+
+/** Whether this is the second click of a double click: the first one has put the other button in this place. */
+function isRepeated(event) {
+  return event.detail > 1;
 }
 
 /** Whether the key belongs to an input method that composes a word: Enter accepts it, and Escape drops it. */
