@@ -150,6 +150,7 @@ class PlatformClient:
         while self._client is None:
             if self._building is None or self._building.done():
                 self._building = asyncio.get_running_loop().create_task(self._build())
+                self._building.add_done_callback(_mark_retrieved)
             await asyncio.shield(self._building)  # shared by all callers: one that is cancelled must not end it
         return self._client
 
@@ -189,6 +190,12 @@ class PlatformClient:
             event_hooks={"response": [self._size_limit]},
         )
         return Client(api_key=self._api_key, host=self._host, client=http)
+
+
+def _mark_retrieved(build: "asyncio.Task[None]") -> None:
+    """Keep asyncio from logging the failure of a build whose callers have all been cancelled: the next one retries."""
+    if not build.cancelled():
+        build.exception()
 
 
 def _tls_context(url: str) -> ssl.SSLContext:
