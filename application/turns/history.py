@@ -56,7 +56,15 @@ class Cleared:
 
 @dataclass(frozen=True)
 class ClearHistory:
-    """Delete a user's turns, including running ones, their event logs and, on request, the user's memories."""
+    """Delete a user's turns, including running ones, and their event logs; with `memories`, the user's memories, too.
+
+    Turns are deleted first, event logs second, memories last, in separate transactions. If a call raises or is
+    cancelled, what was deleted stays deleted and the rest may never be deleted: repeat the call until it returns. That
+    is safe at any time.
+
+    Raises:
+        HistoryUnavailable, LiveTurnsUnavailable, LongTermMemoryError: see the ports, and `Forgetting.forget`.
+    """
 
     history: ConversationHistory
     live_turns: LiveTurns
