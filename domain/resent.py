@@ -1,9 +1,10 @@
 """Finding the stored turns that a client still shows, if it sends the whole conversation with every message."""
 
-import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple, TypeVar
+
+from domain.normal_form import in_normal_form
 
 MAX_STORED: Final = 10_000
 """Stored turns among which the messages of a client are looked for: the latest ones."""
@@ -13,11 +14,6 @@ MAX_STORED_CHARS: Final = 4_000_000
 
 MAX_SKIPPED: Final = 100
 """Stored turns without a reply in a row that a client may have dropped."""
-
-
-_LONG_RUN: Final = re.compile(r"([^\w\x00-\u02ff]{65,})")
-"""A run of characters of which each may be a combining one, too long for any language. Putting n combining characters
-in order takes n² steps, i.e. hours for those of one request."""
 
 
 class SentMessage(NamedTuple):
@@ -100,11 +96,8 @@ def _plain(messages: Sequence[SentMessage]) -> Sequence[SentMessage]:
 
 
 def _composed(text: str) -> str:
-    """Return a text in NFC, except for long runs of characters that are not letters, which stay as they are."""
-    if unicodedata.is_normalized("NFC", text):  # puts nothing in order
-        return text
-    parts = _LONG_RUN.split(text)  # every other one is a run
-    return "".join(part if index % 2 else unicodedata.normalize("NFC", part) for index, part in enumerate(parts))
+    """Return a text in NFC. Nearly all are already, which is found out without taking them apart."""
+    return text if unicodedata.is_normalized("NFC", text) else in_normal_form("NFC", text)
 
 
 def _is_same(stored: str, resent: str) -> bool:

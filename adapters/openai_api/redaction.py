@@ -8,6 +8,7 @@ from typing import Final
 from urllib.parse import unquote
 
 from adapters.openai_api.html_escapes import unescape
+from domain.normal_form import in_normal_form
 
 MAX_SHARED_CHARS: Final = 11
 """Length of the longest run of characters that an excerpt may have in common with a request."""
@@ -100,17 +101,9 @@ class Redactor:
         return [view(folded) for view in _VIEWS]
 
 
-_PIECE: Final = 256
-"""Characters that are normalised at once: putting a run of n combining characters in order takes n² steps."""
-
-
 def _folded(text: str) -> str:
     """Fold case and compatible forms of each character, and remove what cannot be seen."""
-    return "".join(_folded_piece(text[start : start + _PIECE]) for start in range(0, len(text), _PIECE))
-
-
-def _folded_piece(text: str) -> str:
-    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
+    folded = in_normal_form("NFKD", in_normal_form("NFKD", text).casefold())
     return _DIACRITIC.sub("", _IGNORABLE.sub("", folded))
 
 
