@@ -12,13 +12,15 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Event, Lock, Thread, Timer
 from typing import Any, Final
 
 from domain.errors import Unusable
+from entrypoints.restarts import RETRY_POLICY, Restarts
 
 MODEL: Final = "smollm2"
 
@@ -73,8 +75,8 @@ def local_model(start_timeout: float = 60) -> Iterator[LocalModel]:
 class _Supervisor:
     """Starts the child process, and a new one at the same address if it dies.
 
-    The first restart is immediate, later ones wait twice as long as the one before, up to `max_delay` seconds. After
-    `max_failures` in a row, each less than `healthy` seconds after the start, it gives up.
+    Restarts are delayed as by `Restarts`, up to `max_delay` seconds. If the process dies more than `max_failures` times
+    in a row, each time before it counts as healthy, it is not started again.
     """
 
     def __init__(
@@ -84,13 +86,11 @@ class _Supervisor:
         *,
         max_delay: float = 8,
         max_failures: int = 5,
-        healthy: float = 60,
     ) -> None:
         self.api_key = api_key
         self._start_timeout = start_timeout
-        self._max_delay = max_delay
+        self._max_delay = timedelta(seconds=max_delay)
         self._max_failures = max_failures
-        self._healthy = healthy
         self._process: subprocess.Popen[str] | None = None
         self._lock = Lock()  # held to start or stop the process, so that none is started after `stop`
         self._stopping = Event()
@@ -137,23 +137,22 @@ class _Supervisor:
         import structlog  # here, so that the child process does not load it
 
         log = structlog.get_logger()
-        failures, delay, started_at = 0, 0.0, time.monotonic()
+        restarts = Restarts(replace(RETRY_POLICY, max_delay=self._max_delay))
+        started_at = time.monotonic()
         while True:
             assert self._process is not None
             status = self._process.wait()
             if self._stopping.is_set():
                 return
             self._process.communicate()  # closes its pipes
-            if time.monotonic() - started_at > self._healthy:
-                failures, delay = 0, 0.0
-            failures += 1
-            if failures > self._max_failures:
-                log.error("embedded model given up", status=status, failures=failures)
+            delay = restarts.delay_after(time.monotonic() - started_at)
+            if restarts.failures > self._max_failures:
+                log.error("embedded model given up", status=status, failures=restarts.failures)
                 return
             log.warning("embedded model died", status=status, restart_in_seconds=delay)
             if self._stopping.wait(delay):
                 return
-            delay, started_at = min(max(2 * delay, 0.5), self._max_delay), time.monotonic()
+            started_at = time.monotonic()
             try:
                 self._launch(self._port)
             except Unusable as error:

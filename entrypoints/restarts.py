@@ -18,13 +18,14 @@ class Restarts:
     """
 
     def __init__(self, policy: RetryPolicy = RETRY_POLICY, healthy_time: float = HEALTHY_TIME) -> None:
+        self.failures = 0
+        """How many times the process has ended since it last ran for `healthy_time`, that end included."""
         self._policy = policy
         self._healthy_time = healthy_time
-        self._failures = 0
 
     def delay_after(self, ran: float) -> float:
         """Return the seconds to wait before the next start, after a process that ran for `ran` seconds has ended."""
         if ran >= self._healthy_time:
-            self._failures = 0
-        self._failures += 1
-        return self._policy.delay(self._failures - 1).total_seconds() if self._failures > 1 else 0.0
+            self.failures = 0
+        self.failures += 1
+        return self._policy.delay(self.failures - 1).total_seconds() if self.failures > 1 else 0.0
