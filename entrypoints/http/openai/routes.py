@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request, Response
 from orjson import dumps
 
 from application.ports.live_turns import Batch, End
+from application.ports.llm import ReplyOptions
 from application.turns.handle import TurnHandle
 from application.turns.new_message import NewMessage
 from application.turns.reply_request import ReplyRequest
@@ -81,16 +82,7 @@ async def create_chat_completion(
     note_ignored_fields(request.scope, sent, body, principal, settings)
     conversation_id = _stored_in(caller, prompt, principal, key, settings)
     is_stored = conversation_id is not None
-    shows_all = not is_stored or caller.shows_all or bool(prompt.resent or prompt.exchanges)
-    reply = ReplyRequest(
-        latest_first=prompt.exchanges[::-1] if shows_all else None,
-        system=_system(prompt, settings),
-        as_instructed=not caller.is_side_call,
-        lead=prompt.lead,
-        continued=prompt.continued,
-        max_tokens=limit_of(body, settings),
-        options=options,
-    )
+    reply = _reply_request(body, caller, prompt, options, settings, is_stored=is_stored)
     headers: dict[str, str] = {}
     on_begin = None
     if conversation_id is None:
@@ -148,6 +140,35 @@ def _stored_in(
     if caller.conversation_id is None and settings.v1_store_all and not caller.is_temporary:
         return new_conversation(principal, caller.user_id, key)
     return caller.conversation_id
+
+
+def _reply_request(
+    body: ChatCompletionRequest,
+    caller: Caller,
+    prompt: Prompt,
+    options: ReplyOptions,
+    settings: Settings,
+    *,
+    is_stored: bool,
+) -> ReplyRequest:
+    """Return how the reply is generated.
+
+    The context is the conversation as sent. A single message may be the latest of a stored conversation, though: unless
+    the client is known to send all that it shows, the context is then the stored one.
+
+    Raises:
+        RequestProblem: The system messages are too long.
+    """
+    shows_all = not is_stored or caller.shows_all or bool(prompt.resent or prompt.exchanges)
+    return ReplyRequest(
+        latest_first=prompt.exchanges[::-1] if shows_all else None,
+        system=_system(prompt, settings),
+        as_instructed=not caller.is_side_call,
+        lead=prompt.lead,
+        continued=prompt.continued,
+        max_tokens=limit_of(body, settings),
+        options=options,
+    )
 
 
 def _message(
