@@ -13,14 +13,15 @@ from domain.errors import TooManyAttempts, Unauthenticated
 from domain.principal import Principal, Role
 
 _NO_DIGEST: Final = "0" * 64
-"""Compared with the presented one if there is no such key, so that a response takes as long. No secret has it."""
+"""Compared with the presented digest if the key's id is unknown, so that the response takes as long as for a known one.
+No secret has this digest."""
 
 
 class Authenticate:
-    """Finds the principal that a credential stands for. Nothing is remembered: a revoked key is refused at once.
+    """Finds the principal that a credential stands for. Nothing is cached: a revoked key is refused at once.
 
-    `api_keys` or `tokens` is None if such credentials are not accepted. What begins like an API key is checked as one,
-    and anything else as a token; neither is tried as the other.
+    `api_keys` or `tokens` is None if such credentials are not accepted. A credential that begins like an API key is
+    checked as one, any other as a token.
 
     Failures are counted for each address, and for each API key, and those beyond the limits of `throttle` are reported
     as such. A valid credential is never refused, whatever failed before, so that nobody can lock others out.
@@ -90,7 +91,7 @@ class Authenticate:
 
 
 def network_of(address: str) -> str:
-    """Return what a client cannot choose of its address: of IPv6, its network.
+    """Return the part of an address that its client cannot choose: an IPv6 client can use any address of its network.
 
     >>> network_of("2001:db8::42:1")
     '2001:db8::/64'

@@ -14,16 +14,16 @@ KEY_PATTERN: Final = r"[\x21-\x7e]{1,255}"
 class IdempotencyKey(NamedTuple):
     """A client's name for one request of one user, as digests: nothing that the client wrote can be read from them.
 
-    It is made of the client's key, or else of the turn id that it has chosen. Each principal has keys of its own, also
-    if several act for the same user. Turn ids belong to the user, as turns do.
+    It is derived from the client's key, or else from the turn id that the client has chosen. Keys belong to a
+    principal, even if several principals act for the same user. Turn ids belong to the user, as turns do.
 
     The same `name` with another `fingerprint` means that a client used its key for two requests.
     """
 
     name: str
-    """SHA-256 of the key, the principal and the user, or of the chosen turn id and the user, or of a turn's own id.
+    """SHA-256 of one of: principal, user and key; user and chosen turn id; the turn's own id.
 
-    These have a different number of parts, so that no user id makes one the other.
+    These have three, two and one parts, so that names of different kinds are never equal.
     """
     fingerprint: str
     """SHA-256 of what was asked, regardless of how the reply is delivered."""
@@ -41,9 +41,9 @@ class IdempotencyKey(NamedTuple):
         turn_id: TurnId | None = None,
         digest: str = "",
     ) -> Self:
-        """Return the key of a request that has a key, a turn id, or both: then both have to be repeated.
+        """Return the key of a request that has a key, a turn id, or both. With both, a repetition needs both.
 
-        `digest` stands for everything else that was asked, if there is more.
+        `digest` is a digest of everything else that the client asked for; empty if there is nothing else.
         """
         asked: tuple[str | bool, ...] = (user_id, conversation_id, message, use_memory)
         if digest:
@@ -56,9 +56,9 @@ class IdempotencyKey(NamedTuple):
 
     @classmethod
     def of_turn(cls, turn_id: TurnId, principal: Principal, user_id: UserId, digest: str) -> Self:
-        """Return the key of a turn that was begun by a request without a key, which its client may repeat.
+        """Return the key under which a turn is stored whose request had none, but may be repeated by its library.
 
-        It is found by the turn, so that nobody else's and no other request has it by chance.
+        The name is derived from the turn's id, so it cannot be that of any other request.
         """
         return cls(_digest(turn_id), _digest(principal.name, user_id, digest))
 

@@ -57,7 +57,7 @@ def parse_memory_id(text: str) -> MemoryId:
 
 
 MAX_QUERY_CHARS: Final = 1_000
-"""How much of a query is searched for. A message may be much longer, and as slow to fold as it is hostile."""
+"""Characters of a query that are searched for. A message may be much longer, and normalising it can be slow."""
 
 MAX_SEARCH_WORDS: Final = 32
 """Maximum number of words that a query is searched for."""

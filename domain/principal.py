@@ -8,8 +8,8 @@ from domain.conversation import UserId
 from domain.errors import Forbidden
 
 NOBODY: Final = "openai-api"
-"""Id of the user to whom requests to `/v1` belong that name none. If the API key has a prefix, it comes before this.
-Tokens of a user with this id are rejected."""
+"""Id of the user to whom requests to `/v1` belong if they name no user, e.g. `openai-api`, or `acme-openai-api` with an
+API key whose prefix is `acme-`. Tokens whose subject ends with it are rejected, so that no person has its id."""
 
 
 class Role(StrEnum):
@@ -47,11 +47,11 @@ class Principal:
 
     @property
     def name(self) -> str:
-        """A text that no other principal has."""
+        """A name that is unique among all principals, e.g. `user:ann` or `service:5f0c…`."""
         return self.id if self.role is Role.ANONYMOUS else f"{self.role}:{self.id}"
 
     def acts_for(self, owner: UserId | None) -> bool:
-        """Return whether the data of `owner` may be reached. None is an id that no user can have."""
+        """Return whether the principal may access the data of `owner`. None stands for an id that no user can have."""
         match self.role:
             case Role.ANONYMOUS | Role.ADMIN:
                 return True
@@ -65,10 +65,10 @@ ANONYMOUS: Final = Principal(Role.ANONYMOUS, "anonymous")
 
 
 def authorize(principal: Principal, action: Action, owner: UserId | None = None) -> None:
-    """Return if the principal may do this, with the data of `owner` if it is about a user's data.
+    """Check that the principal may do this. For `USER_DATA`, `owner` is the user whose data it is.
 
     Raises:
-        Forbidden: It may not. Whether the user exists makes no difference.
+        Forbidden: It may not, whether or not that user exists.
     """
     match action:
         case Action.USER_DATA:

@@ -87,8 +87,8 @@ class TokenEstimator:
 
     Args:
         rate: Share of the error that one count corrects, 0 to 1.
-        steady_tokens: Size of a prompt whose count is believed by half. Fixed costs of a call, e.g. of a template,
-            distort the counts of short prompts.
+        steady_tokens: Size of a prompt, in tokens, whose count corrects half as much as that of a very long one. Fixed
+            costs of a call, e.g. of a template, distort the counts of short prompts.
     """
 
     def __init__(self, *, rate: float = 0.75, steady_tokens: int = 30) -> None:
@@ -106,8 +106,8 @@ class TokenEstimator:
     def learn(self, texts: Iterable[str], counted: int) -> bool:
         """Learn from the reported number of tokens of a prompt of these messages' texts.
 
-        Returns whether the count is plausible. Another teaches nothing: some services report a constant, or count a
-        long prompt of their own.
+        Returns whether the count is plausible. An implausible one is ignored: some services report a constant, or count
+        a long prompt of their own.
         """
         texts = list(texts)
         weight = weigh("".join(texts))

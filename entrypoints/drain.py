@@ -10,10 +10,10 @@ from application.turns.runner import TurnRunner
 from entrypoints.shutdown import Shutdown
 from entrypoints.signals import signals_handled
 
-STORING = 1.0
+STORE_TIMEOUT = 1.0
 """Seconds that the ends of turns may take to be stored after the grace period."""
 
-HURRIED_STORING = 0.3
+HURRIED_STORE_TIMEOUT = 0.3
 """The same after a second signal."""
 
 
@@ -31,7 +31,7 @@ class Drain:
 
     async def run(self, *, at_once: bool = False) -> None:
         """Drain, and return when all turns have ended. `at_once` skips the grace period."""
-        grace, storing = (0.0, HURRIED_STORING) if at_once else (self._shutdown.grace, STORING)
+        grace, storing = (0.0, HURRIED_STORE_TIMEOUT) if at_once else (self._shutdown.grace, STORE_TIMEOUT)
         async with self._shutdown.part("running turns", grace + storing + 0.1):
             await self._turns.drain(grace, storing=storing)
 

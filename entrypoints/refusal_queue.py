@@ -6,7 +6,10 @@ from collections.abc import Callable
 from typing import Final
 
 _PAUSE: Final = 0.005
+"""Seconds between two answers."""
+
 _LENGTH_AT_DOUBLE_RATE: Final = 1000
+"""Waiting requests from which on two are answered at a time; three from twice as many on, etc."""
 
 
 class RefusalQueue:

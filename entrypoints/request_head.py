@@ -8,7 +8,7 @@ from entrypoints.http.request_problems import malformed_request
 
 _HOST: Final = re.compile(rb"[\w.~!$&'()*+;=:%\[\]-]*", re.ASCII)
 
-_OF_UPGRADES: Final = frozenset({b"upgrade", b"http2-settings"})
+_UPGRADE_FIELDS: Final = frozenset({b"upgrade", b"http2-settings"})
 """Header fields, and options of `Connection`, by which a client offers another protocol."""
 
 
@@ -45,7 +45,7 @@ def head_without_offer(start_line: bytes, headers: Sequence[tuple[bytes, bytes]]
     for name, value in headers:
         if name == b"connection":
             options = [option.strip() for option in value.split(b",")]
-            value = b", ".join(option for option in options if option.lower() not in _OF_UPGRADES)
-        if name not in _OF_UPGRADES and (value or name != b"connection"):
+            value = b", ".join(option for option in options if option.lower() not in _UPGRADE_FIELDS)
+        if name not in _UPGRADE_FIELDS and (value or name != b"connection"):
             lines.append(b"%s: %s" % (name, value))
     return b"\r\n".join([*lines, b"\r\n"])

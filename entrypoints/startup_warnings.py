@@ -24,9 +24,9 @@ _NEEDED_BACKENDS: Final = {
 }
 """The values of `memory_backend` with which a setting of Mem0's has an effect."""
 
-_HERE: Final = "on this machine"
+_THIS_MACHINE: Final = "on this machine"
 
-_OF_TOKENS: Final = ("auth_jwt_secret", "auth_jwks_url", "auth_issuer", "auth_audience")
+_TOKEN_SETTINGS: Final = ("auth_jwt_secret", "auth_jwks_url", "auth_issuer", "auth_audience")
 
 
 def startup_warnings(settings: Settings, env_file: Path = Path(".env")) -> list[str]:
@@ -87,20 +87,20 @@ def _unencrypted(settings: Settings) -> list[str]:
     return [
         f"{name}: the key and all messages go to {parts.hostname} unencrypted; use https."
         for name, parts in hosts.items()
-        if parts.scheme == "http" and _place(parts.hostname or "") != _HERE
+        if parts.scheme == "http" and _place(parts.hostname or "") != _THIS_MACHINE
     ]
 
 
 def _place(host: str) -> str:
     """Return where a host is if it is not on the Internet; empty if it may be. Names are not resolved."""
     if host == "localhost" or host.endswith(".localhost"):
-        return _HERE
+        return _THIS_MACHINE
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
         return "on this network" if host and "." not in host else ""
     if address.is_loopback or address.is_unspecified:
-        return _HERE
+        return _THIS_MACHINE
     return "on this network" if address.is_private or address.is_link_local else ""
 
 
@@ -113,7 +113,7 @@ def _without_effect(settings: Settings) -> list[str]:
     sentences = [
         f"{', '.join(ignored)}: ignored unless MEMORY_BACKEND is {needed}." for needed, ignored in names.items()
     ]
-    ignored = [name.upper() for name in _OF_TOKENS if getattr(settings, name)]
+    ignored = [name.upper() for name in _TOKEN_SETTINGS if getattr(settings, name)]
     if ignored and "jwt" not in settings.auth:
         sentences.append(f"{', '.join(ignored)}: ignored, because AUTH_MODE is {settings.auth_mode}.")
     if settings.auth != "none" and settings.chat_dangerously_allow_unauthenticated:

@@ -14,7 +14,7 @@ from domain.conversation import UserId
 
 @dataclass(frozen=True)
 class Forgetting:
-    """Has users forgotten through the outbox, so that it survives crashes and is retried until it succeeds."""
+    """Forgets users by a job of the outbox, which survives crashes and is retried until it succeeds."""
 
     memory: LongTermMemory
     outbox: MemoryOutbox

@@ -1,4 +1,4 @@
-"""OutboxWorker: has long-term memory remember completed turns and forget users, in the background."""
+"""OutboxWorker: runs the jobs of the memory outbox in the background. They remember turns and forget users."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress

@@ -53,7 +53,7 @@ class StopTurn:
 
 @dataclass(frozen=True)
 class StopTurnWhenLeft:
-    """Stop a turn when its last reader has left, from now on, although it was begun to go on without any."""
+    """From now on, stop a turn when its last reader has left, although it was begun with `keep_running`."""
 
     live_turns: LiveTurns
 

@@ -24,8 +24,9 @@ from domain.reply import MAX_REPLY_BYTES
 class AnswerUnstored:
     """Generate a reply that is neither stored nor remembered, from nothing but what the client has sent.
 
-    It is a turn like any other for the model, the deadline, the limits, the shutdown and the log. It waits for no other
-    turn, and no other request finds it: `live_turns` are of its own. It ends when its reader leaves.
+    For the model, the deadline, the limits, the shutdown and the log it is a turn like any other. It does not wait for
+    other turns, and other requests cannot find it, because its `live_turns` are separate. It is stopped when its reader
+    leaves.
     """
 
     live_turns: LiveTurns
@@ -71,7 +72,7 @@ class AnswerUnstored:
 
 
 class _NoLease(Lease):
-    """Of a turn that is in no conversation."""
+    """The lease of a turn that belongs to no conversation: there is nothing to release."""
 
     async def release(self, *, turn_ended: bool = False) -> None:
         pass

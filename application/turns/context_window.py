@@ -12,16 +12,17 @@ from domain.errors import ContextTooLong
 from domain.tokens import TokenEstimator, count_bytes
 
 TOLERANCE: Final = 2
-"""Ratio of the largest accepted message to the budget. Some texts have half the tokens estimated; the model decides."""
+"""Factor by which the estimate of a message may exceed the budget before it is rejected without asking the model: some
+texts have half as many tokens as estimated."""
 
 SLACK: Final = 1.1
-"""Ratio by which an estimate may be too low before the model refuses what was made to fit."""
+"""Safety factor of estimates. A prompt that is made to fit still fits if it has 10 % more tokens than estimated."""
 
 MIN_REPLY_TOKENS: Final = 16
 """The lowest reply limit that is sent. Services refuse lower ones."""
 
 MIN_WINDOW: Final = 256
-"""Smallest window that is believed, in tokens. No model has a smaller one, but not every number states a window."""
+"""Smallest window, in tokens, that is taken from an error of the service. A smaller number means something else."""
 
 
 GROWTH: Final = 1.5
@@ -189,6 +190,7 @@ class ContextWindow:
         return min(self._context_tokens, int((self._window - self._reserve(self._window)) / SLACK))
 
     def _reserve(self, window: int) -> int:
+        """Return the tokens of a window that are kept free for the reply."""
         return min(self._max_tokens, window // 4)
 
     def _within(self, parts: PromptParts, budget: int) -> Attempt:

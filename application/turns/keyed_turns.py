@@ -16,14 +16,14 @@ from domain.errors import IdempotencyKeyReused, StreamExpired, TurnInProgress, T
 from domain.idempotency import IdempotencyKey
 
 REPEATED_WITHIN: Final = timedelta(minutes=10)
-"""How long a request without a key is let back in to its turn."""
+"""Age of a turn up to which the repetition of its request gets that turn, if the request has no key."""
 
 RECENT_TURNS: Final = 5
-"""Turns of a conversation among which that one is looked for, latest first."""
+"""How many of the latest turns of a conversation are compared with such a request."""
 
 
 class KeyedTurns:
-    """Lets a repeated request have the turn of the first one. Times are in seconds.
+    """Finds the turn that an earlier, identical request has begun, and follows or replays it. Times are in seconds.
 
     A running turn may have no event log here, e.g. because its worker has died: then its state is polled every
     `poll_interval`, for at most `lost_timeout`.
@@ -55,9 +55,9 @@ class KeyedTurns:
 
     @asynccontextmanager
     async def locked(self, key: IdempotencyKey) -> AsyncIterator[None]:
-        """Let one request at a time, of those in this process with the same key, find its turn or begin it.
+        """Serialise the requests in this process that have the same key, while one finds its turn or begins it.
 
-        Otherwise they would queue for the conversation behind the turn that they share.
+        Otherwise the others would wait for the conversation to be free of the very turn that they are to get.
         """
         lock = self._locks.setdefault(key.name, anyio.Lock())
         try:
@@ -69,7 +69,7 @@ class KeyedTurns:
                 self._locks.pop(key.name, None)
 
     async def find(self, key: IdempotencyKey) -> Turn | None:
-        """Return the turn that has the place of this request; None if there is none, or one that is replaceable.
+        """Return the turn that the key names; None if it names none, or one that is replaceable.
 
         Raises:
             IdempotencyKeyReused, HistoryUnavailable: see the port.
@@ -80,7 +80,7 @@ class KeyedTurns:
     async def of_repeated(self, message: NewMessage, now: datetime) -> TurnHandle | None:
         """Follow or replay the turn that an earlier request with this message has begun.
 
-        None if there is none, or if it has broken off: then the client repeats the request to have it run again.
+        Returns None if there is none, or if it has broken off: the client then repeats the request to get a new reply.
 
         Raises: as `follow`.
         """
@@ -93,7 +93,7 @@ class KeyedTurns:
         return None
 
     async def broken_off(self, message: NewMessage) -> TurnId | None:
-        """Return the latest turn of the conversation, if an earlier request with this message began it in vain."""
+        """Return the latest turn of the conversation, if it has broken off and a request with this message began it."""
         page = await self._history.page(message.user_id, message.conversation_id, 1, None)
         for turn in page.items:
             if turn.has_broken_off and await self._has_begun(message, turn):

@@ -14,9 +14,10 @@ class ReplyRequest:
     """What a client sends along with a message, for this reply only. Nothing of it is stored.
 
     `latest_first` is the conversation as the client shows it, which then is the context instead of the stored one.
-    `system` follows the operator's instructions, which are left out without `as_instructed`. `lead` are messages
-    without a reply that come right before this one; they are left out if they do not fit. `continued` is the beginning
-    of the reply. `max_tokens` lowers the limit of the reply.
+    `system` is appended to the operator's instructions; with `as_instructed=False` the latter are left out. `lead` is
+    the text of messages without a reply right before this one; it is left out if it does not fit. `continued` is the
+    beginning of the reply, which the model continues. `max_tokens` is a limit of the reply that is lower than the
+    setting.
     """
 
     latest_first: Sequence[Exchange] | None = None
@@ -47,5 +48,5 @@ AS_USUAL: Final = ReplyRequest()
 
 
 def joined(*texts: str) -> str:
-    """Return the texts that are not empty as paragraphs of one."""
+    """Return one text with these as paragraphs. Empty ones are left out."""
     return "\n\n".join(text for text in texts if text)

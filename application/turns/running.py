@@ -92,7 +92,7 @@ class RunningTurn:
         self.storing.deadline = min(self.storing.deadline, anyio.current_time() + seconds)
 
     def accept(self) -> None:
-        """The model has started to answer."""
+        """Record that the model has started to answer, and tell the readers. Idempotent."""
         if self.accepted:  # by an earlier request, which was repeated with a shorter prompt
             return
         self.accepted = True

@@ -14,10 +14,12 @@ class _UnstoredEnd:
 
 
 class UnstoredEnds:
-    """At most `max_ends`; the oldest are dropped. A turn whose end was dropped is ended as abandoned.
+    """Keeps the ends of turns that the store did not accept, and tries again to store them.
+
+    Keeps at most `max_ends`, and drops the oldest. A turn whose end was dropped is ended as abandoned.
 
     An end that the store does not accept although it accepts other writes, e.g. because the turn's row is damaged, is
-    dropped after `max_failures` attempts, or at once if the error is not one that may pass.
+    dropped after `max_failures` attempts, or after the first one if the error is not `HistoryUnavailable`.
     """
 
     def __init__(
@@ -33,7 +35,7 @@ class UnstoredEnds:
         return len(self._ends)
 
     def add(self, turn: Turn) -> None:
-        """Keep the end of a turn."""
+        """Keep a turn with its end. `turn` is as it was to be stored."""
         self._ends[turn.id] = _UnstoredEnd(turn)
         if len(self._ends) > self._max_ends:
             del self._ends[next(iter(self._ends))]

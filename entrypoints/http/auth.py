@@ -40,7 +40,7 @@ class Authentication:
     """Refuses requests without a valid credential, except those for one of `open_paths`.
 
     Decides on the path as it was sent, not on one that was derived from it or from the header `Host`. The credential is
-    checked once, so that a stream may outlive it. `trusted_proxies` are those whose `X-Forwarded-For` is believed.
+    checked once per request: a stream goes on if it expires. `X-Forwarded-For` is read only from `trusted_proxies`.
     """
 
     def __init__(
@@ -81,8 +81,9 @@ def client_address(scope: Scope, trusted_proxies: Sequence[Network]) -> str:
     values = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for").decode("latin-1")
     for forwarded in reversed([value.strip() for value in values.split(",")]):
         try:
-            address = str(ip_address(forwarded.partition("%")[0]))  # without a zone, which may be any text
-        except ValueError:  # whatever the proxy has not written
+            # An IPv6 zone (`fe80::1%eth0`) is removed. It may be any text, and addresses are logged and counted.
+            address = str(ip_address(forwarded.partition("%")[0]))
+        except ValueError:  # no address, so no proxy has written it, nor anything to its left that can be trusted
             break
         if not _is_within(address, trusted_proxies):
             break

@@ -30,8 +30,8 @@ class JSONRequest(Request):
         client that is still sending might not read the 413.
 
         Raises:
-            RequestProblem: The body has another content type, is compressed, is too large, is not JSON, or does not
-                arrive as HTTP demands, or not in time.
+            RequestProblem: The body has another content type, is compressed, is too large or not JSON, or it violates
+                HTTP, or does not arrive in time.
             ClientGone: The client disconnected before the end of the body.
         """
         if not _JSON_TYPE.match(self.headers.get("content-type", "")):

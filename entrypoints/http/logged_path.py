@@ -11,8 +11,8 @@ from typing import Final
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 
-OF_OPENAI: Final = frozenset({"v1", "completions", "embeddings", "models", "responses"})
-"""Words of another API that clients expect here."""
+OPENAI_WORDS: Final = frozenset({"v1", "completions", "embeddings", "models", "responses"})
+"""Words in paths of OpenAI's API, including endpoints that clients ask for although they do not exist here."""
 
 MAX_SEGMENTS: Final = 8
 
@@ -21,7 +21,7 @@ _PLAIN_WORD: Final = re.compile(r"[A-Za-z][A-Za-z._-]{0,31}")
 
 def words_of(app: FastAPI) -> frozenset[str]:
     """Return the words that paths of the application consist of."""
-    return frozenset(_words(str(route.path) for route in iter_route_contexts(app.routes))) | OF_OPENAI
+    return frozenset(_words(str(route.path) for route in iter_route_contexts(app.routes))) | OPENAI_WORDS
 
 
 def logged_path(path: str, words: Collection[str]) -> str:
@@ -32,7 +32,7 @@ def logged_path(path: str, words: Collection[str]) -> str:
     >>> logged_path("/favicon.ico", {"api"})
     '/favicon.ico'
     """
-    if not path:  # the request was no HTTP
+    if not path:  # the request was not valid HTTP
         return path
     first, *others = path.removeprefix("/").split("/")
     shown = [first if first in words or not first or _PLAIN_WORD.fullmatch(first) else "*"]

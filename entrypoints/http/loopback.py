@@ -9,7 +9,7 @@ from starlette.types import Scope
 
 _HOST: Final = re.compile(rb"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.]+)(?::[0-9]{0,5})?")
 
-_OF_PROXIES: Final = frozenset({b"forwarded", b"via", b"x-real-ip"})
+_PROXY_HEADERS: Final = frozenset({b"forwarded", b"via", b"x-real-ip"})
 """Headers that only proxies send, besides those that begin with `X-Forwarded-`."""
 
 
@@ -24,7 +24,7 @@ def is_local(scope: Scope) -> bool:
     for name, value in scope["headers"]:
         if name == b"host":
             hosts.append(value)
-        elif name in _OF_PROXIES or name.startswith(b"x-forwarded-"):
+        elif name in _PROXY_HEADERS or name.startswith(b"x-forwarded-"):
             return False
     return (
         len(hosts) == 1

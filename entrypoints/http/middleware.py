@@ -39,8 +39,8 @@ _ALWAYS_SERVED: Final = _PROBES | {"/api/health/detailed"}
 class RequestContext:
     """Assigns each request an id, removes the path of a proxy from its own, and logs its outcome.
 
-    `words` are those that paths in the log may consist of. `root_path` is the path of the proxy; if it is empty, that
-    is what the server says.
+    `words` are those that the log may show of a path, see `logged_path`. `root_path` is the path under which a proxy
+    serves the API; if it is empty, the server's own `root_path` is used.
     """
 
     def __init__(self, app: ASGIApp, *, words: Collection[str] = (), root_path: str = "") -> None:
@@ -108,9 +108,10 @@ class RequestContext:
 
 
 def _remove_root_path(scope: Scope) -> None:
-    """Remove the path of a proxy from the request's, if it is there: a proxy or server may pass it on or not.
+    """Remove the path of a proxy from the request's path, exactly as it is written and once, if it is there.
 
-    The router would remove it, too: from other spellings of it, and once more, e.g. `/api` from `/api/chat`.
+    Some proxies and servers remove it themselves. The router would also remove other spellings of it, and remove it
+    again: with the path `/api`, a request for `/api/api/chat` would end up at `/chat`.
     """
     root = scope.get("root_path", "")
     raw = scope.get("raw_path") or b""

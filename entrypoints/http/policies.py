@@ -22,20 +22,20 @@ Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 class Policy(Enum):
     PUBLIC = auto()
-    """Everyone, without a credential."""
+    """No credential is needed."""
     OPERATORS = auto()
-    """Whoever may see the detailed health check."""
+    """For principals that may see the detailed health check."""
     OWNER_IN_PATH = auto()
-    """Whoever may reach the data of the user that the path names as `user_id`."""
+    """For principals that may access the data of the user whom the path names as `user_id`."""
     OWNER_IN_BODY = auto()
-    """Whoever may reach the data of the user that the body names as `user_id`: by default the principal."""
+    """For principals that may access the data of the user whom the body names as `user_id`, their own by default."""
     OWNER_IN_REQUEST = auto()
-    """Whoever may reach the data of the user that the request names in the way of its format. The endpoint finds out
-    who that is, and authorizes it. Also for routes that tell nothing of any user."""
+    """Any credential; the endpoint finds the user in the request, and calls `authorize`. Also for routes whose response
+    is about no user."""
     OWNER_OF_TURN = auto()
-    """Everyone with a credential; the use case, which takes the principal, does not find other users' turns."""
+    """Any credential; the use case takes the principal, and does not find the turns of other users."""
     SELF = auto()
-    """Everyone with a credential; the response is about the principal alone."""
+    """Any credential; the response is only about the principal."""
 
 
 def requires(policy: Policy) -> Callable[[Endpoint], Endpoint]:

@@ -59,7 +59,7 @@ STATUS: Final[dict[type[ChatError], int]] = {
     memory.MemoryRefused: 502,
     memory.MemoryDisabled: 501,
 }
-"""No other module maps errors to statuses."""
+"""No other module maps errors to statuses, except `openai/errors.py` for two codes whose status is another at `/v1`."""
 
 _STATUS_OF_CODE: Final = {kind.code: status for kind, status in STATUS.items()}
 

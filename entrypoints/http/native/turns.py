@@ -103,7 +103,7 @@ def event_number(last_event_id: str | None, after: str | None = None) -> int:
     """Parse the number of the last event received, from the header or else the query; 0 if there is none.
 
     Raises:
-        RequestProblem: one of them is not a number, be it the one that does not count.
+        RequestProblem: one of them is not a number, even if it is the one that is not used.
     """
     in_query = 0 if after is None else _number("#/query/after", after)
     return _number("#/header/Last-Event-ID", last_event_id) if last_event_id else in_query

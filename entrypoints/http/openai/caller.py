@@ -24,7 +24,7 @@ WEBUI_CHAT: Final = "X-OpenWebUI-Chat-Id"
 WEBUI_USER: Final = "X-OpenWebUI-User-Id"
 
 _WITHOUT_CONVERSATION: Final = ("temporary:", "local:", "channel:")
-"""What Open WebUI puts before the ids of chats that it does not keep, or that are none."""
+"""Prefixes of the ids that Open WebUI gives to chats that it does not keep, and to channels, which are not chats."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ _WITHOUT_EFFECT: Final[Mapping[str, Any]] = {
     "tool_choice": "none",
     "tools": [],
 }
-"""Values that ask for nothing but what happens anyway, so that nobody needs to be told."""
+"""Values that ask for what the service does anyway. They are not reported as ignored."""
 
 _DELIVERY: Final = frozenset({"stream", "stream_options"})
 """Fields that say how the reply is delivered, not what is asked."""
@@ -113,8 +113,8 @@ def _ignored_fields(
     limits = {"max_tokens": body.max_tokens, "max_completion_tokens": body.max_completion_tokens}
     ignored += [name for name, limit in limits.items() if (limit or 0) > settings.openai_max_tokens]
     users = {"safety_identifier": body.safety_identifier, "user": body.user}
-    counts = principal.user_id or body.safety_identifier or body.user
-    ignored += [name for name, value in users.items() if value and value != counts]
+    effective = principal.user_id or body.safety_identifier or body.user
+    ignored += [name for name, value in users.items() if value and value != effective]
     if body.stream_options is not None and not body.stream:
         ignored.append("stream_options")
     elif body.stream_options is not None:
