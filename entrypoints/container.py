@@ -131,7 +131,7 @@ class Container(containers.DeclarativeContainer):
     )
 
     keyed_turns = providers.Singleton(KeyedTurns, history, live_turns)
-    superseding = providers.Singleton(Superseding, leases, live_turns, keyed_turns)
+    superseding = providers.Singleton(Superseding, leases, live_turns, keyed_turns, observer)
     send_message = providers.Singleton(
         SendMessage,
         history=history,

@@ -25,6 +25,7 @@ from application.turns.new_message import NewMessage, WhenBusy
 from application.turns.runner import TurnRunner
 from application.turns.running import RunningTurn
 from application.turns.superseding import Superseding
+from application.turns.unused_lease import release_unused
 from domain.conversation import Turn, TurnId
 from domain.errors import ChatError, Failure, InternalError, ServerShuttingDown, TurnInProgress, TurnNotFound
 from domain.idempotency import IdempotencyKey
@@ -53,8 +54,6 @@ class SendMessage:
     """Seconds that a turn waits for the previous one of its conversation."""
     open_timeout: float = 5.0
     """Seconds that opening and joining the event log of a turn may take."""
-    release_timeout: float = 1.0
-    """Seconds that a rejected request waits for its lease to be released."""
 
     async def __call__(self, message: NewMessage) -> TurnHandle:
         """Return once the turn has begun; its events and its end are read from the handle.
@@ -166,10 +165,10 @@ class SendMessage:
                 stored = await self.history.begin(replace(begin, retracts_from=None))
         except BaseException as error:
             if not (lease.kept_in_history and isinstance(error, TurnInProgress)):  # which says that it has no lease
-                await self._release(lease)
+                await release_unused(lease, self.observer)
             raise
         if stored.id != turn.id:
-            await self._release(lease)
+            await release_unused(lease, self.observer)
             return None
         self.observer.observe(TurnBegun(turn))
         return await self._start(message, turn, lease)
@@ -181,14 +180,6 @@ class SendMessage:
         stored = await self.history.messages(message.user_id, message.conversation_id, MAX_STORED)
         shown = kept([message for _, message in stored], message.resent)
         return stored[shown][0] if shown < len(stored) else None
-
-    async def _release(self, lease: Lease) -> None:
-        """Give back a lease whose turn has not begun. If that fails or takes long, it expires soon."""
-        try:
-            with anyio.move_on_after(self.release_timeout):
-                await lease.release()
-        except Exception as error:
-            self.observer.observe(BackgroundFailure(Where.RELEASING_LEASE, error))
 
     async def _start(self, message: NewMessage, turn: Turn, lease: Lease) -> TurnHandle:
         running = RunningTurn(

@@ -6,7 +6,9 @@ import anyio
 
 from application.ports.conversation_leases import ConversationLeases, Lease
 from application.ports.live_turns import LiveTurns
+from application.ports.turn_observer import TurnObserver
 from application.turns.keyed_turns import KeyedTurns
+from application.turns.unused_lease import release_unused
 from domain.conversation import ConversationId, TurnId, UserId
 from domain.errors import Superseded, TurnInProgress
 from domain.idempotency import IdempotencyKey
@@ -24,12 +26,14 @@ class Superseding:
         leases: ConversationLeases,
         live_turns: LiveTurns,
         keyed_turns: KeyedTurns,
+        observer: TurnObserver,
         *,
         poll_interval: float = 0.1,
     ) -> None:
         self._leases = leases
         self._live_turns = live_turns
         self._keyed_turns = keyed_turns
+        self._observer = observer
         self._poll_interval = poll_interval
 
     async def acquire(
@@ -54,8 +58,7 @@ class Superseding:
                 tasks.cancel_scope.cancel()
         except BaseException as error:
             if lease is not None:  # cancelled, or failed to stop a turn that ended by itself
-                with anyio.CancelScope(shield=True):
-                    await lease.release()
+                await release_unused(lease, self._observer)
             if isinstance(error, ExceptionGroup):
                 raise error.exceptions[0] from None
             raise

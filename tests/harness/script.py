@@ -180,7 +180,7 @@ async def application(
         live_turns=live_turns,
         leases=leases,
         keyed_turns=keyed_turns,
-        superseding=Superseding(leases, live_turns, keyed_turns, poll_interval=0.01),
+        superseding=Superseding(leases, live_turns, keyed_turns, observer, poll_interval=0.01),
         runner=runner,
         observer=observer,
         now=lambda: NOW,

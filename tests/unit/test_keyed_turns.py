@@ -672,7 +672,7 @@ async def test_an_interrupting_request_does_not_interrupt_the_turn_of_its_own_ke
                 return None if self.turn is None else self.turn.id
 
         leases = BusyWithIt(app, with_the_key=True)
-        superseding = Superseding(leases, app.live_turns, app.send.keyed_turns)
+        superseding = Superseding(leases, app.live_turns, app.send.keyed_turns, app.observer)
         send = replace(app.send, leases=leases, superseding=superseding)
         async with anyio.create_task_group() as tasks:
             handles: list[TurnHandle] = []
