@@ -23,8 +23,8 @@ class Authenticate:
     `api_keys` or `tokens` is None if such credentials are not accepted. A credential that begins like an API key is
     checked as one, any other as a token.
 
-    Failures are counted for each address, and for each API key, and those beyond the limits of `throttle` are reported
-    as such. A valid credential is never refused, whatever failed before, so that nobody can lock others out.
+    Failures are counted per address and per API key. Beyond the limit of `throttle`, a failure raises TooManyAttempts
+    instead of Unauthenticated. A valid credential is never refused, so that failures cannot lock others out.
     """
 
     def __init__(

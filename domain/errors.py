@@ -165,7 +165,7 @@ class UnknownCursor(ChatError):
 
 
 class Unauthenticated(ChatError):
-    """No valid credential. The same for every cause, so that a response tells nothing about keys and tokens."""
+    """No valid credential. The same for every cause, so that responses disclose nothing about keys and tokens."""
 
     code = "unauthenticated"
     title = "Authentication is required"

@@ -83,7 +83,7 @@ _SENTENCE_END: Final = re.compile("[.!?。！？؟]")
 
 
 def only_asks_questions(text: str) -> bool:
-    """Return whether each sentence is a question, judging by punctuation, so that it tells nothing about its user."""
+    """Return whether a text consists of questions, judging by punctuation. It then contains no facts about its user."""
     ends = set(_SENTENCE_END.findall(text))
     return bool(ends) and ends <= set("?？؟") and text.rstrip()[-1] in ends
 

@@ -240,7 +240,7 @@ class Connection(HttpToolsProtocol):
             self.cycle.message_event.set()
 
     def _call_application(self) -> None:
-        """Call the application with a request that has begun, in its turn if its body is refused already."""
+        """Call the application with a request that has begun; by way of `refusals` if its body is refused already."""
         begin, self._begun_by = self._begun_by, None
         if begin is None:
             return

@@ -29,7 +29,10 @@ class RefusalQueue:
         self._pausing = False
 
     def add(self, answer: Callable[[], bool]) -> None:
-        """Call `answer` in its turn, or now if the queue is idle. It returns whether the client was still connected."""
+        """Call `answer` when those before it have been called, or now if the queue is idle.
+
+        `answer` returns whether the client was still connected.
+        """
         self._waiting.append(answer)
         if not self._pausing:
             self._proceed()

@@ -41,7 +41,7 @@ def signals_handled(handler: Handler, numbers: Iterable[signal.Signals] = SIGNAL
 
 
 def _handled(numbers: Iterable[signal.Signals]) -> list[signal.Signals]:
-    """All of them but a hangup that is ignored, as `nohup` arranges."""
+    """Return all of them, except SIGHUP if the process ignores it, e.g. because it was started by `nohup`."""
     return [
         number for number in numbers if number != signal.SIGHUP or signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
     ]

@@ -31,13 +31,13 @@ class NewMessage:
     returned, with its events numbered above `after`. The key may not be used for another message. The same holds for
     the `turn_id`, by which the client wants to know the turn. With both, neither may be repeated without the other.
 
-    `reply` says how the reply is generated, and `digest` stands for what the client has sent along for it: a key may
-    not be used with another one. `resent` are the earlier messages of a client that sends the whole conversation each
-    time. Stored turns that are not among them are retracted. None leaves the conversation as it is.
+    `reply` says how the reply is generated, and `digest` is a digest of what the client has sent along for it: a key
+    cannot be used with two digests. `resent` are the earlier messages of a client that sends the whole conversation
+    each time. Stored turns that are not among them are retracted. None leaves the conversation as it is.
 
     `repetition` is how often the client's library has sent this request before, 0 for the first time; None if the
-    library does not say. A repeated request is let back in to the turn that an earlier one with the same `digest` has
-    begun within the last minutes, although it has no key. If that turn has broken off, a new one takes its place.
+    library does not say. A repeated request without a key gets the turn that an earlier one with the same `digest` has
+    begun within the last minutes, see `REPEATED_WITHIN`. If that turn has broken off, a new one takes its place.
     """
 
     user_id: UserId

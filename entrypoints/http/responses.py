@@ -104,7 +104,7 @@ def problems(
 
 
 def public_problems() -> Responses:
-    """Return the `responses` of an operation that everybody may call and that cannot fail by itself."""
+    """Return the `responses` of an operation that needs no credential and cannot fail by itself."""
     return _problems()
 
 

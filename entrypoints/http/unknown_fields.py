@@ -17,7 +17,7 @@ MAX_HEADER_CHARS: Final = 2_000
 """Bounds of what is reported. A percent-encoded character has up to twelve."""
 
 MORE: Final = "..."
-"""Stands for what exceeds the bounds."""
+"""Last entry of a header, or end of a name, that was cut at one of the bounds."""
 
 _MIN_SIMILARITY: Final = 0.7
 

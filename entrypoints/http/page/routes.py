@@ -1,4 +1,4 @@
-"""The chat page at `/`: its files, and what it has to know about whoever opened it.
+"""The chat page at `/`: its files, and the session that tells it who its user is.
 
 Each file has a route of its own with a fixed path. The files are public, because the page can only ask for a credential
 once it is there; they contain no data. The page's URLs are relative, so that it also works below a prefix that a proxy

@@ -75,7 +75,11 @@ class ChatRequest(BaseModel):
         key: str | None = None,
         after: int = 0,
     ) -> NewMessage:
-        """`after` is the number of the last event that the client has received, if it sent this message before."""
+        """Return the message for the use case.
+
+        `key` is the request's idempotency key. `after` is the number of the last event that the client has received, if
+        it sent this message before. `on_disconnect` is the setting.
+        """
         # A cut connection is why clients repeat requests: by default, it must not end a turn that they can name.
         policy = self.on_disconnect or ("continue" if key or self.turn_id else on_disconnect)
         return NewMessage(

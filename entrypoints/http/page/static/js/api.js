@@ -68,7 +68,7 @@ export class Api {
     }
     if (response.ok) return response;
     const problem = await readProblem(response);
-    // A late response to a request with an earlier credential tells nothing about the present one.
+    // Unless this is a late response to a request with an earlier credential.
     if (problem.code === "unauthenticated" && credential === this.#credential) this.#onUnauthenticated();
     throw problem;
   }

@@ -104,14 +104,14 @@ export class Conversation {
     if (this.id === null) return;
     this.#isStale = this.#reply !== null;
     if (this.#isStale) return; // until the reply has ended
-    if (!this.#isLoaded) return this.open(this.id); // what could not be loaded before
+    if (!this.#isLoaded) return this.open(this.id); // loading it has failed before
     const visit = this.#visit;
     const reads = this.#reads;
     let page;
     try {
       page = await this.service.turns(this.id);
     } catch {
-      return; // nobody has asked for it
+      return; // the user has not asked for this
     }
     if (visit !== this.#visit) return;
     if (reads !== this.#reads) return this.refresh(); // a message was sent meanwhile

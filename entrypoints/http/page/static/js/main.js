@@ -68,7 +68,7 @@ async function start() {
   await openAddressed();
 }
 
-/** Show the data of this service's user, and nothing any more of whoever used the page before. */
+/** Show the data of this service's user, and remove everything of the previous one. */
 function useService(chosen) {
   service = chosen;
   dismissDialogs();
@@ -161,7 +161,7 @@ async function setTitle(id, title) {
   const asked = service;
   try {
     const renamed = await asked.rename(id, title);
-    if (asked !== service) return; // somebody else has signed in
+    if (asked !== service) return; // another user has signed in
     sidebar.learn(renamed);
     onChange(id);
   } catch (error) {

@@ -1,4 +1,4 @@
-/** What the page tells its user: a notice that everybody sees, and announcements for screen readers. */
+/** Messages of the page to its user: a visible notice, and announcements for screen readers only. */
 
 import { focusMessageField } from "./composer.js";
 import { button, byId, element, icon } from "./elements.js";

@@ -8,7 +8,7 @@ const USER = "user";
 /**
  * Return `{ user, model }`. The user is the one of the token, if there is one that belongs to a user. Otherwise it is
  * the one in the page's address, `?user=ann`, or one that was made up for this browser. That id is no credential:
- * without authentication, everybody who reaches the service can read everything.
+ * without authentication, anyone who can reach the service can read everything.
  */
 export async function loadSession(api) {
   const session = await api.json("GET", "page/session");

@@ -5,7 +5,7 @@ import { Tokenizer } from "../../vendor/marked.js";
 /** Cells of a table, unless it is written with at least as many characters: a row is filled up to the width of the head. */
 const MAX_ADDED_CELLS = 10_000;
 
-/** Characters that the ends of emphasis may be looked for in vain: each `**` without an end is looked for up to the end. */
+/** Limit of characters searched for ends of emphasis that do not exist: for each `**`, the whole rest is searched. */
 const MAX_SEARCHED_CHARS = 5_000_000;
 
 /** For one document. What exceeds a bound is text as it is written. */
