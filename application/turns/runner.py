@@ -123,8 +123,7 @@ class TurnRunner:
             self._note_llm_result(running)
             if isinstance(running.failure, HistoryWriteFailed):
                 self._unstored.add(running.turn)
-            with anyio.CancelScope(shield=True):
-                await running.release_lease()
+            await running.release_lease()
             if not self._running:
                 self._idle.set()
 

@@ -8,6 +8,7 @@ from application.ports.conversation_leases import Lease
 from application.ports.history import ReplyAddition
 from application.ports.live_turns import End, EventLog
 from application.ports.turn_observer import BackgroundFailure, FirstDelta, TurnAccepted, TurnObserver, Where
+from application.turns.leases import release
 from application.turns.reply_request import AS_USUAL, ReplyRequest
 from domain.conversation import Message, Turn, Usage
 from domain.errors import ChatError, Interruption, OutputLimit
@@ -131,15 +132,8 @@ class RunningTurn:
                 self._abandon_log(error)
 
     async def release_lease(self, *, turn_ended: bool = False) -> None:
-        """Admit the next turn of the conversation. Never raises: the readers must still learn the end.
-
-        `turn_ended` says that the history has stored the end.
-        """
-        try:
-            with anyio.fail_after(self._close_timeout):
-                await self.lease.release(turn_ended=turn_ended)
-        except Exception as error:
-            self._observer.observe(BackgroundFailure(Where.RELEASING_LEASE, error))
+        """Admit the next turn of the conversation. Never raises. `turn_ended`: the history has stored the end."""
+        await release(self.lease, self._observer, within=self._close_timeout, turn_ended=turn_ended)
 
     def abandon_log(self) -> None:
         """End the log for its readers, unless it is closed; the turn itself goes on."""

@@ -21,11 +21,11 @@ from application.turns.admission import admit
 from application.turns.context_window import ContextWindow
 from application.turns.handle import EndedReader, TurnHandle
 from application.turns.keyed_turns import KeyedTurns
+from application.turns.leases import release
 from application.turns.new_message import NewMessage, WhenBusy
 from application.turns.runner import TurnRunner
 from application.turns.running import RunningTurn
 from application.turns.superseding import Superseding
-from application.turns.unused_lease import release_unused
 from domain.conversation import Turn, TurnId
 from domain.errors import ChatError, Failure, InternalError, ServerShuttingDown, TurnInProgress, TurnNotFound
 from domain.idempotency import IdempotencyKey
@@ -165,10 +165,10 @@ class SendMessage:
                 stored = await self.history.begin(replace(begin, retracts_from=None))
         except BaseException as error:
             if not (lease.kept_in_history and isinstance(error, TurnInProgress)):  # which says that it has no lease
-                await release_unused(lease, self.observer)
+                await release(lease, self.observer)
             raise
         if stored.id != turn.id:
-            await release_unused(lease, self.observer)
+            await release(lease, self.observer)
             return None
         self.observer.observe(TurnBegun(turn))
         return await self._start(message, turn, lease)

@@ -8,7 +8,7 @@ from application.ports.conversation_leases import ConversationLeases, Lease
 from application.ports.live_turns import LiveTurns
 from application.ports.turn_observer import TurnObserver
 from application.turns.keyed_turns import KeyedTurns
-from application.turns.unused_lease import release_unused
+from application.turns.leases import release
 from domain.conversation import ConversationId, TurnId, UserId
 from domain.errors import Superseded, TurnInProgress
 from domain.idempotency import IdempotencyKey
@@ -58,7 +58,7 @@ class Superseding:
                 tasks.cancel_scope.cancel()
         except BaseException as error:
             if lease is not None:  # cancelled, or failed to stop a turn that ended by itself
-                await release_unused(lease, self._observer)
+                await release(lease, self._observer)
             if isinstance(error, ExceptionGroup):
                 raise error.exceptions[0] from None
             raise
