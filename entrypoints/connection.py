@@ -20,6 +20,7 @@ from entrypoints.http.request_problems import (
 )
 from entrypoints.refusal_queue import RefusalQueue
 from entrypoints.request_head import head_without_offer, require_unambiguous
+from entrypoints.unchunked_response import without_chunks
 
 _REST_OF_REQUEST_LINE: Final = 40
 """Bytes: more than those of a method, a version and the spaces around a URL."""
@@ -283,24 +284,10 @@ class Connection(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._responding = cycle
         if cycle.scope["http_version"] == "1.0":
-            app = _without_chunks(cycle, app)
+            app = without_chunks(cycle, app)
         if not self.pipeline:
             self._queued_bytes = 0
         if self._is_parsing_head:
             self._begun_by = partial(super()._start_asgi_task, cycle, app)
         else:
             super()._start_asgi_task(cycle, app)
-
-
-def _without_chunks(cycle: RequestResponseCycle, app: Any) -> Any:
-    """Return the application, responding without `Transfer-Encoding: chunked`, whatever the length of its response."""
-    cycle.chunked_encoding = False
-
-    async def respond(scope: Any, receive: Any, send: Any) -> None:
-        async def send_unframed(message: Any) -> None:
-            cycle.expected_content_length = len(message.get("body", b""))  # uvicorn compares the two
-            await send(message)
-
-        await app(scope, receive, send_unframed)
-
-    return respond
