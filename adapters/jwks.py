@@ -166,7 +166,7 @@ class JWKS:
 
 
 def _keys_in(content: bytes) -> Mapping[str | None, Sequence[PyJWK]]:
-    """Return the usable keys by their ids. Others are left out, e.g. those for encryption.
+    """Return the usable keys by their ids. Others are left out, e.g. those for encryption, and private ones.
 
     Raises:
         _Unsuitable: It is no key set.
@@ -188,6 +188,8 @@ def _key_of(member: Any) -> PyJWK | None:
     if not isinstance(member, dict) or not isinstance(member.get("kid", ""), str):
         return None
     if member.get("use") not in (None, "sig"):
+        return None
+    if "d" in member:  # checking a private key takes up to hours, and one that is published proves nothing
         return None
     try:
         key = PyJWK(member)

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from jwt.algorithms import RSAAlgorithm
 
 from adapters.jwks import JWKS
 from adapters.tokens_jwt import KeySet, TokensJWT
@@ -287,6 +288,7 @@ async def test_keys_that_must_not_verify_tokens_are_left_out(provider: Provider,
             {**rsa, "kid": "RS-as-HS", "alg": "HS256"},
             {**rsa, "kid": 7},
             {**ec, "kid": "no point", "x": "AA"},
+            {**RSAAlgorithm.to_jwk(signer.keys["RS256"], as_dict=True), "kid": "private"},
             secret,
             "text",
             None,
@@ -294,7 +296,7 @@ async def test_keys_that_must_not_verify_tokens_are_left_out(provider: Provider,
         ]
     }
     async with provider.jwks() as jwks:
-        names = ["RS256", "ES256", "RSA-OAEP", "RS-as-HS", "7", "no point", "oct", None, "EdDSA"]
+        names = ["RS256", "ES256", "RSA-OAEP", "RS-as-HS", "7", "no point", "private", "oct", None, "EdDSA"]
         assert await ids(jwks, *names) == [None, "EdDSA"]  # a single key needs no id
         tokens = TokensJWT(AUDIENCE, None, KeySet(jwks, ISSUER))
         with pytest.raises(InvalidCredential, match=Cause.UNKNOWN_SIGNER):
