@@ -98,3 +98,9 @@ def body_too_large(limit: int) -> RequestProblem:
     return RequestProblem(
         413, "body_too_large", "Request body too large", f"The body of the request exceeds the limit of {limit} bytes."
     )
+
+
+def too_many_values(limit: int) -> RequestProblem:
+    return RequestProblem(
+        413, "body_too_large", "Request body too large", f"The body of the request has more than {limit} JSON values."
+    )

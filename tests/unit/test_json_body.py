@@ -1,6 +1,8 @@
 """Strict JSON: input that parsers interpret differently is rejected."""
 
 import json
+import time
+import tracemalloc
 from contextlib import suppress
 from typing import Any
 
@@ -8,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from entrypoints.http.json_body import parse_json
+from entrypoints.http.json_body import MAX_VALUES, parse_json
+from entrypoints.http.openai.schemas import MAX_MESSAGES
 from entrypoints.http.request_problems import RequestProblem
 
 INVALID = {
@@ -89,6 +92,51 @@ def test_invalid_json_is_rejected_with_the_reason(body: bytes, reason: str) -> N
 @pytest.mark.parametrize(("body", "value"), VALID.items(), ids=lambda value: repr(value)[:24])
 def test_unusual_but_valid_json_is_parsed(body: bytes, value: Any) -> None:
     assert value == parse_json(body)
+
+
+SIZE = 4_000_000
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"{}", b"[]", b'""', b'"\\\\"', b"0", b'{"a":1}', b'{"a":[{"b":"\\",[{"}]}'],
+    ids=repr,
+)
+def test_a_body_with_too_many_values_is_rejected_before_they_are_built(value: bytes) -> None:
+    body = b"[" + b",".join([value] * (SIZE // (len(value) + 1))) + b"]"
+    tracemalloc.start()
+    try:
+        with pytest.raises(RequestProblem) as rejected:
+            parse_json(body)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert (rejected.value.status, rejected.value.code) == (413, "body_too_large")
+    assert peak < 10 * SIZE
+
+
+@pytest.mark.parametrize("text", [",", ", ", "[{,", '\\",', '"', "\\", "a,\n"], ids=repr)
+def test_commas_and_brackets_of_a_text_are_no_values(text: str) -> None:
+    value = {"a": [text * (SIZE // 10), text]}
+
+    assert value == parse_json(json.dumps(value).encode())
+
+
+def test_as_many_messages_as_v1_accepts_are_not_too_many_values() -> None:
+    message = {"role": "user", "content": [{"type": "text", "text": "Hello, [world]"}]}
+    body = {"model": "gpt", "stream": True, "messages": [message] * MAX_MESSAGES}
+
+    assert body == parse_json(json.dumps(body).encode())
+
+
+def test_a_string_without_an_end_takes_no_longer_than_another() -> None:
+    started = time.process_time()
+    with pytest.raises(RequestProblem, match=None) as rejected:
+        parse_json(b"[" * 2 * MAX_VALUES + b'"' + b'\\"' * (SIZE // 2))
+
+    assert rejected.value.status == 413
+    assert time.process_time() - started < 3
 
 
 @pytest.mark.parametrize("body", [b'{"canary": canary}', b'"canary', b'{"canary": 1, "canary": 2}', b"canary"])
