@@ -134,7 +134,12 @@ class LLMOpenAI(LLM):
     async def _reply(
         self, messages: Sequence[Message], max_tokens: int | None, options: ReplyOptions
     ) -> AsyncIterator[Reply]:
-        redactor = partial(self._diagnostics.redactor, messages, options.stop or ())
+        async def excerpt(text: str) -> str:
+            def redacted() -> str:
+                return self._diagnostics.redactor(messages, options.stop or ()).excerpt(text, _MAX_NOTE_CHARS)
+
+            return await wait_for(self._diagnosing.submit(redacted))
+
         await self._acquire_slot()
         try:
             response = await self._send(messages, max_tokens, options)
@@ -145,7 +150,7 @@ class LLMOpenAI(LLM):
                     self._idle_timeout,
                     self._cache,
                     keep_reasoning=self._keep_reasoning,
-                    excerpt=lambda text: redactor().excerpt(text, _MAX_NOTE_CHARS),
+                    excerpt=excerpt,
                     media_type=media_type,
                 ) as reply:
                     yield reply

@@ -1,7 +1,7 @@
 """The deltas, the finish reason and the usage in the chunks of Chat Completions."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
@@ -32,22 +32,22 @@ class ChunkReader:
 
     Args:
         keep_reasoning: Whether reasoning is part of the reply.
-        excerpt: Returns the beginning of a text of the service as it may be logged.
     """
 
-    def __init__(self, cache: DeltaCache, *, keep_reasoning: bool, excerpt: Callable[[str], str]) -> None:
+    def __init__(self, cache: DeltaCache, *, keep_reasoning: bool) -> None:
         self.reason: object = None
         """The service's last finish reason, as sent."""
         self.late_texts = 0
         """Number of texts after a finish reason. If there are any, no reason of the service marks the end by itself."""
         self.usage: Usage | None = None
         self.notes: list[str] = []
+        self.unknown_reason = ""
+        """The finish reason if it is unknown, as sent: not to be logged as it is."""
         self.has_text = False
         """Set by the caller once deltas were handed on."""
         self.status: int | None = None
         """Set by the caller to the status of the response if that is not streamed: its errors are those of the call."""
         self._cache = cache
-        self._excerpt = excerpt
         self._keep_reasoning = keep_reasoning
         self._think_block = None if keep_reasoning else ThinkBlockFilter()
         self._index: object = _NO_INDEX
@@ -146,7 +146,7 @@ class ChunkReader:
             failure.diagnosis = {"finish_reason": str(self.reason)}
             raise failure from None
         if reason == UNKNOWN and self.reason is not None:
-            self.notes.append(f"finish reason {self._excerpt(str(self.reason))}")
+            self.unknown_reason = str(self.reason)
         self.flush(deltas)
         removed = self._think_block is not None and self._think_block.removed
         if not (self.has_text or deltas):

@@ -1,6 +1,6 @@
 """A reply that is being read from a response."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Final, Self
 
@@ -41,7 +41,7 @@ class OpenAIReply(Reply):
         idle_timeout: float,
         cache: DeltaCache,
         *,
-        excerpt: Callable[[str], str],
+        excerpt: Callable[[str], Awaitable[str]],
         keep_reasoning: bool = False,
         media_type: str = "text/event-stream",
         final_after: float = 0.5,
@@ -57,7 +57,8 @@ class OpenAIReply(Reply):
         self._timer = IdleTimeout(content, idle_timeout)
         self._body = BodyDecoder()
         self._decoder: Decoder = self._body
-        self._chunks = ChunkReader(cache, keep_reasoning=keep_reasoning, excerpt=excerpt)
+        self._chunks = ChunkReader(cache, keep_reasoning=keep_reasoning)
+        self._excerpt = excerpt
         self.notes = self._chunks.notes
         self._failure: LLMError | OutputLimit | None = None
         """Raised once the deltas that came before it have been taken."""
@@ -96,6 +97,8 @@ class OpenAIReply(Reply):
                     self._decoder = self._body.decoder or self._body
                 return deltas
         await self._read_to_end()
+        if chunks.unknown_reason:
+            chunks.notes.insert(0, f"finish reason {await self._excerpt(chunks.unknown_reason)}")
         raise StopAsyncIteration
 
     def _decode(self, data: bytes, deltas: list[str]) -> None:

@@ -82,14 +82,18 @@ async def empty(call: "Call") -> None:
     call.end()
 
 
-@fault("len", "content_filter", "nousage", "twousage", "nodone", "nodone-bare", "finishonly")
+@fault("len", "content_filter", "nousage", "twousage", "nodone", "nodone-bare", "finishonly", "ownreason")
 async def unusual_end(call: "Call") -> None:
     call.begin()
     await call.deltas()
     name = call.request.body["model"]
-    finish = {"len": "length", "content_filter": "content_filter", "nodone": None, "nodone-bare": None}.get(
-        name, "stop"
-    )
+    finish = {
+        "len": "length",
+        "content_filter": "content_filter",
+        "nodone": None,
+        "nodone-bare": None,
+        "ownreason": "reason of the vendor",
+    }.get(name, "stop")
     usages = {"twousage": 2, "len": 1, "content_filter": 1}.get(name, 0)
     call.end(finish, usages=usages, done=name not in ("nodone-bare", "finishonly"))
 

@@ -432,18 +432,33 @@ async def test_the_key_is_in_no_error_and_no_log(
     assert KEY not in caplog.text
 
 
+class PromptOfThreads(list[Message]):
+    """Notes the threads that read it."""
+
+    def __init__(self) -> None:
+        super().__init__(MESSAGES)
+        self.threads: set[threading.Thread] = set()
+
+    def __iter__(self) -> Iterator[Message]:
+        self.threads.add(threading.current_thread())
+        return super().__iter__()
+
+
 async def test_an_error_is_compared_with_the_prompt_in_another_thread(open_llm: OpenLLM) -> None:
-    threads = set()
-
-    class Prompt(list[Message]):
-        def __iter__(self) -> Iterator[Message]:
-            threads.add(threading.current_thread())
-            return super().__iter__()
-
+    prompt = PromptOfThreads()
     with pytest.raises(LLMRateLimited):
-        async with open_llm("status-429").reply(Prompt(MESSAGES)):
+        async with open_llm("status-429").reply(prompt):
             pass
-    assert len(threads) == 2
+    assert len(prompt.threads) == 2
+
+
+async def test_a_finish_reason_is_compared_with_the_prompt_in_another_thread(open_llm: OpenLLM) -> None:
+    prompt = PromptOfThreads()
+    async with open_llm("ownreason").reply(prompt) as reply:
+        async for _ in reply:
+            pass
+    assert ["finish reason reason of the vendor"] == reply.notes
+    assert len(prompt.threads) == 2
 
 
 async def test_a_finished_reply_returns_its_connection(upstream: ScriptedUpstream, open_llm: OpenLLM) -> None:

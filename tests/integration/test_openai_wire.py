@@ -156,6 +156,7 @@ async def test_what_has_no_effect_is_named() -> None:
         ("max_tokens", 0),
         ("max_completion_tokens", 0),
         ("stop", ["a"] * 5),
+        ("stop", "a" * 1_001),
         ("seed", 2**64),
         ("user", {"id": "ann"}),
         ("user", "a b"),

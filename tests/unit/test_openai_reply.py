@@ -61,7 +61,7 @@ class Pieces(aiohttp.StreamReader):
         return True
 
 
-def excerpt(text: str) -> str:
+async def excerpt(text: str) -> str:
     return text[:48]
 
 

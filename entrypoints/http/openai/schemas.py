@@ -9,6 +9,9 @@ from domain.conversation import ID_PATTERN
 MAX_STOPS: Final = 4
 """Stop sequences that OpenAI's API accepts."""
 
+MAX_STOP_CHARS: Final = 1_000
+"""Maximum length of a stop sequence. The model gets them whatever they cost, and errors are compared with them."""
+
 MAX_MESSAGES: Final = 20_000
 """Messages of a request. Only the latest can be part of a prompt, but all have to be read."""
 
@@ -67,8 +70,8 @@ _CONTENT: Final = {
 
 _STOP: Final = {
     "anyOf": [
-        {"type": "string"},
-        {"items": {"type": "string"}, "type": "array", "maxItems": MAX_STOPS},
+        {"type": "string", "maxLength": MAX_STOP_CHARS},
+        {"items": {"type": "string", "maxLength": MAX_STOP_CHARS}, "type": "array", "maxItems": MAX_STOPS},
         {"type": "null"},
     ]
 }
@@ -88,6 +91,7 @@ _Number = Annotated[float, Strict()]
 _Flag = Annotated[bool, Strict()]
 """Values that are not converted: OpenAI's API rejects `"1"` and `true` as numbers, too."""
 
+_Stop = Annotated[str, Field(max_length=MAX_STOP_CHARS)]
 _ToolChoice = Annotated[Literal["none", "auto"], BeforeValidator(_tool_choice)]
 
 _Name = Annotated[str, Field(json_schema_extra={"pattern": f"^({ID_PATTERN})?$"})]
@@ -145,7 +149,7 @@ class ChatCompletionRequest(BaseModel):
     )
     max_completion_tokens: _Limit | None = Field(None, description="The same as `max_tokens`.", examples=[500])
     stop: Annotated[
-        Annotated[list[_Text], Field(max_length=MAX_STOPS)] | None, BeforeValidator(_listed), WithJsonSchema(_STOP)
+        Annotated[list[_Stop], Field(max_length=MAX_STOPS)] | None, BeforeValidator(_listed), WithJsonSchema(_STOP)
     ] = Field(None, description="Text before which the reply ends, or up to four of them.", examples=["END"])
     seed: _Seed | None = Field(None, description="Makes replies largely reproducible.", examples=[7])
     user: _Name | None = Field(
