@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Final, Self
 
 from adapters.openai_api.html_escapes import unescape
@@ -47,6 +48,10 @@ _MAX_MESSAGES: Final = 5
 _MAX_BODY_CHARS: Final = 64 * 1024
 _MAX_MESSAGE_CHARS: Final = 8 * 1024
 """Limit of what is searched for the meaning of an error. A body may have a megabyte, and patterns take their time."""
+
+_MAX_FIELDS: Final = 1_000
+_MAX_ITEMS: Final = 20
+"""Limits of what is read of an error: its first fields, and the first items of each list."""
 
 _MAX_NAME_CHARS: Final = 200
 _WORD_BOUNDARY: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
@@ -103,7 +108,7 @@ class Refusal:
         if not isinstance(body, (Mapping, list)):
             text = "" if body is None else _plain(str(body))
             return cls(_status(status, (text,)), message=text, is_page="<html" in str(body)[:1000].lower())
-        found = list(_fields(body))
+        found = list(islice(_fields(body), _MAX_FIELDS))
         codes = [_text(value) for key, value in found if key in _CODE_KEYS and _is_code(value)]
         types = [_text(value) for key, value in found if key in _TYPE_KEYS and _is_code(value)]
         types = [
@@ -117,7 +122,9 @@ class Refusal:
             codes=frozenset(map(_snake, (*codes, *types))),
             parameters=tuple(_parameters(found)),
             numbers={key: value for key, value in found if _is_number(value)},
-            retry_delays=tuple(_text(value) for key, value in found if key in ("retrydelay", "retry_after")),
+            retry_delays=tuple(
+                _text(value)[:_MAX_NAME_CHARS] for key, value in found if key in ("retrydelay", "retry_after")
+            ),
             keys=frozenset(key for key, _ in found),
         )
 
@@ -129,7 +136,7 @@ def _fields(value: Any, depth: int = 8) -> Iterator[tuple[str, Any]]:
     if depth == 0 or not isinstance(value, (Mapping, list)):
         return
     if isinstance(value, list):
-        for item in value[:20]:
+        for item in value[:_MAX_ITEMS]:
             yield from _fields(item, depth - 1)
         return
     for key, item in value.items():
@@ -153,11 +160,11 @@ def _plain(text: str) -> str:
 
 def _messages(found: list[tuple[str, Any]]) -> list[str]:
     messages: list[str] = []
-    for key, value in found:
-        for text in value if isinstance(value, list) else (value,):
+    for value in (value for key, value in found if key in _MESSAGE_KEYS):
+        for text in value[:_MAX_ITEMS] if isinstance(value, list) else (value,):
             if not isinstance(text, str) or not text.strip() or isinstance(_parsed(text), (Mapping, list)):
                 continue  # what is quoted as JSON was found by its fields
-            if key in _MESSAGE_KEYS and text not in messages:
+            if text not in messages:
                 messages.append(text)
                 if len(messages) == _MAX_MESSAGES:
                     return messages
@@ -169,7 +176,8 @@ def _parameters(found: list[tuple[str, Any]]) -> Iterator[str]:
         if key in _PARAM_KEYS and isinstance(value, str) and value.lower() not in _NOTHING:
             yield value[:_MAX_NAME_CHARS]
         elif key == "loc" and isinstance(value, list):
-            yield ".".join(str(part) for part in value if part not in ("body", "query"))[:_MAX_NAME_CHARS]
+            named = (str(part) for part in value[:_MAX_ITEMS] if part not in ("body", "query"))
+            yield ".".join(named)[:_MAX_NAME_CHARS]
 
 
 def _status(status: int | None, codes: Any) -> int | None:

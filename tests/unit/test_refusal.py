@@ -23,8 +23,24 @@ MAX_SECONDS = 3.0
         {"type": "rate_limit_error", "message": "retry in " + "1s" * (SIZE // 2)},
         {"errors": [f"{number:x}" for number in range(SIZE // 8)]},
         {"message": "model " * (SIZE // 6)},
+        {"errors": ["["] * (SIZE // 4)},
+        {f"{number:x}": "[" for number in range(SIZE // 12)},
+        {f"{number:x}": {"code": f"a{number}", "loc": [str(number)]} for number in range(SIZE // 48)},
+        {"error": {"retry_after": "1" * SIZE, "message": "[" * SIZE}},
     ],
-    ids=["script", "unclosed end", "style", "digits", "durations", "list", "words"],
+    ids=[
+        "script",
+        "unclosed end",
+        "style",
+        "digits",
+        "durations",
+        "list",
+        "words",
+        "quoted lists",
+        "fields",
+        "nested fields",
+        "delay",
+    ],
 )
 def test_a_hostile_body_does_not_block_the_event_loop(body: object) -> None:
     started = time.perf_counter()
@@ -73,3 +89,11 @@ def test_the_fields_of_the_request_are_read_from_paths_in_any_notation(body: obj
 
 def test_text_after_an_unclosed_script_is_not_visible() -> None:
     assert Refusal.parse("<html><h1>Bad gateway</h1><script>var a = 1;", 502).message == "Bad gateway"
+
+
+def test_of_an_error_with_very_many_fields_the_first_ones_are_read() -> None:
+    fields = {f"field{number}": {"code": f"code{number}"} for number in range(100_000)}
+    refusal = Refusal.parse({"message": "Too long", "code": "context_length_exceeded", **fields}, 400)
+
+    assert (refusal.message, refusal.code) == ("Too long", "context_length_exceeded")
+    assert len(refusal.keys) <= 1_000
