@@ -1,6 +1,7 @@
 """Turns and the memory outbox in a relational database."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import closing
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
@@ -12,7 +13,6 @@ from adapters.sql import outbox_statements as outbox
 from adapters.sql import turn_statements as turns
 from adapters.sql.database import Database, Statements, T
 from adapters.sql.history_errors import history_errors
-from adapters.sql.turn_rows import turn_of
 from application.ports.history import (
     ConversationHistory,
     ReplyAddition,
@@ -121,12 +121,11 @@ class HistorySQL(ConversationHistory, MemoryOutbox):
     async def page(
         self, user_id: UserId, conversation_id: ConversationId | None, limit: int, cursor: str | None
     ) -> Page[Turn]:
-        query = turns.PAGE if conversation_id is None else turns.CONVERSATION_PAGE
-        values = {"user": user_id, "conversation": conversation_id, "before": parse_cursor(cursor), "rows": limit + 1}
+        before = parse_cursor(cursor)
 
         def page(connection: Connection) -> Page[Turn]:
-            with connection.execute(query, values) as rows:  # row by row: no text is read beyond the page
-                return page_of_turns(((row.seq, turn_of(row)) for row in rows), limit)
+            with closing(turns.latest_turns(connection, user_id, conversation_id, before, limit + 1)) as latest_first:
+                return page_of_turns(latest_first, limit)
 
         return await self._read(page)
 

@@ -1,6 +1,6 @@
 """The statements that write and read turns: functions of a connection, for every database."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping
 from contextlib import closing
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -244,7 +244,7 @@ _MESSAGES: Final = PrecompiledStatement(
 
 
 def latest_messages(
-    connection: Connection, values: Mapping[str, Any], limit: int, *, at_once: int = 500
+    connection: Connection, values: Mapping[str, Any], limit: int, *, at_once: int = 200
 ) -> Iterator[tuple[TurnId, SentMessage]]:
     """Yield the messages of a conversation, latest first. Selects `at_once`, since PostgreSQL fetches them all."""
     before = BEYOND_ALL
@@ -260,6 +260,32 @@ def latest_messages(
 
 PAGE: Final = _OF_USER.where(_BEFORE).order_by(turns.c.seq.desc()).limit(bindparam("rows"))
 CONVERSATION_PAGE: Final = _OF_CONVERSATION.where(_BEFORE).order_by(turns.c.seq.desc()).limit(bindparam("rows"))
+
+
+def latest_turns(
+    connection: Connection,
+    user_id: UserId,
+    conversation_id: ConversationId | None,
+    before: int,
+    limit: int,
+    *,
+    at_once: int = 51,
+) -> Generator[tuple[int, Turn], None, None]:
+    """Yield the turns of a user or of one conversation with their positions, latest first.
+
+    Selects `at_once`, since PostgreSQL fetches them all. That is a page of 50, and whether another one follows.
+    """
+    query = PAGE if conversation_id is None else CONVERSATION_PAGE
+    values = {"user": user_id, "conversation": conversation_id}
+    while limit > 0:
+        count = 0
+        with connection.execute(query, {**values, "before": before, "rows": min(limit, at_once)}) as rows:
+            for row in rows:
+                before, count = row.seq, count + 1
+                yield before, turn_of(row)
+        limit = limit - count if count == at_once else 0
+
+
 CHECK: Final = select(users.c.id).limit(1)
 
 

@@ -565,6 +565,13 @@ class ConversationHistoryContract(Suite[ConversationHistory]):
         await history.finish(TurnEnd(first.completed("a", "stop")))
         assert [t.user_message for t in (await history.page(ADA, None, 10, None)).items] == ["first", "second"]
 
+    async def test_a_page_of_many_turns_holds_each_once(self, history: ConversationHistory) -> None:
+        turns = await complete_several(history, 120)
+        newest = await history.page(ADA, HOME, 103, None)
+        oldest = await history.page(ADA, None, 200, newest.next_cursor)
+        assert turns == [*oldest.items, *newest.items]
+        assert [103, None] == [len(newest.items), oldest.next_cursor]
+
     async def test_long_texts_end_a_page_early_and_the_next_page_continues(
         self,
         history: ConversationHistory,

@@ -731,6 +731,18 @@ async def test_a_retracted_turn_names_the_one_that_has_its_place_also_if_that_ha
         await history.finish(TurnEnd(begin.turn.ended_by(TurnDeadline())))
 
 
+async def test_a_page_selects_few_turns_at_once(path: Path) -> None:
+    """PostgreSQL would send all of them, although a page ends before their text exceeds a megabyte."""
+    with traced_statements() as statements:
+        async with opened(path) as database:
+            await database.write(lambda connection: fill(connection, ADA, 120))
+            del statements[:]
+            page = await HistorySQL(database).page(ADA, None, 100, None)
+            ran = list(statements)
+    limits = [int(found[1]) for statement in ran if (found := re.search(r"LIMIT (\d+)", statement))]
+    assert (100, 101, 51) == (len(page.items), sum(limits), max(limits))
+
+
 async def test_a_statement_does_not_run_without_one_of_its_values(database: SQLiteDatabase) -> None:
     with pytest.raises(KeyError, match="conversation"):
         await database.read(lambda connection: turn_statements.LATEST.execute_raw(connection, {"user": ADA, "rows": 1}))
