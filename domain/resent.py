@@ -15,6 +15,9 @@ MAX_STORED_CHARS: Final = 4_000_000
 MAX_SKIPPED: Final = 100
 """Stored turns without a reply in a row that a client may have dropped."""
 
+MAX_COMPARED: Final = 200_000
+"""How often all messages of a request together may be compared with such turns."""
+
 
 class SentMessage(NamedTuple):
     """A message that the user has sent, and whether there is a reply to it."""
@@ -65,11 +68,12 @@ def kept(stored: Sequence[SentMessage], resent: Sequence[SentMessage]) -> int:
 
 def _walk(stored: Sequence[SentMessage], resent: Sequence[SentMessage], start: int) -> tuple[int, bool]:
     """Return the end of the stored turns that match from `start` on, and whether all answered messages are stored."""
-    end, is_complete = start, True
+    end, is_complete, left = start, True, MAX_COMPARED
     for message in resent:
-        index, last = end, min(end + MAX_SKIPPED, len(stored))
+        index, last = end, min(end + min(MAX_SKIPPED, left), len(stored))
         while index < last and not stored[index].answered and not _is_same(stored[index].text, message.text):
             index += 1
+        left -= index - end
         if index < len(stored) and _holds(stored[index].text, message.text):
             end = index + 1
         elif message.answered:

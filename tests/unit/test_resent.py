@@ -118,6 +118,7 @@ def test_a_message_that_is_only_similar_is_another_one(stored: str, resent: str)
         ([SentMessage("failed", False)] * 5_000, [SentMessage("a", True)] * 10_000),
         ([SentMessage("yes", True)] * 10_000, [*[SentMessage("yes", True)] * 5_000, SentMessage("a", True)]),
         ([SentMessage("x\n" * 16_000, False)] * 100, [SentMessage("a", True)] * 20_000),
+        ([SentMessage("\na" * 200, False)] * 5_000, [SentMessage("a\n" * 90 + "b", False)] * 200_000),
         ([SentMessage("x", True)] * 10_000, [SentMessage("a" * 16_000_000, True)]),
         ([SentMessage("x", True)], [SentMessage("a" + "\u0315\u0316" * 500_000, True)]),
         ([SentMessage("x", True)], [SentMessage("\u0f73" * 500_000, True)]),
