@@ -20,11 +20,16 @@ class Transactions(Explaining, Protocol):
 
     async def read(self, statements: Statements[T]) -> T: ...
 
+    async def read_shared(self, statements: Statements[T]) -> T: ...
+
     async def write(self, statements: Statements[T]) -> T: ...
 
 
 class APIKeysSQL(APIKeys):
-    """API keys as rows, found by their primary key: one indexed read for each request that has one."""
+    """API keys as rows, found by their primary key: one indexed read for each request that has one.
+
+    None is found in a file that was removed or replaced: commands would not revoke it there.
+    """
 
     def __init__(self, database: Transactions) -> None:
         self._database = database
@@ -36,7 +41,7 @@ class APIKeysSQL(APIKeys):
     async def find(self, key_id: str) -> APIKey | None:
         values = {"key": key_id}
         with history_errors(self._database):
-            row = await self._database.read(lambda connection: _FIND.execute_raw(connection, values).fetchone())
+            row = await self._database.read_shared(lambda connection: _FIND.execute_raw(connection, values).fetchone())
         return None if row is None else _key(row)
 
     async def all(self) -> Sequence[APIKey]:

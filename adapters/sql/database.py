@@ -165,6 +165,15 @@ class Database(Protocol):
         ...
 
     @abstractmethod
+    async def read_shared(self, statements: Statements[T]) -> T:
+        """Like `read`, for what other programs change: they would not change a file that was removed or replaced.
+
+        Raises:
+            DatabaseLost: the database is no longer the one that was opened, which `read` goes on reading.
+        """
+        ...
+
+    @abstractmethod
     async def search(self, statements: Statements[T]) -> T:
         """Like `read`, for a query that may take long. It delays other searches, but no reads."""
         ...

@@ -7,7 +7,7 @@ from adapters.sql.database import Database, Statements, T
 class Visitor:
     """Reads and writes as `Database` does, each time on a connection of its own: for commands, which need few.
 
-    Both methods raise `Unusable` instead of the errors of an open database.
+    These methods raise `Unusable` instead of the errors of an open database.
     """
 
     def __init__(self, database: Database) -> None:
@@ -17,6 +17,9 @@ class Visitor:
         return self._database.explain(error)
 
     async def read(self, statements: Statements[T]) -> T:
+        return await self.write(statements)
+
+    async def read_shared(self, statements: Statements[T]) -> T:
         return await self.write(statements)
 
     async def write(self, statements: Statements[T]) -> T:

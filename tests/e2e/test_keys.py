@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import shutil
 import stat
 import sys
 from collections.abc import AsyncIterator
@@ -15,7 +16,7 @@ from adapters.credentials_sql import APIKeysSQL
 from adapters.sql.database import Database
 from adapters.sql.databases import database_at
 from application.authentication import Authenticate
-from application.ports.history import HistoryUnavailable
+from application.ports.history import HistoryLost, HistoryUnavailable
 from application.ports.turn_observer import Event, TurnObserver
 from domain.errors import Unauthenticated
 from domain.principal import Principal, Role
@@ -79,6 +80,24 @@ async def test_keys_are_created_and_revoked_while_workers_run(url: str, tmp_path
             assert (await authenticate(new, ADDRESS)).id == new[3:19]
     with pytest.raises(HistoryUnavailable):  # closed
         await authenticates[0](new, ADDRESS)
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_no_key_of_a_file_that_was_removed_or_replaced_is_accepted(replaced: bool, tmp_path: Path) -> None:
+    """The command revokes keys in the file that is there, which is not the one that the service has open."""
+    path = tmp_path / "data" / "chat.db"
+    key = await created(tmp_path, "--role", "service")
+    async with workers(f"sqlite:///{path}", 1) as [authenticate]:
+        await authenticate(key, ADDRESS)
+        path.rename(path.with_name("away.db"))
+        if replaced:
+            shutil.copy(path.with_name("away.db"), path)
+        with pytest.raises(HistoryLost, match="unavailable") as lost:
+            await authenticate(key, ADDRESS)
+        path.with_name("away.db").rename(path)
+        assert await authenticate(key, ADDRESS) == Principal(Role.SERVICE, key[3:19])
+
+    assert f"{path} was removed or replaced" in lost.value.explanation
 
 
 async def test_a_key_expires(tmp_path: Path) -> None:

@@ -60,6 +60,9 @@ class FailingDatabase(Database):
     async def read(self, statements: Statements[T]) -> T:
         raise self.error
 
+    async def read_shared(self, statements: Statements[T]) -> T:
+        raise self.error
+
     async def search(self, statements: Statements[T]) -> T:
         raise self.error
 

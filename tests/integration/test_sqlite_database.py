@@ -178,7 +178,12 @@ async def test_a_file_that_was_removed_or_replaced_is_detected_before_anything_i
         await database.check()
         await asyncio.to_thread(change, path)
         content = path.read_bytes() if path.is_file() else b""
-        for call in (database.check, lambda: add_user(database, "bob"), lambda: database.erase(lambda _: 0)):
+        for call in (
+            database.check,
+            lambda: database.read_shared(lambda _: None),
+            lambda: add_user(database, "bob"),
+            lambda: database.erase(lambda _: 0),
+        ):
             with pytest.raises(DatabaseLost) as lost:
                 await call()
         assert (path.read_bytes() if path.is_file() else b"") == content

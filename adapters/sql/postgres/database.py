@@ -194,6 +194,9 @@ class PostgresDatabase(SharedDatabase):
             raise DatabaseClosed
         return await self._response(self._reader.run(statements))
 
+    async def read_shared(self, statements: Statements[T]) -> T:
+        return await self.read(statements)
+
     async def search(self, statements: Statements[T]) -> T:
         if self._searcher is None:
             raise DatabaseClosed

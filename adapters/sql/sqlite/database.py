@@ -121,14 +121,7 @@ class SQLiteDatabase(Database):
             return is_outdated(connection, version, self.name)
 
     async def check(self) -> None:
-        file = self._file
-
-        def check(connection: Connection) -> None:
-            assert file is not None
-            file.check()
-            connection.execute(text("SELECT 1")).close()
-
-        await self.read(check)
+        await self.read_shared(lambda connection: connection.execute(text("SELECT 1")).close())
 
     def explain(self, error: Exception) -> str:
         return explain(error)
@@ -179,6 +172,16 @@ class SQLiteDatabase(Database):
         if self._reader is None:
             raise DatabaseClosed
         return await self._reader.run(statements)
+
+    async def read_shared(self, statements: Statements[T]) -> T:
+        file = self._file
+
+        def read(connection: Connection) -> T:
+            assert file is not None
+            file.check()
+            return statements(connection)
+
+        return await self.read(read)
 
     async def search(self, statements: Statements[T]) -> T:
         if self._searcher is None:
