@@ -23,6 +23,8 @@ class Cause(StrEnum):
     ALGORITHM = "algorithm not allowed"
     UNKNOWN_SIGNER = "signed by an unknown key"
     SIGNATURE = "wrong signature"
+    AUDIENCE = "wrong audience (aud); compare AUTH_AUDIENCE"
+    ISSUER = "wrong issuer (iss); compare AUTH_ISSUER"
     CLAIMS = "missing or wrong claim"
     NOT_YET_VALID = "not yet valid"
     VALID_TOO_LONG = "valid for too long"

@@ -99,12 +99,12 @@ async def test_variants_of_valid_tokens_are_accepted(tokens: TokensJWT, changes:
         ({"sub": "a" * 129}, Cause.CLAIMS),
         ({"sub": 7}, Cause.CLAIMS),
         ({"sub": ["ann"]}, Cause.CLAIMS),
-        ({"iss": "https://evil.example"}, Cause.CLAIMS),
-        ({"iss": ISSUER + "/"}, Cause.CLAIMS),
-        ({"iss": OTHER_ISSUER}, Cause.CLAIMS),
-        ({"aud": "other"}, Cause.CLAIMS),
-        ({"aud": AUDIENCE + "2"}, Cause.CLAIMS),
-        ({"aud": [AUDIENCE, 7]}, Cause.CLAIMS),
+        ({"iss": "https://evil.example"}, Cause.ISSUER),
+        ({"iss": ISSUER + "/"}, Cause.ISSUER),
+        ({"iss": OTHER_ISSUER}, Cause.ISSUER),
+        ({"aud": "other"}, Cause.AUDIENCE),
+        ({"aud": AUDIENCE + "2"}, Cause.AUDIENCE),
+        ({"aud": [AUDIENCE, 7]}, Cause.AUDIENCE),
         ({"aud": []}, Cause.CLAIMS),
         ({"exp": FromNow(-40)}, Cause.EXPIRED),
         ({"exp": True}, Cause.EXPIRED),
@@ -214,8 +214,8 @@ async def test_a_token_of_the_identity_provider_is_accepted(both: TokensJWT, sig
 
 
 async def test_each_source_of_keys_has_its_own_issuer(both: TokensJWT, signer: Signer) -> None:
-    assert await cause_of(both, signer.token("RS256", iss=ISSUER)) == Cause.CLAIMS
-    assert await cause_of(both, token(iss=OTHER_ISSUER)) == Cause.CLAIMS
+    assert await cause_of(both, signer.token("RS256", iss=ISSUER)) == Cause.ISSUER
+    assert await cause_of(both, token(iss=OTHER_ISSUER)) == Cause.ISSUER
     assert await cause_of(both, token()) == "ann"
 
 
