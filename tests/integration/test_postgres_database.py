@@ -286,7 +286,7 @@ async def test_a_wrong_url_is_unusable(postgres: Postgres, change: dict[str, Any
 UNSUITABLE = {
     "CREATE TABLE users (id int)": "it holds tables of another program with the same names; check DATABASE_URL",
     "CREATE TABLE alembic_version AS SELECT CAST('9999' AS text) AS version_num": r"A newer version .*schema 9999",
-    "CREATE ROLE visitor LOGIN": "its user lacks a privilege",
+    "CREATE ROLE visitor LOGIN": r"its user lacks a privilege \(permission denied for schema public\); check",
     "REVOKE ALL ON SCHEMA public FROM PUBLIC; CREATE ROLE visitor_without_schema LOGIN": "may use no schema",
 }
 
@@ -303,6 +303,23 @@ async def test_an_unsuitable_database_is_unusable_and_stays_unchanged(postgres: 
 
     assert not isinstance(raised.value, TemporarilyUnusable)
     assert await asyncio.to_thread(postgres.execute, "SELECT 1 FROM pg_tables WHERE tablename = 'turns'", url) == []
+
+
+async def test_a_missing_privilege_is_named_with_its_table_and_without_values(postgres: Postgres) -> None:
+    url = await asyncio.to_thread(postgres.new_database)
+    await asyncio.to_thread(PostgresDatabase(url).migrate)
+    for statement in (
+        "CREATE ROLE reader LOGIN",
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO reader",
+        "REVOKE SELECT ON api_keys FROM reader",
+    ):
+        await asyncio.to_thread(postgres.execute, statement, url)
+    async with PostgresDatabase(make_url(url).set(username="reader").render_as_string()) as database:
+        with pytest.raises(DBAPIError) as raised:
+            await database.read(lambda connection: connection.execute(text("SELECT 'canary' FROM api_keys")))
+
+    sentence = "The database cannot be used: its user lacks a privilege (permission denied for table api_keys)."
+    assert database.explain(raised.value) == sentence
 
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])

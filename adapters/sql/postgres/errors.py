@@ -13,14 +13,17 @@ from domain.errors import TemporarilyUnusable, Unusable
 CHECK: Final = "check DATABASE_URL"
 
 _MAX_MESSAGE: Final = 300
-"""Characters of a message about a connection that are quoted."""
+"""Characters of a message that are quoted."""
+
+_PRIVILEGE: Final = "42501"
+"""Its message names a table, a schema or the like, and no values."""
 
 _REASONS: Final = {
     "25006": "it is read-only",
     "28P01": "it rejects the password",
     "3D000": "there is no such database",
     "3F000": "its user may use no schema of it",
-    "42501": "its user lacks a privilege",
+    _PRIVILEGE: "its user lacks a privilege",
     "42P07": "it holds tables of another program with the same names",
     "53100": "its disk is full",
     "53200": "it is out of memory",
@@ -88,6 +91,8 @@ def remove_values(error: Exception) -> None:
 def _reason(error: Exception) -> str:
     cause = _driver_error(error)
     if isinstance(cause, psycopg.Error) and cause.sqlstate:
+        if cause.sqlstate == _PRIVILEGE and cause.diag.message_primary:
+            return f"{_REASONS[_PRIVILEGE]} ({cause.diag.message_primary[:_MAX_MESSAGE]})"
         return _REASONS.get(cause.sqlstate) or f"PostgreSQL reports {cause.sqlstate} ({type(cause).__name__})"
     if isinstance(cause, (psycopg.OperationalError, psycopg.ProgrammingError)):  # about the connection or its URL
         message = str(cause).partition("\n")[0]  # of the last address; hints and other addresses follow
