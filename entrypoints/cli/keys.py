@@ -26,7 +26,9 @@ class Keys:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._keys = APIKeysSQL(Visitor(database_at(settings.key_database)))
+        database = database_at(settings.key_database)
+        self._database = database.name
+        self._keys = APIKeysSQL(Visitor(database))
 
     def create(self, role: str, name: str, prefix: str, lifetime: timedelta | None) -> None:
         """Create a key and print it on the first line of standard output, and what is stored of it on standard error.
@@ -49,7 +51,10 @@ class Keys:
         )
         asyncio.run(self._keys.create(key))
         print(text_of(key.id, secret), flush=True)
-        print(f"Created key {key.id}. It is not stored and cannot be shown again.", file=sys.stderr)
+        print(
+            f"Created key {key.id} in the database {self._database}. It cannot be shown again: only its digest is stored.",
+            file=sys.stderr,
+        )
         if "api_key" not in self._settings.auth:
             both = "api_key+jwt" if "jwt" in self._settings.auth else "api_key"
             warn(
@@ -81,7 +86,7 @@ class Keys:
                 f"A key is revoked by its id, the part between ck_ and the next _; see: {program()} keys list"
             )
         if not asyncio.run(self._keys.revoke(key_id, utc_now())):
-            raise Unusable(f"There is no key with this id; see: {program()} keys list")
+            raise Unusable(f"There is no key with this id in the database {self._database}; see: {program()} keys list")
         print(f"Revoked key {key_id}.")
 
 

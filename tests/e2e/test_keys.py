@@ -124,6 +124,18 @@ async def test_the_secret_is_shown_once_and_stored_nowhere(tmp_path: Path) -> No
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
 
 
+async def test_the_command_names_the_database_that_it_uses(tmp_path: Path) -> None:
+    """Run in another directory than the service, it uses another one, in which it can revoke nothing."""
+    _, output, errors = await keys(tmp_path, "create", "--role", "service", AUTH_MODE="api_key")
+    database = tmp_path / "data" / "chat.db"
+
+    assert f"Created key {output[3:19]} in the database {database}. " in errors
+    (tmp_path / "elsewhere").mkdir()
+    status, _, errors = await keys(tmp_path / "elsewhere", "revoke", output[3:19])
+    assert status == 3
+    assert f"There is no key with this id in the database {tmp_path}/elsewhere/data/chat.db; " in errors
+
+
 async def test_without_a_database_keys_have_one_of_their_own(tmp_path: Path) -> None:
     settings = {"HISTORY_BACKEND": "in_memory", "MEMORY_BACKEND": "none"}
     await created(tmp_path, "--role", "service", **settings)
@@ -152,7 +164,7 @@ async def test_a_key_that_is_not_accepted_yet_is_pointed_out(tmp_path: Path) -> 
         (["create", "--role", "service", "--prefix", "a/b"], 3, "--prefix: no id of a user begins like this"),
         (["create", "--role", "admin", "--prefix", "acme:"], 3, "--prefix: only a service can be limited"),
         (["create", "--role", "service", "--name", "a\nb"], 3, "--name: must be at most 100 printable characters"),
-        (["revoke", "0000000000000000"], 3, "There is no key with this id"),
+        (["revoke", "0000000000000000"], 3, "There is no key with this id in the database "),
         (["revoke", "ck_0000000000000000_canary"], 3, "A key is revoked by its id"),
         ([], 2, "the following arguments are required: ACTION"),
     ],
