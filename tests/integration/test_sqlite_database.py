@@ -193,6 +193,17 @@ async def test_a_file_that_was_removed_or_replaced_is_detected_before_anything_i
     assert database.explain(lost.value) == str(lost.value)
 
 
+async def test_a_database_that_cannot_be_opened_is_reported_with_the_reason(url: str, tmp_path: Path) -> None:
+    async with SQLiteDatabase(url) as database:
+        await add_user(database, "ada")
+    (tmp_path / "chat.db-wal").mkdir()  # in the place of the log, which reading needs, too
+
+    with pytest.raises(Unusable) as raised:
+        await SQLiteDatabase(url).open()
+
+    assert str(raised.value) == f"The database {tmp_path}/chat.db cannot be used: its file cannot be opened."
+
+
 async def test_a_connection_is_not_opened_again_on_another_file(url: str, tmp_path: Path) -> None:
     def fail(_: Connection) -> None:
         raise sqlite3.OperationalError("broken")

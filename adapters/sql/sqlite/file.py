@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from adapters.sql.database import DatabaseLost
-from adapters.sql.sqlite.errors import unusable
+from adapters.sql.sqlite.errors import cannot_be_used, unusable
 from domain.errors import Unusable
 
 CHECK: Final = "check DATA_DIR or DATABASE_URL"
@@ -76,7 +76,7 @@ def schema_version(path: Path, max_check_bytes: int) -> str | None:
     except sqlite3.Error as error:
         if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
             raise Unusable(f"The file {path} is not an SQLite database, or its header is damaged; {CHECK}.") from error
-        raise unusable(path, error, f"The database {path} cannot be read: {error}.") from error
+        raise cannot_be_used(path, error) from error
 
 
 def create_file(path: Path) -> None:
