@@ -8,7 +8,9 @@ from typing import Any, Final
 import anyio
 
 from adapters.error_translation import ForeignError
+from application.ports.history import HistoryUnavailable
 from application.ports.llm import LLMError
+from application.ports.memory import MemoryUnavailable
 from domain.context import assemble
 from domain.conversation import UserId
 from domain.errors import ChatError, Unusable
@@ -71,6 +73,10 @@ class LiveCheck:
                 return str(error)
             case LLMError(diagnosis=diagnosis) if diagnosis:
                 return f"{error.detail} ({', '.join(f'{name}: {value}' for name, value in diagnosis.items())})"
+            case HistoryUnavailable(explanation=explanation) if explanation:
+                return explanation
+            case MemoryUnavailable(__cause__=Exception() as cause) if self._settings.memory_backend == "sql":
+                return self._container.database().explain(cause)
             case ChatError(__cause__=ForeignError() as cause):
                 return f"{error.detail} ({cause})"
             case ChatError():

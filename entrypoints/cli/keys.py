@@ -52,7 +52,7 @@ class Keys:
         asyncio.run(self._keys.create(key))
         print(text_of(key.id, secret), flush=True)
         print(
-            f"Created key {key.id} in the database {self._database}. It cannot be shown again: only its digest is stored.",
+            f"Created key {key.id} in the database {self._database}. It is not stored and cannot be shown again.",
             file=sys.stderr,
         )
         if "api_key" not in self._settings.auth:

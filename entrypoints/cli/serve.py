@@ -36,10 +36,13 @@ For a real model set OPENAI_API_KEY (or OPENAI_BASE_URL) in .env or in the envir
 BANNER = """\
 {name} listens on {address}
   API documentation   {address}/docs
-  Try it              curl -N {address}/api/chat -H 'Content-Type: application/json' \\
+  Try it              curl -N {address}/api/chat -H 'Content-Type: application/json'{credential} \\
                         -d '{{"user_id": "user123", "message": "What is the capital of France?"}}'
   Or in a terminal    {program} chat --url {address}
 """
+CREDENTIAL = ' \\\n                        -H "Authorization: Bearer $SMART_CHATBOT_KEY"'
+"""Of the environment variable that `smart-chatbot chat` reads, too."""
+
 PAGE_LINE = "  Or in a browser     {address}/\n"
 
 
@@ -99,7 +102,10 @@ def serve(
         notice += LOCAL_MODEL_NOTICE if local else ""
 
         def greet(address: str) -> None:
-            text = (BANNER + notice).format(name=settings.app_name, address=address, program=program())
+            credential = "" if settings.auth == "none" else CREDENTIAL
+            text = (BANNER + notice).format(
+                name=settings.app_name, address=address, program=program(), credential=credential
+            )
             LossyWriter(sys.stdout).write(text)
 
         raise_limit()

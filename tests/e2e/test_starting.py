@@ -15,13 +15,17 @@ from typing import Any
 
 import httpx2
 import pytest
+from sqlalchemy import make_url
 
+from adapters.sql.postgres.database import PostgresDatabase
 from tests.harness.commands import run
 from tests.harness.exchange import TIMEOUT, client_of
 from tests.harness.forks import Forks
 from tests.harness.memory_upstream import MemoryUpstream
+from tests.harness.postgres import Postgres
+from tests.harness.script import until
 from tests.harness.scripted_upstream import ScriptedUpstream
-from tests.harness.servers import ROOT, service_process
+from tests.harness.servers import NOBODY, ROOT, service_process
 from tests.harness.terminal import terminal_of
 
 UVICORN = ("-m", "uvicorn", "entrypoints.asgi:app", "--host", "127.0.0.1", "--port", "0")
@@ -223,6 +227,38 @@ async def test_a_live_check_reports_each_failure_in_a_line_without_the_key(forks
     assert "401" in failures["memory"]
     assert SECRET not in output
     assert "Traceback" not in output
+
+
+async def test_a_live_check_says_why_memories_in_the_database_cannot_be_used(
+    forks: Forks, postgres: Postgres, tmp_path: Path
+) -> None:
+    url = await asyncio.to_thread(postgres.new_database)
+    await asyncio.to_thread(PostgresDatabase(url).migrate)
+    for statement in (
+        "CREATE ROLE without_memories LOGIN",
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO without_memories",
+        "REVOKE SELECT ON memories FROM without_memories",
+    ):
+        await asyncio.to_thread(postgres.execute, statement, url)
+    async with ScriptedUpstream() as upstream:
+        status, output = await forks.run(
+            tmp_path,
+            *("check", "--live"),
+            OPENAI_BASE_URL=upstream.base_url,
+            DATABASE_URL=make_url(url).set(username="without_memories").render_as_string(),
+        )
+    assert status == 3
+    reason = "its user lacks a privilege (permission denied for table memories)"
+    assert f"memory    failed: The database cannot be used: {reason}." in output.splitlines()
+
+
+@pytest.mark.parametrize(("mode", "sent"), [("none", False), ("api_key", True)])
+async def test_the_command_to_try_the_service_sends_a_credential_if_one_is_needed(
+    mode: str, sent: bool, tmp_path: Path
+) -> None:
+    async with service_process(directory=tmp_path, AUTH_MODE=mode, OPENAI_BASE_URL=NOBODY) as service:
+        await until(lambda: "Or in a terminal" in "".join(service.output))
+        assert ('-H "Authorization: Bearer $SMART_CHATBOT_KEY"' in "".join(service.output)) is sent
 
 
 async def test_a_platform_for_memories_that_refuses_connections_is_named_with_its_setting(
