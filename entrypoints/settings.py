@@ -147,10 +147,20 @@ def secrets_directory(options: Mapping[str, str], env_file: Path) -> Path | None
 
 
 def _require_files(directory: Path | None) -> None:
-    """Raise Unusable if a directory is in the place of a secret, e.g. because a whole volume was mounted there."""
+    """Raise Unusable if the file of a secret cannot be read, or a directory is in its place.
+
+    Such a directory is made by mounting a whole volume there.
+    """
     for entry in directory.iterdir() if directory else ():
-        if entry.name.lower() in Settings.model_fields and entry.is_dir():
+        if entry.name.lower() not in Settings.model_fields:
+            continue
+        if entry.is_dir():
             raise Unusable(f"{entry.name.upper()}: {entry} is a directory, but has to be a file with the value")
+        if entry.is_file() or entry.is_symlink():  # a pipe is not read
+            try:
+                entry.open("rb").close()
+            except OSError as error:
+                raise Unusable(f"{entry.name.upper()}: {entry} cannot be read: {error.strerror}") from None
 
 
 def option_of(name: str) -> str:

@@ -770,6 +770,19 @@ def test_a_directory_in_the_place_of_a_secret_is_rejected(tmp_path: Path, monkey
     assert str(rejected.value) == f"OPENAI_API_KEY: {path} is a directory, but has to be a file with the value"
 
 
+def test_a_secret_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tested with a link to nothing, because permissions do not stop root."""
+    (tmp_path / "openai_api_key").write_text("canary")
+    (tmp_path / "auth_jwt_secret").symlink_to(tmp_path / "missing")
+    monkeypatch.setenv("SECRETS_DIR", str(tmp_path))
+
+    with pytest.raises(Unusable) as rejected:
+        load_settings()
+
+    path = tmp_path / "auth_jwt_secret"
+    assert str(rejected.value) == f"AUTH_JWT_SECRET: {path} cannot be read: No such file or directory"
+
+
 def test_a_secret_that_is_not_text_is_rejected_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "auth_jwt_secret").write_bytes(b"canary\xff" * 8)
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
