@@ -32,6 +32,10 @@ from domain.errors import Unusable
 T = TypeVar("T")
 
 _STOP: Final = "stop it first"
+_OTHER_VERSION: Final = (
+    "if it is this service, it is of another version than this command: restart it first, or use the command of its "
+    "version"
+)
 
 
 class SQLiteDatabase(Database):
@@ -132,7 +136,8 @@ class SQLiteDatabase(Database):
     def visit(self, statements: Statements[T]) -> T:
         path = _path(self._url)
         if schema_version(path, max_check_bytes=0) != HEAD:
-            self.migrate()  # refuses if a service has the file, which is then one of another version
+            with exclusive_lock(path, _OTHER_VERSION):
+                self._prepare(path, self._busy_timeout)
         with (
             self._errors_named(),
             make_engine(path, self._busy_timeout).connect() as connection,
