@@ -51,7 +51,7 @@ _MAX_MESSAGE_CHARS: Final = 8 * 1024
 
 _MAX_FIELDS: Final = 1_000
 _MAX_ITEMS: Final = 20
-"""Limits of what is read of an error: its first fields, and the first items of each list."""
+"""How many fields of an error are read, and how many items of each list in it."""
 
 _MAX_NAME_CHARS: Final = 200
 _WORD_BOUNDARY: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")

@@ -58,9 +58,9 @@ class Cleared:
 class ClearHistory:
     """Delete a user's turns, including running ones, and their event logs; with `memories`, the user's memories, too.
 
-    Turns are deleted first, event logs second, memories last, in separate transactions. If a call raises or is
-    cancelled, what was deleted stays deleted and the rest may never be deleted: repeat the call until it returns. That
-    is safe at any time.
+    Turns are deleted first, event logs second, memories last, in separate transactions. A call that raises or is
+    cancelled may have deleted only a part, and nothing deletes the rest later: repeat the call until it returns, which
+    is always safe.
 
     Raises:
         HistoryUnavailable, LiveTurnsUnavailable, LongTermMemoryError: see the ports, and `Forgetting.forget`.

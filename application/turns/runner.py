@@ -187,7 +187,7 @@ class TurnRunner:
                 if now - running.renewed_at >= self._renew_after:  # otherwise the store may have left the lease alone
                     running.renewed_at = now
                 if id in lost and not running.has_ended:  # it was ended by another worker, or deleted
-                    running.stop(Cancelled())  # whatever the reason: readers receive the end as stored
+                    running.stop(Cancelled())  # the reason does not matter: readers receive the stored end
 
     async def _end_abandoned(self) -> None:
         if count := await self._history.finish_abandoned():

@@ -114,7 +114,7 @@ function send(text) {
   showTitle();
 }
 
-/** Return the title that the service gives to a conversation with this first message. */
+/** Return about the title that the service makes of this first message, until that has been loaded. */
 function derivedTitle(text) {
   const line = text.replace(/\s+/g, " ").trim().slice(0, 2 * MAX_DERIVED_TITLE_CHARS);
   return [...line].slice(0, MAX_DERIVED_TITLE_CHARS).join(""); // no half of an emoji
