@@ -234,12 +234,7 @@ async def test_a_live_check_says_why_memories_in_the_database_cannot_be_used(
 ) -> None:
     url = await asyncio.to_thread(postgres.new_database)
     await asyncio.to_thread(PostgresDatabase(url).migrate)
-    for statement in (
-        "CREATE ROLE without_memories LOGIN",
-        "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO without_memories",
-        "REVOKE SELECT ON memories FROM without_memories",
-    ):
-        await asyncio.to_thread(postgres.execute, statement, url)
+    await asyncio.to_thread(postgres.create_role_without, "SELECT ON memories", "without_memories", url)
     async with ScriptedUpstream() as upstream:
         status, output = await forks.run(
             tmp_path,

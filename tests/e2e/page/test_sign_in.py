@@ -136,17 +136,28 @@ async def test_the_next_user_sees_nothing_of_the_one_who_has_signed_out(browser:
         assert "Ann" not in await everything(chat.page)
 
 
-async def test_the_next_user_sees_nothing_of_the_one_whose_token_has_expired(browser: Browser) -> None:
-    credentials = KnownCredentials()
-    fetched, late, listed = anyio.Event(), anyio.Event(), anyio.Event()
+class LateResponse:
+    """A response that the browser gets long after the service has sent it."""
 
-    async def list_late(route: Route) -> None:
+    def __init__(self) -> None:
+        self.fetched = anyio.Event()
+        self._due = anyio.Event()
+        self._delivered = anyio.Event()
+
+    async def handle(self, route: Route) -> None:
         response = await route.fetch()
-        fetched.set()
-        await late.wait()
+        self.fetched.set()
+        await self._due.wait()
         await route.fulfill(response=response)
-        listed.set()
+        self._delivered.set()
 
+    async def deliver(self) -> None:
+        self._due.set()
+        await self._delivered.wait()
+
+
+async def test_the_next_user_sees_nothing_of_the_one_whose_token_has_expired(browser: Browser) -> None:
+    credentials, listing = KnownCredentials(), LateResponse()
     async with running_service({"llm": ScriptedLLM(), "authenticate": credentials}, **authentication()) as service:
         chat = ChatPage(await new_tab(browser), service.url)
         await chat.page.goto(service.url)
@@ -154,48 +165,37 @@ async def test_the_next_user_sees_nothing_of_the_one_whose_token_has_expired(bro
         await chat.until_ready()
         await chat.ask("Ann's question")
         await expect(chat.conversations).to_have_count(1)
-        await chat.page.route("**/conversations/ann?*", list_late)
+        await chat.page.route("**/conversations/ann?*", listing.handle)
         await chat.page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
         await chat.page.route("**/conversations/ben?*", lambda route: route.abort())
-        await fetched.wait()
+        await listing.fetched.wait()
         del credentials.credentials[TOKEN]
         await chat.send("Ann's message")
         await sign_in(chat.page, credential_of(BEN))
         await expect(chat.page.locator("#user")).to_have_text("ben")
-        late.set()
-        await listed.wait()
+        await listing.deliver()
         await chat.page.evaluate("new Promise(resolve => setTimeout(resolve, 100))")
 
         assert "Ann" not in await everything(chat.page)
 
 
 async def test_the_next_user_sees_nothing_of_dialogs_that_were_open_when_a_token_expired(browser: Browser) -> None:
-    credentials = KnownCredentials()
-    stored, late, shown = anyio.Event(), anyio.Event(), anyio.Event()
-
-    async def add_late(route: Route) -> None:
-        response = await route.fetch()
-        stored.set()
-        await late.wait()
-        await route.fulfill(response=response)
-        shown.set()
-
+    credentials, adding = KnownCredentials(), LateResponse()
     async with running_service({"llm": ScriptedLLM(), "authenticate": credentials}, **authentication()) as service:
         chat = ChatPage(await new_tab(browser), service.url)
         await chat.page.goto(service.url)
         await sign_in(chat.page, TOKEN)
         await chat.until_ready()
         await chat.page.get_by_role("button", name="What I remember").click()
-        await chat.page.route("**/memories/ann", add_late)
+        await chat.page.route("**/memories/ann", adding.handle)
         await add_fact(chat.page, "Ann's dog")
-        await stored.wait()
+        await adding.fetched.wait()
         del credentials.credentials[TOKEN]
         await chat.page.route("**/memories/ann", lambda route: route.continue_())
         await add_fact(chat.page, "Ann's cat")
         await sign_in(chat.page, credential_of(BEN))
         await expect(chat.page.locator("#user")).to_have_text("ben")
-        late.set()
-        await shown.wait()
+        await adding.deliver()
         await chat.page.evaluate("new Promise(resolve => setTimeout(resolve, 100))")
 
         assert "Ann" not in await everything(chat.page)
