@@ -109,8 +109,10 @@ class DrainingServer(uvicorn.Server):
         await super().shutdown(sockets)
 
     def _handle_signals(self, loop: asyncio.AbstractEventLoop) -> None:
+        first = iter([True])  # taken in one step, since a signal may interrupt the handler of another
+
         def on_signal(*_: object) -> None:
-            if self._on_alive is None or not self._shutdown.is_signalled:
+            if self._on_alive is None or next(first, False):
                 loop.call_soon_threadsafe(self._stop, self._shutdown.signalled())
 
         def on_hurry(*_: object) -> None:

@@ -54,11 +54,6 @@ class Shutdown:
             self._nowhere = open(os.devnull, "w")  # noqa: SIM115  # for the dump of `faulthandler`, which may block
             threading.Thread(target=self._watch, name="shutdown", daemon=True).start()
 
-    @property
-    def is_signalled(self) -> bool:
-        """Whether there was a signal. The budget can also begin without one, see `has_begun`."""
-        return self._signals > 0
-
     def signalled(self) -> bool:
         """Count a signal and set the end of the process accordingly. Return whether to skip the grace period.
 
@@ -75,7 +70,7 @@ class Shutdown:
         return self._signals > 1
 
     def has_begun(self) -> bool:
-        """Return whether the budget has begun."""
+        """Return whether the budget has begun, with a signal or without."""
         return self._deadline is not None
 
     def share(self) -> float:
