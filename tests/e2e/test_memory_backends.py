@@ -134,8 +134,9 @@ async def test_an_embedder_that_does_not_fit_is_missing_or_slow_is_named(forks: 
         async with forks.service(tmp_path, **environment):
             pass
         upstream.dimensions = 768
-        code, output = await forks.run(tmp_path, "serve", **environment)
-        assert 3 == code
+        # Urgent, since a service whose embedder does not respond within two seconds starts without memory.
+        code, output = await forks.run(tmp_path, "serve", urgent=True, **environment)
+        assert 3 == code, output
         assert "by a model with 256 dimensions, and the configured one has 768; check MEM0_EMBEDDING_MODEL" in output
 
         upstream.dimensions = 256
