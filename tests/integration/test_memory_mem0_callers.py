@@ -15,6 +15,7 @@ from adapters.mem0_library.swallowed_errors import GuardedStore
 from adapters.memory_mem0 import MemoryMem0
 from application.ports.memory import MemoryUnavailable
 from domain.conversation import UserId
+from tests.harness.exchange import TIMEOUT
 from tests.harness.mem0_memory import ADA, BOB, completed, facts, until
 from tests.harness.memory_upstream import MemoryUpstream, memory_upstream_in_thread, open_mem0
 from tests.harness.servers import ROOT, clean_environment
@@ -237,6 +238,6 @@ async def test_a_call_that_hangs_does_not_delay_the_end_of_the_process(
         while await line(process) != "calling":
             assert process.returncode is None
         await until(lambda: upstream.open > 0)
-        output, _ = await asyncio.wait_for(process.communicate(b"x"), 9)  # less than the call's timeout of ten seconds
+        output, _ = await asyncio.wait_for(process.communicate(b"x"), TIMEOUT)
 
     assert (rest, 0) == (output.decode(), process.returncode)

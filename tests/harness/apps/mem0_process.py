@@ -109,7 +109,12 @@ ACTIONS: Mapping[str, Callable[[MemoryMem0], Awaitable[None]]] = {
 
 async def main(action: str, data_dir: Path, base_url: str) -> None:
     memory = MemoryMem0(
-        data_dir=data_dir, api_key="key", base_url=base_url, model="extractor", now=lambda: datetime.now(UTC)
+        data_dir=data_dir,
+        api_key="key",
+        base_url=base_url,
+        model="extractor",
+        now=lambda: datetime.now(UTC),
+        embedding_timeout=3600,  # a call that hangs must not end by itself
     )
     say(f"imported: {[name for name in ('mem0', 'openai', 'qdrant_client') if name in sys.modules]}")
     try:
