@@ -42,7 +42,6 @@ class Memories:
     ) -> None:
         self._mem0 = runtime.memory
         self._store = runtime.store
-        self._recent = runtime.recent
         self._threshold = runtime.threshold
         self._now = now
         self._infer = infer
@@ -83,7 +82,6 @@ class Memories:
                     await self._add(messages, user_id, metadata, infer=self._infer)
             except Exception:
                 # If some of the facts were stored, a retry would take them for all of them.
-                self._recent.forget(user_id)
                 for memory in await self._of_turn(turn):
                     await self._delete(memory.id)
                 raise
@@ -119,7 +117,6 @@ class Memories:
     async def correct(self, user_id: UserId, memory_id: MemoryId, fact: str | None, importance: float | None) -> Memory:
         async with self._user_lock(user_id):
             await self._get(user_id, memory_id)
-            self._recent.forget(user_id)
             metadata = None if importance is None else {"importance": importance}
             if fact is not None or metadata:
                 try:
@@ -134,13 +131,11 @@ class Memories:
     async def forget(self, user_id: UserId, memory_id: MemoryId) -> None:
         async with self._user_lock(user_id):
             await self._get(user_id, memory_id)
-            self._recent.forget(user_id)
             await self._delete(memory_id)
             await asyncio.to_thread(self._store.erase)
 
     async def forget_all(self, user_id: UserId) -> bool:
         async with self._user_lock(user_id):
-            self._recent.forget(user_id)
             await self._mem0.delete_all(user_id=str(user_id))
             left = await self._all(user_id, limit=1) or await self._has_entities(user_id)
             await asyncio.to_thread(self._store.erase)

@@ -24,8 +24,8 @@ from adapters.mem0_library.configuration import (
 from adapters.mem0_library.embedders import CheckedEmbedder, E5Embedder
 from adapters.mem0_library.extraction import CheckedExtraction
 from adapters.mem0_library.malloc import configure_malloc
+from adapters.mem0_library.no_records import NoRecords
 from adapters.mem0_library.parameter_fallback import ParameterFallback
-from adapters.mem0_library.recent_messages import RecentMessages
 from adapters.mem0_library.swallowed_errors import GuardedStore
 from adapters.mem0_library.vector_stores import Store, ignore_warnings, share_sqlite_between_threads
 from adapters.mem0_proxies import unsupported_proxy
@@ -52,7 +52,6 @@ class Mem0Runtime:
 
     memory: Any
     store: Store
-    recent: RecentMessages
     threshold: float
     """Minimum cosine between a query and a memory that matches it."""
     translate: Callable[[Exception], ChatError]
@@ -218,13 +217,13 @@ def _connect(prepared: PreparedMem0, dimensions: int) -> Mem0Runtime:
 
     from adapters.mem0_library import errors  # imports Mem0, too
 
-    options, config, recent = prepared.options, deepcopy(prepared.config), RecentMessages()
+    options, config = prepared.options, deepcopy(prepared.config)
     _set_dimensions(config.vector_store.config, prepared.settings, dimensions)
     config.embedder = EmbedderConfig(provider="openai", config={"api_key": "unused"})  # replaced by ours
     share_sqlite_between_threads()
     memory = mem0.AsyncMemory(config)
     memory.db.close()
-    memory.db = recent
+    memory.db = NoRecords()
     memory.embedding_model.client.close()
     memory.embedding_model = CheckedEmbedder(prepared.embedder, dimensions)
     llm_clients = list(_limit_requests(memory.llm, prepared.settings["llm"], options.llm_timeout))
@@ -242,7 +241,7 @@ def _connect(prepared: PreparedMem0, dimensions: int) -> Mem0Runtime:
     store.memory = _Parts(memory.vector_store, entities, memory.config, memory.collection_name)
     memory.vector_store = GuardedStore(memory.vector_store, store.lock)
     memory._entity_store = GuardedStore(entities, store.lock)
-    return Mem0Runtime(memory, store, recent, prepared.threshold, errors.translate, [*prepared.clients, *llm_clients])
+    return Mem0Runtime(memory, store, prepared.threshold, errors.translate, [*prepared.clients, *llm_clients])
 
 
 def _set_dimensions(store_config: Any, settings: Mapping[str, Any], dimensions: int) -> None:
