@@ -13,6 +13,7 @@ from domain.errors import (
     Interruption,
     ServerShuttingDown,
     Superseded,
+    TurnNotFound,
 )
 
 MAX_ID_CHARS: Final = 128
@@ -59,7 +60,20 @@ TurnId = NewType("TurnId", str)
 """A turn's id: a lower-case UUID. Unique across users, unless a client has chosen it: then unique within its user."""
 
 TURN_ID_PATTERN: Final = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-"""The grammar of the turn ids that clients choose."""
+"""The grammar of turn ids, also of those that clients choose."""
+
+_TURN_ID: Final = re.compile(TURN_ID_PATTERN)
+
+
+def parse_turn_id(text: str) -> TurnId:
+    """Return `text` as an id.
+
+    Raises:
+        TurnNotFound: it is malformed, so no turn can have it. PostgreSQL fails if it is asked for an id with U+0000.
+    """
+    if not _TURN_ID.fullmatch(text):
+        raise TurnNotFound
+    return TurnId(text)
 
 
 class Role(StrEnum):

@@ -33,6 +33,7 @@ pytestmark = pytest.mark.server
 REPLY = "Hello, world!"
 STREAM, SIMPLE = "/api/chat", "/api/chat/simple"
 HELLO = {"user_id": "user", "message": "Hello"}
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
 both_endpoints = pytest.mark.parametrize("path", [STREAM, SIMPLE])
 
@@ -113,9 +114,9 @@ REQUESTS = {
     ("page", "GET", "/api/chat/history/user"),
     ("clear", "DELETE", "/api/chat/history/user"),
     ("conversations", "GET", "/api/chat/conversations/user"),
-    ("get", "GET", "/api/chat/turns/any"),
-    ("get", "POST", "/api/chat/turns/any/stop"),
-    ("get", "GET", "/api/chat/turns/any/stream"),
+    ("get", "GET", f"/api/chat/turns/{UNKNOWN}"),
+    ("get", "POST", f"/api/chat/turns/{UNKNOWN}/stop"),
+    ("get", "GET", f"/api/chat/turns/{UNKNOWN}/stream"),
 }
 
 
@@ -365,6 +366,18 @@ async def test_invalid_ids_in_paths_are_rejected_before_the_store_is_called() ->
     other = {target for target in targets if "/conversations/" in target[1] and "%2F" in target[1]}
     assert {statuses[target] for target in other} <= {404, 405}
     assert {statuses[target] for target in targets if target not in other} <= {404, 422}
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", ""), ("POST", "/stop"), ("GET", "/stream")])
+async def test_malformed_turn_ids_are_not_found_without_a_call_of_the_store(method: str, path: str) -> None:
+    """PostgreSQL cannot be asked for some of them: it was 503, and cost the readers their connection."""
+    gate = FailNext()
+    ids = [*(quote(invalid, safe="") for invalid in INVALID_IDS if invalid and "/" not in invalid), "%FF"]
+    async with serving(gate, ScriptedLLM()) as service:
+        before = gate.calls.copy()
+        responses = [await service.client.request(method, f"/api/chat/turns/{id}{path}") for id in ids]
+        assert gate.calls == before
+    assert {(response.status_code, response.json()["code"]) for response in responses} == {(404, "turn_not_found")}
 
 
 def _start_and_fail(directory: Path) -> subprocess.CompletedProcess[str]:

@@ -6,7 +6,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Header, Query, Response
 from pydantic import WithJsonSchema
 
-from domain.conversation import ConversationId, TurnId, TurnStatus, UserId
+from domain.conversation import ConversationId, TurnStatus, UserId, parse_turn_id
 from domain.errors import Failure, StreamExpired, TurnNotFound
 from entrypoints.http.dependencies import FollowTurnDep, GetTurnDep, PrincipalDep, SettingsDep, StopTurnDep
 from entrypoints.http.disconnect import closing_on_error
@@ -30,14 +30,14 @@ router = APIRouter(prefix="/api/chat/turns", tags=["turns"], route_class=Secured
 @requires(Policy.OWNER_OF_TURN)
 async def get_turn(turn_id: TurnIdField, principal: PrincipalDep, get: GetTurnDep) -> TurnView:
     """Return a turn with the text it has, also while it is running."""
-    return TurnView.of(await get(TurnId(turn_id), principal))
+    return TurnView.of(await get(parse_turn_id(turn_id), principal))
 
 
 @router.post("/{turn_id}/stop", summary="Stop a running turn", responses=problems(TurnNotFound, *STORE, *LIVE))
 @requires(Policy.OWNER_OF_TURN)
 async def stop_turn(turn_id: TurnIdField, principal: PrincipalDep, stop: StopTurnDep) -> TurnView:
     """Stop the model, and return the turn as it ended: `interrupted`, with the text so far. Can be repeated."""
-    return TurnView.of(await stop(TurnId(turn_id), principal))
+    return TurnView.of(await stop(parse_turn_id(turn_id), principal))
 
 
 @router.get(
@@ -73,7 +73,7 @@ async def follow_turn(
     Several clients may follow a turn. Its events are kept for ten minutes after its end.
     """
     seen = event_number(last_event_id, after)
-    turn = await get(TurnId(turn_id), principal)
+    turn = await get(parse_turn_id(turn_id), principal)
     try:
         handle = await follow(turn, seen)
     except StreamExpired as expired:
