@@ -143,7 +143,9 @@ class Connection(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        if self._offers_upgrade():
+        if self.parser.get_method() == b"CONNECT":  # the parser would stop behind it, too
+            raise malformed_request("This is not a proxy: CONNECT is not supported.")
+        if self.parser.should_upgrade():
             return
         # With a colon, a space and a line end around each header.
         if sum(map(len, chain((self.url,), *self.headers))) + 4 * len(self.headers) > self.max_head_bytes:
@@ -166,7 +168,7 @@ class Connection(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        if self._offers_upgrade():
+        if self.parser.should_upgrade():
             return
         super().on_message_complete()
         self._reading = _Reading.NOTHING
@@ -182,9 +184,6 @@ class Connection(HttpToolsProtocol):
         if self._reading is _Reading.HEAD and len(self.url) + _REST_OF_REQUEST_LINE > self.max_head_bytes:
             return uri_too_long(self.max_head_bytes)
         return headers_too_large(self.max_head_bytes, self.max_headers)
-
-    def _offers_upgrade(self) -> bool:
-        return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
 
     def _renew_parser(self) -> None:
         self.parser = httptools.HttpRequestParser(self)

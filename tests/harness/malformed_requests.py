@@ -55,6 +55,8 @@ MALFORMED: Final[Mapping[str, bytes]] = {
     "bytes in the path": b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "a URL without a path": b"GET http://x HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "CONNECT": b"CONNECT x:443 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "CONNECT with a path": GET.replace(b"GET", b"CONNECT") + b"\r\n",
+    "CONNECT with HTTP/1.0": b"CONNECT /livez HTTP/1.0\r\n\r\n",
     "the preface of HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "HTTP/2 in text": GET.replace(b"1.1", b"2.0") + b"\r\n",
     "HTTP/0.9": b"GET /api/health\r\n\r\n",
