@@ -285,6 +285,22 @@ async def test_clients_that_stop_reading_a_page_hold_a_megabyte_each_for_a_short
     assert memory.growth < 50 * 1_500_000
 
 
+async def test_clients_that_stop_reading_a_file_hold_little_memory(upstream: ScriptedUpstream) -> None:
+    """It is the largest response without a credential."""
+    path = "/docs/swagger-ui-bundle.js"
+    async with serving(upstream) as service, AsyncExitStack() as stack:
+        file = await service.client.get(path)
+        async with PeakMemory() as memory:
+            stalled = [await stack.enter_async_context(RawClient(service.url, receive_buffer=4096)) for _ in range(50)]
+            for client in stalled:
+                client.request("GET", path)
+            for client in stalled:
+                assert await client.head() == 200
+            await service.client.get("/livez")  # whatever can be sent at once was sent meanwhile
+    assert len(file.content) > 1_500_000
+    assert memory.growth < 50 * 500_000
+
+
 @pytest.mark.parametrize("model", ["hang-3", "tokens-1000-10"])
 @pytest.mark.row("C7")
 async def test_a_client_that_vanishes_has_left(upstream: ScriptedUpstream, model: str) -> None:

@@ -5,14 +5,15 @@ from the package `fastapi-standalone-docs`. URLs are relative, so that the page 
 removes.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import cache
 from html import escape
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
 from fastapi import APIRouter
-from fastapi.responses import Response
+from fastapi.responses import Response, StreamingResponse
 
 from entrypoints.http.policies import Policy, requires
 from entrypoints.http.routing import SecuredRoute
@@ -31,6 +32,10 @@ CONTENT_SECURITY_POLICY: Final = "; ".join(
 )
 
 _ASSETS: Final = {"swagger-ui.css": "text/css", "swagger-ui-bundle.js": "text/javascript"}
+
+_PIECE: Final = 64 * 1024
+"""Bytes of a file that are sent at once. More of it would wait in memory for each client that does not read, and these
+files have up to 1.6 MB and need no credential."""
 
 _PAGE: Final = """\
 <!doctype html>
@@ -89,6 +94,18 @@ def _file(name: str, media_type: str) -> Callable[[], Response]:
 
     @requires(Policy.PUBLIC)
     def serve() -> Response:
-        return Response(path.read_bytes(), media_type=media_type, headers={"Cache-Control": "max-age=3600"})
+        content = _content(path)
+        headers = {"Cache-Control": "max-age=3600", "Content-Length": str(len(content))}
+        return StreamingResponse(_pieces(content), media_type=media_type, headers=headers)
 
     return serve
+
+
+@cache
+def _content(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+async def _pieces(content: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(content), _PIECE):
+        yield content[start : start + _PIECE]
