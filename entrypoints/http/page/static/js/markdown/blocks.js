@@ -1,40 +1,20 @@
 /** Markdown blocks: from the tokens of marked's lexer to elements. */
 
 import { element } from "../elements.js";
-import { Lexer } from "../../vendor/marked.js";
 import { codeBlock } from "./code.js";
 import { decodeEntities } from "./entities.js";
 import { inlineNodes } from "./inline.js";
-import { BoundedTokenizer } from "./tokenizer.js";
-
-const OPTIONS = { gfm: true, breaks: false };
+import { lex } from "./lexer.js";
+import { divideRuns, hasManyDirections } from "./runs.js";
 
 /** The page has an h1, and each reply a hidden h2; headings in replies start below. */
 const LEVEL_ABOVE_REPLY = 2;
 const LOWEST_LEVEL = 6;
 
-/** Quotes and lists inside of each other. What nests deeper is shown as it is written, before it exhausts the stack. */
-const MAX_DEPTH = 50;
-
-/**
- * Split Markdown into tokens. `links` are definitions that came before, `[name]: url`, by name. What cannot be split is
- * one token, shown as it is written: a thousand nested lists exhaust the lexer's stack.
- */
-export function lex(markdown, links = {}) {
-  const lexer = new Lexer({ ...OPTIONS, tokenizer: new BoundedTokenizer() });
-  Object.assign(lexer.tokens.links, links);
-  try {
-    return lexer.lex(markdown);
-  } catch (error) {
-    console.warn("A reply cannot be parsed as Markdown.", error);
-    return [{ type: "unparsed", raw: markdown, text: markdown }];
-  }
-}
-
 /** Return the elements of a whole document. */
 export function renderMarkdown(markdown) {
   const renderer = new BlockRenderer();
-  return lex(markdown)
+  return lex(divideRuns(markdown))
     .map((token) => renderer.block(token))
     .filter(Boolean);
 }
@@ -42,11 +22,9 @@ export function renderMarkdown(markdown) {
 /** Renders the blocks of one document, in their order: headings never skip a level downwards. */
 export class BlockRenderer {
   headingLevel = LEVEL_ABOVE_REPLY;
-  #depth = 0;
 
   /** Return the element of a block, or null if it has none. `isComplete`: nothing will be added to it. */
   block(token, isComplete = true) {
-    if (this.#depth > MAX_DEPTH) return verbatim(token.raw);
     switch (token.type) {
       case "space":
       case "def":
@@ -76,13 +54,11 @@ export class BlockRenderer {
   }
 
   listItem(item) {
-    this.#depth += 1;
     const nodes = item.tokens.flatMap((token) => {
       if (token.type === "checkbox") return [...inlineNodes([token]), " "];
       if (token.type === "text" && !item.loose) return textNodes(token);
       return this.block(token) ?? [];
     });
-    this.#depth -= 1;
     return element("li", { class: item.task ? "task" : null }, nodes);
   }
 
@@ -97,15 +73,12 @@ export class BlockRenderer {
   }
 
   #blocks(tokens) {
-    this.#depth += 1;
-    const blocks = tokens.map((token) => this.block(token)).filter(Boolean);
-    this.#depth -= 1;
-    return blocks;
+    return tokens.map((token) => this.block(token)).filter(Boolean);
   }
 }
 
 function verbatim(text) {
-  return element("p", { class: "verbatim" }, text.trimEnd());
+  return element("p", { class: hasManyDirections(text) ? "verbatim unmixed" : "verbatim" }, text.trimEnd());
 }
 
 function textNodes(token) {

@@ -2,10 +2,14 @@
 
 import { element } from "../elements.js";
 import { decodeEntities } from "./entities.js";
+import { hasManyDirections } from "./runs.js";
 import hljs from "../../vendor/highlight.js";
 
 /** Longer code is not highlighted: it would block the page for too long. */
 const MAX_HIGHLIGHTED_CHARS = 20_000;
+
+/** Nor is text with such a line, or with so many words in a row: some grammars search them again and again. */
+const NOT_CODE = /.{501}|\b(?:\w+\s+){200}/;
 
 const MAX_LANGUAGE_CHARS = 30;
 
@@ -22,6 +26,7 @@ export function codeBlock(token, isComplete) {
   const language = languageOf(token);
   const code = element("code");
   code.textContent = token.text;
+  code.classList.toggle("unmixed", hasManyDirections(token.text));
   if (isComplete) highlight(code, token.text, language);
   return element(
     "div",
@@ -39,6 +44,7 @@ export function codeBlock(token, isComplete) {
 /** Change a block's code in place, so that its selection and its scroll position stay. */
 export function updateCodeBlock(block, before, token, isComplete) {
   const code = block.querySelector("code");
+  code.classList.toggle("unmixed", hasManyDirections(token.text));
   if (isComplete) {
     code.textContent = token.text;
     highlight(code, token.text, languageOf(token));
@@ -54,7 +60,8 @@ export function languageOf(token) {
 }
 
 function highlight(code, text, language) {
-  if (text.length > MAX_HIGHLIGHTED_CHARS || !language || !hljs.getLanguage(language)) return;
+  if (text.length > MAX_HIGHLIGHTED_CHARS || NOT_CODE.test(text)) return;
+  if (!language || !hljs.getLanguage(language)) return;
   const result = hljs.highlight(text, { language, ignoreIllegals: true });
   code.replaceChildren(result._emitter.root);
 }

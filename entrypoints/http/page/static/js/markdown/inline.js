@@ -31,6 +31,8 @@ function inlineNode(token) {
       return image(token);
     case "checkbox":
       return checkbox(token);
+    case "unmixed":
+      return element("span", { class: "unmixed" }, token.text);
     case "html": // shown as it is written, but for the line breaks that models put into tables
       return LINE_BREAK.test(token.text.trim()) ? element("br") : token.text;
     default:

@@ -1,13 +1,15 @@
 /** Rendering Markdown while it arrives. */
 
 import { replaceAll } from "../elements.js";
-import { BlockRenderer, lex, renderMarkdown, tableRow } from "./blocks.js";
+import { BlockRenderer, renderMarkdown, tableRow } from "./blocks.js";
 import { isClosedFence, languageOf, updateCodeBlock } from "./code.js";
+import { lex } from "./lexer.js";
+import { divideAddedRuns } from "./runs.js";
 
 /** Blocks at the end that may still change: `2` becomes part of the list above it, and a paragraph becomes a table. */
 const LIVE_BLOCKS = 2;
 
-/** A flush takes at most this share of the time: the next one waits for as many times the last one's duration. */
+/** A flush takes at most a fifth of the time, with layout and paint: the next one waits four times as long as it took. */
 const PAUSE_PER_FLUSH = 4;
 
 /** Milliseconds from a flush to the next one: text need not grow with every frame, each of which costs layout and paint. */
@@ -45,7 +47,7 @@ export class StreamingMarkdown {
     // The lexer does the same; only then are its tokens as long as the text that they come from.
     if (this.#endsWithCR && text.startsWith("\n")) text = text.slice(1);
     this.#endsWithCR = text.endsWith("\r");
-    this.#text += text.replace(/\r\n?/g, "\n");
+    this.#text += divideAddedRuns(this.#text, text.replace(/\r\n?/g, "\n"));
     if (!this.#frame && !this.#timer) this.#schedule();
   }
 
@@ -82,8 +84,11 @@ export class StreamingMarkdown {
   #timedFlush() {
     const start = performance.now();
     this.flush();
-    const end = performance.now();
-    this.#nextFlush = Math.max(start + MIN_INTERVAL, end + PAUSE_PER_FLUSH * (end - start));
+    this.#nextFlush = start + MIN_INTERVAL;
+    setTimeout(() => {
+      const end = performance.now(); // after layout and paint, which may take longer than the flush
+      this.#nextFlush = Math.max(this.#nextFlush, end + PAUSE_PER_FLUSH * (end - start));
+    });
   }
 
   /** Show the text received so far. `isFinal`: there is no more. */
