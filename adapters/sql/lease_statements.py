@@ -16,7 +16,7 @@ from sqlalchemy import Connection, bindparam, text
 
 from adapters.sql.compiled import PrecompiledStatement
 from adapters.sql.database import Notifications
-from adapters.sql.tables import EPOCH, Instant
+from adapters.sql.tables import EPOCH, Instant, microseconds
 from domain.conversation import ConversationId, TurnId, UserId
 
 TOPIC: Final = "leases"
@@ -31,7 +31,6 @@ TIME_TO_BEGIN: Final = timedelta(seconds=5)
 PRESENCE: Final = timedelta(seconds=3)
 """How long a waiting turn keeps its place without a call of `take_or_wait`. Its process may have died."""
 
-_MICROSECOND: Final = timedelta(microseconds=1)
 _OF_CONVERSATION: Final = "user_id = :user AND conversation_id = :conversation"
 _NOBODY: Final = ""
 
@@ -183,7 +182,7 @@ def _is_live(status: str | None, expires_at: int, now: datetime) -> bool:
 
 def _is_soon(instant: int, now: datetime) -> bool:
     """Whether an instant is still to come, and not so far away that the clock must have been set back since."""
-    return _microseconds(now) < instant < _microseconds(now + 2 * TIME_TO_BEGIN)
+    return microseconds(now) < instant < microseconds(now + 2 * TIME_TO_BEGIN)
 
 
 def _with(queue: Sequence[_Waiter], applicant: Applicant, until: datetime) -> Sequence[_Waiter]:
@@ -192,7 +191,7 @@ def _with(queue: Sequence[_Waiter], applicant: Applicant, until: datetime) -> Se
     end = sum(waiter.first for waiter in queue) if applicant.first else len(queue)
     place = places.get(applicant.turn_id, end)
     others = [waiter for waiter in queue if waiter.turn_id != applicant.turn_id]
-    return [*others[:place], _Waiter(applicant.turn_id, _microseconds(until), applicant.first), *others[place:]]
+    return [*others[:place], _Waiter(applicant.turn_id, microseconds(until), applicant.first), *others[place:]]
 
 
 def _parse(waiting: str, now: datetime, applicant: Applicant | None = None) -> Sequence[_Waiter]:
@@ -203,7 +202,3 @@ def _parse(waiting: str, now: datetime, applicant: Applicant | None = None) -> S
 
 def _format(queue: Sequence[_Waiter]) -> str:
     return json.dumps(queue) if queue else ""
-
-
-def _microseconds(instant: datetime) -> int:
-    return (instant - EPOCH) // _MICROSECOND

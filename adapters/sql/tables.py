@@ -33,7 +33,7 @@ class Instant(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
-        return None if value is None else (value - EPOCH) // _MICROSECOND
+        return None if value is None else microseconds(value)
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
         return None if value is None else instant(value)
@@ -42,6 +42,11 @@ class Instant(TypeDecorator[datetime]):
 def instant(value: int) -> datetime:
     """Return the point in time of a value as the driver returns it."""
     return EPOCH + timedelta(microseconds=value)
+
+
+def microseconds(moment: datetime) -> int:
+    """Return a point in time as it is stored, for statements that bypass `Instant`."""
+    return (moment - EPOCH) // _MICROSECOND
 
 
 metadata: Final = MetaData(

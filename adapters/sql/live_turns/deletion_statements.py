@@ -12,7 +12,8 @@ from uuid import uuid4
 from sqlalchemy import Connection
 
 from adapters.sql.database import Notifications
-from adapters.sql.live_turns.statements import TOPIC, changed, delete, instant, run
+from adapters.sql.live_turns.statements import TOPIC, changed, delete, run
+from adapters.sql.tables import microseconds
 from domain.conversation import ConversationId, UserId
 
 ALIVE: Final = timedelta(seconds=6)
@@ -66,7 +67,7 @@ def discard(
         deletion=deletion,
         user=user_id,
         conversation=conversation_id,
-        expires_at=instant(now + KEPT),
+        expires_at=microseconds(now + KEPT),
         worker=worker,
         **_time(now),
     )
@@ -87,7 +88,7 @@ def is_pending(connection: Connection, deletion: str, now: datetime) -> bool:
 
 
 def _time(now: datetime) -> dict[str, int]:
-    return {"now": instant(now), "latest": instant(now + 2 * ALIVE)}
+    return {"now": microseconds(now), "latest": microseconds(now + 2 * ALIVE)}
 
 
 _LIVE: Final = (
@@ -109,7 +110,7 @@ class Attendance(NamedTuple):
 
 def attend(connection: Connection, worker: str, now: datetime) -> Attendance:
     """Record that a worker is alive, and return which deletions it has to acknowledge."""
-    [(was_alive,)] = run(connection, _LIVE, worker=worker, expires_at=instant(now + ALIVE), **_time(now))
+    [(was_alive,)] = run(connection, _LIVE, worker=worker, expires_at=microseconds(now + ALIVE), **_time(now))
     return Attendance(was_alive, [Deletion(*row) for row in run(connection, _ASKED, worker=worker)])
 
 

@@ -14,6 +14,7 @@ from adapters.sql.database import SharedDatabase
 from adapters.sql.errors import DATABASE_ERRORS
 from adapters.sql.live_turns import statements
 from adapters.sql.live_turns.statements import Events, Flush, Header, State
+from adapters.sql.tables import microseconds
 from application.ports.live_turns import End, LiveTurnsUnavailable, Stop
 from domain.conversation import Turn, TurnId
 
@@ -248,7 +249,7 @@ class Outgoing:
 
     def _take(self, logs: "list[SharedLog]") -> Flush:
         headers, events, states = [], [], []
-        now = statements.instant(self._database.now())
+        now = microseconds(self._database.now())
         for log in logs:
             log.queued, log.tell_at = False, 0
             if not log.is_shared:

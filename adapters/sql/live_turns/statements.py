@@ -15,7 +15,7 @@ from sqlalchemy import Connection, text
 
 from adapters.sql.compiled import PrecompiledStatement
 from adapters.sql.database import Notifications
-from adapters.sql.tables import EPOCH
+from adapters.sql.tables import microseconds
 from adapters.sql.turn_writes import Sent
 from application.ports.live_turns import End
 from domain.conversation import ConversationId, TurnId, Usage, UserId
@@ -36,8 +36,6 @@ for the longest outage of the database that must not end a turn, which is 15 sec
 
 WHEN_LEFT: Final = ClientDisconnected.code
 """Asks to stop a turn when it has no readers. All other codes ask to stop it now."""
-
-_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class Header(TypedDict):
@@ -175,7 +173,7 @@ def enter(connection: Connection, turn_ids: Sequence[TurnId], worker: str, now: 
 
     Also of turns that need no readers: they may do so later.
     """
-    changed(connection, _ENTER, turns=list(turn_ids), worker=worker, expires_at=instant(now + PRESENCE))
+    changed(connection, _ENTER, turns=list(turn_ids), worker=worker, expires_at=microseconds(now + PRESENCE))
 
 
 def load(
@@ -217,7 +215,7 @@ _PRESENT: Final = (
 
 
 def presence(connection: Connection, turn_ids: Sequence[TurnId], now: datetime) -> Sequence[Presence]:
-    return [Presence(*row) for row in run(connection, _PRESENT, turns=list(turn_ids), now=instant(now))]
+    return [Presence(*row) for row in run(connection, _PRESENT, turns=list(turn_ids), now=microseconds(now))]
 
 
 _FOLLOWED: Final = (
@@ -309,10 +307,10 @@ _EXPIRED: Final = "SELECT turn_id FROM live_turns WHERE ended_at <= %(oldest)s L
 
 def purge(connection: Connection, now: datetime, retention: timedelta) -> bool:
     """Delete expired logs, at most 1,000. Returns whether there may be more."""
-    changed(connection, _END_LOST, now=instant(now))
+    changed(connection, _END_LOST, now=microseconds(now))
     for statement in _DELETE_EXPIRED:
-        changed(connection, statement, now=instant(now))
-    expired = [turn_id for (turn_id,) in run(connection, _EXPIRED, oldest=instant(now - retention))]
+        changed(connection, statement, now=microseconds(now))
+    expired = [turn_id for (turn_id,) in run(connection, _EXPIRED, oldest=microseconds(now - retention))]
     delete(connection, expired)
     return len(expired) == 1000
 
@@ -328,11 +326,6 @@ def encode_end(end: End) -> str:
 def decode_end(stored: str) -> End:
     finish_reason, failure, usage = orjson.loads(stored)
     return End(finish_reason, failure and Failure(*failure), usage and Usage(*usage))
-
-
-def instant(moment: datetime) -> int:
-    """Return a time as it is stored: whole microseconds since 1970."""
-    return (moment - EPOCH) // _MICROSECOND
 
 
 def run(connection: Connection, sql: str, **values: object) -> Sequence[Any]:
