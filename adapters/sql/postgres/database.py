@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, LiteralString, TypeVar
@@ -21,7 +21,7 @@ from adapters.sql.database import (
     Statements,
 )
 from adapters.sql.postgres.clock import PostgresClock
-from adapters.sql.postgres.engine import is_broken, make_engine, unfinished, url_of
+from adapters.sql.postgres.engine import is_broken, make_engine, unfinished, unlock, url_of
 from adapters.sql.postgres.errors import CHECK, explain, named, unusable
 from adapters.sql.postgres.full_text import PostgresFullText
 from adapters.sql.postgres.notifications import PostgresNotifications
@@ -151,7 +151,7 @@ class PostgresDatabase(SharedDatabase):
             except (SQLAlchemyError, psycopg.Error) as error:
                 raise unusable(self._url, error) from error
             finally:
-                _unlock(connection)
+                unlock(connection)
 
     @property
     def name(self) -> str:
@@ -269,7 +269,7 @@ class PostgresDatabase(SharedDatabase):
                 try:
                     yield connection
                 finally:
-                    _unlock(connection)
+                    unlock(connection)
         except DatabaseLost as error:
             raise Unusable(f"{error} Stop it first.") from None
         except (SQLAlchemyError, psycopg.Error) as error:
@@ -304,13 +304,6 @@ class PostgresDatabase(SharedDatabase):
         for statement in _ONE_AT_A_TIME:
             connection.execute(statement)
         bring_up_to_date(connection, _version(connection) or "", self.name)  # unless another process just has
-
-
-def _unlock(connection: Connection) -> None:
-    """Release a session's locks, because the server ends it some time after its connection was closed."""
-    if not is_broken(connection):
-        with suppress(SQLAlchemyError):
-            connection.exec_driver_sql("SELECT pg_advisory_unlock_all()").close()
 
 
 def _version(connection: Connection) -> str | None:

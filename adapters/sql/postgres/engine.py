@@ -1,10 +1,12 @@
 """Connections to PostgreSQL."""
 
 import logging
+from contextlib import suppress
 from typing import Any, Final, cast
 
 import psycopg
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, make_url
+from sqlalchemy.exc import SQLAlchemyError
 
 _CONNECTION: Final = {
     "application_name": "smart-chatbot",
@@ -87,3 +89,10 @@ def driver(connection: Connection) -> "psycopg.Connection[Any]":
 def is_broken(connection: Connection) -> bool:
     """Whether the connection was lost, so that nothing more can be done on it."""
     return connection.invalidated or connection.closed or driver(connection).closed
+
+
+def unlock(connection: Connection) -> None:
+    """Release a session's locks, because the server ends it some time after its connection was closed."""
+    if not is_broken(connection):
+        with suppress(SQLAlchemyError):
+            connection.exec_driver_sql("SELECT pg_advisory_unlock_all()").close()

@@ -1,15 +1,13 @@
 """The threads that read PostgreSQL, and the one that writes. All writes go through the one writer."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from itertools import groupby
 from typing import Any, Final
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import SQLAlchemyError
 
 from adapters.sql.database_thread import DatabaseThread, Job
-from adapters.sql.postgres.engine import driver, is_broken
+from adapters.sql.postgres.engine import driver, is_broken, unlock
 from adapters.sql.postgres.errors import is_deadlock, remove_values
 
 _MAX_DEADLOCKS: Final = 3
@@ -82,10 +80,8 @@ class Writer(DatabaseThread):
         return True
 
     def finish_background_work(self) -> None:
-        """Release the lock, because the server ends a session only some time after its connection was closed."""
         if self._connection is not None:
-            with suppress(SQLAlchemyError):
-                self._connection.exec_driver_sql("SELECT pg_advisory_unlock_all()").close()
+            unlock(self._connection)
 
 
 def _in_lock_order(jobs: Sequence[Job]) -> Sequence[Job]:
