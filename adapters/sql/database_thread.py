@@ -15,6 +15,7 @@ from adapters.sql.database import DatabaseClosed, Statements
 from adapters.sql.turn_writes import Sent
 
 T = TypeVar("T")
+Thread = TypeVar("Thread", bound="DatabaseThread")
 
 
 class Job:
@@ -176,6 +177,17 @@ class DatabaseThread(ABC):
             for job in jobs:
                 if not job.settled:
                     job.fail(error)
+
+
+def require_open(thread: Thread | None) -> Thread:
+    """Return the thread of a database that is open.
+
+    Raises:
+        DatabaseClosed: it was not opened.
+    """
+    if thread is None:
+        raise DatabaseClosed
+    return thread
 
 
 def _deliver(jobs: Sequence[Job]) -> None:

@@ -12,14 +12,8 @@ from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from adapters.daemon_threads import run_in_daemon_thread
-from adapters.sql.database import (
-    Copied,
-    DatabaseClosed,
-    DatabaseLost,
-    DatabaseSilent,
-    SharedDatabase,
-    Statements,
-)
+from adapters.sql.database import Copied, DatabaseLost, DatabaseSilent, SharedDatabase, Statements
+from adapters.sql.database_thread import require_open
 from adapters.sql.postgres.clock import PostgresClock
 from adapters.sql.postgres.engine import is_broken, make_engine, unfinished, unlock, url_of
 from adapters.sql.postgres.errors import CHECK, explain, named, unusable
@@ -190,37 +184,25 @@ class PostgresDatabase(SharedDatabase):
                 raise
 
     async def read(self, statements: Statements[T]) -> T:
-        if self._reader is None:
-            raise DatabaseClosed
-        return await self._response(self._reader.run(statements))
+        return await self._response(require_open(self._reader).run(statements))
 
     async def read_shared(self, statements: Statements[T]) -> T:
         return await self.read(statements)
 
     async def search(self, statements: Statements[T]) -> T:
-        if self._searcher is None:
-            raise DatabaseClosed
-        return await self._response(self._searcher.run(statements))
+        return await self._response(require_open(self._searcher).run(statements))
 
     async def write(self, statements: Statements[T], user_id: UserId | None = None, *, patient: bool = True) -> T:
-        if self._writer is None:
-            raise DatabaseClosed
-        return await self._response(self._writer.run(statements, user_id or "", patient=patient))
+        return await self._response(require_open(self._writer).run(statements, user_id or "", patient=patient))
 
     async def write_turn(self, statements: Statements[Sent[T]], user_id: UserId) -> T:
-        if self._writer is None:
-            raise DatabaseClosed
-        return await self._response(self._writer.run_pipelined(statements, user_id))
+        return await self._response(require_open(self._writer).run_pipelined(statements, user_id))
 
     async def write_soon(self, statements: Statements[T]) -> T:
-        if self._soon_writer is None:
-            raise DatabaseClosed
-        return await self._response(self._soon_writer.run(statements))
+        return await self._response(require_open(self._soon_writer).run(statements))
 
     async def send_soon(self, statements: Statements[Sent[T]]) -> T:
-        if self._soon_writer is None:
-            raise DatabaseClosed
-        return await self._response(self._soon_writer.run_pipelined(statements))
+        return await self._response(require_open(self._soon_writer).run_pipelined(statements))
 
     async def erase(self, statements: Statements[int], user_id: UserId | None = None) -> int:
         """Like `write`. The content of the rows leaves the files with PostgreSQL's next vacuum."""

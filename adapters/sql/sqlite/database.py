@@ -12,7 +12,8 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from adapters.clock import utc_now
 from adapters.daemon_threads import run_in_daemon_thread
-from adapters.sql.database import Copied, Database, DatabaseClosed, Statements
+from adapters.sql.database import Copied, Database, Statements
+from adapters.sql.database_thread import require_open
 from adapters.sql.full_text import FullText
 from adapters.sql.schema import HEAD, bring_up_to_date, create, is_outdated, require_current
 from adapters.sql.sqlite.backup import back_up
@@ -174,9 +175,7 @@ class SQLiteDatabase(Database):
                 yield connection
 
     async def read(self, statements: Statements[T]) -> T:
-        if self._reader is None:
-            raise DatabaseClosed
-        return await self._reader.run(statements)
+        return await require_open(self._reader).run(statements)
 
     async def read_shared(self, statements: Statements[T]) -> T:
         file = self._file
@@ -189,22 +188,16 @@ class SQLiteDatabase(Database):
         return await self.read(read)
 
     async def search(self, statements: Statements[T]) -> T:
-        if self._searcher is None:
-            raise DatabaseClosed
-        return await self._searcher.run(statements)
+        return await require_open(self._searcher).run(statements)
 
     async def write(self, statements: Statements[T], user_id: UserId | None = None, *, patient: bool = True) -> T:
-        if self._writer is None:
-            raise DatabaseClosed
-        return await self._writer.run(statements, patient=patient)
+        return await require_open(self._writer).run(statements, patient=patient)
 
     async def write_turn(self, statements: Statements[Sent[T]], user_id: UserId) -> T:
         return await self.write(lambda connection: statements(connection)())
 
     async def erase(self, statements: Statements[int], user_id: UserId | None = None) -> int:
-        if self._writer is None:
-            raise DatabaseClosed
-        return await self._writer.run(statements, erasing=True)
+        return await require_open(self._writer).run(statements, erasing=True)
 
     def _new_log(self, writer: Writer) -> WriteAheadLog:
         path, busy, readers = _path(self._url), self._busy_timeout, self._reader_timeout
