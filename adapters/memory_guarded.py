@@ -165,7 +165,7 @@ class CircuitBreaker:
     def succeed(self) -> None:
         self._failures, self._open_until = 0, 0.0
 
-    def fail(self, reason: str | None = None) -> None:
+    def fail(self, reason: str) -> None:
         self._failures += 1
         self._reason = reason
         if self._failures >= self._max_failures:

@@ -76,7 +76,7 @@ def required_tokens(instructions: str, message: str, estimate: Estimate = estima
     return (_cost(instructions, estimate) if instructions else 0) + _cost(message, estimate)
 
 
-def prompt_tokens(prompt: Sequence[Message], estimate: Estimate = estimate_tokens) -> int:
+def prompt_tokens(prompt: Sequence[Message], estimate: Estimate) -> int:
     """Estimate the tokens of a prompt as sent."""
     text = "".join(message.text for message in prompt)  # as a whole: a call per message takes eight times as long
     return estimate(text) + MESSAGE_OVERHEAD * len(prompt)
@@ -110,7 +110,7 @@ def _quoted(fact: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("<", "\\u003c").replace("[", "\\u005b")
 
 
-def estimate_usage(prompt: Sequence[Message], reply: str, estimate: Estimate = estimate_tokens) -> Usage:
+def estimate_usage(prompt: Sequence[Message], reply: str, estimate: Estimate) -> Usage:
     """Estimate the usage of a call whose provider reported none."""
     return Usage(prompt_tokens(prompt, estimate), estimate(reply), estimated=True)
 

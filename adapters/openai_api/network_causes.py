@@ -101,7 +101,7 @@ def _fails(proxy: Proxy, cause: str, links: Sequence[BaseException]) -> bool:
     return any((link.host, link.port) == (proxy.host, proxy.port) for link in failed)
 
 
-def hint(error: BaseException, cause: Mapping[str, str | int], *, may_lack_tls: bool = False) -> str | None:
+def hint(error: BaseException, cause: Mapping[str, str | int], *, may_lack_tls: bool) -> str | None:
     """Return the sentence for the client. `may_lack_tls`: the request was sent to the service without TLS."""
     if cause.get("proxy_status") == PROXY_AUTH_REQUIRED:
         return PROXY_REFUSED

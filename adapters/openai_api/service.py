@@ -34,7 +34,7 @@ class ModelService:
         base_url: str,
         connect_timeout: float,
         idle_timeout: float,
-        keep_alive: float = 3,
+        keep_alive: float,
         max_error_bytes: int = 64 * 1024,
     ) -> None:
         self._api_key = api_key

@@ -14,12 +14,9 @@ DATABASE_ERRORS: Final = (SQLAlchemyError, DatabaseClosed, DatabaseLost, Databas
 
 
 @contextmanager
-def raised_as(kind: type[ChatError], retry_after: float = 1.0) -> Iterator[None]:
-    """Raise `kind`, an error of a port, from any database error raised in the block.
-
-    `retry_after` is in seconds.
-    """
+def raised_as(kind: type[ChatError]) -> Iterator[None]:
+    """Raise `kind`, an error of a port, from any database error raised in the block."""
     try:
         yield
     except DATABASE_ERRORS as error:
-        raise kind(retry_after=retry_after) from error
+        raise kind(retry_after=1.0) from error

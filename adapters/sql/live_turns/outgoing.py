@@ -118,11 +118,11 @@ class Outgoing:
         database: SharedDatabase,
         worker: str,
         *,
+        give_up_after: float,
         interval: float = 0.25,
         urgent_interval: float = 0.05,
         max_events: int = 50,
         close_timeout: float = 1.0,
-        give_up_after: float = 30.0,
     ) -> None:
         self.max_events = max_events
         self._database = database

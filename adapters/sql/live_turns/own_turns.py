@@ -29,9 +29,9 @@ class OwnTurns:
         worker: str,
         logs: "EventLogs[SharedLog]",
         *,
+        max_outage: float,
         poll_interval: float = 1.0,
         read_timeout: float = 0.8,
-        max_outage: float = 15.0,
     ) -> None:
         self._database = database
         self._worker = worker

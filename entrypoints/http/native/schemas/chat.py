@@ -69,11 +69,7 @@ class ChatRequest(BaseModel):
     )
 
     def to_message(
-        self,
-        principal: Principal,
-        on_disconnect: Literal["cancel", "continue"],
-        key: str | None = None,
-        after: int = 0,
+        self, principal: Principal, on_disconnect: Literal["cancel", "continue"], key: str | None, after: int = 0
     ) -> NewMessage:
         """Return the message for the use case.
 
