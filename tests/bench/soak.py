@@ -41,7 +41,6 @@ MIN_TURNS = 3 * WARM_UP_TURNS
 TOKENS, PAUSE_MS = 20, 1
 
 CLIENTS = 8
-TURNS_PER_USER = 20
 KEPT_USERS = 40
 LEAVES_EVERY = 10
 """Every tenth reply is left after its first delta."""

@@ -1,7 +1,7 @@
 """What happens to leases when the clock of PostgreSQL's host is set."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from uuid import uuid4
@@ -35,9 +35,6 @@ class Worker:
 
     async def renew(self, turn: Turn) -> None:
         await self.history.save_progress({turn.id: ReplyAddition(0, "")}, LEASE)
-
-
-SetClock = Callable[[timedelta], None]
 
 
 @pytest.fixture

@@ -104,7 +104,6 @@ def end(reason: object = "stop") -> bytes:
 
 
 HELLO = Read("Hello", "stop")
-NOT_A_REPLY = Read("", "", failure=LLMWrongAPI)
 
 DIALECTS = {
     "usual": delta("Hel") + delta("lo") + end() + DONE,
