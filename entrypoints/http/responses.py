@@ -3,7 +3,6 @@
 Routes declare them, e.g. `responses=problems(TurnNotFound, *STORE)`.
 """
 
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, Final
@@ -17,8 +16,6 @@ from entrypoints.http.request_problems import headers_too_large, malformed_reque
 from entrypoints.http.statuses import STATUS
 
 Responses = dict[int | str, dict[str, Any]]
-
-_CODE: Final = re.compile("`([a-z_]+)`")
 
 _REQUEST_CODES: Final = {
     400: "malformed_json",
@@ -120,19 +117,16 @@ def _problems(
         codes[STATUS[kind]].add(kind.code)
     for status in request:
         codes[status].add(_REQUEST_CODES[status])
-    return {
-        status: _described("Problem: " + ", ".join(f"`{code}`" for code in sorted(names)), status)
-        for status, names in sorted(codes.items())
-    }
+    return {status: _described(sorted(names), status) for status, names in sorted(codes.items())}
 
 
-def _described(description: str, status: int) -> dict[str, Any]:
-    """Return a problem response with this description, and an example of each code in it."""
-    names = {code: example_of(code, status) for code in _CODE.findall(description)}
+def _described(codes: Sequence[str], status: int) -> dict[str, Any]:
+    """Return a problem response with these codes, and an example of each."""
     problem = {
         "schema": {"$ref": "#/components/schemas/ProblemView"},
-        "examples": {code: {"$ref": f"#/components/examples/{name}"} for code, name in names.items()},
+        "examples": {code: {"$ref": f"#/components/examples/{example_of(code, status)}"} for code in codes},
     }
+    description = "Problem: " + ", ".join(f"`{code}`" for code in codes)
     return {"description": description, "content": {"application/problem+json": problem}}
 
 

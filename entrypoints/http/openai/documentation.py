@@ -1,6 +1,5 @@
 """What the OpenAPI document says about these routes, beyond their schemas."""
 
-import re
 from collections import defaultdict
 from typing import Any, Final
 
@@ -17,7 +16,7 @@ def _errors(responses: Responses) -> Responses:
     """Return the descriptions of problems as those of errors in the format of OpenAI's API."""
     by_status: dict[int, list[str]] = defaultdict(list)
     for status, response in responses.items():
-        for code in re.findall("`([a-z_]+)`", response["description"]):
+        for code in response["content"]["application/problem+json"]["examples"]:
             by_status[client_status(code, int(status))].append(client_code(code))
     found: Responses = {}
     for status, codes in by_status.items():
