@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from domain.conversation import TurnId
-from domain.errors import ChatError, Failure, InternalError, UnknownCursor
+from domain.errors import ChatError, Failure, UnknownCursor
 from entrypoints.http.problems import problem
 from entrypoints.http.request_problems import RequestProblem, invalid_request, invalid_requests
 from entrypoints.http.statuses import status_of_code
@@ -54,10 +54,6 @@ def chat_problem(
         history=history,
         errors=fields,
     )
-
-
-def internal_error(request_id: str) -> Response:
-    return chat_problem(request_id, InternalError())
 
 
 def add_error_handlers(app: FastAPI) -> None:

@@ -16,8 +16,8 @@ from starlette.datastructures import Headers, MutableHeaders, State
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from application.ports.history import HistoryUnavailable
-from domain.errors import ChatError, ServerShuttingDown, Unusable
-from entrypoints.http.errors import chat_problem, internal_error
+from domain.errors import ChatError, InternalError, ServerShuttingDown, Unusable
+from entrypoints.http.errors import chat_problem
 from entrypoints.http.logged_path import logged_path
 from entrypoints.http.unknown_fields import HEADER
 
@@ -75,12 +75,10 @@ class RequestContext:
         request_id = sent_id if _SAFE_ID.fullmatch(sent_id) else f"{_PROCESS}{next(_numbers):016x}"
         scope["state"]["request_id"] = request_id
         started_at = anyio.current_time()
-        status = 0
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal status
             if message["type"] == "http.response.start":
-                status = scope["state"]["status"] = message["status"]
+                scope["state"]["status"] = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
                 if ignored := scope["state"].get("ignored_fields"):
@@ -94,17 +92,20 @@ class RequestContext:
             try:
                 await self._app(scope, receive, send_with_headers)
             finally:
-                # The template of the path, because the path itself contains user ids.
-                route = scope.get("route")
-                self._log.log(
-                    logging.DEBUG if _is_routine(scope["path"]) else logging.INFO,
-                    "request",
-                    method=scope["method"],
-                    path=getattr(route, "path", None) or logged_path(scope["path"], self._words) or None,
-                    status=status,
-                    **scope["state"].get("problem", {}),
-                    seconds=round(anyio.current_time() - started_at, 4),
-                )
+                self._log_request(scope, anyio.current_time() - started_at)
+
+    def _log_request(self, scope: Scope, seconds: float) -> None:
+        # The template of the path, because the path itself contains user ids.
+        path = getattr(scope.get("route"), "path", None) or logged_path(scope["path"], self._words) or None
+        self._log.log(
+            logging.DEBUG if _is_routine(scope["path"]) else logging.INFO,
+            "request",
+            method=scope["method"],
+            path=path,
+            status=scope["state"].get("status", 0),
+            **scope["state"].get("problem", {}),
+            seconds=round(seconds, 4),
+        )
 
 
 def _remove_root_path(scope: Scope) -> None:
@@ -143,7 +144,7 @@ class UnexpectedErrors:
             self._log.error("request failed", exc_info=error)
             if "status" in scope["state"]:
                 raise  # the server then aborts the connection: a truncated response must not look complete
-            await internal_error(scope["state"]["request_id"])(scope, receive, send)
+            await chat_problem(scope["state"]["request_id"], InternalError())(scope, receive, send)
         except CancelledError:  # by the server, which closes its connections at the end of a shutdown
             if "status" not in scope["state"]:
                 await chat_problem(scope["state"]["request_id"], ServerShuttingDown())(scope, receive, send)
