@@ -65,7 +65,7 @@ def mem0_memory(settings: Settings, now: Callable[[], datetime]) -> LongTermMemo
     store = settings.mem0_vector_store
     return MemoryMem0(
         data_dir=settings.data_dir,
-        api_key=settings.openai_api_key.get_secret_value() if settings.openai_api_key else "none",
+        api_key=_model_key(settings),
         base_url=settings.openai_base_url,
         model=settings.openai_model,
         embedding_model=settings.mem0_embedding_model,
@@ -94,7 +94,7 @@ def openai_llm(settings: Settings) -> "LLMOpenAI":
     from adapters.llm_openai import LLMOpenAI
 
     return LLMOpenAI(
-        api_key=settings.openai_api_key.get_secret_value() if settings.openai_api_key else "none",
+        api_key=_model_key(settings),
         base_url=settings.openai_base_url,
         model=settings.openai_model,
         temperature=settings.openai_temperature,
@@ -109,6 +109,11 @@ def openai_llm(settings: Settings) -> "LLMOpenAI":
         idle_timeout=settings.upstream_idle_timeout,
         max_connections=settings.upstream_max_connections,
     )
+
+
+def _model_key(settings: Settings) -> str:
+    """Return the API key of the model's service. Clients demand one, even if the service does not."""
+    return settings.openai_api_key.get_secret_value() if settings.openai_api_key else "none"
 
 
 def sql_keys(database: "Database") -> APIKeys:

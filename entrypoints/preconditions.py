@@ -17,7 +17,7 @@ DISTRIBUTION: Final = "smart-chatbot-backend"
 
 ADVICE: Final = "install smart-chatbot into an environment of its own (python -m venv), and start it elsewhere"
 
-_ROOT: Final = Path(__file__).parents[1]
+ROOT: Final = Path(__file__).parents[1]
 
 
 def require_preconditions() -> None:
@@ -25,7 +25,7 @@ def require_preconditions() -> None:
     if sys.platform == "win32":
         _refuse("Windows is not supported: use WSL 2 or the container in deploy/.")
     for name, place in _shadowed():
-        _refuse(f"The package {name} at {place} takes the place of that of smart-chatbot at {_ROOT / name}: {ADVICE}.")
+        _refuse(f"The package {name} at {place} takes the place of that of smart-chatbot at {ROOT / name}: {ADVICE}.")
 
 
 def explain_import_error(error: ImportError) -> None:
@@ -43,7 +43,7 @@ def _shadowed() -> Iterator[tuple[str, str]]:
     for name in PACKAGES:
         spec = PathFinder.find_spec(name)
         origin = None if spec is None else spec.origin or next(iter(spec.submodule_search_locations or ()), None)
-        if origin is not None and not Path(origin).resolve().is_relative_to((_ROOT / name).resolve()):
+        if origin is not None and not Path(origin).resolve().is_relative_to((ROOT / name).resolve()):
             yield name, origin
 
 

@@ -23,6 +23,8 @@ from entrypoints.configuration.turns import TurnSettings
 from entrypoints.configuration.types import QUOTES, trimmed
 from entrypoints.configuration.urls import host_of
 
+ENV_FILE: Final = Path(".env")
+
 
 class Settings(
     ProcessSettings,
@@ -40,7 +42,7 @@ class Settings(
     """
 
     model_config = SettingsConfigDict(
-        env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True, hide_input_in_errors=True
+        env_file=ENV_FILE, env_file_encoding="utf-8", extra="ignore", frozen=True, hide_input_in_errors=True
     )
 
     @classmethod
@@ -99,8 +101,6 @@ class Settings(
 
 SECRETS_DIRECTORY: Final = Path("/run/secrets")
 """Where Docker and Kubernetes put secrets, a file each. systemd names its directory in `CREDENTIALS_DIRECTORY`."""
-
-ENV_FILE: Final = Path(".env")
 
 
 class InvalidOption(Unusable):

@@ -10,8 +10,8 @@ from entrypoints.configuration.env_file import ALIASES, unknown_key, values
 from entrypoints.configuration.environment_names import misspelt
 from entrypoints.configuration.keys import KEY
 from entrypoints.configuration.types import trimmed
-from entrypoints.configuration.urls import without_endpoint
-from entrypoints.settings import Settings, environment
+from entrypoints.configuration.urls import host_of, without_endpoint
+from entrypoints.settings import ENV_FILE, Settings, environment
 
 _NEEDED_BACKENDS: Final = {
     "mem0_api_key": ("mem0_platform",),
@@ -29,7 +29,7 @@ _THIS_MACHINE: Final = "on this machine"
 _TOKEN_SETTINGS: Final = ("auth_jwt_secret", "auth_jwks_url", "auth_issuer", "auth_audience")
 
 
-def startup_warnings(settings: Settings, env_file: Path = Path(".env")) -> list[str]:
+def startup_warnings(settings: Settings, env_file: Path = ENV_FILE) -> list[str]:
     """Return a sentence for each setting that was changed, has no effect or contradicts another."""
     known = [name.upper() for name in Settings.model_fields]
     file = values(env_file)
@@ -77,8 +77,9 @@ def proxy_before_the_model(settings: Settings) -> list[str]:
         return [f"The proxy that the environment names for {host} cannot be used ({error.problem}): {CHECK_PROXY}."]
     if proxy is None or not place:
         return []
-    name = urlsplit(proxy).netloc.rpartition("@")[2]
-    return [f"OPENAI_BASE_URL: requests to {host} {place} go through the proxy {name}; add {host} to NO_PROXY."]
+    return [
+        f"OPENAI_BASE_URL: requests to {host} {place} go through the proxy {host_of(proxy)}; add {host} to NO_PROXY."
+    ]
 
 
 def _unencrypted(settings: Settings) -> list[str]:

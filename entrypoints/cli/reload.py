@@ -11,17 +11,14 @@ from multiprocessing import parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
 from threading import Thread
-from typing import Final
 
 import uvicorn
 from uvicorn.supervisors.statreload import StatReload
 
 from domain.errors import Unusable
 from entrypoints.exit_status import UNUSABLE
+from entrypoints.preconditions import PACKAGES, ROOT
 from entrypoints.settings import Settings, load_settings
-
-ROOT: Final = Path(__file__).parents[2]
-PACKAGES: Final = ("domain", "application", "adapters", "entrypoints")
 
 
 @dataclass(frozen=True)

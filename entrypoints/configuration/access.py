@@ -25,7 +25,7 @@ class AccessSettings(BaseModel):
     )
     docs: bool = Field(True, description="Serve the API documentation, at `/docs` and `/openapi.json`.")
     chat_page: bool = Field(True, description="Serve the chat page, at `/`.")
-    auth_mode: Literal["auto", "none", "api_key", "jwt", "api_key+jwt"] = Field(
+    auth_mode: Literal["auto", AuthMode] = Field(
         "auto",
         description="Credentials that requests need: `none`, `api_key` (see `smart-chatbot keys`), `jwt`, "
         "`api_key+jwt`, or `auto`: `jwt` if it is configured, else `none`, on loopback only.",

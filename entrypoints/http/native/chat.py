@@ -53,8 +53,7 @@ async def send_message(
     # The end is sent even if the client has received all other events: it repeats the request to learn the end.
     wire = NativeWire(handle.turn.public_id)
     response = EventStream(handle, wire, idle_interval=settings.comment_interval, start=start)
-    if handle.is_repeated:
-        response.headers[REPLAYED] = "true"
+    response.headers.update(_headers(handle))
     return response
 
 
