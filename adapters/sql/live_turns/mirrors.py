@@ -16,7 +16,7 @@ from adapters.sql.database import SharedDatabase
 from adapters.sql.errors import DATABASE_ERRORS, raised_as
 from adapters.sql.live_turns import statements
 from adapters.sql.live_turns.statements import News
-from application.ports.live_turns import End, LiveTurnsUnavailable
+from application.ports.live_turns import DELETED, End, LiveTurnsUnavailable
 from domain.conversation import ConversationId, TurnId, TurnStatus, UserId
 from domain.errors import Failure, StreamExpired, WorkerLost
 
@@ -143,7 +143,7 @@ class Mirrors:
             for mirror in mirrors:
                 if mirror.turn_id in deleted:
                     mirror.discard()
-                    self._end(mirror, None)
+                    self._finish(mirror, DELETED)
 
     async def run(self) -> None:
         """Keep the mirrors up to date, for ever."""
@@ -228,7 +228,7 @@ class Mirrors:
         first = news[0]
         if first.status is None:
             mirror.discard()
-            self._end(mirror, None)
+            self._finish(mirror, DELETED)
         elif first.worker is None:  # the tables were emptied by a crash of the server, or the log was given up
             self._end(mirror, LiveTurnsUnavailable())
         else:
@@ -248,8 +248,8 @@ class Mirrors:
         elif now - mirror.ended_in_history_at >= self._end_timeout:
             self._end(mirror, WorkerLost() if reason == WorkerLost.code else LiveTurnsUnavailable())
 
-    def _end(self, mirror: Mirror, error: WorkerLost | LiveTurnsUnavailable | None) -> None:
-        self._finish(mirror, End(None, Failure.of(error or LiveTurnsUnavailable())))
+    def _end(self, mirror: Mirror, error: WorkerLost | LiveTurnsUnavailable) -> None:
+        self._finish(mirror, End(None, Failure.of(error)))
 
     def _finish(self, mirror: Mirror, end: End) -> None:
         self._mirrors.pop(mirror.turn_id, None)
