@@ -68,13 +68,11 @@ class SerializedStore(Store):
 
 class QdrantServer(Store):
     def prepare(self) -> None:
-        client = self.memory.vector_store.client
-        self._check_dimensions(client)
-        if not self.memory.vector_store.is_local:
-            compare_versions(client)
+        self._check_dimensions()
+        compare_versions(self.memory.vector_store.client)
 
-    def _check_dimensions(self, client: Any) -> None:
-        vectors = client.get_collection(self.memory.collection_name).config.params.vectors
+    def _check_dimensions(self) -> None:
+        vectors = self.memory.vector_store.client.get_collection(self.memory.collection_name).config.params.vectors
         _require_dimensions(getattr(vectors, "size", None), self.memory)
 
     def close(self) -> None:
@@ -93,7 +91,7 @@ class EmbeddedQdrant(QdrantServer):
         self.lock = threading.RLock()
 
     def prepare(self) -> None:
-        super().prepare()
+        self._check_dimensions()
         for collection in self._collections.values():
             _erase_deleted_rows(collection)
         self.erase()  # deleted by a process that died before it erased them
