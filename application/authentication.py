@@ -85,7 +85,7 @@ class Authenticate:
 
     def _failure(self, invalid: InvalidCredential, address: str) -> Unauthenticated | TooManyAttempts:
         names = [f"address {network_of(address)}", *([f"key {invalid.key_id}"] if invalid.key_id else [])]
-        wait = max([self._throttle.fail(name) for name in names])
+        wait = max(self._throttle.fail(name) for name in names)
         self._observer.observe(AuthenticationFailed(invalid.cause, address, invalid.key_id, throttled=wait > 0))
         return TooManyAttempts(retry_after=wait) if wait else Unauthenticated()
 

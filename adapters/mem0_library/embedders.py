@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any, Final
 
 from adapters.mem0_library.swallowed_errors import record_errors
@@ -82,7 +83,7 @@ class E5Embedder:
         # The model was trained with different prefixes for queries and for the passages to be found.
         self._query = _AllButTheTop(model.query)
         self._passage = _AllButTheTop(model.passage)
-        self.config = _EmbedderConfig(model.dim)
+        self.config = SimpleNamespace(embedding_dims=model.dim)
 
     def embed(self, text: str, memory_action: str | None = None) -> list[float]:
         return self.embed_batch([text], memory_action)[0]
@@ -110,8 +111,3 @@ class _AllButTheTop:
         lengths = (vectors * vectors).sum(axis=1, keepdims=True) ** 0.5
         unit: list[list[float]] = (vectors / lengths).tolist()
         return unit
-
-
-class _EmbedderConfig:
-    def __init__(self, embedding_dims: int) -> None:
-        self.embedding_dims = embedding_dims

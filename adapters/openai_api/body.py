@@ -1,6 +1,6 @@
 """Decode the body of a response, whatever its content type says."""
 
-import codecs
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Protocol
@@ -67,10 +67,10 @@ class BodyDecoder(Decoder):
         if self.decoder is not None:
             return self.decoder.feed(read)
         self._start = (self._start + read).lstrip()  # blank lines mean nothing
-        if codecs.BOM_UTF8.startswith(self._start):
+        if BOM_UTF8.startswith(self._start):
             return ()
         start, self._start = self._start, b""
-        text = start.removeprefix(codecs.BOM_UTF8).lstrip()
+        text = start.removeprefix(BOM_UTF8).lstrip()
         match text[:1]:
             case b"<":
                 raise errors.wrong_api(text)

@@ -70,8 +70,7 @@ class Redactor:
 
     def excerpt(self, text: str, limit: int = 300) -> str:
         """Return the beginning of `text`, at most `limit` characters, in one line."""
-        text = _clean(_unescaped(text[: 8 * limit]))
-        text = text if len(text) <= 2 * limit else text[: 2 * limit]
+        text = _clean(_unescaped(text[: 8 * limit]))[: 2 * limit]
         for pattern in _CREDENTIAL:
             text = pattern.sub(GAP, text)
         text = self._without_shared(text)

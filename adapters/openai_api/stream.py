@@ -1,14 +1,12 @@
 """Decode server-sent events from the bytes of a network stream."""
 
-from typing import Final
+from codecs import BOM_UTF8
 
 from adapters.openai_api.json_value import load_json
 from domain.errors import OutputLimit
 
 Event = tuple[bytes, bytes]
 """The name of an event, empty if it has none, and its data."""
-
-_BOM: Final = b"\xef\xbb\xbf"
 
 
 def is_done(data: bytes) -> bool:
@@ -60,11 +58,11 @@ class EventDecoder:
     def _feed_lines(self, read: bytes) -> list[Event]:
         if not self._started:
             read, self._line = self._line + read, b""
-            if len(read) < len(_BOM) and _BOM.startswith(read):
+            if len(read) < len(BOM_UTF8) and BOM_UTF8.startswith(read):
                 self._line = read
                 return []
             self._started = True
-            read = read.removeprefix(_BOM)
+            read = read.removeprefix(BOM_UTF8)
         if self._after_cr and read:
             self._after_cr = False
             read = read.removeprefix(b"\n")

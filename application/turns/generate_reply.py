@@ -99,8 +99,7 @@ class GenerateReply:
         running.prompt = attempt.messages
         options = running.request.options
         async with self.llm.reply(attempt.messages, attempt.max_tokens, options) as reply:
-            if not running.accepted:
-                running.accept()
+            running.accept()
             try:
                 async for deltas in reply:
                     running.append(deltas)
