@@ -109,13 +109,13 @@ class CheckHealth:
         except LongTermMemoryError as error:
             memory_failure = error
         return Health(
-            history_failure,
-            self.runner.llm_failure,
-            memory_failure,
-            len(self.runner),
-            outbox,
-            self.recall.failures,
-            self.outbox_worker.failed_extractions,
-            self.recall.failure,
-            self.outbox_worker.not_ready,
+            history_failure=history_failure,
+            llm_failure=self.runner.llm_failure,
+            memory_failure=memory_failure,
+            running_turns=len(self.runner),
+            outbox=outbox,
+            failed_recalls=self.recall.failures,
+            failed_extractions=self.outbox_worker.failed_extractions,
+            recall_failure=self.recall.failure,
+            remember_failure=self.outbox_worker.not_ready,
         )

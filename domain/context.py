@@ -61,14 +61,14 @@ def assemble(
     if sum(count_bytes(text) + MESSAGE_OVERHEAD for exchange in told for text in exchange) > left:
         told = list(_fitting(told, left, estimate))
     recent = [
-        message
-        for exchange in told
-        for message in (Message(Role.ASSISTANT, exchange.reply), Message(Role.USER, exchange.user_message))
-        if message.text
+        sent
+        for exchange in reversed(told)
+        for sent in (Message(Role.USER, exchange.user_message), Message(Role.ASSISTANT, exchange.reply))
+        if sent.text
     ]
     system = [Message(Role.SYSTEM, instructions)] if instructions else []
     begun = [Message(Role.ASSISTANT, continued)] if continued else []
-    return [*system, *reversed(recent), Message(Role.USER, notes + message), *begun]
+    return [*system, *recent, Message(Role.USER, notes + message), *begun]
 
 
 def required_tokens(instructions: str, message: str, estimate: Estimate = estimate_tokens) -> int:
