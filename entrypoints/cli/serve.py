@@ -98,16 +98,7 @@ def serve(
         settings.require_authentication()
         if settings.auth == "none" and not settings.is_loopback:
             warn(f"Listening on {settings.host}: every client that reaches it can read and write all conversations.")
-        notice = PAGE_LINE if settings.chat_page else ""
-        notice += LOCAL_MODEL_NOTICE if local else ""
-
-        def greet(address: str) -> None:
-            credential = "" if settings.auth == "none" else CREDENTIAL
-            text = (BANNER + notice).format(
-                name=settings.app_name, address=address, program=program(), credential=credential
-            )
-            LossyWriter(sys.stdout).write(text)
-
+        greet = partial(_greet, settings, local)
         raise_limit()
         with listen(settings) as listener:
             if workers > 1:
@@ -141,6 +132,14 @@ def run_server(
     server = DrainingServer(app, on_started, on_alive)
     server.run([listener])
     return Served(server.started, app.state.lifespan, app.state.container.shutdown())
+
+
+def _greet(settings: Settings, local: bool, address: str) -> None:
+    """Tell the operator where the service listens, and how to try it."""
+    banner = BANNER + (PAGE_LINE if settings.chat_page else "") + (LOCAL_MODEL_NOTICE if local else "")
+    credential = "" if settings.auth == "none" else CREDENTIAL
+    text = banner.format(name=settings.app_name, address=address, program=program(), credential=credential)
+    LossyWriter(sys.stdout).write(text)
 
 
 def _supervise(settings: Settings, listener: socket.socket, workers: int, greet: Callable[[str], None]) -> int:
