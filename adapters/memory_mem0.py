@@ -24,7 +24,9 @@ T = TypeVar("T")
 class MemoryMem0(LongTermMemory):
     """Facts that a model extracts from turns, recalled by meaning.
 
-        async with MemoryMem0(data_dir="data", api_key=key, base_url=None, model="gpt-4o-mini", now=now) as memory: ...
+        async with MemoryMem0(
+            data_dir=Path("data"), api_key=key, base_url=None, model="gpt-4o-mini", now=now
+        ) as memory: ...
 
     `store_url` is a PostgreSQL database with pgvector (`postgresql://…`) or a Qdrant server (`http(s)://…`, with its
     key as the password). Without one, Qdrant is embedded in `data_dir`: for one process and some ten thousand memories,
@@ -49,7 +51,7 @@ class MemoryMem0(LongTermMemory):
     def __init__(
         self,
         *,
-        data_dir: Path | str,
+        data_dir: Path,
         api_key: str,
         base_url: str | None,
         model: str,
@@ -58,7 +60,7 @@ class MemoryMem0(LongTermMemory):
         embedder: Literal["openai", "local"] = "openai",
         infer: bool = True,
         store_url: str | None = None,
-        config_file: Path | str | None = None,
+        config_file: Path | None = None,
         llm_timeout: float = 60,
         embedding_timeout: float = 10,
         recall_timeout: float = 20,
@@ -68,14 +70,14 @@ class MemoryMem0(LongTermMemory):
         max_retry_delay: float = 120,
     ) -> None:
         self._options = Options(
-            directory=Path(data_dir) / "mem0",
+            directory=data_dir / "mem0",
             api_key=api_key,
             base_url=base_url,
             model=model,
             embedding_model=embedding_model,
             embedder=embedder,
             store_url=store_url,
-            config_file=Path(config_file) if config_file else None,
+            config_file=config_file,
             llm_timeout=llm_timeout,
             embedding_timeout=embedding_timeout,
         )

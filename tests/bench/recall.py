@@ -12,6 +12,7 @@ import random
 import statistics
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
 
@@ -101,7 +102,7 @@ def questions() -> Iterator[tuple[UserId, str, str]]:
 async def measure() -> None:
     with TemporaryDirectory() as directory:
         memory = MemoryMem0(
-            data_dir=directory,
+            data_dir=Path(directory),
             api_key="none",
             base_url="http://127.0.0.1:9/v1",
             model="none",
