@@ -16,7 +16,7 @@ from domain.paging import Page, page_of, page_of_turns, parse_cursor
 from domain.resent import SentMessage, within_size
 from domain.title import title_of
 
-_ALWAYS = datetime.max.replace(tzinfo=UTC)
+_NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class HistoryInMemory(MemoryOutboxInMemory, ConversationHistory):
                 self._forget_name(self._named[name].turn_id)
         if (expired := self._named.get(key.name)) is not None:
             self._forget_name(expired.turn_id)
-        expires_at = self._now() + retention if turn.chosen_id is None else _ALWAYS
+        expires_at = self._now() + retention if turn.chosen_id is None else _NEVER
         self._named[key.name] = _NamedTurn(turn.id, key.fingerprint, expires_at)
         self._names[turn.id] = key.name
         if turn.chosen_id is None:

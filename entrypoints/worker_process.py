@@ -18,7 +18,7 @@ _PROGRAM: Final = "import sys; sys.path.append(sys.argv[1]); from entrypoints.cl
 
 LISTENING: Final = "listening"
 ALIVE: Final = "alive"
-UNUSABLE: Final = "unusable"
+REFUSAL: Final = "unusable"
 """First words of a worker's reports, which are lines. A sentence for the operator follows the last one."""
 
 _SILENT: Final = "silent"
@@ -86,7 +86,7 @@ class WorkerProcess:
                 if report == LISTENING:
                     timeout = self._heartbeat_timeout
                     on_listening()
-                elif report == UNUSABLE:
+                elif report == REFUSAL:
                     sentence = detail
                 elif report == _SILENT:
                     timeout, reason = None, f"no sign of life for {self._heartbeat_timeout:g} seconds"

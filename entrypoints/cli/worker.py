@@ -34,8 +34,7 @@ def main() -> None:
     from domain.errors import Unusable
     from entrypoints.cli.serve import run_server
     from entrypoints.exit_status import UNUSABLE
-    from entrypoints.worker_process import ALIVE, LISTENING
-    from entrypoints.worker_process import UNUSABLE as REFUSAL
+    from entrypoints.worker_process import ALIVE, LISTENING, REFUSAL
 
     def report(*words: str) -> None:
         with suppress(OSError):  # it has been killed
