@@ -32,15 +32,14 @@ class ReplyRequest:
         self, instructions: str, message: str, stored: Sequence[Exchange] = (), facts: Sequence[str] = ()
     ) -> PromptParts:
         """Return the parts of the prompt, from the operator's `instructions`, the stored context and recalled facts."""
-        latest = stored if self.latest_first is None else self.latest_first
         return PromptParts(
-            joined(instructions if self.as_instructed else "", self.system),
-            latest,
-            message,
-            facts,
-            self.lead,
-            self.continued,
-            self.max_tokens,
+            instructions=joined(instructions if self.as_instructed else "", self.system),
+            latest_first=stored if self.latest_first is None else self.latest_first,
+            message=message,
+            facts=facts,
+            lead=self.lead,
+            continued=self.continued,
+            max_tokens=self.max_tokens,
         )
 
 

@@ -66,9 +66,9 @@ def caller_of(body: ChatCompletionRequest, headers: Headers, principal: Principa
     repetition = headers.get(RETRY_COUNT, "")
     return Caller(
         user_id or _nobody(principal),
-        user_id is not None,
-        None if is_temporary else _conversation(named_by, headers),
-        is_temporary,
+        has_name=user_id is not None,
+        conversation_id=None if is_temporary else _conversation(named_by, headers),
+        is_temporary=is_temporary,
         shows_all=from_webui or TASK in headers,
         is_side_call=is_task or (from_webui and not body.stream),
         repetition=int(repetition) if re.fullmatch("[0-9]{1,3}", repetition) else None,

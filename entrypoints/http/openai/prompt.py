@@ -68,10 +68,10 @@ def prompt_of(messages: Sequence[ChatMessage]) -> Prompt:
         for position, text in enumerate(exchange.asked, 1)
     ]
     return Prompt(
-        joined(*system),
-        [Exchange(joined(*exchange.asked), joined(*exchange.replied)) for exchange in earlier],
-        joined(*last.asked[:-1]),
-        last.asked[-1],
-        joined(*last.replied),
-        [*resent, *(SentMessage(text, answered=False) for text in last.asked[:-1])],
+        system=joined(*system),
+        exchanges=[Exchange(joined(*exchange.asked), joined(*exchange.replied)) for exchange in earlier],
+        lead=joined(*last.asked[:-1]),
+        message=last.asked[-1],
+        continued=joined(*last.replied),
+        resent=[*resent, *(SentMessage(text, answered=False) for text in last.asked[:-1])],
     )
