@@ -41,8 +41,8 @@ def startup_warnings(settings: Settings, env_file: Path = ENV_FILE) -> list[str]
     for alias, name in ALIASES.items():
         if variables.get(alias) and not given.get(name):
             sentences.append(unknown_key(alias, known))
-    in_file = {key.upper() for key in file}
-    unknown = [name for name, value in variables.items() if value and name not in {*known, *in_file, *ALIASES}]
+    expected = {*known, *ALIASES, *(key.upper() for key in file)}
+    unknown = [name for name, value in variables.items() if value and name not in expected]
     sentences += [unknown_key(name, known) for name in misspelt(unknown, known)]
     if settings.secrets_dir is not None:
         files = (file.name.upper() for file in settings.secrets_dir.iterdir() if file.is_file())

@@ -1,7 +1,7 @@
 """Middleware that finds out who sends a request, before its route is looked up and its body is read."""
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import ip_address
 from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -9,13 +9,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from domain.api_key import PREFIX
 from domain.errors import AmbiguousCredentials, AuthNotConfigured, ChatError, Unauthenticated
 from domain.principal import ANONYMOUS, Principal
+from entrypoints.configuration.types import IPNetwork
 from entrypoints.http.errors import chat_problem
 from entrypoints.http.loopback import is_local
 
 Authenticate = Callable[[str, str], Awaitable[Principal]]
 """Returns the principal of a credential that was sent from an address; raises ChatError."""
-
-Network = IPv4Network | IPv6Network
 
 _BEARER: Final = b"bearer "
 
@@ -49,7 +48,7 @@ class Authentication:
         authenticate: Authenticate,
         *,
         open_paths: Collection[str],
-        trusted_proxies: Sequence[Network] = (),
+        trusted_proxies: Sequence[IPNetwork] = (),
     ) -> None:
         self._app = app
         self._authenticate = authenticate
@@ -68,7 +67,7 @@ class Authentication:
         await self._app(scope, receive, send)
 
 
-def client_address(scope: Scope, trusted_proxies: Sequence[Network]) -> str:
+def client_address(scope: Scope, trusted_proxies: Sequence[IPNetwork]) -> str:
     """Return the address of the client: the last one in `X-Forwarded-For` that is not a trusted proxy's.
 
     The header counts only if a trusted proxy has sent the request. Returns the address of the connection otherwise, and
@@ -90,7 +89,7 @@ def client_address(scope: Scope, trusted_proxies: Sequence[Network]) -> str:
     return address
 
 
-def _is_within(address: str, networks: Sequence[Network]) -> bool:
+def _is_within(address: str, networks: Sequence[IPNetwork]) -> bool:
     if not networks:
         return False
     try:
