@@ -32,12 +32,8 @@ class TestHistoryInMemory(ConversationHistoryContract):
 class TestHistorySQLite(ExclusiveHistoryContract):
     @asynccontextmanager
     async def opened(self, directory: Path) -> AsyncIterator[ConversationHistory]:
-        database = SQLiteDatabase(f"sqlite:///{directory}/chat.db")
-        await database.open()
-        try:
+        async with SQLiteDatabase(f"sqlite:///{directory}/chat.db") as database:
             yield HistorySQL(database)
-        finally:
-            await database.close()
 
 
 @pytest.mark.server

@@ -25,12 +25,8 @@ class InMemory(HistoryMachine):
 class SQLite(DurableHistoryMachine):
     @asynccontextmanager
     async def opened(self, directory: Path) -> AsyncIterator[ConversationHistory]:
-        database = SQLiteDatabase(f"sqlite:///{directory}/chat.db")
-        await database.open()
-        try:
+        async with SQLiteDatabase(f"sqlite:///{directory}/chat.db") as database:
             yield HistorySQL(database)
-        finally:
-            await database.close()
 
 
 class PostgreSQL(DurableHistoryMachine):

@@ -49,12 +49,8 @@ class TestGuardedMemory(LongTermMemoryContract):
 class TestMemorySQLite(RecallByWordsContract, DurableMemoryContract):
     @asynccontextmanager
     async def opened(self, directory: Path) -> AsyncIterator[LongTermMemory]:
-        database = SQLiteDatabase(f"sqlite:///{directory}/chat.db")
-        await database.open()
-        try:
+        async with SQLiteDatabase(f"sqlite:///{directory}/chat.db") as database:
             yield MemorySQL(database, lambda: datetime.now(UTC))
-        finally:
-            await database.close()
 
 
 @pytest.mark.server

@@ -15,12 +15,8 @@ from tests.contract.long_term_memory_state import DurableMemoryMachine
 class SQLite(DurableMemoryMachine):
     @asynccontextmanager
     async def opened(self, directory: Path) -> AsyncIterator[LongTermMemory]:
-        database = SQLiteDatabase(f"sqlite:///{directory}/chat.db")
-        await database.open()
-        try:
+        async with SQLiteDatabase(f"sqlite:///{directory}/chat.db") as database:
             yield MemorySQL(database, self.now)
-        finally:
-            await database.close()
 
 
 TestSQLite = SQLite.TestCase

@@ -25,12 +25,8 @@ class TestMemoryOutboxInMemory(MemoryOutboxContract):
 class TestMemoryOutboxSQLite(DurableMemoryOutboxContract):
     @asynccontextmanager
     async def opened(self, directory: Path) -> AsyncIterator[OutboxStore]:
-        database = SQLiteDatabase(f"sqlite:///{directory}/chat.db")
-        await database.open()
-        try:
+        async with SQLiteDatabase(f"sqlite:///{directory}/chat.db") as database:
             yield HistorySQL(database)
-        finally:
-            await database.close()
 
 
 @pytest.mark.server
