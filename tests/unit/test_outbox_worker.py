@@ -207,22 +207,10 @@ async def test_a_turn_is_never_given_up_while_the_memory_is_not_ready() -> None:
         assert script.worker.not_ready is None
 
 
-async def test_attempts_while_the_memory_was_not_ready_do_not_count_against_a_turn() -> None:
+@pytest.mark.parametrize("failure", [MemoryUnavailable(), FactsNotExtracted()])
+async def test_attempts_while_the_memory_was_not_ready_do_not_count_against_a_turn(failure: MemoryUnavailable) -> None:
     async with working(Script()) as script:
-        script.memory.plans["remember"] = [MemoryNotReady()] * 30 + [MemoryUnavailable()] * 5
-        await script.complete()
-        script.worker.wake()
-        for attempt in range(1, 36):
-            await script.until_attempted(attempt)
-            await script.move(REMEMBER_POLICY.max_delay)
-        await script.until_empty()
-
-        assert ["I like tea"] == await script.facts()
-
-
-async def test_attempts_while_the_memory_was_not_ready_do_not_count_as_attempts_to_extract_facts() -> None:
-    async with working(Script()) as script:
-        script.memory.plans["remember"] = [MemoryNotReady()] * 30 + [FactsNotExtracted()] * 5
+        script.memory.plans["remember"] = [MemoryNotReady()] * 30 + [failure] * 5
         await script.complete()
         script.worker.wake()
         for attempt in range(1, 36):
