@@ -3,12 +3,13 @@
 import logging
 import sys
 import traceback
+from itertools import islice
 from typing import Any, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
-from adapters.error_translation import ForeignError
+from adapters.error_translation import ForeignError, exception_chain
 from entrypoints.settings import Settings
 from entrypoints.standard_streams import LossyWriter
 
@@ -70,11 +71,9 @@ def _locate_exception(_logger: WrappedLogger, _method: str, event: EventDict) ->
 
 def _chain(error: BaseException) -> list[dict[str, Any]]:
     links: list[dict[str, Any]] = []
-    link: BaseException | None = error
-    while link is not None and len(links) < 10:
+    for link in islice(exception_chain(error), 10):
         frames = traceback.extract_tb(link.__traceback__)
         places = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames[-10:]]
         foreign = {"of": str(link)} if isinstance(link, ForeignError) else {}  # class names and numbers only
         links.append({"type": type(link).__qualname__, **foreign, "at": places})
-        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
     return links
