@@ -143,26 +143,9 @@ class SendMessage:
             if self.runner.draining:
                 raise ServerShuttingDown
             turn = Turn(
-                turn_id,
-                message.user_id,
-                message.conversation_id,
-                self.now(),
-                message.text,
-                chosen_id=message.turn_id,
+                turn_id, message.user_id, message.conversation_id, self.now(), message.text, chosen_id=message.turn_id
             )
-            if key is None and message.repetition is not None:
-                key = IdempotencyKey.of_turn(turn_id, message.principal, message.user_id, message.digest)
-            begin = TurnBegin(
-                turn,
-                self.runner.lease,
-                key,
-                takes_conversation=lease.kept_in_history,
-                retracts_from=await self._retracted(message),
-            )
-            try:
-                stored = await self.history.begin(begin)
-            except TurnNotFound:  # the conversation has been deleted meanwhile
-                stored = await self.history.begin(replace(begin, retracts_from=None))
+            stored = await self._store(message, turn, key, takes_conversation=lease.kept_in_history)
         except BaseException as error:
             if not (lease.kept_in_history and isinstance(error, TurnInProgress)):  # which says that it has no lease
                 await release(lease, self.observer)
@@ -172,6 +155,24 @@ class SendMessage:
             return None
         self.observer.observe(TurnBegun(turn))
         return await self._start(message, turn, lease)
+
+    async def _store(
+        self, message: NewMessage, turn: Turn, key: IdempotencyKey | None, *, takes_conversation: bool
+    ) -> Turn:
+        """Store the turn, or return the one that the key names. Retracts what the client does not show any more."""
+        if key is None and message.repetition is not None:
+            key = IdempotencyKey.of_turn(turn.id, message.principal, message.user_id, message.digest)
+        begin = TurnBegin(
+            turn,
+            self.runner.lease,
+            key,
+            takes_conversation=takes_conversation,
+            retracts_from=await self._retracted(message),
+        )
+        try:
+            return await self.history.begin(begin)
+        except TurnNotFound:  # the conversation has been deleted meanwhile
+            return await self.history.begin(replace(begin, retracts_from=None))
 
     async def _retracted(self, message: NewMessage) -> TurnId | None:
         """Return the first stored turn that the client does not show any more, if there is one."""
