@@ -219,30 +219,33 @@ class Outgoing:
         self._notifies = False
         if not any(flush) and not notifies:
             return
-        # A failed attempt may have stored everything, so each one has to store the same.
+        self._failure = await self._store(flush, notifies=notifies)
+        if self._failure is not None:
+            self._give_up(logs, flush, self._failure)
+            return
+        for log in logs:
+            if log.end is not None and not log.queued:
+                log.unshare()
+
+    async def _store(self, flush: Flush, *, notifies: bool) -> Exception | None:
+        """Store a batch. Return the error if that has failed for too long.
+
+        A failed attempt may have stored everything, so each one has to store the same.
+        """
+        notifications = self._database.notifications if notifies else None
+        store = partial(statements.store, flush=flush, worker=self._worker, notifications=notifications)
         failing_since: float | None = None
         while True:
             try:
-                store = partial(
-                    statements.store,
-                    flush=flush,
-                    worker=self._worker,
-                    notifications=self._database.notifications if notifies else None,
-                )
                 await self._database.send_soon(store)
             except DATABASE_ERRORS as error:
                 now = asyncio.get_running_loop().time()
                 self._failure, failing_since = error, failing_since or now
                 if now - failing_since >= self._give_up_after:
-                    self._give_up(logs, flush, error)
-                    return
+                    return error
                 await asyncio.sleep(RETRY_DELAY)
             else:
-                break
-        self._failure = None
-        for log in logs:
-            if log.end is not None and not log.queued:
-                log.unshare()
+                return None
 
     def _is_urgent(self, log: SharedLog) -> bool:
         return (log.is_followed and log.end is not None) or len(log.deltas) - log.flushed >= self.max_events
