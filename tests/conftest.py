@@ -100,6 +100,14 @@ def postgres_in_tmp_path(postgres: Postgres, tmp_path: Path) -> None:
     postgres.store_url_in(tmp_path)
 
 
+@pytest.fixture
+def no_proxy_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ignore the proxies configured in the environment of the test run."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
 @pytest.fixture(autouse=True)
 def nothing_leaves_the_machine() -> Iterator[None]:
     yield

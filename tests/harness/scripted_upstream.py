@@ -1,7 +1,7 @@
 """An OpenAI-compatible server over real sockets with scripted faults: the name of the model selects one.
 
     async with ScriptedUpstream() as upstream: ...          on the test's event loop
-    with scripted_upstream_in_thread() as upstream: ...     for synchronous tests
+    with serving_in_thread(ScriptedUpstream()): ...         for synchronous tests
     python -m tests.harness.scripted_upstream --port 0      as a process; prints its port; GET returns its requests
 
 The faults are in scripted_faults.py.
@@ -208,13 +208,6 @@ class ScriptedUpstream:
         """Wait until no call is open; the timeout of the test limits this."""
         while self.open:
             await asyncio.sleep(0.01)
-
-
-@contextmanager
-def scripted_upstream_in_thread() -> Iterator[ScriptedUpstream]:
-    upstream = ScriptedUpstream()
-    with serving_in_thread(upstream):
-        yield upstream
 
 
 @contextmanager

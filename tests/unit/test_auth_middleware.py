@@ -48,7 +48,6 @@ class Exchange:
         self.principal: Principal | None = None
         self.reached = False
         self.sent: list[Message] = []
-        self.send_of_app: Send | None = None
         guarded = Authentication(self._app, self.authenticate, open_paths=OPEN, trusted_proxies=trusted_proxies)
         self._guarded = RequestContext(guarded)
 

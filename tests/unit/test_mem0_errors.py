@@ -35,13 +35,7 @@ with TemporaryDirectory() as directory:
 
 REQUEST = httpx2.Request("POST", "http://127.0.0.1/")
 
-
-@pytest.fixture(autouse=True)
-def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
-
+pytestmark = pytest.mark.usefixtures("no_proxy_of_this_machine")
 
 NOT_RAISED = {"Warning", "Rollback"}
 """Exception classes that the database drivers never raise to their callers."""

@@ -5,12 +5,7 @@ import pytest
 
 from adapters.mem0_proxies import credentials_refused, is_proxied, refuses_credentials, unsupported_proxy
 
-
-@pytest.fixture(autouse=True)
-def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
+pytestmark = pytest.mark.usefixtures("no_proxy_of_this_machine")
 
 
 @pytest.mark.parametrize("value", ["", "http://proxy.test:1", "https://proxy.test:1", "proxy.test:1"])

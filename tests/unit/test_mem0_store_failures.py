@@ -28,12 +28,7 @@ QDRANT = {"provider": "qdrant", "config": {"url": "http://qdrant.test:6333", "ap
 EMBEDDED = {"provider": "qdrant", "config": {"path": "/data/qdrant"}}
 OTHER = {"provider": "chroma", "config": {"path": "/data"}}
 
-
-@pytest.fixture(autouse=True)
-def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
+pytestmark = pytest.mark.usefixtures("no_proxy_of_this_machine")
 
 
 def answered(status: int) -> UnexpectedResponse:

@@ -8,17 +8,12 @@ from entrypoints.settings import Settings, load_settings
 from entrypoints.startup_warnings import startup_warnings
 from tests.harness.isolated_settings import isolate_settings
 
+pytestmark = pytest.mark.usefixtures("no_proxy_of_this_machine")
+
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     isolate_settings(monkeypatch, tmp_path)
-
-
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
 
 
 @pytest.fixture
