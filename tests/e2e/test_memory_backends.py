@@ -135,7 +135,7 @@ async def test_an_embedder_that_does_not_fit_is_missing_or_slow_is_named(forks: 
             pass
         upstream.dimensions = 768
         # Urgent, since a service whose embedder does not respond within two seconds starts without memory.
-        code, output = await forks.run(tmp_path, "serve", urgent=True, **environment)
+        code, output = await forks.run_urgently(tmp_path, "serve", **environment)
         assert 3 == code, output
         assert "by a model with 256 dimensions, and the configured one has 768; check MEM0_EMBEDDING_MODEL" in output
 

@@ -97,9 +97,14 @@ class Forks:
                     fork.signal(signal.SIGKILL)
                 await fork.wait()
 
-    async def run(self, directory: Path, *arguments: str, urgent: bool = False, **environment: str) -> tuple[int, str]:
-        """Run `smart-chatbot` to completion and return its exit status and output. `urgent`: like `urgent_service`."""
-        fork = await self._fork(directory, "entrypoints.cli.main", arguments, environment, urgent=urgent)
+    async def run(self, directory: Path, *arguments: str, **environment: str) -> tuple[int, str]:
+        """Run `smart-chatbot` to completion and return its exit status and output."""
+        fork = await self._fork(directory, "entrypoints.cli.main", arguments, environment)
+        return await fork.wait(), await fork.output()
+
+    async def run_urgently(self, directory: Path, *arguments: str, **environment: str) -> tuple[int, str]:
+        """Like `run`, but before other processes of the machine, as `urgent_service`."""
+        fork = await self._fork(directory, "entrypoints.cli.main", arguments, environment, urgent=True)
         return await fork.wait(), await fork.output()
 
     async def _fork(
