@@ -10,7 +10,7 @@ import random
 import sys
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from application.ports.memory import MemoryLeaked, MemoryNotReady, MemoryRefused
 from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, UserId
 from domain.errors import ChatError, MemoryNotFound, UnknownCursor
 from domain.memory import MAX_FACT_CHARS, MemoryId
+from tests.harness.exchange import TIMEOUT
 from tests.harness.mem0_platform import KEY, NO_LAG, Fault, Lag, Mem0Platform
 from tests.harness.mem0_platform_faults import (
     after,
@@ -100,6 +101,14 @@ def completed(message: str = "My dog is called Bello", reply: str = "What a name
 async def facts(memory: MemoryMem0Platform, user_id: UserId = ADA) -> list[str]:
     page = await memory.page(user_id, 200, None)
     return [item.fact for item in page.items]
+
+
+async def remembered(memory: MemoryMem0Platform, turn: Turn) -> None:
+    """Repeat it until it succeeds, as the outbox does."""
+    async with asyncio.timeout(TIMEOUT):
+        while True:
+            with suppress(MemoryUnavailable):
+                return await memory.remember(turn)
 
 
 async def forgotten(memory: MemoryMem0Platform, user_id: UserId) -> None:
@@ -490,7 +499,7 @@ async def test_polling_continues_through_temporary_faults(memory: MemoryMem0Plat
 
 
 async def test_polling_honours_retry_after(memories: Memories, platform: Mem0Platform) -> None:
-    memory = await memories(settle_timeout=0.3)
+    memory = await memories(settle_timeout=2)
     platform.plans["event"] = [status(429, retry_after="60")]
     with pytest.raises(MemoryUnavailable):
         await memory.store(ADA, "likes tea", 0.5)
@@ -525,9 +534,10 @@ async def test_a_turn_counts_as_remembered_when_all_of_its_facts_are_listed(
     turn = completed("I like tea, I like cake")
     with pytest.raises(MemoryUnavailable):
         await memory.remember(turn)
+    platform.lag = NO_LAG
     for stored in platform.memories.values():
         stored.age(60)
-    await memory.remember(turn)
+    await remembered(memory, turn)
 
     assert sorted(await facts(memory)) == ["I like cake", "I like tea"]
     assert len(platform.sent("add")) == 1
@@ -582,8 +592,9 @@ async def test_a_turn_whose_add_is_pending_is_not_added_again(memories: Memories
     turn = completed()
     with pytest.raises(MemoryUnavailable):
         await memory.remember(turn)
+    platform.lag = NO_LAG
     platform.finish_adds(0.05)
-    await memory.remember(turn)
+    await remembered(memory, turn)
 
     assert len(platform.sent("add")) == 1
     assert await facts(memory) == ["My dog is called Bello"]

@@ -20,6 +20,7 @@ from application.ports.memory import FactsNotExtracted, MemoryNotReady, MemoryRe
 from application.ports.memory_outbox import Claim, OutboxCounts, OutboxJob, RememberTurn
 from application.ports.turn_observer import Where
 from domain.conversation import DEFAULT_CONVERSATION, Turn, TurnId, UserId
+from tests.harness.exchange import TIMEOUT
 from tests.harness.fakes import LearningMemory
 from tests.harness.script import Observed, until
 
@@ -79,7 +80,7 @@ class Script:
         return await self.outbox.counts() == EMPTY
 
     async def until_empty(self) -> None:
-        with anyio.fail_after(10):
+        with anyio.fail_after(TIMEOUT):
             while not await self.is_empty():
                 await anyio.sleep(0.001)
 
@@ -95,6 +96,13 @@ class Script:
     async def move(self, by: timedelta) -> None:
         self.time += by
         self.worker.wake()
+
+    async def move_until_empty(self, step: timedelta) -> None:
+        """Let as many steps pass as all attempts take."""
+        with anyio.fail_after(TIMEOUT):
+            while not await self.is_empty():
+                await self.move(step)
+                await anyio.sleep(0.01)
 
 
 @asynccontextmanager
@@ -443,10 +451,7 @@ async def test_an_uncertain_forgetting_is_repeated_until_it_is_certain() -> None
 
         assert not await script.forgetting.forget(ADA)
         assert await script.forgetting.is_pending(ADA)
-        for _ in range(2):
-            await script.move(timedelta(seconds=5))
-            await anyio.sleep(0.01)
-        await script.until_empty()
+        await script.move_until_empty(timedelta(seconds=5))
         assert 3 == script.memory.calls.count("forget_all")
 
 
@@ -457,10 +462,7 @@ async def test_a_failed_forgetting_is_retried_until_it_succeeds() -> None:
 
         assert not await script.forgetting.forget(ADA)
         assert OutboxCounts(0, 0, 1) == await script.outbox.counts()
-        for _ in range(3):
-            await script.move(HOUR)
-            await anyio.sleep(0.01)
-        await script.until_empty()
+        await script.move_until_empty(HOUR)
         assert [] == await script.facts()
 
 

@@ -107,6 +107,9 @@ ACTIONS: Mapping[str, Callable[[MemoryMem0], Awaitable[None]]] = {
 }
 
 
+WITH_HANGING_EMBEDDER = ("hang", "exit")
+
+
 async def main(action: str, data_dir: Path, base_url: str) -> None:
     memory = MemoryMem0(
         data_dir=data_dir,
@@ -115,6 +118,7 @@ async def main(action: str, data_dir: Path, base_url: str) -> None:
         model="extractor",
         now=lambda: datetime.now(UTC),
         embedding_timeout=3600,  # a call that hangs must not end by itself
+        probe_timeout=2 if action in WITH_HANGING_EMBEDDER else 60,
     )
     say(f"imported: {[name for name in ('mem0', 'openai', 'qdrant_client') if name in sys.modules]}")
     try:
