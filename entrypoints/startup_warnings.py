@@ -53,6 +53,11 @@ def startup_warnings(settings: Settings, env_file: Path = ENV_FILE) -> list[str]
         sentences.append("OPENAI_BASE_URL: the endpoint's path at its end, e.g. /chat/completions, is ignored.")
     if KEY.search(settings.system_prompt):
         sentences.append("SYSTEM_PROMPT: contains what looks like a key, and users can make a model repeat its prompt.")
+    if settings.auth == "none" and "*" in settings.cors_origins:
+        sentences.append(
+            "CORS_ORIGINS: without authentication, * lets every page that is open in a browser on this machine read "
+            "and delete all conversations; name the origins."
+        )
     sentences += _unencrypted(settings)
     sentences += proxy_before_the_model(settings)
     sentences += _without_effect(settings)

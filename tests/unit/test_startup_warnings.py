@@ -126,6 +126,15 @@ def test_a_key_in_the_system_prompt_warns(key: str, monkeypatch: pytest.MonkeyPa
     assert "canary" not in sentence
 
 
+@pytest.mark.parametrize(("origins", "warned"), [("*", True), ("http://localhost:3000", False)])
+def test_letting_any_page_in_without_authentication_is_warned_about(
+    monkeypatch: pytest.MonkeyPatch, origins: str, warned: bool
+) -> None:
+    monkeypatch.setenv("CORS_ORIGINS", origins)
+    sentences = startup_warnings(load_settings())
+    assert [sentence.partition(":")[0] for sentence in sentences] == ["CORS_ORIGINS"] * warned
+
+
 def test_a_body_limit_that_is_too_small_for_a_message_warns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAX_BODY_BYTES", "256000")
     loaded = load_settings()
