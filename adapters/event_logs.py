@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Final, Generic, TypeVar
+from weakref import WeakSet
 
 from application.ports.live_turns import DELETED, Batch, End, EventLog, LiveTurnsUnavailable, Reader, Stop
 from domain.conversation import ConversationId, Turn, TurnId, UserId
@@ -227,6 +228,8 @@ class EventLogs(Generic[L]):
         self._max_bytes = max_bytes
         self._max_retained_bytes = max_retained_bytes
         self._logs: dict[TurnId, L] = {}
+        self._dropped: WeakSet[L] = WeakSet()
+        """Finished logs that are not kept any more, and whose readers may still have to read."""
         self._retained: deque[tuple[RunningLog, int]] = deque()
         self._retained_bytes = 0
 
@@ -239,15 +242,12 @@ class EventLogs(Generic[L]):
         return self._logs.get(turn_id)
 
     def of(self, user_id: UserId, conversation_id: ConversationId | None) -> list[L]:
-        """Return the logs of one conversation, or of all conversations of the user."""
-        return [
-            log
-            for log in self._logs.values()
-            if log.user_id == user_id and conversation_id in (None, log.conversation_id)
-        ]
+        """Return the logs of one conversation, or of all conversations of the user, as `all` does."""
+        return [log for log in self.all() if log.user_id == user_id and conversation_id in (None, log.conversation_id)]
 
     def all(self) -> list[L]:
-        return list(self._logs.values())
+        """Return all logs, including those that only readers already present can read."""
+        return [*self._logs.values(), *self._dropped]
 
     def join(self, log: Log, after: int) -> Reader:
         """Return a reader of a log, which need not be one of these.
@@ -279,4 +279,5 @@ class EventLogs(Generic[L]):
         ):
             log, size = self._retained.popleft()
             self._retained_bytes -= size
-            self._logs.pop(log.turn_id, None)
+            if (dropped := self._logs.pop(log.turn_id, None)) is not None:
+                self._dropped.add(dropped)

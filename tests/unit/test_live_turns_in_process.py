@@ -85,6 +85,32 @@ async def test_the_text_of_a_discarded_log_is_not_kept() -> None:
         assert text_is_kept() is None
 
 
+async def test_a_reader_of_a_log_that_is_not_kept_any_more_gets_no_text_after_a_discard() -> None:
+    live = LiveTurnsInProcess(max_retained_bytes=0)
+    running = await begin(live)
+    async with await live.join(running.id, ANN) as reader:
+        running.log.append(["secret"])
+        await running.log.close(STOP)
+
+        await live.discard(ANN, None)
+
+        assert Batch(2, (), False, DELETED) == await reader.next(LONG)
+
+
+async def test_a_log_that_is_not_kept_any_more_leaves_the_memory_with_its_reader() -> None:
+    live = LiveTurnsInProcess(max_retained_bytes=0)
+    running, text = await begin(live), WeakText("secret")
+    text_is_kept = weakref.ref(text)
+    async with await live.join(running.id, ANN) as reader:
+        running.log.append([text])
+        await running.log.close(STOP)
+        del text, running
+        assert text_is_kept() is not None
+    del reader
+
+    assert text_is_kept() is None
+
+
 async def test_the_oldest_finished_logs_are_dropped_when_their_total_size_exceeds_the_limit() -> None:
     live = LiveTurnsInProcess(max_retained_bytes=6000)
     finished = []
