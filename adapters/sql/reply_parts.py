@@ -6,7 +6,6 @@ from typing import Any, Final
 from sqlalchemy import (
     BigInteger,
     Connection,
-    Select,
     Text,
     bindparam,
     case,
@@ -104,11 +103,19 @@ def save(connection: Connection, turn_id: TurnId, addition: ReplyAddition) -> bo
         return bool(cursor.rowcount)
 
 
+_OF_USER: Final = turns.c.user_id == bindparam("user")
+_LOCK_RUNNING: Final = select(turns.c.id).where(_OF_USER, RUNNING_TURNS).with_for_update()
+"""Waits for other workers that are saving text of these turns. Otherwise that would be stored after the parts are
+deleted and before the turns are, and stay for ever."""
+
+_REPLIES: Final = select(turns.c.reply_number).where(_OF_USER, turns.c.reply_number.is_not(None))
+
+
 def delete_of(connection: Connection, user_id: UserId, conversation_id: ConversationId | None) -> None:
     """Delete the parts of a user's replies. Precedes the deletion of the turns."""
-    replies: Select[tuple[int]] = select(turns.c.reply_number).where(
-        turns.c.user_id == bindparam("user"), turns.c.reply_number.is_not(None)
-    )
+    running, replies = _LOCK_RUNNING, _REPLIES
     if conversation_id is not None:
-        replies = replies.where(turns.c.conversation_id == conversation_id)
+        of_conversation = turns.c.conversation_id == conversation_id
+        running, replies = running.where(of_conversation), replies.where(of_conversation)
+    connection.execute(running, {"user": user_id}).close()
     connection.execute(delete(reply_parts).where(reply_parts.c.reply_number.in_(replies)), {"user": user_id})

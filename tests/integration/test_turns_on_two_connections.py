@@ -5,16 +5,19 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from threading import Thread
+from time import monotonic, sleep
 
 import pytest
-from sqlalchemy import Connection, Engine, create_engine, make_url
+from sqlalchemy import Connection, Engine, create_engine, make_url, text
 
+from adapters.sql import turn_statements
 from adapters.sql.lease_statements import Applicant, take_or_wait
 from adapters.sql.postgres.database import PostgresDatabase
 from adapters.sql.postgres.turn_writes import PostgresTurnWrites
 from adapters.sql.turn_statements import finish_abandoned, get, save_progress
 from application.ports.history import ReplyAddition, TurnBegin
 from domain.conversation import DEFAULT_CONVERSATION, ConversationId, Turn, TurnId, TurnStatus, UserId
+from tests.harness.exchange import TIMEOUT
 from tests.harness.postgres import Postgres
 
 pytestmark = pytest.mark.server
@@ -73,6 +76,34 @@ def test_no_text_is_saved_for_a_turn_that_is_just_being_ended(engine: Engine, tu
     assert ended is not None
     assert (TurnStatus.INTERRUPTED, "one ") == (ended.status, ended.reply)
     assert lost == [turn.id]
+
+
+def test_text_that_is_saved_while_its_turn_is_deleted_is_deleted_with_it(engine: Engine, turn: Turn) -> None:
+    def delete() -> int:
+        with engine.begin() as deleting:
+            return turn_statements.clear(deleting, turn.user_id, None)
+
+    with ThreadPoolExecutor() as threads:
+        with engine.begin() as saving:
+            assert not save_progress(saving, {turn.id: ReplyAddition(4, "two")}, LEASE, SOON)
+            deletion = threads.submit(delete)
+            until_one_waits_for_a_lock(engine)
+        assert 1 == deletion.result(TIMEOUT)
+    with engine.begin() as other:
+        assert [] == other.execute(text("SELECT * FROM reply_parts")).all()
+
+
+def until_one_waits_for_a_lock(engine: Engine) -> None:
+    waiting = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    give_up_at = monotonic() + TIMEOUT
+    while True:
+        with engine.begin() as observer:
+            if observer.execute(waiting).scalar_one():
+                return
+        assert monotonic() < give_up_at
+        sleep(0.01)
 
 
 def begin(connection: Connection, conversation: str, turn_id: str) -> bool:
