@@ -196,7 +196,10 @@ def _flags(words: int) -> bytes:
     return f"{words:0{MAX_SEARCH_WORDS}b}".encode().translate(_AS_FLAGS)
 
 
-_NUMBER: Final = select(memory_owners.c.number).where(_OWNER)
+_LOCK_OWNER: Final = select(memory_owners.c.number).where(_OWNER).with_for_update()
+"""First: it waits for other workers that are storing a memory of the user. Otherwise the deletion of the owner would do
+so, without noticing the memory, which nobody could find or delete any more."""
+
 _DELETE: Final = delete(memories).where(_ONE)
 _DELETE_ALL: Final = delete(memories).where(
     memories.c.place >= bindparam("first"), memories.c.place < bindparam("beyond"), _OF_USER
@@ -220,6 +223,7 @@ def _replace_fact(
 
 
 def _forget(connection: Connection, full_text: FullText, key: Mapping[str, Any]) -> int:
+    connection.execute(_LOCK_OWNER, {"user": key["user"]}).close()
     deleted = connection.execute(_DELETE, key).rowcount
     if deleted:
         full_text.purge_deleted(connection)
@@ -228,7 +232,7 @@ def _forget(connection: Connection, full_text: FullText, key: Mapping[str, Any])
 
 
 def _forget_all(connection: Connection, full_text: FullText, key: Mapping[str, Any]) -> int:
-    number = connection.execute(_NUMBER, key).scalar()
+    number = connection.execute(_LOCK_OWNER, key).scalar()
     if number is None:
         return 0
     places = {"first": number * PLACES_PER_USER, "beyond": (number + 1) * PLACES_PER_USER}

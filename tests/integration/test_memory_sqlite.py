@@ -280,7 +280,7 @@ def work(connection: Connection, query: Callable[[Connection], object]) -> int:
     return executed
 
 
-@pytest.mark.parametrize("statement", ["_GET", "_PAGE", "_NUMBER", "_DELETE", "_DELETE_ALL", "_DELETE_OWNER"])
+@pytest.mark.parametrize("statement", ["_GET", "_PAGE", "_LOCK_OWNER", "_DELETE", "_DELETE_ALL", "_DELETE_OWNER"])
 async def test_statements_read_only_the_users_own_rows(database: SQLiteDatabase, statement: str) -> None:
     sql = str(getattr(memory_sql, statement).compile(dialect=sqlite.dialect()))
     plan = await database.read(lambda connection: steps(connection, sql))
