@@ -59,6 +59,21 @@ async def test_the_message_field_stays_in_view_below_a_notice_on_a_very_low_scre
         await expect(chat.page.get_by_role("button", name="Send", exact=True)).to_be_in_viewport(ratio=1)
 
 
+async def test_code_in_a_table_is_not_broken_between_letters_on_a_phone(browser: Browser) -> None:
+    cells = ["Sprachfamilie", "`code`", "Mehrsprachigkeit", "![chart](https://example.org/a.png)", "1,234.50"]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in (cells, ["---"] * 5, cells))
+    async with running_service({"llm": ScriptedLLM(ScriptedReply((table,)))}) as service:
+        chat = await ChatPage.open(browser, service.url, viewport={"width": 390, "height": 844})
+        await chat.ask("Hi")
+        lines: Any = await chat.page.evaluate("""() => [...document.querySelectorAll('.table :is(code, .remote-image)')]
+          .map(cell => { const range = document.createRange(); range.selectNodeContents(cell); return range; })
+          .map(range => range.getClientRects().length)""")
+
+        assert len(lines) == 4
+        assert max(lines) <= 2  # one for each word
+        assert await chat.page.evaluate("document.documentElement.scrollWidth") == 390  # only the table scrolls
+
+
 async def test_a_page_whose_scripts_do_not_start_says_so(browser: Browser) -> None:
     async with running_service({"llm": ScriptedLLM()}) as service:
         tab = await new_tab(browser)
