@@ -243,6 +243,21 @@ async def test_code_and_answers_can_be_copied(browser: Browser) -> None:
     assert (code, whole) == ("print(1)", answer)
 
 
+async def test_code_with_long_runs_is_copied_as_it_was_written(browser: Browser) -> None:
+    codes = ["的一是" * 400, "e" + "\u0301" * 70 + " " + "🇫🇷" * 40, "的" * 300 + "\u200b的", "e\u0301 tiếng ไทย"]
+    answer = "\n\n".join(f"```js\n{code}\n```" for code in codes)
+    async with running_service({"llm": ScriptedLLM(ScriptedReply((answer,)))}) as service:
+        chat = await ChatPage.open(browser, service.url, permissions=["clipboard-read", "clipboard-write"])
+        await chat.ask("Hi")
+        copied = []
+        for button in await chat.page.locator(".copy-code").all():
+            await button.click()
+            await expect(button).to_have_text("Copied")
+            copied.append(await chat.page.evaluate("navigator.clipboard.readText()"))
+
+    assert copied == codes
+
+
 async def test_answers_can_be_copied_where_the_browser_has_no_clipboard(browser: Browser) -> None:
     async with running_service({"llm": ScriptedLLM()}) as service:
         chat = await ChatPage.open(browser, service.url, permissions=["clipboard-read", "clipboard-write"])

@@ -207,15 +207,50 @@ async def test_a_large_embedded_image_is_one_link_target(page: Page) -> None:
     assert sizes == [[140 + 23, 2], [280_000 + 23, 2]]
 
 
-async def test_what_is_hardly_code_is_not_highlighted(page: Page) -> None:
-    code = ["1" * 500, "1" * 501, "new\n" * 150, "new\n" * 250]
-    shown = await page.evaluate(
-        """code => code.map(text => modules.renderMarkdown('```js\\nlet a;\\n' + text + '\\n```')[0])
-             .map(block => block.querySelectorAll('.hljs-keyword').length > 0)""",
-        code,
-    )
+HIGHLIGHTED: Final = "code => modules.renderMarkdown(code)[0].querySelectorAll('[class^=hljs]').length > 0"
 
-    assert shown == [True, False, True, False]
+SENTENCE: Final = "the words of a text without any punctuation go on and on until the end of the paragraph "
+
+
+@pytest.mark.parametrize(
+    ("language", "code"),
+    [
+        ("json", "[" + '{"id": 1, "name": "one"},' * 400 + "]"),
+        ("js", "!function(e){return e+1}(window);" * 300),
+        ("js", f'const picture = "data:image/png;base64,{"iVBORw0KGgo+" * 300}";'),
+        ("json", f'{{"modulus": "{"0fa7" * 250}"}}'),
+        ("sql", f"SELECT 1 FROM t WHERE id IN ({', '.join(str(number) for number in range(1_000))});"),
+        ("yaml", f"description: {SENTENCE * 30}"),
+        ("python", f'TEXT = """{SENTENCE * 30}"""'),
+        ("sh", f"cat > words <<'EOF'\n{SENTENCE * 30}\nEOF\necho 1"),
+        ("csharp", f"/* {'Licensed under the Apache License, Version 2.0. ' * 40}*/ class A {{}}"),
+        ("c", f'const char *text = "{SENTENCE * 10}";\nint matrix[] = {{{"1, " * 2_000}}};'),
+    ],
+)
+async def test_ordinary_code_is_highlighted_though_it_has_long_lines_or_many_words(
+    page: Page, language: str, code: str
+) -> None:
+    assert await page.evaluate(HIGHLIGHTED, f"```{language}\n{code}\n```") is True
+
+
+@pytest.mark.parametrize(
+    ("language", "code"),
+    [
+        ("java", "a" * 1_001),
+        ("js", "$" * 1_001),
+        ("ini", "a-" * 501),
+        ("csharp", "a " * 501),
+        ("cpp", ("a" * 500 + "\n") * 3),
+        ("toml", "a." * 501),
+    ],
+)
+async def test_code_that_grammars_search_again_and_again_is_not_highlighted(
+    page: Page, language: str, code: str
+) -> None:
+    first = {"ini": "a = 1", "toml": "a = 1"}.get(language, "int a = 1;")
+
+    assert await page.evaluate(HIGHLIGHTED, f"```{language}\n{first}\n```") is True
+    assert await page.evaluate(HIGHLIGHTED, f"```{language}\n{first}\n{code}\n```") is False
 
 
 async def test_text_with_long_runs_looks_the_same_however_it_was_split(page: Page) -> None:

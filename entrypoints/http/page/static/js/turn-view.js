@@ -4,6 +4,7 @@ import { copyText } from "./clipboard.js";
 import { button, element, icon, replaceAll } from "./elements.js";
 import { explainReason } from "./explain.js";
 import { renderMarkdown } from "./markdown/blocks.js";
+import { joinRuns } from "./markdown/runs.js";
 import { StreamingMarkdown } from "./markdown/streaming.js";
 import { announce, showNotice } from "./notices.js";
 
@@ -106,7 +107,7 @@ function copyButton(label, text) {
 export function copyCodeOnClick(container) {
   container.addEventListener("click", (event) => {
     const clicked = event.target.closest(".copy-code");
-    if (clicked) copy(clicked.closest(".code-block").querySelector("code").textContent, clicked);
+    if (clicked) copy(joinRuns(clicked.closest(".code-block").querySelector("code").textContent), clicked);
   });
 }
 

@@ -8,8 +8,12 @@ import hljs from "../../vendor/highlight.js";
 /** Longer code is not highlighted: it would block the page for too long. */
 const MAX_HIGHLIGHTED_CHARS = 20_000;
 
-/** Nor is text with such a line, or with so many words in a row: some grammars search them again and again. */
-const NOT_CODE = /.{501}|\b(?:\w+\s+){200}/;
+/** Nor is code with a longer word: most grammars search it again from each of its letters, e.g. for the `(` after a name. */
+const LONG_WORD = /[\w$-]{1001}/;
+
+/** Grammars that also do so with words in a row, by the name that highlight.js gives them. */
+const SLOW_WITH_WORDS = new Set(["C", "C++", "C#", "TOML, also INI"]);
+const MANY_WORDS = /[\w\s.]{1001}/;
 
 const MAX_LANGUAGE_CHARS = 30;
 
@@ -60,8 +64,9 @@ export function languageOf(token) {
 }
 
 function highlight(code, text, language) {
-  if (text.length > MAX_HIGHLIGHTED_CHARS || NOT_CODE.test(text)) return;
-  if (!language || !hljs.getLanguage(language)) return;
+  const grammar = language && hljs.getLanguage(language);
+  if (!grammar || text.length > MAX_HIGHLIGHTED_CHARS || LONG_WORD.test(text)) return;
+  if (SLOW_WITH_WORDS.has(grammar.name) && MANY_WORDS.test(text)) return;
   const result = hljs.highlight(text, { language, ignoreIllegals: true });
   code.replaceChildren(result._emitter.root);
 }

@@ -15,6 +15,9 @@ const DIVIDER = "\u200b";
 
 const MARKS = longRun(String.raw`[\p{M}\p{Emoji_Modifier}]`, MAX_CLUSTER);
 const FLAGS = longRun(String.raw`\p{Regional_Indicator}`, MAX_CLUSTER);
+const DIVIDED_MARKS = division(String.raw`[\p{M}\p{Emoji_Modifier}]`, MAX_CLUSTER, CARRIER);
+const DIVIDED_FLAGS = division(String.raw`\p{Regional_Indicator}`, MAX_CLUSTER, DIVIDER);
+const DIVIDED_WORD = division(String.raw`[^\s\p{P}\p{S}\u200b]`, MAX_WORD, DIVIDER);
 const WORD = /[^\s\p{P}\p{S}\u200b]+/gu;
 const PART_OF_WORD = new RegExp(`.{${MAX_WORD}}(?=.)`, "gu");
 const ASCII = /^[\x00-\x7f]*$/;
@@ -40,6 +43,12 @@ export function divideAddedRuns(text, addition) {
   return divideRuns(tail + addition).slice(tail.length);
 }
 
+/** Return a text whose runs may have been divided as it was before. */
+export function joinRuns(text) {
+  const joined = text.replace(DIVIDED_MARKS, "").replace(DIVIDED_FLAGS, "").replace(DIVIDED_WORD, "");
+  return divideRuns(joined) === text ? joined : text; // otherwise, some of it was written like that
+}
+
 /** Return whether the text changes its direction so often that it has to be shown in one. */
 export function hasManyDirections(text) {
   return (text.match(CHANGE)?.length ?? 0) > MAX_DIRECTIONS;
@@ -51,4 +60,8 @@ function divided(word) {
 
 function longRun(character, length) {
   return new RegExp(`${character}{${length}}(?=${character})`, "gu");
+}
+
+function division(character, length, divider) {
+  return new RegExp(`(?<=${character}{${length}})${divider}(?=${character})`, "gu");
 }
