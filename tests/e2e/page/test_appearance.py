@@ -74,6 +74,23 @@ async def test_code_in_a_table_is_not_broken_between_letters_on_a_phone(browser:
         assert await chat.page.evaluate("document.documentElement.scrollWidth") == 390  # only the table scrolls
 
 
+async def test_a_column_in_chinese_is_as_wide_as_its_head_on_a_phone(browser: Browser) -> None:
+    rows = [
+        ["Sprachfamilie", "首都城市", "Mehrsprachigkeit", "价格"],
+        ["---"] * 4,
+        ["a", "人人生而自由" * 9, "b " * 40, "1"],
+    ]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    async with running_service({"llm": ScriptedLLM(ScriptedReply((table,)))}) as service:
+        chat = await ChatPage.open(browser, service.url, viewport={"width": 390, "height": 844})
+        await chat.ask("Hi")
+        lines: Any = await chat.page.evaluate("""() => [...document.querySelectorAll('th')]
+          .map(cell => { const range = document.createRange(); range.selectNodeContents(cell); return range; })
+          .map(range => range.getClientRects().length)""")
+
+        assert lines == [1, 1, 1, 1]
+
+
 async def test_a_page_whose_scripts_do_not_start_says_so(browser: Browser) -> None:
     async with running_service({"llm": ScriptedLLM()}) as service:
         tab = await new_tab(browser)
