@@ -222,6 +222,27 @@ async def test_the_page_says_that_the_connection_is_lost_and_goes_on_when_it_is_
         assert await chat.texts() == [("Hi", "first half, second half")]
 
 
+async def test_a_lost_connection_is_no_longer_shown_when_only_the_stored_answer_is_left(browser: Browser) -> None:
+    gate, opened = gate_at("texts done")
+    limits = {"live_turns": {"max_events": 3}}
+    async with (
+        running_service({"llm": GatedLLM(ScriptedLLM(), gate)}, limits) as service,
+        CuttingProxy(service.url) as proxy,
+    ):
+        chat = await ChatPage.open(browser, proxy.url)
+        await chat.send("Hi")
+        await expect(chat.answers).to_have_text("Hello, world!")
+        proxy.is_down = True
+        proxy.cut()
+        await expect(chat.notice).to_contain_text("The connection was lost")
+        proxy.is_down = False
+        await expect(chat.notice).to_be_hidden()
+        opened.set()
+        await chat.until_idle()
+
+        assert await chat.texts() == [("Hi", "Hello, world!")]
+
+
 async def test_a_message_that_was_sent_offline_is_sent_once_when_the_connection_is_back(browser: Browser) -> None:
     llm = ScriptedLLM()
     async with running_service({"llm": llm}) as service:

@@ -54,6 +54,7 @@ export class Reply {
     this.#isBegun ||= Boolean(failure?.turnId); // a turn that failed before the response began
     if (end) this.#showEnd(end);
     else if (this.#isBegun) await this.#showStored();
+    this.#showConnection(true);
     this.#hasEnded = true;
     return this.#isBegun ? null : failure;
   }
@@ -111,6 +112,7 @@ export class Reply {
     while (!this.#controller.signal.aborted) {
       try {
         const turn = await this.#service.turn(this.turnId);
+        this.#showConnection(true);
         if (turn.status !== "in_progress") {
           this.#view.replace(turn);
           announce(this.#view.outcome);
