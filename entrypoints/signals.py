@@ -4,9 +4,12 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from asyncio.subprocess import Process
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -38,6 +41,17 @@ def signals_handled(handler: Handler, numbers: Iterable[signal.Signals] = SIGNAL
     finally:
         for number, before in previous.items():
             signal.signal(number, before)
+
+
+def send_signal(process: "Process", number: signal.Signals) -> None:
+    """Send a signal to a process that the event loop has started, unless it has ended.
+
+    Its own `send_signal` may take the exit status of one that has just ended away from the event loop, which then
+    reports 255 instead; see https://github.com/python/cpython/issues/127049 (Python 3.11).
+    """
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, number)
 
 
 def _handled(numbers: Iterable[signal.Signals]) -> list[signal.Signals]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from entrypoints.settings import Settings
+from entrypoints.signals import send_signal
 from entrypoints.supervisor import WorkerExit
 
 _PROGRAM: Final = "import sys; sys.path.append(sys.argv[1]); from entrypoints.cli.worker import main; main()"
@@ -105,5 +106,4 @@ class WorkerProcess:
         return _SILENT
 
     def send_signal(self, number: signal.Signals) -> None:
-        with suppress(ProcessLookupError):
-            self._process.send_signal(number)
+        send_signal(self._process, number)

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from entrypoints.signals import send_signal
 from tests.harness.commands import run
 from tests.harness.exchange import TIMEOUT, Exchange, client_of, follow, history
 from tests.harness.forks import Fork, Forks
@@ -100,7 +101,7 @@ async def test_an_interrupted_backup_leaves_no_file(number: signal.Signals, tmp_
     async with asyncio.timeout(TIMEOUT):
         while not await asyncio.to_thread(_has_begun, directory):
             await asyncio.sleep(0.005)
-        process.send_signal(number)
+        send_signal(process, number)
         _, errors = await process.communicate()
 
     assert (process.returncode, errors) == (3, b"The backup was interrupted; there is no new file.\n")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from entrypoints.signals import send_signal
 from tests.e2e.test_backup import _fill
 from tests.harness.exchange import TIMEOUT, Exchange, client_of, follow, history
 from tests.harness.forks import Forks
@@ -70,7 +71,7 @@ async def interrupted(number: signal.Signals, directory: Path, target: str, has_
         async with asyncio.timeout(TIMEOUT):
             while not await asyncio.to_thread(has_begun):
                 await asyncio.sleep(0.005)
-            process.send_signal(number)
+            send_signal(process, number)
             _, errors = await process.communicate()
     finally:
         with suppress(ProcessLookupError):

@@ -6,11 +6,12 @@ import sqlite3
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
 
+from entrypoints.signals import send_signal
 from tests.harness.exchange import TIMEOUT, Exchange, client_of, follow
 from tests.harness.locked_database import locked_by_another_process
 from tests.harness.memory_upstream import MemoryUpstream
@@ -161,7 +162,7 @@ async def test_a_signal_while_an_embedder_is_probed_ends_the_process(
         environment = {"OPENAI_BASE_URL": upstream.base_url, "OPENAI_MODEL": "ok", "MEMORY_BACKEND": "mem0"}
         async with _started(tmp_path, *arguments, **environment) as process:
             await _until(lambda: any("embeddings" in request.path for request in upstream.requests))
-            process.send_signal(signal.SIGINT)
+            send_signal(process, signal.SIGINT)
             output = (await asyncio.wait_for(process.communicate(), TIMEOUT))[0].decode()
     assert process.returncode in {0, 128 + signal.SIGINT}, output
     assert "Traceback" not in output
@@ -254,8 +255,7 @@ async def _signalled(
         try:
             await asyncio.wait_for(process.wait(), after + 0.001)
         except TimeoutError:
-            with suppress(ProcessLookupError):  # it has just ended
-                process.send_signal(number)
+            send_signal(process, number)
         output = (await asyncio.wait_for(process.communicate(), TIMEOUT))[0].decode()
     assert process.returncode is not None
     return process.returncode, output

@@ -14,6 +14,7 @@ import pytest
 
 from domain.principal import Principal
 from entrypoints.exit_status import BROKEN_PIPE, UNUSABLE
+from entrypoints.signals import send_signal
 from tests.harness.commands import run
 from tests.harness.credentials import ANN, SERVICE, KnownCredentials, authentication, bearer, credential_of
 from tests.harness.exchange import TIMEOUT, history
@@ -56,7 +57,7 @@ async def piped(directory: Path, url: str, text: bytes, *options: str, until: by
             process.stdin.write(text)
             await process.stdin.drain()
             await process.stdout.readuntil(until)
-            process.send_signal(signal.SIGINT)
+            send_signal(process, signal.SIGINT)
         output, errors = await process.communicate(None if until else text)
     assert process.returncode is not None
     return process.returncode, output.decode(), errors.decode()

@@ -20,6 +20,7 @@ from entrypoints.container import Container
 from entrypoints.http.app import create_app
 from entrypoints.server import DrainingServer
 from entrypoints.settings import Settings
+from entrypoints.signals import send_signal
 from tests.harness.exchange import NO_TLS, TIMEOUT
 
 ROOT = Path(__file__).parents[2]
@@ -119,7 +120,7 @@ class ServiceProcess:
         return await asyncio.wait_for(self.process.wait(), TIMEOUT)
 
     def signal(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
+        send_signal(self.process, number)
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pyte
 
+from entrypoints.signals import send_signal
 from tests.harness.exchange import TIMEOUT
 from tests.harness.servers import clean_environment
 
@@ -50,7 +51,7 @@ class Terminal:
         self.type(f"\x1b[200~{text}\x1b[201~")
 
     def signal(self, number: signal.Signals) -> None:
-        self._process.send_signal(number)
+        send_signal(self._process, number)
 
     def echoes(self) -> bool:
         """Whether the terminal shows what is typed, as it does when no program edits lines."""
@@ -118,8 +119,7 @@ async def terminal_of(
     try:
         yield Terminal(parent, process, columns, lines)
     finally:
-        with suppress(ProcessLookupError):
-            process.send_signal(signal.SIGKILL)
+        send_signal(process, signal.SIGKILL)
         await process.wait()
         os.close(parent)
 
