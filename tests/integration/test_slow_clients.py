@@ -15,6 +15,7 @@ import pytest
 from entrypoints.connection import Connection
 from tests.harness.black_hole import receive_no_more
 from tests.harness.chat_stream import ChatStream
+from tests.harness.exchange import TIMEOUT
 from tests.harness.leaks import PeakMemory, assert_no_more_than, assert_no_turn_left, holdings
 from tests.harness.malformed_requests import GET, POST
 from tests.harness.raw_client import RawClient
@@ -63,7 +64,7 @@ async def turns(service: Service, user: str = "user") -> list[dict[str, Any]]:
 
 
 async def ended_turn(service: Service, user: str = "user") -> tuple[str, str | None]:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(TIMEOUT):
         while [turn["status"] for turn in await turns(service, user)] in ([], ["in_progress"]):
             await asyncio.sleep(0.05)
     (turn,) = await turns(service, user)
@@ -103,7 +104,7 @@ async def test_a_request_that_trickles_in_is_answered_with_408_and_logged_once(
     async with serving(upstream) as service, AsyncExitStack() as stack:
         before = await holdings(service)
         clients = [await stack.enter_async_context(RawClient(service.url)) for _ in range(50)]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(TIMEOUT):
             assert await asyncio.gather(*(trickle(client, start) for client in clients)) == [TIMED_OUT] * 50
         await stack.aclose()
         await assert_no_more_than(before, service)
@@ -118,7 +119,7 @@ async def test_connections_without_a_request_are_closed_silently(upstream: Scrip
     async with serving(upstream) as service, AsyncExitStack() as stack:
         silent = [await stack.enter_async_context(RawClient(service.url)) for _ in range(500)]
         response = await service.client.post("/api/chat", json=body())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(TIMEOUT):
             assert await asyncio.gather(*(client.closed() for client in silent)) == [b""] * 500
     assert ChatStream.of(response.content).last == {"content": "", "done": True}
     assert len(log.events("request")) == 1
@@ -171,7 +172,7 @@ async def test_empty_lines_do_not_keep_a_connection_open(upstream: ScriptedUpstr
         await client.head()
         await client.rest()
         client.send(b"\r\n")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(TIMEOUT):
             assert await client.closed() == b""
 
 
@@ -217,7 +218,7 @@ async def test_a_body_that_a_running_response_does_not_need_closes_the_connectio
         assert await follower.head() == 200
         await follower.rest()
         assert follower.stream.last == {"content": "", "done": True}
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(TIMEOUT):
             assert await follower.closed() == b""
 
 
@@ -312,5 +313,5 @@ async def test_a_client_that_vanishes_has_left(upstream: ScriptedUpstream, model
         await client.events(1)
         receive_no_more(client.socket)
         assert await ended_turn(service) == ("interrupted", "client_disconnected")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(TIMEOUT):
             await upstream.all_closed()
