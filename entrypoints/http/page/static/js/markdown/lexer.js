@@ -12,11 +12,11 @@ const MAX_DEPTH = 20;
 /** Emphasis, links and the like inside of each other. */
 const MAX_INLINE_DEPTH = 20;
 
-/** Length of the pieces in which a longer paragraph is parsed, in characters, and of those that may be Markdown. */
+/** Length of the pieces in which a longer paragraph is parsed: in characters, and in `MARK`s. */
 const MAX_PIECE_CHARS = 8_000;
 const MAX_PIECE_MARKS = 1_000;
 
-/** All but those of embedded images. */
+/** Punctuation and spaces that may be Markdown, without those that occur in the base64 of embedded images. */
 const MARK = /[ -*,-.:-<>-@[-`{-~]/g;
 
 const EMBEDDED_IMAGE = /[A-Za-z0-9+/=]*\)?/y;
