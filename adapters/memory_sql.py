@@ -197,8 +197,8 @@ def _flags(words: int) -> bytes:
 
 
 _LOCK_OWNER: Final = select(memory_owners.c.number).where(_OWNER).with_for_update()
-"""First: it waits for other workers that are storing a memory of the user. Otherwise the deletion of the owner would do
-so, without noticing the memory, which nobody could find or delete any more."""
+"""Comes first, to wait for other workers that are storing a memory of the user. Otherwise only the deletion of the
+owner would wait: it would not see that memory, which could then be neither found nor deleted."""
 
 _DELETE: Final = delete(memories).where(_ONE)
 _DELETE_ALL: Final = delete(memories).where(

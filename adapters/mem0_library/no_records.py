@@ -7,8 +7,8 @@ from typing import Any
 class NoRecords:
     """Replaces Mem0's SQLite database of messages and changes, and keeps nothing.
 
-    Mem0 gives a user's latest messages to the extraction of facts, as context. Whatever keeps them keeps them beyond
-    the deletion of their turns and of the user's memories, and nobody could delete them in every process.
+    Mem0 would pass a user's latest messages to the extraction of facts, as context. Messages kept here would outlive
+    the deletion of their turns and of the user's memories, which does not reach this object in other processes.
     """
 
     def get_last_messages(self, *_: Any, **__: Any) -> Sequence[Mapping[str, Any]]:
